@@ -1,0 +1,1 @@
+//! Fault tests over the real binaries.

@@ -1,0 +1,1 @@
+//! What every [`crate::Store`] must do, as a suite that each implementation runs.

@@ -1,0 +1,18 @@
+//! The MVCC state machine behind the API: revisions, transactions, leases, compaction, watches.
+//!
+//! Pure: [`state::State::apply`] is a function of the log. No clock, no chance, no map order.
+//! [`Store`] and [`Cluster`] are what the layers above see of it; `raft` replicates it,
+//! [`local::LocalStore`] does not.
+
+mod cluster;
+mod types;
+
+pub mod conformance;
+pub mod local;
+pub mod state;
+pub mod watch;
+
+pub use cluster::{
+    Cluster, ClusterStatus, Leadership, MemberRole, MemberStatus, Proposal, Store, StoreError,
+};
+pub use types::*;
