@@ -1,1 +1,3 @@
-//! TODO
+//! The node agent: runs the Pods that are bound to its node.
+
+pub mod runtime;

@@ -1,0 +1,1 @@
+//! A runtime that follows a script, for hollow nodes and for tests.

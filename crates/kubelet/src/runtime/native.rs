@@ -1,0 +1,1 @@
+//! Namespaces, cgroups and one shim process a Pod.
