@@ -2,7 +2,7 @@
 
 use crate::{
     state::View,
-    types::{Applied, Epoch, Op, Origin, RequestId, Revision},
+    types::{Applied, Epoch, LeaseId, Op, Origin, RequestId, Revision},
     watch::{WatchError, WatchRequest, Watcher},
 };
 use async_trait::async_trait;
@@ -103,6 +103,21 @@ pub trait Store: Send + Sync + 'static {
 
     /// This replica's applied state, in O(1). Linearizable only right after [`Store::barrier`].
     fn view(&self) -> View;
+
+    /// Renews a lease in the leader's memory: no log entry. Seconds to live, or `None` when there is
+    /// no such lease (any more). Expiry is the leader's, by its own monotonic clock; a new leader
+    /// starts every lease at its full time to live.
+    ///
+    /// # Errors
+    /// [`StoreError::NoLeader`] when the leader does not answer before `deadline`.
+    async fn renew_lease(
+        &self,
+        id: LeaseId,
+        deadline: Duration,
+    ) -> Result<Option<i64>, StoreError> {
+        let _ = (id, deadline);
+        Err(StoreError::NoLeader { detail: "leases are not renewed here".to_owned() })
+    }
 
     /// Follows this replica's changes.
     ///
