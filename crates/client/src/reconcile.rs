@@ -1,0 +1,1 @@
+//! Runs a controller: keys from informers, one reconcile a key at a time, retries with back-off.
