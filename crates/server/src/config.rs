@@ -1,0 +1,355 @@
+//! Configuration files: TOML, every key with a default and a unit, a misspelt key an error with its line.
+
+use crate::telemetry::LogConfig;
+use anyhow::{Context as _, bail, ensure};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+/// One replica: `trireme server --config F`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct ReplicaConfig {
+    /// Raft member id, above 0. Never used again for another disk.
+    pub id: u64,
+    /// Log, vote, snapshots. One process at a time.
+    pub data_dir: PathBuf,
+    /// Every member of the first start, this one included.
+    pub members: Vec<MemberConfig>,
+    /// The Kubernetes API, and node and admin gRPC beside it.
+    pub api: ListenConfig,
+    /// Raft traffic of the other replicas.
+    pub raft: RaftConfig,
+    /// What nodes get, and when they count as lost.
+    #[serde(default)]
+    pub nodes: NodesConfig,
+    /// What is logged.
+    #[serde(default)]
+    pub log: LogConfig,
+}
+
+/// Where a member is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct MemberConfig {
+    /// Raft member id.
+    pub id: u64,
+    /// For people.
+    pub name: String,
+    /// `http(s)://host:port` of its raft listener.
+    pub peer_url: String,
+    /// `http(s)://host:port` of its API listener.
+    pub client_url: String,
+}
+
+/// A listener.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct ListenConfig {
+    /// `address:port`
+    pub listen: SocketAddr,
+    /// Certificates. Without them, only loopback is allowed.
+    #[serde(default)]
+    pub tls: Option<TlsConfig>,
+    /// Serve without TLS beyond loopback. Anyone who reaches the port may then do anything.
+    #[serde(default)]
+    pub allow_plaintext: bool,
+}
+
+/// Certificates of a listener, as PEM files.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct TlsConfig {
+    /// Certificate chain, the server's own first.
+    pub cert_file: PathBuf,
+    /// Its private key.
+    pub key_file: PathBuf,
+    /// Clients must show a certificate signed by one of these.
+    #[serde(default)]
+    pub client_ca_file: Option<PathBuf>,
+}
+
+/// The raft group.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct RaftConfig {
+    /// `address:port` for the other replicas.
+    pub listen: SocketAddr,
+    /// Certificates.
+    #[serde(default)]
+    pub tls: Option<TlsConfig>,
+    /// Serve without TLS beyond loopback.
+    #[serde(default)]
+    pub allow_plaintext: bool,
+    /// Timers.
+    #[serde(default)]
+    pub profile: TimerProfile,
+    /// Log entries after which a snapshot is written and the log behind it dropped.
+    #[serde(default = "default_snapshot_entries")]
+    pub snapshot_entries: u64,
+    /// Bytes of one log segment on disk; at least 1 MiB.
+    #[serde(default = "default_segment_bytes")]
+    pub segment_bytes: u64,
+}
+
+const fn default_snapshot_entries() -> u64 {
+    50_000
+}
+
+const fn default_segment_bytes() -> u64 {
+    64 << 20
+}
+
+/// How fast a silent leader is replaced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum TimerProfile {
+    /// One machine room: a new leader in under 300 ms.
+    #[default]
+    Lan,
+    /// Round trips up to 300 ms: a new leader in some seconds.
+    Wan,
+}
+
+/// What the control plane does for nodes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "camelCase")]
+pub struct NodesConfig {
+    /// Silence after which a node is `NotReady` (NOD-10), by the leader's own clock.
+    #[serde(with = "humantime_serde")]
+    pub silence: Duration,
+    /// Each node gets a /24 of it for its Pods.
+    pub pod_cidr: String,
+    /// Addresses of Services.
+    pub service_cidr: String,
+}
+
+impl Default for NodesConfig {
+    fn default() -> Self {
+        Self {
+            silence: Duration::from_secs(50),
+            pod_cidr: "10.244.0.0/16".to_owned(),
+            service_cidr: "10.96.0.0/16".to_owned(),
+        }
+    }
+}
+
+/// One node: `trireme kubelet --config F`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct NodeConfig {
+    /// Node name.
+    pub name: String,
+    /// Images, Pod directories, records. One process at a time.
+    pub data_dir: PathBuf,
+    /// `http(s)://host:port` of any replicas; the others are learned.
+    pub endpoints: Vec<String>,
+    /// Logs, exec and attach, asked for by the API servers.
+    pub api: ListenConfig,
+    /// How containers run.
+    #[serde(default)]
+    pub runtime: RuntimeKind,
+    /// Labels beside the well-known ones.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+    /// Pods at most.
+    #[serde(default = "default_max_pods")]
+    pub max_pods: u32,
+    /// Between heartbeats.
+    #[serde(default = "default_heartbeat", with = "humantime_serde")]
+    pub heartbeat: Duration,
+    /// Run this many nodes, named `‹name›-‹n›`, in this process; only with the fake runtime.
+    #[serde(default = "default_hollow")]
+    pub count: u32,
+    /// What is logged.
+    #[serde(default)]
+    pub log: LogConfig,
+}
+
+const fn default_max_pods() -> u32 {
+    110
+}
+
+const fn default_heartbeat() -> Duration {
+    Duration::from_secs(10)
+}
+
+const fn default_hollow() -> u32 {
+    1
+}
+
+/// How containers run on a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum RuntimeKind {
+    /// Namespaces and cgroups of this kernel.
+    #[default]
+    Native,
+    /// A script: nothing runs.
+    Fake,
+}
+
+/// Reads and checks a configuration file.
+///
+/// # Errors
+/// Names the file, and the key and line for a key that is misspelt or of the wrong type.
+pub fn read<C: DeserializeOwned + Check>(path: &Path) -> anyhow::Result<C> {
+    let text = std::fs::read_to_string(path)
+        .with_context(|| format!("read configuration {}", path.display()))?;
+    parse(&text).with_context(|| format!("configuration {}", path.display()))
+}
+
+/// Parses and checks a configuration.
+///
+/// # Errors
+/// As [`read`], without the file's name.
+pub fn parse<C: DeserializeOwned + Check>(text: &str) -> anyhow::Result<C> {
+    // The message of a TOML error shows line, column and the line itself.
+    let config: C =
+        toml::from_str(text).map_err(|e| anyhow::anyhow!("{}", e.to_string().trim_end()))?;
+    config.check()?;
+    Ok(config)
+}
+
+/// What cannot be said by types.
+pub trait Check {
+    /// # Errors
+    /// Names the key, its value and what would be right.
+    fn check(&self) -> anyhow::Result<()>;
+}
+
+impl Check for ReplicaConfig {
+    fn check(&self) -> anyhow::Result<()> {
+        ensure!(self.id > 0, "id: must be above 0");
+        let ids: BTreeSet<u64> = self.members.iter().map(|m| m.id).collect();
+        ensure!(ids.len() == self.members.len(), "members: two have the same id");
+        ensure!(ids.contains(&self.id), "members: none has this replica's id {}", self.id);
+        for (i, member) in self.members.iter().enumerate() {
+            ensure!(member.id > 0, "members[{i}].id: must be above 0");
+            check_url(&format!("members[{i}].peerUrl"), &member.peer_url)?;
+            check_url(&format!("members[{i}].clientUrl"), &member.client_url)?;
+        }
+        check_listener("api", self.api.listen, self.api.tls.is_some() || self.api.allow_plaintext)?;
+        check_listener(
+            "raft",
+            self.raft.listen,
+            self.raft.tls.is_some() || self.raft.allow_plaintext,
+        )?;
+        ensure!(self.raft.segment_bytes >= 1 << 20, "raft.segmentBytes: must be at least 1048576");
+        ensure!(self.raft.snapshot_entries >= 100, "raft.snapshotEntries: must be at least 100");
+        ensure!(
+            self.nodes.silence >= Duration::from_secs(1),
+            "nodes.silence: must be at least 1s, is {:?}",
+            self.nodes.silence
+        );
+        Ok(())
+    }
+}
+
+impl Check for NodeConfig {
+    fn check(&self) -> anyhow::Result<()> {
+        ensure!(!self.name.is_empty(), "name: must not be empty");
+        ensure!(!self.endpoints.is_empty(), "endpoints: at least one replica is needed");
+        for (i, endpoint) in self.endpoints.iter().enumerate() {
+            check_url(&format!("endpoints[{i}]"), endpoint)?;
+        }
+        check_listener("api", self.api.listen, self.api.tls.is_some() || self.api.allow_plaintext)?;
+        ensure!(
+            self.count == 1 || self.runtime == RuntimeKind::Fake,
+            "count: {} nodes in one process need runtime = \"fake\"",
+            self.count
+        );
+        Ok(())
+    }
+}
+
+fn check_listener(section: &str, listen: SocketAddr, allowed: bool) -> anyhow::Result<()> {
+    if !listen.ip().is_loopback() && !allowed {
+        bail!(
+            "{section}.listen: {listen} is not loopback; give {section}.tls, \
+             or say {section}.allowPlaintext = true on a network you trust"
+        );
+    }
+    Ok(())
+}
+
+fn check_url(key: &str, url: &str) -> anyhow::Result<()> {
+    let uri: http::Uri = url.parse().with_context(|| format!("{key}: {url:?} is not a URL"))?;
+    ensure!(
+        matches!(uri.scheme_str(), Some("http" | "https")) && uri.port_u16().is_some(),
+        "{key}: {url:?} must read http://HOST:PORT or https://HOST:PORT"
+    );
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const REPLICA: &str = r#"
+id = 1
+dataDir = "/var/lib/trireme"
+[api]
+listen = "127.0.0.1:6443"
+[raft]
+listen = "127.0.0.1:2380"
+[[members]]
+id = 1
+name = "replica-1"
+peerUrl = "http://127.0.0.1:2380"
+clientUrl = "http://127.0.0.1:6443"
+"#;
+
+    #[test]
+    fn a_minimal_file_gets_every_default() {
+        let config: ReplicaConfig = parse(REPLICA).unwrap();
+        assert_eq!(config.nodes, NodesConfig::default());
+        assert_eq!(config.raft.profile, TimerProfile::Lan);
+    }
+
+    #[test]
+    fn a_wrong_file_is_refused_with_key_and_reason() {
+        for (name, from, to, want) in [
+            ("misspelt key", "dataDir", "datadir", "line 3"),
+            ("wrong type", "id = 1\ndata", "id = \"one\"\ndata", "line 2"),
+            (
+                "unknown section key",
+                "[raft]\n",
+                "[raft]\nheartbeat = 3\n",
+                "unknown field `heartbeat`",
+            ),
+            (
+                "plaintext in the open",
+                "127.0.0.1:6443\"\n[raft]",
+                "0.0.0.0:6443\"\n[raft]",
+                "api.listen",
+            ),
+            ("not a member", "id = 1\ndata", "id = 2\ndata", "none has this replica's id 2"),
+            ("not a URL", "http://127.0.0.1:2380", "127.0.0.1", "members[0].peerUrl"),
+        ] {
+            let text = REPLICA.replacen(from, to, 1);
+            assert_ne!(text, REPLICA, "{name}");
+            let error = format!("{:#}", parse::<ReplicaConfig>(&text).unwrap_err());
+            assert!(error.contains(want), "{name}: {error}");
+        }
+    }
+
+    #[test]
+    fn many_nodes_in_one_process_need_the_fake_runtime() {
+        let text = r#"
+name = "hollow"
+dataDir = "d"
+endpoints = ["http://127.0.0.1:6443"]
+count = 5
+[api]
+listen = "127.0.0.1:0"
+"#;
+        assert!(format!("{:#}", parse::<NodeConfig>(text).unwrap_err()).starts_with("count:"));
+        let text = text.replace("count = 5", "count = 5\nruntime = \"fake\"");
+        assert_eq!(parse::<NodeConfig>(&text).unwrap().count, 5);
+    }
+}
