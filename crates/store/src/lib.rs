@@ -7,7 +7,6 @@
 mod cluster;
 mod types;
 
-pub mod conformance;
 pub mod local;
 pub mod state;
 pub mod watch;

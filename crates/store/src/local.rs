@@ -1,1 +1,150 @@
 //! A [`crate::Store`] without raft: one process, in memory. For tests and as the reference.
+
+use crate::{
+    Cluster, ClusterStatus, Leadership, MemberRole, MemberStatus, Proposal, Store, StoreError,
+    state::{State, View},
+    types::{Applied, Command, Epoch, LeaseId, Op, Origin, RequestId, Revision, Timestamp},
+    watch::{Hub, WatchError, WatchRequest, Watcher},
+};
+use async_trait::async_trait;
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+use tokio::{sync::watch, time::timeout};
+
+/// Reads the time; the caller's.
+pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
+
+/// The state machine behind a lock.
+pub struct LocalStore {
+    clock: Clock,
+    state: Mutex<State>,
+    hub: Hub,
+    leadership: watch::Sender<Leadership>,
+}
+
+impl std::fmt::Debug for LocalStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LocalStore").field("revision", &self.view().revision()).finish()
+    }
+}
+
+impl LocalStore {
+    /// An empty store that follows: see [`LocalStore::begin_epoch`].
+    #[must_use]
+    pub fn new(clock: Clock) -> Self {
+        let state = State::default();
+        Self {
+            clock,
+            hub: Hub::new(state.view()),
+            state: Mutex::new(state),
+            leadership: watch::Sender::new(Leadership::Following),
+        }
+    }
+
+    /// Leads from now on, under this epoch. An epoch that is not above the current one is refused.
+    pub fn begin_epoch(&self, epoch: Epoch) -> Applied {
+        let request = RequestId { client: u64::MAX, sequence: epoch.0 };
+        let op = Op::BeginEpoch { epoch, leader: 1 };
+        let applied = self.apply(Proposal { request, origin: Origin::Client, op });
+        if applied.outcome.is_ok() {
+            self.leadership.send_replace(Leadership::Leading { epoch });
+        }
+        applied
+    }
+
+    fn apply(&self, proposal: Proposal) -> Applied {
+        let Proposal { request, origin, op } = proposal;
+        let command = Command { at: (self.clock)(), request, origin, op };
+        // Held over the publication, so that views and events leave in the order of the log.
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let transition = state.apply(&command);
+        self.hub.publish(state.view(), &transition.events);
+        transition.applied
+    }
+}
+
+#[async_trait]
+impl Store for LocalStore {
+    async fn propose(&self, proposal: Proposal, _: Duration) -> Result<Applied, StoreError> {
+        Ok(self.apply(proposal))
+    }
+
+    async fn barrier(&self, _: Duration) -> Result<Revision, StoreError> {
+        Ok(self.view().revision())
+    }
+
+    async fn wait_for(&self, revision: Revision, deadline: Duration) -> Result<(), StoreError> {
+        wait_for(&self.hub, revision, deadline).await
+    }
+
+    fn view(&self) -> View {
+        self.hub.view()
+    }
+
+    async fn renew_lease(&self, id: LeaseId, _: Duration) -> Result<Option<i64>, StoreError> {
+        let lease = self.view().leases().into_iter().find(|lease| lease.id == id);
+        Ok(lease.map(|lease| lease.ttl_seconds))
+    }
+
+    fn watch(&self, request: WatchRequest) -> Result<Watcher, WatchError> {
+        self.hub.watch(request)
+    }
+}
+
+#[async_trait]
+impl Cluster for LocalStore {
+    async fn status(&self, _: Duration) -> ClusterStatus {
+        let view = self.view();
+        let member = MemberStatus {
+            id: 1,
+            name: "local".to_owned(),
+            peer_url: String::new(),
+            client_url: String::new(),
+            role: MemberRole::Leader,
+            term: view.epoch().0,
+            applied_index: view.revision().get(),
+            revision: view.revision(),
+            state_hash: view.hash(),
+            sync_p99_us: 0,
+            syncs: 0,
+            appended: 0,
+            rss_bytes: 0,
+            reachable: true,
+        };
+        ClusterStatus {
+            cluster_id: 1,
+            member_id: 1,
+            leader: Some(1),
+            epoch: view.epoch(),
+            members: vec![member],
+        }
+    }
+
+    async fn transfer_leader(&self, _: Option<u64>, _: Duration) -> Result<u64, StoreError> {
+        Err(StoreError::NoLeader { detail: "there is no other member".to_owned() })
+    }
+
+    fn leadership(&self) -> watch::Receiver<Leadership> {
+        self.leadership.subscribe()
+    }
+
+    async fn snapshot(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+}
+
+/// Waits until a hub shows `revision`.
+///
+/// # Errors
+/// [`StoreError::NotYet`] at `deadline`.
+pub async fn wait_for(hub: &Hub, revision: Revision, deadline: Duration) -> Result<(), StoreError> {
+    let mut shown = hub.revision();
+    match timeout(deadline, shown.wait_for(|now| *now >= revision)).await {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(_)) | Err(_) => {
+            Err(StoreError::NotYet { requested: revision, current: hub.view().revision() })
+        }
+    }
+}

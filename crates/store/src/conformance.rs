@@ -1,1 +1,0 @@
-//! What every [`crate::Store`] must do, as a suite that each implementation runs.
