@@ -12,6 +12,8 @@ const CACHE_BYTES: usize = 8 << 20;
 #[derive(Default)]
 pub(super) struct Index {
     pub(super) marks: Marks,
+    /// The disk has refused: nothing is taken any more.
+    pub(super) failed: bool,
     first: u64,
     slots: VecDeque<Slot>,
     /// Slots before this position hold no body.

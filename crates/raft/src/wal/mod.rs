@@ -164,7 +164,7 @@ impl Wal {
     /// The log has failed.
     pub fn save_committed(&self, committed: Bytes) -> io::Result<()> {
         self.lock().marks.committed = Some(committed.clone());
-        self.send_lazily(Record::Committed(committed))
+        self.queue(Request { records: vec![Record::Committed(committed)], done: None })
     }
 
     /// Drops the entries above `last`.
@@ -224,19 +224,16 @@ impl Wal {
     }
 
     fn send(&self, records: Vec<Record>, done: Done) -> io::Result<()> {
-        let request = Request { records, done: Some(done) };
-        match self.queue.as_ref().map(|queue| queue.send(request)) {
-            Some(Ok(())) => Ok(()),
-            Some(Err(_)) | None => Err(io::Error::other("the log has failed or is closed")),
-        }
+        self.queue(Request { records, done: Some(done) })
     }
 
-    fn send_lazily(&self, record: Record) -> io::Result<()> {
-        let request = Request { records: vec![record], done: None };
-        match self.queue.as_ref().map(|queue| queue.send(request)) {
-            Some(Ok(())) => Ok(()),
-            Some(Err(_)) | None => Err(io::Error::other("the log has failed or is closed")),
+    fn queue(&self, request: Request) -> io::Result<()> {
+        let refused = || io::Error::other("the log has failed or is closed");
+        if self.lock().failed {
+            return Err(refused());
         }
+        let queue = self.queue.as_ref().ok_or_else(refused)?;
+        queue.send(request).map_err(|_| refused())
     }
 
     fn lock(&self) -> MutexGuard<'_, Index> {

@@ -278,6 +278,10 @@ impl Writer {
                 }
             }
             result = result.and_then(|()| self.flush());
+            if result.is_err() {
+                // Before anybody is told, so that whoever is told finds it so.
+                lock(&self.index).failed = true;
+            }
             let told = |r: &Result<(), WalError>| match r {
                 Ok(()) => Ok(()),
                 Err(error) => Err(io::Error::other(error.to_string())),
@@ -285,7 +289,6 @@ impl Writer {
             for done in waiting {
                 done(told(&result));
             }
-            // Dropping the queue's receiving end refuses everything that comes after a failure.
             result?;
             if let Some(last) = purged {
                 self.remove_segments(last)?;
