@@ -255,21 +255,15 @@ struct Replay {
 impl Replay {
     /// The next revision with a matching event.
     fn step(&mut self, range: &KeyRange) -> Option<WatchBatch> {
-        let mut revision = None;
-        let mut events = Vec::new();
-        for event in self.view.changes_from(self.next) {
-            let at = event.kv.mod_revision;
-            if revision.is_some_and(|r| r != at) {
-                break;
-            }
-            if range.contains(&event.kv.key) {
-                revision = Some(at);
-                events.push(Arc::clone(event));
+        for (revision, events) in self.view.changes_from(self.next) {
+            let events: Vec<_> =
+                events.iter().filter(|e| range.contains(&e.kv.key)).cloned().collect();
+            if !events.is_empty() {
+                self.next = revision.next();
+                return Some(WatchBatch { revision, events: events.into() });
             }
         }
-        let revision = revision?;
-        self.next = revision.next();
-        Some(WatchBatch { revision, events: events.into() })
+        None
     }
 }
 
