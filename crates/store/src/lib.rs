@@ -5,6 +5,7 @@
 //! [`local::LocalStore`] does not.
 
 mod cluster;
+mod key_range;
 mod types;
 
 pub mod local;

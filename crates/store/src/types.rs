@@ -409,6 +409,12 @@ pub enum Rejection {
     /// A transaction that would write one key twice.
     #[error("duplicate key given in txn request")]
     DuplicateKey,
+    /// Transactions within transactions, beyond [`crate::state::TXN_DEPTH_MAX`].
+    #[error("transactions are nested deeper than {depth_max}")]
+    TooDeep {
+        /// The limit.
+        depth_max: usize,
+    },
     /// No such lease.
     #[error("requested lease not found")]
     LeaseNotFound,
@@ -466,7 +472,7 @@ pub struct Event {
     pub kind: EventKind,
     /// The pair after the change.
     pub kv: KeyValue,
-    /// The pair before it, unless the key was new. `None` once compacted.
+    /// The pair before it, unless the key was new. `None` at the compacted revision itself.
     pub prev: Option<KeyValue>,
 }
 

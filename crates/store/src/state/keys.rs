@@ -1,83 +1,26 @@
-//! Keys and their versions: the newest of each, all that are kept, and the changes in order.
+//! Keys and their versions: the newest of each, those that were replaced, and the changes in order.
 
-use crate::types::{
-    Event, EventKind, KeyRange, KeyValue, LeaseId, RangeRequest, RangeResult, Rejection, Revision,
-    Sort, SortTarget,
-};
+use super::index::Index;
+use crate::types::{Event, EventKind, KeyRange, KeyValue, LeaseId, Revision};
 use bytes::Bytes;
 use imbl::OrdMap;
-use std::{ops::Bound, sync::Arc};
+use std::sync::Arc;
 
-/// Which change of a revision: a transaction makes several.
-pub(crate) type Position = (Revision, u32);
+/// A version of a key that is no longer the newest; `None` where the key was deleted.
+pub(crate) type Superseded = Option<Arc<KeyValue>>;
 
 /// Persistent maps: a clone is O(1) and stays as it was.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Keys {
     /// The newest version of every key that exists.
-    live: OrdMap<Bytes, Arc<KeyValue>>,
-    /// Every kept version by key and revision; `None` where the key was deleted.
-    history: OrdMap<(Bytes, Revision), Option<Arc<KeyValue>>>,
-    /// Every change from `compacted` on, in order: what a watch that starts in the past reads.
-    changes: OrdMap<Position, Arc<Event>>,
+    live: Index,
+    /// The kept versions that were replaced or deleted, and the deletions, by key and revision.
+    superseded: OrdMap<(Bytes, Revision), Superseded>,
+    /// The changes of each revision in order: what a watch that starts in the past reads. May still
+    /// hold some from before the compacted revision, see [`Keys::sweep`].
+    changes: OrdMap<Revision, Arc<[Arc<Event>]>>,
     /// Bytes of live keys and values.
     live_bytes: u64,
-}
-
-impl KeyRange {
-    /// The keys from `key` as the etcd wire says them: an empty `range_end` is one key, a zero byte is
-    /// everything from `key` on.
-    #[must_use]
-    pub fn from_wire(key: Bytes, range_end: Bytes) -> Self {
-        match range_end.as_ref() {
-            [] => Self::One(key),
-            [0] => Self::From(key),
-            _ => Self::Between { start: key, end: range_end },
-        }
-    }
-
-    /// Every key that begins with `prefix`.
-    #[must_use]
-    pub fn prefix(prefix: impl Into<Bytes>) -> Self {
-        let start: Bytes = prefix.into();
-        let mut end = start.to_vec();
-        while let Some(last) = end.pop() {
-            if last < u8::MAX {
-                end.push(last + 1);
-                return Self::Between { start, end: end.into() };
-            }
-        }
-        Self::From(start)
-    }
-
-    /// Whether `key` is in it.
-    #[must_use]
-    pub fn contains(&self, key: &[u8]) -> bool {
-        match self {
-            Self::One(one) => one == key,
-            Self::Between { start, end } => start <= key && key < end.as_ref(),
-            Self::From(start) => start <= key,
-        }
-    }
-
-    /// The first key that may be in it.
-    #[must_use]
-    pub fn start(&self) -> &Bytes {
-        match self {
-            Self::One(key) | Self::From(key) | Self::Between { start: key, .. } => key,
-        }
-    }
-
-    fn bounds(&self) -> Option<(Bound<Bytes>, Bound<Bytes>)> {
-        match self {
-            Self::One(key) => Some((Bound::Included(key.clone()), Bound::Included(key.clone()))),
-            Self::Between { start, end } if start < end => {
-                Some((Bound::Included(start.clone()), Bound::Excluded(end.clone())))
-            }
-            Self::Between { .. } => None,
-            Self::From(start) => Some((Bound::Included(start.clone()), Bound::Unbounded)),
-        }
-    }
 }
 
 impl Keys {
@@ -85,259 +28,251 @@ impl Keys {
         self.live.get(key)
     }
 
+    /// Bytes of live keys and values.
     pub(crate) fn live_bytes(&self) -> u64 {
         self.live_bytes
     }
 
-    /// Live keys of a range, ascending.
-    pub(crate) fn live(&self, range: &KeyRange) -> impl Iterator<Item = &Arc<KeyValue>> {
-        range.bounds().into_iter().flat_map(|bounds| self.live.range(bounds)).map(|(_, kv)| kv)
+    pub(crate) fn live(&self) -> &Index {
+        &self.live
     }
 
-    pub(crate) fn count(&self, range: &KeyRange) -> u64 {
-        match range {
-            KeyRange::One(key) => u64::from(self.live.contains_key(key)),
-            KeyRange::Between { .. } | KeyRange::From(_) => self.live(range).count() as u64,
-        }
-    }
-
-    /// Writes one key at `position`.
+    /// Writes one key at `revision`.
     pub(crate) fn put(
         &mut self,
-        position: Position,
+        revision: Revision,
         key: Bytes,
         value: Bytes,
         lease: LeaseId,
     ) -> Arc<Event> {
-        let (revision, _) = position;
-        let prev = self.live.get(&key).cloned();
+        let prev = self.live.get(&key);
         let kv = KeyValue {
-            key: key.clone(),
             value,
-            create_revision: prev.as_ref().map_or(revision, |p| p.create_revision),
+            create_revision: prev.map_or(revision, |p| p.create_revision),
             mod_revision: revision,
-            version: prev.as_ref().map_or(0, |p| p.version) + 1,
+            version: prev.map_or(0, |p| p.version) + 1,
             lease,
+            key,
         };
-        self.live_bytes += (key.len() + kv.value.len()) as u64;
-        if let Some(prev) = &prev {
-            self.live_bytes -= (prev.key.len() + prev.value.len()) as u64;
-        }
-        let shared = Arc::new(kv.clone());
-        self.live.insert(key.clone(), Arc::clone(&shared));
-        self.history.insert((key, revision), Some(shared));
-        self.change(position, EventKind::Put, kv, prev)
+        self.live_bytes += kv.bytes();
+        let prev = self.live.insert(Arc::new(kv.clone()));
+        self.supersede(prev.as_ref());
+        Arc::new(Event { kind: EventKind::Put, kv, prev: prev.map(Arc::unwrap_or_clone) })
     }
 
-    /// Deletes one key at `position`; `None` if there is none.
-    pub(crate) fn delete(&mut self, position: Position, key: &Bytes) -> Option<Arc<Event>> {
-        let (revision, _) = position;
+    /// Deletes one key at `revision`; `None` if there is none.
+    pub(crate) fn delete(&mut self, revision: Revision, key: &Bytes) -> Option<Arc<Event>> {
         let prev = self.live.remove(key)?;
-        self.live_bytes -= (prev.key.len() + prev.value.len()) as u64;
-        self.history.insert((key.clone(), revision), None);
-        let kv = KeyValue {
-            key: key.clone(),
+        self.supersede(Some(&prev));
+        self.superseded.insert((prev.key.clone(), revision), None);
+        let kv = KeyValue::deleted(prev.key.clone(), revision);
+        let prev = Some(Arc::unwrap_or_clone(prev));
+        Some(Arc::new(Event { kind: EventKind::Delete, kv, prev }))
+    }
+
+    fn supersede(&mut self, prev: Option<&Arc<KeyValue>>) {
+        if let Some(prev) = prev {
+            self.live_bytes -= prev.bytes();
+            let at = (prev.key.clone(), prev.mod_revision);
+            self.superseded.insert(at, Some(Arc::clone(prev)));
+        }
+    }
+
+    /// Keeps the changes of one revision for later watches.
+    pub(crate) fn log(&mut self, revision: Revision, events: &[Arc<Event>]) {
+        self.changes.insert(revision, events.into());
+    }
+
+    /// The changes of each revision from `from` on, which must not be below what is compacted.
+    pub(crate) fn changes_from(
+        &self,
+        from: Revision,
+    ) -> impl Iterator<Item = (&Revision, &Arc<[Arc<Event>]>)> {
+        self.changes.range(from..)
+    }
+
+    /// Forgets versions replaced at or before `revision`.
+    ///
+    /// Nobody may read below `revision` from now on, so what is forgotten is only memory: it goes
+    /// bit by bit in [`Keys::sweep`], lest one compaction stop the log for seconds.
+    pub(crate) fn compact(&mut self, revision: Revision) {
+        // A watch may still start at the compacted revision itself and sees its changes, deletions
+        // too, but not what was there before them.
+        let Some(events) = self.changes.get(&revision).cloned() else { return };
+        for prev in events.iter().filter_map(|event| event.prev.as_ref()) {
+            // The deletion itself stays until it is swept: it hides versions that are not yet.
+            self.superseded.remove(&(prev.key.clone(), prev.mod_revision));
+        }
+        let bare = |event: &Arc<Event>| Arc::new(Event { prev: None, ..(**event).clone() });
+        self.changes.insert(revision, events.iter().map(bare).collect());
+    }
+
+    /// Frees what the changes below `compacted` replaced, about `budget` of them.
+    pub(crate) fn sweep(&mut self, compacted: Revision, mut budget: usize) {
+        while budget > 0
+            && let Some((revision, _)) = self.changes.get_min()
+            && *revision < compacted
+        {
+            let revision = *revision;
+            let Some(events) = self.changes.remove(&revision) else { return };
+            for event in events.iter() {
+                if let Some(prev) = &event.prev {
+                    self.superseded.remove(&(prev.key.clone(), prev.mod_revision));
+                }
+                if event.kind == EventKind::Delete {
+                    self.superseded.remove(&(event.kv.key.clone(), event.kv.mod_revision));
+                }
+            }
+            budget = budget.saturating_sub(events.len());
+        }
+    }
+
+    /// The versions behind the newest that a read or a watch at or above `compacted` can still see.
+    pub(crate) fn kept_superseded(
+        &self,
+        compacted: Revision,
+    ) -> impl Iterator<Item = (&Bytes, Revision, Option<&Arc<KeyValue>>)> {
+        let mut entries = self.superseded.iter().peekable();
+        std::iter::from_fn(move || {
+            loop {
+                let ((key, at), version) = entries.next()?;
+                let successor = match entries.peek() {
+                    Some(((next, at), _)) if next == key => Some(*at),
+                    Some(_) | None => self.live.get(key).map(|kv| kv.mod_revision),
+                };
+                let kept = match version {
+                    Some(_) => successor.is_some_and(|successor| successor > compacted),
+                    None => *at > compacted,
+                };
+                if kept {
+                    return Some((key, *at, version.as_ref()));
+                }
+            }
+        })
+    }
+
+    /// The version of `key` at `revision`: what a change there wrote, and what it replaced.
+    fn version_at(&self, key: &Bytes, revision: Revision) -> Option<&Arc<KeyValue>> {
+        let newest = self.live.get(key).filter(|kv| kv.mod_revision <= revision);
+        newest.or_else(|| {
+            let upto = (key.clone(), Revision::ZERO)..=(key.clone(), revision);
+            self.superseded.range(upto).next_back().and_then(|(_, version)| version.as_ref())
+        })
+    }
+
+    /// Keys as they were at an earlier revision.
+    pub(crate) fn versions_at<'a>(
+        &'a self,
+        range: &'a KeyRange,
+        revision: Revision,
+    ) -> impl Iterator<Item = &'a Arc<KeyValue>> + 'a {
+        let mut live = self.live.range(range).peekable();
+        // Two sorted lists become one; seeking from key to key, since a key may have been replaced
+        // any number of times.
+        let mut replaced = self.next_superseded(range, (range.start().clone(), Revision::ZERO));
+        std::iter::from_fn(move || {
+            loop {
+                let newest = live.peek().map(|kv| &kv.key);
+                let key = match (newest, replaced) {
+                    (None, None) => return None,
+                    (Some(newest), Some(key)) if newest < key => newest,
+                    (Some(newest), None) => newest,
+                    (Some(_) | None, Some(key)) => key,
+                };
+                let newest = live.next_if(|kv| kv.key == *key);
+                if replaced == Some(key) {
+                    let version = self.version_at(key, revision);
+                    let behind = (key.clone(), Revision::new(u64::MAX));
+                    replaced = self.next_superseded(range, behind);
+                    if version.is_some() {
+                        return version;
+                    }
+                } else if newest.is_some_and(|kv| kv.mod_revision <= revision) {
+                    return newest;
+                }
+            }
+        })
+    }
+
+    /// The first key with a superseded version, from the given place on.
+    fn next_superseded(&self, range: &KeyRange, from: (Bytes, Revision)) -> Option<&Bytes> {
+        let ((key, _), _) = self.superseded.range(from..).next()?;
+        (!range.is_past(key)).then_some(key)
+    }
+
+    /// How many keys of a range existed at an earlier revision.
+    ///
+    /// `pending` says that the newest changes are not logged yet, in the middle of a transaction.
+    pub(crate) fn count_at(
+        &self,
+        range: &KeyRange,
+        revision: Revision,
+        current: Revision,
+        pending: bool,
+    ) -> u64 {
+        let (start, end) = self.live.ranks(range);
+        let since = current.get().saturating_sub(revision.get());
+        if pending || since > end - start {
+            return self.versions_at(range, revision).count() as u64;
+        }
+        // Pages of one list are read at one revision while the store goes on: few changes since, so
+        // take today's count and undo them.
+        let changes = self.changes_from(revision.next()).flat_map(|(_, events)| events.iter());
+        changes.filter(|event| range.contains(&event.kv.key)).fold(end - start, |count, event| {
+            match event.kind {
+                EventKind::Put if event.kv.version == 1 => count.saturating_sub(1),
+                EventKind::Put => count,
+                EventKind::Delete => count + 1,
+            }
+        })
+    }
+
+    /// Takes up what a snapshot says: pairs that ascend by key, what they superseded.
+    pub(crate) fn restore(
+        pairs: Vec<Arc<KeyValue>>,
+        superseded: OrdMap<(Bytes, Revision), Superseded>,
+    ) -> Self {
+        let live_bytes = pairs.iter().map(|kv| kv.bytes()).sum();
+        let live = Index::from_sorted(pairs);
+        Self { live, superseded, changes: OrdMap::new(), live_bytes }
+    }
+
+    /// Takes up one change of a snapshot: `None` if the version that it wrote is not there.
+    pub(crate) fn restore_change(
+        &self,
+        kind: EventKind,
+        key: &Bytes,
+        revision: Revision,
+        compacted: Revision,
+    ) -> Option<Arc<Event>> {
+        let before = Revision::new(revision.get().checked_sub(1)?);
+        let prev = (revision > compacted).then(|| self.version_at(key, before)).flatten();
+        let kv = match kind {
+            EventKind::Put => {
+                let kv = self.version_at(key, revision)?;
+                (kv.mod_revision == revision).then(|| (**kv).clone())?
+            }
+            EventKind::Delete => KeyValue::deleted(key.clone(), revision),
+        };
+        Some(Arc::new(Event { kind, kv, prev: prev.map(|prev| (**prev).clone()) }))
+    }
+}
+
+impl KeyValue {
+    /// Of key and value.
+    pub(crate) fn bytes(&self) -> u64 {
+        (self.key.len() + self.value.len()) as u64
+    }
+
+    /// What an event says of a key that is gone.
+    fn deleted(key: Bytes, revision: Revision) -> Self {
+        Self {
+            key,
             value: Bytes::new(),
             create_revision: Revision::ZERO,
             mod_revision: revision,
             version: 0,
             lease: LeaseId::NONE,
-        };
-        Some(self.change(position, EventKind::Delete, kv, Some(prev)))
-    }
-
-    fn change(
-        &mut self,
-        position: Position,
-        kind: EventKind,
-        kv: KeyValue,
-        prev: Option<Arc<KeyValue>>,
-    ) -> Arc<Event> {
-        let event = Arc::new(Event { kind, kv, prev: prev.map(|p| (*p).clone()) });
-        self.changes.insert(position, Arc::clone(&event));
-        event
-    }
-
-    /// Changes from `from` on, in order.
-    pub(crate) fn changes_from(
-        &self,
-        from: Revision,
-    ) -> impl Iterator<Item = (Position, &Arc<Event>)> {
-        self.changes.range((from, 0)..).map(|(position, event)| (*position, event))
-    }
-
-    /// Forgets versions replaced at or before `revision`, and the changes up to it.
-    pub(crate) fn compact(&mut self, revision: Revision) {
-        // The newest version at or below `revision` of each key stays, unless it is a deletion.
-        let mut dead = Vec::new();
-        let mut kept: Option<&(Bytes, Revision)> = None;
-        for (at, version) in &self.history {
-            if at.1 > revision {
-                continue;
-            }
-            if let Some(previous) = kept.take()
-                && previous.0 == at.0
-            {
-                dead.push(previous.clone());
-            }
-            match version {
-                Some(_) => kept = Some(at),
-                None => dead.push(at.clone()),
-            }
-        }
-        for at in dead {
-            self.history.remove(&at);
-        }
-        // A watch may still start at the compacted revision itself and must see its changes.
-        let last_dropped = (Revision::new(revision.get().saturating_sub(1)), u32::MAX);
-        let (_, later) = self.changes.split(&last_dropped);
-        self.changes = later;
-    }
-
-    /// What is in a range; the caller has checked that `request.revision` is kept.
-    pub(crate) fn range(&self, request: &RangeRequest, current: Revision) -> RangeResult {
-        let at = if request.revision == Revision::ZERO { current } else { request.revision };
-        if request.count_only && at == current {
-            return RangeResult { count: self.count(&request.range), ..RangeResult::default() };
-        }
-        if at == current {
-            return answer(request, self.live(&request.range));
-        }
-        let versions = self.at(&request.range, at);
-        answer(request, versions.iter())
-    }
-
-    /// The keys as they were at an earlier revision.
-    fn at(&self, range: &KeyRange, revision: Revision) -> Vec<Arc<KeyValue>> {
-        let Some((start, end)) = range.bounds() else { return Vec::new() };
-        let start = match start {
-            Bound::Included(key) | Bound::Excluded(key) => (key, Revision::ZERO),
-            Bound::Unbounded => (Bytes::new(), Revision::ZERO),
-        };
-        let mut found: Vec<Arc<KeyValue>> = Vec::new();
-        let mut newest: Option<(&Bytes, &Option<Arc<KeyValue>>)> = None;
-        for ((key, at), version) in self.history.range(start..) {
-            let past = match &end {
-                Bound::Included(last) => key > last,
-                Bound::Excluded(last) => key >= last,
-                Bound::Unbounded => false,
-            };
-            if past {
-                break;
-            }
-            if let Some((previous, version)) = newest
-                && previous != key
-            {
-                found.extend(version.clone());
-                newest = None;
-            }
-            if *at <= revision {
-                newest = Some((key, version));
-            }
-        }
-        if let Some((_, version)) = newest {
-            found.extend(version.clone());
-        }
-        found
-    }
-
-    /// Every kept version, for a snapshot: by key, then revision.
-    pub(crate) fn versions(
-        &self,
-    ) -> impl Iterator<Item = (&Bytes, Revision, Option<&Arc<KeyValue>>)> {
-        self.history.iter().map(|((key, at), version)| (key, *at, version.as_ref()))
-    }
-
-    /// Takes up one version of a snapshot; versions of a key come in order.
-    pub(crate) fn restore_version(&mut self, key: Bytes, at: Revision, version: Option<KeyValue>) {
-        if let Some(previous) = self.live.remove(&key) {
-            self.live_bytes -= (previous.key.len() + previous.value.len()) as u64;
-        }
-        let version = version.map(Arc::new);
-        if let Some(kv) = &version {
-            self.live_bytes += (kv.key.len() + kv.value.len()) as u64;
-            self.live.insert(key.clone(), Arc::clone(kv));
-        }
-        self.history.insert((key, at), version);
-    }
-
-    /// Takes up one change of a snapshot.
-    pub(crate) fn restore_change(&mut self, position: Position, event: Event) {
-        self.changes.insert(position, Arc::new(event));
-    }
-}
-
-/// Filters, sorts and cuts, in etcd's order.
-fn answer<'a>(
-    request: &RangeRequest,
-    found: impl Iterator<Item = &'a Arc<KeyValue>>,
-) -> RangeResult {
-    let within = |value: Revision, (min, max): (Revision, Revision)| {
-        value >= min && (max == Revision::ZERO || value <= max)
-    };
-    let by_key = request.sort.is_none_or(|s| s.target == SortTarget::Key && !s.descending);
-    let filtered = request.mod_revision != (Revision::ZERO, Revision::ZERO)
-        || request.create_revision != (Revision::ZERO, Revision::ZERO);
-    let limit = match request.limit {
-        0 => usize::MAX,
-        limit => usize::try_from(limit).unwrap_or(usize::MAX),
-    };
-    let mut count = 0u64;
-    let mut kvs: Vec<&Arc<KeyValue>> = Vec::new();
-    for kv in found {
-        count += 1;
-        let wanted = !request.count_only
-            && within(kv.mod_revision, request.mod_revision)
-            && within(kv.create_revision, request.create_revision);
-        // One more than asked for tells whether there are more.
-        if wanted && (!by_key || kvs.len() <= limit) {
-            kvs.push(kv);
         }
     }
-    if let Some(sort) = request.sort.filter(|_| !by_key) {
-        sort_by(&mut kvs, sort);
-    }
-    let more = kvs.len() > limit || (!filtered && !request.count_only && count > kvs.len() as u64);
-    kvs.truncate(limit);
-    let kvs = kvs
-        .into_iter()
-        .map(|kv| {
-            let mut kv = (**kv).clone();
-            if request.keys_only {
-                kv.value = Bytes::new();
-            }
-            kv
-        })
-        .collect();
-    RangeResult { kvs, more, count }
-}
-
-fn sort_by(kvs: &mut [&Arc<KeyValue>], sort: Sort) {
-    kvs.sort_by(|a, b| {
-        let order = match sort.target {
-            SortTarget::Key => a.key.cmp(&b.key),
-            SortTarget::Version => a.version.cmp(&b.version),
-            SortTarget::CreateRevision => a.create_revision.cmp(&b.create_revision),
-            SortTarget::ModRevision => a.mod_revision.cmp(&b.mod_revision),
-            SortTarget::Value => a.value.cmp(&b.value),
-        };
-        if sort.descending { order.reverse() } else { order }
-    });
-}
-
-/// # Errors
-/// `revision` is above `current` or below `compacted`; a read at the compacted revision is answered.
-pub(crate) fn check_revision(
-    revision: Revision,
-    current: Revision,
-    compacted: Revision,
-) -> Result<(), Rejection> {
-    if revision > current {
-        return Err(Rejection::FutureRevision { requested: revision, current });
-    }
-    // Not `<=`: etcd answers a read at the compacted revision itself.
-    if revision != Revision::ZERO && revision < compacted {
-        return Err(Rejection::Compacted { requested: revision, compacted });
-    }
-    Ok(())
 }

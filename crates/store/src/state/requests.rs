@@ -1,79 +1,197 @@
 //! Answers to earlier requests, so that a repeat changes nothing (FEN-33).
+//!
+//! Bounded in every direction. What goes first is the payload of old answers, then old answers, then
+//! clients that were silent longest; of those it is still remembered for a while that they were
+//! there. Whoever asks again for an answer that is gone is told so, and never served twice.
 
-use crate::types::{Applied, Rejection, RequestId, Revision};
+use crate::types::{Applied, KeyValue, Outcome, Rejection, RequestId, TxnOpResult, TxnResult};
 use imbl::OrdMap;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
-/// Answers kept for each client. A client has at most this many requests under way at a time.
-const ANSWERS_PER_CLIENT: u64 = 1024;
-/// Clients remembered; the one that was silent longest goes first.
-const CLIENTS: usize = 1024;
+/// How much is remembered. Constants of the format: members that differ in them would diverge.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Limits {
+    /// Answers kept for each client. A client has at most this many requests under way at a time.
+    answers_per_client: u64,
+    /// Clients with answers.
+    clients: usize,
+    /// Clients without, of which only the last sequence is known. A repeat of a client that is not
+    /// among these either would be carried out again: so many others have come since.
+    silent_clients: usize,
+    /// Keys and values in all answers together. Beyond it the oldest answers keep only what
+    /// happened, see [`shorten`].
+    payload_bytes: u64,
+}
+
+const LIMITS: Limits = Limits {
+    answers_per_client: 1024,
+    clients: 1024,
+    silent_clients: 64 << 10,
+    payload_bytes: 16 << 20,
+};
 
 /// The table. Part of the state, so that every member repeats the same answers.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Requests {
+#[derive(Debug, Clone)]
+pub(super) struct Requests {
+    limits: Limits,
     clients: OrdMap<u64, ClientAnswers>,
-    answers: OrdMap<(u64, u64), Arc<Applied>>,
-    /// Client by the tick of its last request, oldest first.
-    ticks: OrdMap<u64, u64>,
+    answers: OrdMap<(u64, u64), Arc<Answer>>,
+    /// Clients by the tick of their last request, oldest first.
+    by_tick: OrdMap<u64, u64>,
+    silent: OrdMap<u64, ClientAnswers>,
+    silent_by_tick: OrdMap<u64, u64>,
+    /// Request and bytes of every answer with a payload, by its tick.
+    payloads: OrdMap<u64, (u64, u64, u64)>,
+    payload_bytes: u64,
+    /// Counts recorded answers: the table's clock.
     tick: u64,
+}
+
+/// One remembered answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Answer {
+    tick: u64,
+    applied: Applied,
 }
 
 /// What is known of one client beside its answers.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClientAnswers {
-    /// When it last asked, counted in requests of all clients.
+    /// When it last asked.
     tick: u64,
     /// Answers kept.
     kept: u64,
     /// The largest sequence answered.
     highest: u64,
-    /// Sequences at or below it have no answer any more.
+    /// Sequences at or below it have no answer any more, unless they are kept.
     forgotten: u64,
 }
 
+impl Default for Requests {
+    fn default() -> Self {
+        Self::new(LIMITS)
+    }
+}
+
 impl Requests {
-    /// The first answer to a request that was carried out before.
-    pub(crate) fn look_up(&self, request: RequestId) -> Option<Applied> {
-        let client = self.clients.get(&request.client)?;
-        if request.sequence > client.highest {
-            return None;
+    fn new(limits: Limits) -> Self {
+        Self {
+            limits,
+            clients: OrdMap::new(),
+            answers: OrdMap::new(),
+            by_tick: OrdMap::new(),
+            silent: OrdMap::new(),
+            silent_by_tick: OrdMap::new(),
+            payloads: OrdMap::new(),
+            payload_bytes: 0,
+            tick: 0,
         }
-        if let Some(applied) = self.answers.get(&(request.client, request.sequence)) {
-            return Some((**applied).clone());
-        }
-        let sequence = request.sequence;
-        (sequence <= client.forgotten).then_some(Applied {
-            revision: Revision::ZERO,
-            outcome: Err(Rejection::Forgotten { sequence }),
-        })
     }
 
-    pub(crate) fn record(&mut self, request: RequestId, applied: &Applied) {
+    /// The first answer to a request, `None` to a new one.
+    ///
+    /// # Errors
+    /// It may have been carried out, but the answer is [`Rejection::Forgotten`].
+    pub(super) fn look_up(&self, request: RequestId) -> Result<Option<Applied>, Rejection> {
+        let RequestId { client, sequence } = request;
+        if let Some(known) = self.clients.get(&client) {
+            if sequence > known.highest {
+                return Ok(None);
+            }
+            if let Some(answer) = self.answers.get(&(client, sequence)) {
+                return Ok(Some(answer.applied.clone()));
+            }
+            if sequence > known.forgotten {
+                // Overtaken by a later one of the same client.
+                return Ok(None);
+            }
+            return Err(Rejection::Forgotten { sequence });
+        }
+        match self.silent.get(&client) {
+            Some(known) if sequence <= known.highest => Err(Rejection::Forgotten { sequence }),
+            Some(_) | None => Ok(None),
+        }
+    }
+
+    pub(super) fn record(&mut self, request: RequestId, applied: &Applied) {
+        let RequestId { client: id, sequence } = request;
         self.tick += 1;
-        let mut client = self.clients.get(&request.client).copied().unwrap_or_default();
-        self.ticks.remove(&client.tick);
+        let mut client = match self.clients.get(&id) {
+            Some(known) => *known,
+            None => self.returning(id),
+        };
+        self.by_tick.remove(&client.tick);
+        self.by_tick.insert(self.tick, id);
         client.tick = self.tick;
-        client.highest = client.highest.max(request.sequence);
         client.kept += 1;
-        self.answers.insert((request.client, request.sequence), Arc::new(applied.clone()));
-        if client.kept > ANSWERS_PER_CLIENT
-            && let Some(oldest) = self.oldest_answer(request.client)
+        client.highest = client.highest.max(sequence);
+        self.keep(request, Answer { tick: self.tick, applied: applied.clone() });
+        if client.kept > self.limits.answers_per_client
+            && let Some(oldest) = self.oldest_answer(id)
         {
-            self.answers.remove(&(request.client, oldest));
+            self.drop_answer(id, oldest);
             client.kept -= 1;
             client.forgotten = client.forgotten.max(oldest);
         }
-        self.ticks.insert(self.tick, request.client);
-        self.clients.insert(request.client, client);
-        if self.clients.len() > CLIENTS
-            && let Some((tick, silent)) = self.ticks.get_min().copied()
+        self.clients.insert(id, client);
+        self.silence_oldest();
+        self.shorten_oldest();
+    }
+
+    /// A client that has no answers here: new, or one that was silent for long.
+    fn returning(&mut self, id: u64) -> ClientAnswers {
+        let Some(known) = self.silent.remove(&id) else { return ClientAnswers::default() };
+        self.silent_by_tick.remove(&known.tick);
+        ClientAnswers { kept: 0, forgotten: known.highest, ..known }
+    }
+
+    fn keep(&mut self, request: RequestId, answer: Answer) {
+        let bytes = payload_bytes(&answer.applied);
+        if bytes > 0 {
+            self.payloads.insert(answer.tick, (request.client, request.sequence, bytes));
+            self.payload_bytes += bytes;
+        }
+        self.answers.insert((request.client, request.sequence), Arc::new(answer));
+    }
+
+    fn drop_answer(&mut self, client: u64, sequence: u64) {
+        if let Some(answer) = self.answers.remove(&(client, sequence))
+            && let Some((_, _, bytes)) = self.payloads.remove(&answer.tick)
         {
-            self.ticks.remove(&tick);
-            self.clients.remove(&silent);
-            while let Some(sequence) = self.oldest_answer(silent) {
-                self.answers.remove(&(silent, sequence));
+            self.payload_bytes -= bytes;
+        }
+    }
+
+    fn silence_oldest(&mut self) {
+        if self.clients.len() > self.limits.clients
+            && let Some((tick, id)) = self.by_tick.get_min().copied()
+        {
+            self.by_tick.remove(&tick);
+            while let Some(sequence) = self.oldest_answer(id) {
+                self.drop_answer(id, sequence);
+            }
+            if let Some(client) = self.clients.remove(&id) {
+                self.silent.insert(id, ClientAnswers { kept: 0, ..client });
+                self.silent_by_tick.insert(tick, id);
+            }
+        }
+        if self.silent.len() > self.limits.silent_clients
+            && let Some((tick, id)) = self.silent_by_tick.get_min().copied()
+        {
+            self.silent_by_tick.remove(&tick);
+            self.silent.remove(&id);
+        }
+    }
+
+    fn shorten_oldest(&mut self) {
+        while self.payload_bytes > self.limits.payload_bytes
+            && let Some((tick, (client, sequence, bytes))) = self.payloads.get_min().copied()
+        {
+            self.payloads.remove(&tick);
+            self.payload_bytes -= bytes;
+            if let Some(answer) = self.answers.get_mut(&(client, sequence)) {
+                shorten(&mut Arc::make_mut(answer).applied);
             }
         }
     }
@@ -82,20 +200,181 @@ impl Requests {
         self.answers.range((client, 0)..=(client, u64::MAX)).next().map(|((_, s), _)| *s)
     }
 
-    /// Every client with its answers, for a snapshot.
-    pub(crate) fn export(&self) -> impl Iterator<Item = (u64, ClientAnswers, Vec<(u64, Applied)>)> {
-        self.clients.iter().map(|(id, client)| {
+    /// Every client with its answers by sequence, for a snapshot.
+    pub(super) fn export(&self) -> impl Iterator<Item = (u64, ClientAnswers, Vec<(u64, Answer)>)> {
+        let with_answers = self.clients.iter().map(|(id, client)| {
             let answers = self.answers.range((*id, 0)..=(*id, u64::MAX));
             (*id, *client, answers.map(|((_, s), a)| (*s, (**a).clone())).collect())
-        })
+        });
+        let silent = self.silent.iter().map(|(id, client)| (*id, *client, Vec::new()));
+        with_answers.chain(silent)
     }
 
-    pub(crate) fn restore(&mut self, id: u64, client: ClientAnswers, answers: Vec<(u64, Applied)>) {
+    pub(super) fn restore(&mut self, id: u64, client: ClientAnswers, answers: Vec<(u64, Answer)>) {
         self.tick = self.tick.max(client.tick);
-        self.ticks.insert(client.tick, id);
+        if answers.is_empty() {
+            self.silent.insert(id, client);
+            self.silent_by_tick.insert(client.tick, id);
+            return;
+        }
+        self.by_tick.insert(client.tick, id);
         self.clients.insert(id, client);
-        for (sequence, applied) in answers {
-            self.answers.insert((id, sequence), Arc::new(applied));
+        for (sequence, answer) in answers {
+            self.keep(RequestId { client: id, sequence }, answer);
+        }
+    }
+}
+
+fn payload_bytes(applied: &Applied) -> u64 {
+    fn pairs(kvs: &[KeyValue]) -> u64 {
+        kvs.iter().map(KeyValue::bytes).sum()
+    }
+    fn txn(result: &TxnResult) -> u64 {
+        let step = |step: &TxnOpResult| match step {
+            TxnOpResult::Range(range) => pairs(&range.kvs),
+            TxnOpResult::Put(prev) => prev.as_ref().map_or(0, KeyValue::bytes),
+            TxnOpResult::DeleteRange { prev_kvs, .. } => pairs(prev_kvs),
+            TxnOpResult::Txn(nested) => txn(nested),
+        };
+        result.results.iter().map(step).sum()
+    }
+    match &applied.outcome {
+        Ok(Outcome::Txn(result)) => txn(result),
+        Ok(Outcome::Atomic(results)) => results.iter().map(|(_, result)| txn(result)).sum(),
+        Ok(Outcome::LeaseRevoked { .. } | Outcome::Done) | Err(_) => 0,
+    }
+}
+
+/// Leaves the pairs out. What was done, and at which revision, stays; a range says that there is
+/// `more` than the pairs it shows.
+fn shorten(applied: &mut Applied) {
+    fn txn(result: &mut TxnResult) {
+        for step in &mut result.results {
+            match step {
+                TxnOpResult::Range(range) => {
+                    range.more |= !range.kvs.is_empty();
+                    range.kvs = Vec::new();
+                }
+                TxnOpResult::Put(prev) => *prev = None,
+                TxnOpResult::DeleteRange { prev_kvs, .. } => *prev_kvs = Vec::new(),
+                TxnOpResult::Txn(nested) => txn(nested),
+            }
+        }
+    }
+    match &mut applied.outcome {
+        Ok(Outcome::Txn(result)) => txn(result),
+        Ok(Outcome::Atomic(results)) => results.iter_mut().for_each(|(_, result)| txn(result)),
+        Ok(Outcome::LeaseRevoked { .. } | Outcome::Done) | Err(_) => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::{LeaseId, RangeResult, Revision};
+    use bytes::Bytes;
+
+    const SMALL: Limits =
+        Limits { answers_per_client: 3, clients: 2, silent_clients: 2, payload_bytes: 100 };
+
+    fn id(client: u64, sequence: u64) -> RequestId {
+        RequestId { client, sequence }
+    }
+
+    fn done(revision: u64) -> Applied {
+        Applied { revision: Revision::new(revision), outcome: Ok(Outcome::Done) }
+    }
+
+    fn read(bytes: usize) -> Applied {
+        let kv = KeyValue {
+            key: Bytes::from_static(b"k"),
+            value: vec![7; bytes - 1].into(),
+            create_revision: Revision::new(1),
+            mod_revision: Revision::new(1),
+            version: 1,
+            lease: LeaseId::NONE,
+        };
+        let range = RangeResult { kvs: vec![kv], more: false, count: 1 };
+        let results = vec![TxnOpResult::Range(range)];
+        let outcome = Ok(Outcome::Txn(TxnResult { succeeded: true, results }));
+        Applied { revision: Revision::new(9), outcome }
+    }
+
+    #[test]
+    fn a_client_is_answered_again_within_its_window_and_told_when_behind_it() {
+        let mut table = Requests::new(SMALL);
+        for sequence in [1, 2, 4, 5] {
+            table.record(id(1, sequence), &done(sequence));
+        }
+        for (sequence, want) in [
+            (1, Err(Rejection::Forgotten { sequence: 1 })),
+            (2, Ok(Some(done(2)))),
+            (3, Ok(None)),
+            (4, Ok(Some(done(4)))),
+            (6, Ok(None)),
+        ] {
+            assert_eq!(table.look_up(id(1, sequence)), want, "sequence {sequence}");
+        }
+    }
+
+    #[test]
+    fn the_client_that_was_silent_longest_goes_first_and_is_never_served_twice() {
+        let mut table = Requests::new(SMALL);
+        table.record(id(1, 5), &done(1));
+        table.record(id(2, 1), &done(2));
+        table.record(id(1, 6), &done(3));
+        table.record(id(3, 1), &done(4));
+        assert_eq!(table.look_up(id(2, 1)), Err(Rejection::Forgotten { sequence: 1 }));
+        assert_eq!(table.look_up(id(1, 5)), Ok(Some(done(1))), "the other one stays");
+        assert_eq!(table.look_up(id(2, 2)), Ok(None), "it may go on");
+        table.record(id(2, 2), &done(5));
+        assert_eq!(table.look_up(id(2, 2)), Ok(Some(done(5))));
+        assert_eq!(table.look_up(id(2, 1)), Err(Rejection::Forgotten { sequence: 1 }));
+        for client in 10..20 {
+            table.record(id(client, 1), &done(client));
+        }
+        assert_eq!((table.clients.len(), table.silent.len(), table.answers.len()), (2, 2, 2));
+        assert_eq!((table.by_tick.len(), table.silent_by_tick.len()), (2, 2));
+    }
+
+    #[test]
+    fn old_answers_lose_their_pairs_but_not_what_happened() {
+        let mut table = Requests::new(SMALL);
+        table.record(id(1, 1), &read(60));
+        assert_eq!(table.look_up(id(1, 1)), Ok(Some(read(60))));
+        table.record(id(1, 2), &read(50));
+        let Ok(Some(Applied { revision, outcome: Ok(Outcome::Txn(result)) })) =
+            table.look_up(id(1, 1))
+        else {
+            panic!("no answer")
+        };
+        assert_eq!((revision.get(), result.succeeded), (9, true));
+        let short = RangeResult { kvs: vec![], more: true, count: 1 };
+        assert_eq!(result.results, [TxnOpResult::Range(short)]);
+        assert_eq!(table.look_up(id(1, 2)), Ok(Some(read(50))));
+        assert_eq!((table.payload_bytes, table.payloads.len()), (50, 1));
+    }
+
+    #[test]
+    fn a_table_from_a_snapshot_goes_on_like_the_one_it_was_taken_of() {
+        let mut table = Requests::new(SMALL);
+        let mut other = Requests::new(SMALL);
+        for step in 0u64..200 {
+            let request = id(step * step % 7, step / 3);
+            let answer = if step % 2 == 0 { read(30) } else { done(step) };
+            if step == 100 {
+                let exported: Vec<_> = table.export().collect();
+                other = Requests::new(SMALL);
+                for (id, client, answers) in exported {
+                    other.restore(id, client, answers);
+                }
+            }
+            assert_eq!(table.look_up(request), other.look_up(request));
+            if table.look_up(request) == Ok(None) {
+                table.record(request, &answer);
+                other.record(request, &answer);
+            }
+            assert!(table.export().eq(other.export()), "at step {step}");
         }
     }
 }

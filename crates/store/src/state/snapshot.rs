@@ -1,16 +1,21 @@
 //! A state as a sequence of records and back: what a snapshot file holds.
+//!
+//! Two equal states give equal sequences, whatever each still has in memory of what was compacted.
 
-use super::{ClientAnswers, LeaseRecord, State, View};
-use crate::types::{Applied, Epoch, Event, KeyValue, Lease, Revision, Timestamp};
+use super::{
+    Answer, ClientAnswers, LeaseRecord, State, View,
+    keys::{Keys, Superseded},
+};
+use crate::types::{Epoch, Event, EventKind, KeyValue, Lease, LeaseId, Revision, Timestamp};
 use bytes::Bytes;
-use imbl::OrdSet;
+use imbl::OrdMap;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
-/// One piece of a snapshot. The header comes first, the end last.
+/// One piece of a snapshot, in the order of these variants.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum SnapshotRecord {
-    /// Everything that is one number.
+    /// Everything that is one number. The first.
     Header {
         /// Of the last change.
         revision: Revision,
@@ -26,11 +31,15 @@ pub enum SnapshotRecord {
         time: Timestamp,
         /// Rolling hash.
         hash: u64,
+        /// Bytes of live keys and values above which creates are refused.
+        quota_bytes: u64,
     },
-    /// A lease; before the keys that hang on it.
+    /// A lease; by id.
     Lease(Lease),
-    /// A kept version of a key; those of one key are adjacent and ascend.
-    Version {
+    /// The newest version of a key; by key.
+    Live(KeyValue),
+    /// A version that is no longer the newest; by key and revision.
+    Superseded {
         /// The key.
         key: Bytes,
         /// Of this version.
@@ -38,12 +47,15 @@ pub enum SnapshotRecord {
         /// `None` for a deletion.
         kv: Option<KeyValue>,
     },
-    /// A kept change, for watches that start in the past.
+    /// A kept change, for watches that start in the past; in order. The versions that it wrote and
+    /// replaced are among the records before.
     Change {
-        /// Position within its revision.
-        sub: u32,
-        /// What happened.
-        event: Event,
+        /// When.
+        revision: Revision,
+        /// Put or delete.
+        kind: EventKind,
+        /// The key.
+        key: Bytes,
     },
     /// Answers to one client's requests.
     Answers {
@@ -52,7 +64,7 @@ pub enum SnapshotRecord {
         /// What is known of it.
         client: ClientAnswers,
         /// By sequence.
-        answers: Vec<(u64, Applied)>,
+        answers: Vec<(u64, Answer)>,
     },
     /// Nothing follows.
     End {
@@ -64,9 +76,12 @@ pub enum SnapshotRecord {
 /// A sequence that is no snapshot.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ImportError {
-    /// It does not begin with a header.
-    #[error("snapshot does not begin with its header")]
-    NoHeader,
+    /// It does not begin with a header, or has a second one.
+    #[error("record {record} of the snapshot: the header must be the first, and only it")]
+    Header {
+        /// Position of the record, from 0.
+        record: u64,
+    },
     /// It has no end, or the end counts otherwise.
     #[error("snapshot is cut: {found} records, {expected:?} expected")]
     Cut {
@@ -74,6 +89,20 @@ pub enum ImportError {
         found: u64,
         /// As the end says.
         expected: Option<u64>,
+    },
+    /// Something follows its end.
+    #[error("record {record} of the snapshot follows its end")]
+    Trailing {
+        /// Position of the record, from 0.
+        record: u64,
+    },
+    /// A record contradicts those before it.
+    #[error("record {record} of the snapshot: {what}")]
+    Inconsistent {
+        /// Position of the record, from 0.
+        record: u64,
+        /// The contradiction.
+        what: &'static str,
     },
 }
 
@@ -89,17 +118,24 @@ impl View {
             feature_level: state.feature_level,
             time: state.time,
             hash: state.hash,
+            quota_bytes: state.quota_bytes,
         };
         let leases = state.leases.values().map(|record| SnapshotRecord::Lease(record.lease));
-        let versions = state.keys.versions().map(|(key, revision, kv)| SnapshotRecord::Version {
-            key: key.clone(),
-            revision,
-            kv: kv.map(|kv| (**kv).clone()),
+        let live = state.keys.live().iter_from(0).map(|kv| SnapshotRecord::Live((**kv).clone()));
+        let superseded = state.keys.kept_superseded(state.compacted).map(|(key, revision, kv)| {
+            SnapshotRecord::Superseded {
+                key: key.clone(),
+                revision,
+                kv: kv.map(|kv| (**kv).clone()),
+            }
         });
-        let changes = state
-            .keys
-            .changes_from(Revision::ZERO)
-            .map(|((_, sub), event)| SnapshotRecord::Change { sub, event: (**event).clone() });
+        let changes = self.changes_from(Revision::ZERO).flat_map(|(revision, events)| {
+            events.iter().map(move |event| SnapshotRecord::Change {
+                revision,
+                kind: event.kind,
+                key: event.kv.key.clone(),
+            })
+        });
         let answers = state
             .requests
             .export()
@@ -107,7 +143,8 @@ impl View {
         let mut records = 0;
         std::iter::once(header)
             .chain(leases)
-            .chain(versions)
+            .chain(live)
+            .chain(superseded)
             .chain(changes)
             .chain(answers)
             .map(Some)
@@ -128,69 +165,174 @@ impl State {
     /// # Errors
     /// The sequence is not a whole snapshot.
     pub fn import(records: impl IntoIterator<Item = SnapshotRecord>) -> Result<Self, ImportError> {
-        let mut state = Self::default();
-        let mut found = 0u64;
+        let mut import = Import::default();
         for record in records {
-            if (found == 0) != matches!(record, SnapshotRecord::Header { .. }) {
-                return Err(ImportError::NoHeader);
-            }
-            match record {
-                SnapshotRecord::Header {
-                    revision,
-                    compacted,
-                    epoch,
-                    leader,
-                    feature_level,
-                    time,
-                    hash,
-                } => {
-                    state = Self {
-                        revision,
-                        compacted,
-                        epoch,
-                        leader,
-                        feature_level,
-                        time,
-                        hash,
-                        ..state
-                    };
-                }
-                SnapshotRecord::Lease(lease) => {
-                    let record = LeaseRecord { lease, keys: OrdSet::new() };
-                    state.leases.insert(lease.id, Arc::new(record));
-                }
-                SnapshotRecord::Version { key, revision, kv } => {
-                    state.keys.restore_version(key, revision, kv);
-                }
-                SnapshotRecord::Change { sub, event } => {
-                    state.keys.restore_change((event.kv.mod_revision, sub), event);
-                }
-                SnapshotRecord::Answers { id, client, answers } => {
-                    state.requests.restore(id, client, answers);
-                }
-                SnapshotRecord::End { records } => {
-                    if records != found {
-                        return Err(ImportError::Cut { found, expected: Some(records) });
-                    }
-                    state.attach_all();
-                    return Ok(state);
-                }
-            }
-            found += 1;
+            import.push(record)?;
         }
-        Err(ImportError::Cut { found, expected: None })
+        import.finish()
+    }
+}
+
+/// A state as it is read record by record.
+#[derive(Debug, Default)]
+pub struct Import {
+    state: State,
+    live: Vec<Arc<KeyValue>>,
+    superseded: OrdMap<(Bytes, Revision), Superseded>,
+    /// Set when the first record behind the versions comes: what they were is in `state` now.
+    versions_done: bool,
+    /// The changes of one revision, until the next begins.
+    changes: (Revision, Vec<Arc<Event>>),
+    found: u64,
+    ended: bool,
+}
+
+impl Import {
+    /// Takes up the next record.
+    ///
+    /// # Errors
+    /// It cannot stand here.
+    pub fn push(&mut self, record: SnapshotRecord) -> Result<(), ImportError> {
+        let at = self.found;
+        if self.ended {
+            return Err(ImportError::Trailing { record: at });
+        }
+        if (at == 0) != matches!(record, SnapshotRecord::Header { .. }) {
+            return Err(ImportError::Header { record: at });
+        }
+        self.take_up(record).map_err(|error| match error {
+            Refusal::Inconsistent(what) => ImportError::Inconsistent { record: at, what },
+            Refusal::Cut(expected) => ImportError::Cut { found: at, expected: Some(expected) },
+        })?;
+        self.found += 1;
+        Ok(())
     }
 
-    fn attach_all(&mut self) {
-        let everything = crate::types::KeyRange::From(Bytes::new());
-        let attached: Vec<_> = self
-            .keys
-            .live(&everything)
-            .filter(|kv| kv.lease != crate::types::LeaseId::NONE)
-            .map(|kv| (kv.lease, kv.key.clone()))
-            .collect();
-        for (lease, key) in attached {
-            self.attach(lease, &key);
+    /// The state, once its end has been taken up.
+    ///
+    /// # Errors
+    /// [`ImportError::Cut`].
+    pub fn finish(self) -> Result<State, ImportError> {
+        if !self.ended {
+            return Err(ImportError::Cut { found: self.found, expected: None });
+        }
+        Ok(self.state)
+    }
+
+    fn take_up(&mut self, record: SnapshotRecord) -> Result<(), Refusal> {
+        match record {
+            SnapshotRecord::Header {
+                revision,
+                compacted,
+                epoch,
+                leader,
+                feature_level,
+                time,
+                hash,
+                quota_bytes,
+            } => {
+                check(compacted <= revision, "compacted beyond the last revision")?;
+                let state = &mut self.state;
+                state.revision = revision;
+                state.compacted = compacted;
+                state.epoch = epoch;
+                state.leader = leader;
+                state.feature_level = feature_level;
+                state.time = time;
+                state.hash = hash;
+                state.quota_bytes = quota_bytes;
+                Ok(())
+            }
+            SnapshotRecord::Lease(lease) => {
+                self.state.leases.insert(lease.id, Arc::new(LeaseRecord::new(lease)));
+                Ok(())
+            }
+            SnapshotRecord::Live(kv) => self.take_up_live(kv),
+            SnapshotRecord::Superseded { key, revision, kv } => {
+                check(!self.versions_done, "a version behind a change")?;
+                check(revision <= self.state.revision, "a version from the future")?;
+                let same =
+                    kv.as_ref().is_none_or(|kv| kv.key == key && kv.mod_revision == revision);
+                check(same, "a version of another key or revision")?;
+                self.superseded.insert((key, revision), kv.map(Arc::new));
+                Ok(())
+            }
+            SnapshotRecord::Change { revision, kind, key } => {
+                self.take_up_change(revision, kind, &key)
+            }
+            SnapshotRecord::Answers { id, client, answers } => {
+                self.state.requests.restore(id, client, answers);
+                Ok(())
+            }
+            SnapshotRecord::End { records } => {
+                if records != self.found {
+                    return Err(Refusal::Cut(records));
+                }
+                self.build_versions();
+                self.log_changes();
+                self.ended = true;
+                Ok(())
+            }
         }
     }
+
+    fn take_up_live(&mut self, kv: KeyValue) -> Result<(), Refusal> {
+        check(!self.versions_done, "a version behind a change")?;
+        check(self.live.last().is_none_or(|last| last.key < kv.key), "keys do not ascend")?;
+        check(kv.mod_revision <= self.state.revision, "a version from the future")?;
+        if kv.lease != LeaseId::NONE {
+            check(self.state.leases.contains_key(&kv.lease), "a key of a lease that is not there")?;
+            self.state.attach(kv.lease, &kv.key);
+        }
+        self.live.push(Arc::new(kv));
+        Ok(())
+    }
+
+    fn take_up_change(
+        &mut self,
+        revision: Revision,
+        kind: EventKind,
+        key: &Bytes,
+    ) -> Result<(), Refusal> {
+        self.build_versions();
+        let compacted = self.state.compacted;
+        let kept = compacted <= revision && revision <= self.state.revision;
+        check(kept, "a change outside of what is kept")?;
+        check(self.changes.0 <= revision, "changes do not ascend")?;
+        if self.changes.0 < revision {
+            self.log_changes();
+        }
+        let event = self
+            .state
+            .keys
+            .restore_change(kind, key, revision, compacted)
+            .ok_or(Refusal::Inconsistent("a change whose version is missing"))?;
+        self.changes.0 = revision;
+        self.changes.1.push(event);
+        Ok(())
+    }
+
+    fn build_versions(&mut self) {
+        if !self.versions_done {
+            self.versions_done = true;
+            let live = std::mem::take(&mut self.live);
+            self.state.keys = Keys::restore(live, std::mem::take(&mut self.superseded));
+        }
+    }
+
+    fn log_changes(&mut self) {
+        let (revision, events) = std::mem::take(&mut self.changes);
+        if !events.is_empty() {
+            self.state.keys.log(revision, &events);
+        }
+    }
+}
+
+enum Refusal {
+    Inconsistent(&'static str),
+    Cut(u64),
+}
+
+fn check(holds: bool, what: &'static str) -> Result<(), Refusal> {
+    if holds { Ok(()) } else { Err(Refusal::Inconsistent(what)) }
 }

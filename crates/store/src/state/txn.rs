@@ -1,175 +1,272 @@
-//! Transactions: compares, the rule against writing a key twice, and the steps themselves.
+//! Transactions: which way they go, whether they may, and the steps themselves.
+//!
+//! As in etcd all compares, those of nested transactions too, look at the state before the first
+//! step. So the whole way is known and checked before anything changes, and carrying it out cannot
+//! fail; later steps see earlier ones.
 
-use super::State;
-use super::keys::check_revision;
+use super::{State, keys::Keys, range::Now, range::check_revision};
 use crate::types::{
-    Compare, CompareOperator, CompareTarget, Event, KeyRange, KeyValue, LeaseId, Put, Rejection,
-    Revision, Txn, TxnOp, TxnOpResult, TxnResult,
+    Compare, CompareOperator, CompareTarget, DeleteRange, Event, KeyRange, KeyValue, LeaseId, Put,
+    RangeRequest, Rejection, Revision, Txn, TxnOp, TxnOpResult, TxnResult,
 };
 use bytes::Bytes;
-use std::{cmp::Ordering, collections::BTreeSet, sync::Arc};
+use std::{cmp::Ordering, collections::BTreeSet, ops::Bound, sync::Arc};
+
+/// Transactions within a transaction. etcd's limit on operations (128, less for each level) allows no
+/// more; without one, a deep enough command would overflow the stack of every member.
+pub const TXN_DEPTH_MAX: usize = 128;
 
 /// The changes of one transaction as it goes on.
-pub(crate) struct Changes {
+pub(super) struct Changes {
     /// The revision it takes if it changes anything.
-    pub(crate) revision: Revision,
+    pub(super) revision: Revision,
     /// So far.
-    pub(crate) events: Vec<Arc<Event>>,
+    pub(super) events: Vec<Arc<Event>>,
+}
+
+/// The way that a transaction takes.
+struct Plan<'a> {
+    succeeded: bool,
+    steps: Vec<Step<'a>>,
+}
+
+enum Step<'a> {
+    Range(&'a RangeRequest),
+    Put(&'a Put),
+    Delete(&'a DeleteRange),
+    Txn(Plan<'a>),
 }
 
 impl State {
-    /// Whether every compare holds now.
-    pub(crate) fn holds(&self, compares: &[Compare]) -> bool {
-        compares.iter().all(|compare| {
-            let mut any = false;
-            let all = self.keys.live(&compare.range).all(|kv| {
-                any = true;
-                compare_one(compare, Some(kv))
-            });
-            if any { all } else { compare_one(compare, None) }
-        })
-    }
-
-    /// Finds what would make a transaction fail, before anything is changed.
+    /// Checks and carries out one transaction; the revision after it.
     ///
     /// # Errors
-    /// The first reason.
-    pub(crate) fn check_txn(&self, txn: &Txn, revision: Revision) -> Result<(), Rejection> {
-        for branch in [&txn.success, &txn.failure] {
-            check_duplicates(branch, &mut BTreeSet::new(), &mut Vec::new())?;
-        }
-        let taken = if self.holds(&txn.compare) { &txn.success } else { &txn.failure };
-        let mut written = BTreeSet::new();
-        self.check_steps(taken, revision, &mut written)
+    /// Nothing has changed.
+    pub(super) fn transaction(
+        &mut self,
+        txn: &Txn,
+        events: &mut Vec<Arc<Event>>,
+    ) -> Result<(Revision, TxnResult), Rejection> {
+        check_txn(txn, 0)?;
+        Written::default().add_txn(txn)?;
+        let plan = self.plan(txn);
+        self.check_plan(&plan, &mut Growth::default())?;
+        let mut changes = self.begin();
+        let result = self.run(&plan, &mut changes);
+        self.commit(changes, events);
+        Ok((self.revision, result))
     }
 
-    /// `written` holds what the steps before this one put, so that a later `ignore_value` finds it.
-    fn check_steps(
-        &self,
-        steps: &[TxnOp],
-        revision: Revision,
-        written: &mut BTreeSet<Bytes>,
-    ) -> Result<(), Rejection> {
-        for step in steps {
+    /// Whether every compare holds now.
+    pub(super) fn holds(&self, compares: &[Compare]) -> bool {
+        compares.iter().all(|compare| holds(&self.keys, compare))
+    }
+
+    fn plan<'a>(&self, txn: &'a Txn) -> Plan<'a> {
+        let succeeded = self.holds(&txn.compare);
+        let steps = if succeeded { &txn.success } else { &txn.failure };
+        let step = |step: &'a TxnOp| match step {
+            TxnOp::Range(range) => Step::Range(range),
+            TxnOp::Put(put) => Step::Put(put),
+            TxnOp::DeleteRange(delete) => Step::Delete(delete),
+            TxnOp::Txn(nested) => Step::Txn(self.plan(nested)),
+        };
+        Plan { succeeded, steps: steps.iter().map(step).collect() }
+    }
+
+    fn check_plan(&self, plan: &Plan<'_>, growth: &mut Growth) -> Result<(), Rejection> {
+        for step in &plan.steps {
             match step {
-                TxnOp::Range(range) => {
-                    non_empty(&range.range)?;
-                    check_revision(range.revision, revision, self.compacted)?;
+                Step::Range(range) => {
+                    check_revision(range.revision, self.revision, self.compacted)?;
                 }
-                TxnOp::Put(put) => {
-                    self.check_put(put, written)?;
-                    written.insert(put.key.clone());
-                }
-                TxnOp::DeleteRange(delete) => non_empty(&delete.range)?,
-                TxnOp::Txn(nested) => {
-                    // Which branch is taken may depend on the steps before: both must be possible.
-                    for branch in [&nested.success, &nested.failure] {
-                        self.check_steps(branch, revision, &mut written.clone())?;
-                    }
-                }
+                Step::Put(put) => self.check_put(put, growth)?,
+                Step::Delete(_) => {}
+                Step::Txn(nested) => self.check_plan(nested, growth)?,
             }
         }
         Ok(())
     }
 
-    fn check_put(&self, put: &Put, written: &BTreeSet<Bytes>) -> Result<(), Rejection> {
-        if put.key.is_empty() {
-            return Err(Rejection::EmptyKey);
-        }
-        let exists = self.keys.get(&put.key).is_some() || written.contains(&put.key);
-        if (put.ignore_value || put.ignore_lease) && !exists {
+    fn check_put(&self, put: &Put, growth: &mut Growth) -> Result<(), Rejection> {
+        let old = self.keys.get(&put.key);
+        if (put.ignore_value || put.ignore_lease) && old.is_none() {
             return Err(Rejection::KeyNotFound);
         }
-        if !put.ignore_lease && put.lease != LeaseId::NONE && !self.leases.contains_key(&put.lease)
-        {
+        let attached = !put.ignore_lease && put.lease != LeaseId::NONE;
+        if attached && !self.leases.contains_key(&put.lease) {
             return Err(Rejection::LeaseNotFound);
         }
-        let grows = !put.ignore_value
-            && self.keys.get(&put.key).is_none_or(|old| old.value.len() < put.value.len());
-        if grows
-            && self.keys.live_bytes() + (put.key.len() + put.value.len()) as u64 > self.quota_bytes
-        {
+        if put.ignore_value {
+            return Ok(());
+        }
+        let (before, after) =
+            (old.map_or(0, |old| old.bytes()), (put.key.len() + put.value.len()) as u64);
+        growth.added += after;
+        growth.replaced += before;
+        // An object must be written to be marked for deletion: updates may use a part of the disk
+        // that creates may not.
+        let limit = match old {
+            None => self.quota_bytes,
+            Some(_) => self.quota_bytes.saturating_add(self.quota_bytes / 8),
+        };
+        let bytes = (self.keys.live_bytes() + growth.added).saturating_sub(growth.replaced);
+        if after > before && bytes > limit {
             return Err(Rejection::NoSpace);
         }
         Ok(())
     }
 
-    /// Carries out a transaction that [`State::check_txn`] has passed.
-    pub(crate) fn run_txn(&mut self, txn: &Txn, changes: &mut Changes) -> TxnResult {
-        let succeeded = self.holds(&txn.compare);
-        let steps = if succeeded { &txn.success } else { &txn.failure };
-        let results = steps.iter().map(|step| self.run_step(step, changes)).collect();
-        TxnResult { succeeded, results }
+    fn run(&mut self, plan: &Plan<'_>, changes: &mut Changes) -> TxnResult {
+        let results = plan.steps.iter().map(|step| self.run_step(step, changes)).collect();
+        TxnResult { succeeded: plan.succeeded, results }
     }
 
-    fn run_step(&mut self, step: &TxnOp, changes: &mut Changes) -> TxnOpResult {
+    fn run_step(&mut self, step: &Step<'_>, changes: &mut Changes) -> TxnOpResult {
         match step {
-            TxnOp::Range(range) => {
-                let current =
-                    if changes.events.is_empty() { self.revision } else { changes.revision };
-                TxnOpResult::Range(self.keys.range(range, current))
+            Step::Range(range) => {
+                let pending = !changes.events.is_empty();
+                let revision = if pending { changes.revision } else { self.revision };
+                TxnOpResult::Range(self.keys.range(range, Now { revision, pending }))
             }
-            TxnOp::Put(put) => {
-                let prev = self.put(put, changes);
-                TxnOpResult::Put(prev.filter(|_| put.prev_kv))
+            Step::Put(put) => {
+                let event = self.put(put, changes);
+                TxnOpResult::Put(event.prev.as_ref().filter(|_| put.prev_kv).cloned())
             }
-            TxnOp::DeleteRange(delete) => {
-                let deleted = self.delete(&delete.range, changes);
-                let prev_kvs = if delete.prev_kv { deleted.clone() } else { Vec::new() };
-                TxnOpResult::DeleteRange { deleted: deleted.len() as u64, prev_kvs }
+            Step::Delete(delete) => {
+                let before = changes.events.len();
+                self.delete(&delete.range, changes);
+                let gone = changes.events.get(before..).unwrap_or_default();
+                let prev_kvs = match delete.prev_kv {
+                    true => gone.iter().filter_map(|event| event.prev.clone()).collect(),
+                    false => Vec::new(),
+                };
+                TxnOpResult::DeleteRange { deleted: gone.len() as u64, prev_kvs }
             }
-            TxnOp::Txn(nested) => TxnOpResult::Txn(self.run_txn(nested, changes)),
+            Step::Txn(nested) => TxnOpResult::Txn(self.run(nested, changes)),
         }
     }
 
-    fn put(&mut self, put: &Put, changes: &mut Changes) -> Option<KeyValue> {
-        let old = self.keys.get(&put.key).cloned();
-        let value = match &old {
+    fn put(&mut self, put: &Put, changes: &mut Changes) -> Arc<Event> {
+        let old = self.keys.get(&put.key);
+        let attached = old.map_or(LeaseId::NONE, |old| old.lease);
+        let value = match old {
             Some(old) if put.ignore_value => old.value.clone(),
-            _ => put.value.clone(),
+            Some(_) | None => put.value.clone(),
         };
-        let lease = match &old {
-            Some(old) if put.ignore_lease => old.lease,
-            _ => put.lease,
-        };
-        if let Some(old) = &old
-            && old.lease != lease
-        {
-            self.detach(old.lease, &old.key);
-        }
-        if lease != LeaseId::NONE {
+        let lease = if put.ignore_lease { attached } else { put.lease };
+        if lease != attached {
+            self.detach(attached, &put.key);
             self.attach(lease, &put.key);
         }
-        let event = self.keys.put(next_position(changes), put.key.clone(), value, lease);
-        changes.events.push(event);
-        old.map(|old| (*old).clone())
+        let event = self.keys.put(changes.revision, put.key.clone(), value, lease);
+        changes.events.push(Arc::clone(&event));
+        event
     }
 
-    /// Deletes what is there; the pairs that were.
-    pub(crate) fn delete(&mut self, range: &KeyRange, changes: &mut Changes) -> Vec<KeyValue> {
-        let found: Vec<Arc<KeyValue>> = self.keys.live(range).cloned().collect();
-        for kv in &found {
-            self.detach(kv.lease, &kv.key);
-            changes.events.extend(self.keys.delete(next_position(changes), &kv.key));
+    /// Deletes what is there.
+    pub(super) fn delete(&mut self, range: &KeyRange, changes: &mut Changes) {
+        let found: Vec<(LeaseId, Bytes)> =
+            self.keys.live().range(range).map(|kv| (kv.lease, kv.key.clone())).collect();
+        for (lease, key) in found {
+            self.detach(lease, &key);
+            changes.events.extend(self.keys.delete(changes.revision, &key));
         }
-        found.iter().map(|kv| (**kv).clone()).collect()
     }
 }
 
-fn next_position(changes: &Changes) -> (Revision, u32) {
-    let sub = u32::try_from(changes.events.len())
-        .expect("a command fits in a log entry and cannot hold 2^32 changes");
-    (changes.revision, sub)
+/// Bytes that the puts of a transaction write, and bytes that they replace.
+#[derive(Default)]
+struct Growth {
+    added: u64,
+    replaced: u64,
 }
 
-fn non_empty(range: &KeyRange) -> Result<(), Rejection> {
-    if matches!(range, KeyRange::One(key) if key.is_empty()) {
-        return Err(Rejection::EmptyKey);
+/// What makes a transaction wrong in any state: too deep, or a key without bytes.
+fn check_txn(txn: &Txn, depth: usize) -> Result<(), Rejection> {
+    if depth > TXN_DEPTH_MAX {
+        return Err(Rejection::TooDeep { depth_max: TXN_DEPTH_MAX });
+    }
+    for step in txn.success.iter().chain(&txn.failure) {
+        let empty = match step {
+            TxnOp::Range(RangeRequest { range, .. })
+            | TxnOp::DeleteRange(DeleteRange { range, .. }) => {
+                matches!(range, KeyRange::One(key) if key.is_empty())
+            }
+            TxnOp::Put(put) => put.key.is_empty(),
+            TxnOp::Txn(nested) => {
+                check_txn(nested, depth + 1)?;
+                false
+            }
+        };
+        if empty {
+            return Err(Rejection::EmptyKey);
+        }
     }
     Ok(())
 }
 
-fn compare_one(compare: &Compare, kv: Option<&Arc<KeyValue>>) -> bool {
+/// What one way through a transaction writes. One revision of a key is one version of it, so no way
+/// may put a key twice, nor put and delete it; deleting it twice is deleting it once.
+#[derive(Clone, Default)]
+struct Written<'a> {
+    puts: BTreeSet<&'a [u8]>,
+    deletes: Vec<&'a KeyRange>,
+}
+
+impl<'a> Written<'a> {
+    /// Takes in both branches, of which only one is taken: they may write the same keys.
+    fn add_txn(&mut self, txn: &'a Txn) -> Result<(), Rejection> {
+        if txn.failure.is_empty() {
+            return self.add(&txn.success);
+        }
+        let mut other = self.clone();
+        self.add(&txn.success)?;
+        other.add(&txn.failure)?;
+        self.puts.append(&mut other.puts);
+        self.deletes.append(&mut other.deletes);
+        Ok(())
+    }
+
+    fn add(&mut self, steps: &'a [TxnOp]) -> Result<(), Rejection> {
+        for step in steps {
+            let fits = match step {
+                TxnOp::Range(_) => true,
+                TxnOp::Put(put) => {
+                    self.deletes.iter().all(|range| !range.contains(&put.key))
+                        && self.puts.insert(&put.key)
+                }
+                TxnOp::DeleteRange(delete) => {
+                    self.deletes.push(&delete.range);
+                    let start: &[u8] = delete.range.start();
+                    let from = (Bound::Included(start), Bound::Unbounded);
+                    self.puts
+                        .range::<[u8], _>(from)
+                        .next()
+                        .is_none_or(|key| !delete.range.contains(key))
+                }
+                TxnOp::Txn(nested) => {
+                    self.add_txn(nested)?;
+                    true
+                }
+            };
+            if !fits {
+                return Err(Rejection::DuplicateKey);
+            }
+        }
+        Ok(())
+    }
+}
+
+fn holds(keys: &Keys, compare: &Compare) -> bool {
+    let mut found = keys.live().range(&compare.range).peekable();
+    if found.peek().is_none() {
+        return compare_one(compare, None);
+    }
+    found.all(|kv| compare_one(compare, Some(kv)))
+}
+
+fn compare_one(compare: &Compare, kv: Option<&KeyValue>) -> bool {
     let order = match &compare.target {
         CompareTarget::Version(v) => kv.map_or(0, |kv| kv.version).cmp(v),
         CompareTarget::CreateRevision(r) => {
@@ -189,41 +286,4 @@ fn compare_one(compare: &Compare, kv: Option<&Arc<KeyValue>>) -> bool {
         CompareOperator::Greater => order == Ordering::Greater,
         CompareOperator::Less => order == Ordering::Less,
     }
-}
-
-/// etcd refuses a transaction that could write one key twice on one path through it; the two branches
-/// of a nested transaction are two paths.
-fn check_duplicates(
-    steps: &[TxnOp],
-    puts: &mut BTreeSet<Bytes>,
-    deletes: &mut Vec<KeyRange>,
-) -> Result<(), Rejection> {
-    for step in steps {
-        match step {
-            TxnOp::Range(_) => {}
-            TxnOp::Put(put) => {
-                if deletes.iter().any(|range| range.contains(&put.key))
-                    || !puts.insert(put.key.clone())
-                {
-                    return Err(Rejection::DuplicateKey);
-                }
-            }
-            TxnOp::DeleteRange(delete) => {
-                if puts.iter().any(|key| delete.range.contains(key)) {
-                    return Err(Rejection::DuplicateKey);
-                }
-                deletes.push(delete.range.clone());
-            }
-            TxnOp::Txn(nested) => {
-                let (before_puts, before_deletes) = (puts.clone(), deletes.clone());
-                for branch in [&nested.success, &nested.failure] {
-                    let (mut p, mut d) = (before_puts.clone(), before_deletes.clone());
-                    check_duplicates(branch, &mut p, &mut d)?;
-                    puts.append(&mut p);
-                    deletes.append(&mut d);
-                }
-            }
-        }
-    }
-    Ok(())
 }

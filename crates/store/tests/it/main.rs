@@ -8,6 +8,7 @@
 )]
 
 mod model;
+mod random;
 mod state;
 mod watch;
 

@@ -73,7 +73,7 @@ async fn a_future_start_waits() {
 async fn a_slow_watcher_is_cancelled_with_where_to_resume_and_loses_nothing() {
     let store = store();
     let mut watcher = store.watch(from(1)).unwrap();
-    for sequence in 1..=3000 {
+    for sequence in 1..=5000 {
         write(&store, sequence, txn(vec![put("a", "x")])).await;
     }
     let mut want = 1;

@@ -1,0 +1,127 @@
+//! What readers see of a state.
+
+use super::{
+    State,
+    range::{Now, check_revision},
+};
+use crate::types::{
+    Epoch, Event, KeyRange, KeyValue, Lease, LeaseId, RangeRequest, RangeResult, Rejection,
+    Revision, Timestamp,
+};
+use bytes::Bytes;
+use std::sync::Arc;
+
+/// A state as it was at one moment. Cheap to clone, never blocks a writer.
+#[derive(Debug, Clone, Default)]
+pub struct View {
+    pub(super) state: Arc<State>,
+}
+
+impl View {
+    /// # Errors
+    /// [`Rejection::Compacted`] or [`Rejection::FutureRevision`].
+    pub fn range(&self, request: &RangeRequest) -> Result<RangeResult, Rejection> {
+        let revision = self.state.revision;
+        check_revision(request.revision, revision, self.state.compacted)?;
+        Ok(self.state.keys.range(request, Now { revision, pending: false }))
+    }
+
+    /// The newest value of one key.
+    #[must_use]
+    pub fn get(&self, key: &[u8]) -> Option<KeyValue> {
+        self.state.keys.get(key).map(|kv| (**kv).clone())
+    }
+
+    /// Live pairs of a range in key order, without copying them.
+    pub fn live(&self, range: &KeyRange) -> impl Iterator<Item = &Arc<KeyValue>> {
+        self.state.keys.live().range(range)
+    }
+
+    /// The changes of each kept revision from `from` on.
+    pub(crate) fn changes_from(
+        &self,
+        from: Revision,
+    ) -> impl Iterator<Item = (Revision, &Arc<[Arc<Event>]>)> {
+        let from = from.max(self.state.compacted);
+        self.state.keys.changes_from(from).map(|(revision, events)| (*revision, events))
+    }
+
+    /// Number of live keys in a range, newest state.
+    #[must_use]
+    pub fn count(&self, range: &KeyRange) -> u64 {
+        let (start, end) = self.state.keys.live().ranks(range);
+        end - start
+    }
+
+    /// Revision of the last change.
+    #[must_use]
+    pub fn revision(&self) -> Revision {
+        self.state.revision
+    }
+
+    /// The last compacted revision; reads at it are still answered, below it are not.
+    #[must_use]
+    pub fn compacted(&self) -> Revision {
+        self.state.compacted
+    }
+
+    /// Current epoch.
+    #[must_use]
+    pub fn epoch(&self) -> Epoch {
+        self.state.epoch
+    }
+
+    /// The member that began the current epoch; 0 before the first.
+    #[must_use]
+    pub fn leader(&self) -> u64 {
+        self.state.leader
+    }
+
+    /// Features that every member supports.
+    #[must_use]
+    pub fn feature_level(&self) -> u32 {
+        self.state.feature_level
+    }
+
+    /// Largest time of a command that was carried out.
+    #[must_use]
+    pub fn time(&self) -> Timestamp {
+        self.state.time
+    }
+
+    /// Rolling hash over every command that was carried out and its answer.
+    #[must_use]
+    pub fn hash(&self) -> u64 {
+        self.state.hash
+    }
+
+    /// All leases, by id.
+    #[must_use]
+    pub fn leases(&self) -> Vec<Lease> {
+        self.state.leases.values().map(|record| record.lease).collect()
+    }
+
+    /// One lease.
+    #[must_use]
+    pub fn lease(&self, id: LeaseId) -> Option<Lease> {
+        self.state.leases.get(&id).map(|record| record.lease)
+    }
+
+    /// Keys attached to a lease, in order.
+    #[must_use]
+    pub fn lease_keys(&self, id: LeaseId) -> Vec<Bytes> {
+        self.state.leases.get(&id).map_or_else(Vec::new, |r| r.keys.iter().cloned().collect())
+    }
+
+    /// Bytes of live keys and values.
+    #[must_use]
+    pub fn live_bytes(&self) -> u64 {
+        self.state.keys.live_bytes()
+    }
+
+    /// [`View::live_bytes`] above which creates are refused.
+    #[must_use]
+    pub fn quota_bytes(&self) -> u64 {
+        self.state.quota_bytes
+    }
+}
