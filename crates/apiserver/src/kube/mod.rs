@@ -1,0 +1,403 @@
+//! The Kubernetes REST API: paths to verbs, for any kind that has a row.
+
+mod answer;
+mod proxy;
+mod watch;
+
+use crate::{
+    patch,
+    registry::{Caller, DeleteOutcome, ListQuery, Registry, Written},
+};
+use answer::{Format, body_json, object_answer};
+use api::{
+    caller::ControllerOrigin,
+    deletion::DeleteOptions,
+    discovery,
+    kinds::{self, Kind},
+    meta,
+    selector::{FieldSelector, LabelSelector},
+    status::Status,
+    table::table,
+};
+use axum::{
+    Router,
+    body::Body,
+    extract::{Request, State},
+    http::{Method, StatusCode, header},
+    response::Response,
+    routing::{any, get},
+};
+use serde_json::{Value, json};
+use std::{collections::BTreeMap, sync::Arc};
+
+/// Bytes of a request's body at most.
+const BODY_BYTES_MAX: usize = 3 << 20;
+
+/// What the routes share.
+pub(crate) struct Kube {
+    pub(crate) registry: Registry,
+}
+
+pub(crate) fn router(kube: Arc<Kube>) -> Router {
+    Router::new()
+        .route("/version", get(version))
+        .route("/healthz", get(async || "ok"))
+        .route("/livez", get(async || "ok"))
+        .route("/readyz", get(ready))
+        .route("/api", get(async || answer::json(StatusCode::OK, &discovery::api_versions())))
+        .route("/apis", get(async || answer::json(StatusCode::OK, &discovery::api_groups())))
+        .route("/api/{*path}", any(resource))
+        .route("/apis/{*path}", any(resource))
+        .fallback(async || answer::failure(&Status::no_such_path()))
+        .with_state(kube)
+}
+
+async fn version() -> Response {
+    answer::json(
+        StatusCode::OK,
+        &json!({
+            "major": "1", "minor": "36", "gitVersion": concat!("v1.36.0+trireme-", env!("CARGO_PKG_VERSION")),
+            "gitCommit": "", "gitTreeState": "clean", "buildDate": "1970-01-01T00:00:00Z",
+            "goVersion": "", "compiler": "rustc", "platform": "linux/amd64",
+        }),
+    )
+}
+
+/// Ready is who can serve a linearizable read.
+async fn ready(State(kube): State<Arc<Kube>>) -> Response {
+    match kube.registry.store().barrier(std::time::Duration::from_secs(1)).await {
+        Ok(_) => Response::new(Body::from("ok")),
+        Err(error) => answer::failure(&Status::unavailable(error.to_string())),
+    }
+}
+
+/// Where a path leads.
+#[derive(Debug)]
+struct Target {
+    kind: &'static Kind,
+    namespace: String,
+    name: String,
+    subresource: String,
+}
+
+/// Either the discovery document of a group, or a target.
+enum Path {
+    Discovery(Value),
+    Target(Target),
+}
+
+fn parse(path: &str) -> Result<Path, Status> {
+    let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
+    let (group, version, rest) = match parts.as_slice() {
+        ["api", version, rest @ ..] => ("", *version, rest),
+        ["apis", group, version, rest @ ..] => (*group, *version, rest),
+        _ => return Err(Status::no_such_path()),
+    };
+    let target = |plural: &str, namespace: &str, name: &str, subresource: &str| {
+        let kind = kinds::by_resource(group, version, plural).ok_or_else(Status::no_such_path)?;
+        if !namespace.is_empty() && !kind.namespaced {
+            return Err(Status::no_such_path());
+        }
+        Ok(Path::Target(Target {
+            kind,
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+            subresource: subresource.to_owned(),
+        }))
+    };
+    match rest {
+        [] => discovery::resources(group, version)
+            .map(Path::Discovery)
+            .ok_or_else(Status::no_such_path),
+        ["namespaces", namespace, sub @ ("status" | "finalize")] => {
+            target("namespaces", "", namespace, sub)
+        }
+        ["namespaces", namespace, plural] => target(plural, namespace, "", ""),
+        ["namespaces", namespace, plural, name] => target(plural, namespace, name, ""),
+        ["namespaces", namespace, plural, name, sub] => target(plural, namespace, name, sub),
+        [plural] => target(plural, "", "", ""),
+        [plural, name] => target(plural, "", name, ""),
+        [plural, name, sub] => target(plural, "", name, sub),
+        _ => Err(Status::no_such_path()),
+    }
+}
+
+type Query = BTreeMap<String, String>;
+
+fn query(request: &Request) -> Result<Query, Status> {
+    axum::extract::Query::<Vec<(String, String)>>::try_from_uri(request.uri())
+        .map(|query| query.0.into_iter().collect())
+        .map_err(|e| Status::bad_request(e.to_string()))
+}
+
+async fn resource(State(kube): State<Arc<Kube>>, request: Request) -> Response {
+    match handle(&kube, request).await {
+        Ok(response) => response,
+        Err(status) => answer::failure(&status),
+    }
+}
+
+async fn handle(kube: &Kube, request: Request) -> Result<Response, Status> {
+    let target = match parse(request.uri().path())? {
+        Path::Discovery(document) => return Ok(answer::json(StatusCode::OK, &document)),
+        Path::Target(target) => target,
+    };
+    let query = query(&request)?;
+    let flag = |name: &str| query.get(name).is_some_and(|v| v == "true" || v == "1");
+    let caller = Caller {
+        origin: request.extensions().get::<ControllerOrigin>().cloned(),
+        dry_run: query.get("dryRun").is_some_and(|d| d == "All"),
+        fence: None,
+    };
+    let format = Format::of(&request, &query);
+    let method = request.method().clone();
+    match (method, target.name.is_empty(), target.subresource.as_str()) {
+        (Method::GET, _, "log" | "exec" | "attach") | (Method::POST, false, "exec" | "attach") => {
+            proxy::to_kubelet(kube, &target, request).await
+        }
+        (Method::GET, true, "") if flag("watch") => {
+            let selection = selection(&target, &query)?;
+            watch::answer(&kube.registry, &target, selection, &query, format).await
+        }
+        (Method::GET, true, "") => list(kube, &target, &query, format).await,
+        (Method::GET, false, "" | "status") => {
+            let version = query.get("resourceVersion").map_or("", String::as_str);
+            let registry = &kube.registry;
+            let object =
+                registry.get(target.kind, &target.namespace, &target.name, version).await?;
+            Ok(object_answer(StatusCode::OK, target.kind, &object, format, registry.now()))
+        }
+        (Method::POST, true, "") => create(kube, &target, request, &query, &caller, format).await,
+        (Method::POST, false, "binding") => {
+            let binding = body_json(request).await?;
+            kube.registry.bind(&target.namespace, &target.name, &binding, &caller).await?;
+            let success = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201});
+            Ok(answer::json(StatusCode::CREATED, &success))
+        }
+        (Method::PUT, false, "" | "status" | "finalize") => {
+            let object = body_json(request).await?;
+            let warnings = check_fields(target.kind, &object, &query)?;
+            let Target { kind, namespace, name, subresource } = &target;
+            let registry = &kube.registry;
+            let written =
+                registry.update(kind, namespace, name, object, subresource, &caller).await?;
+            Ok(written_answer(kind, &written, format, registry.now(), &warnings))
+        }
+        (Method::PATCH, false, "" | "status") => {
+            patch_object(kube, &target, request, &query, &caller, format).await
+        }
+        (Method::DELETE, false, "") => delete(kube, &target, request, &query, &caller).await,
+        (Method::DELETE, true, "") => delete_all(kube, &target, request, &query, &caller).await,
+        (method, _, _) => {
+            Err(Status::method_not_allowed(target.kind, &method.as_str().to_lowercase()))
+        }
+    }
+}
+
+fn selection(target: &Target, query: &Query) -> Result<ListQuery, Status> {
+    let text = |name: &str| query.get(name).cloned().unwrap_or_default();
+    let limit = text("limit");
+    let mut fields = text("fieldSelector");
+    if !target.name.is_empty() {
+        fields = format!("metadata.name={}", target.name);
+    }
+    Ok(ListQuery {
+        labels: LabelSelector::parse(&text("labelSelector"))?,
+        fields: FieldSelector::parse(target.kind, &fields)?,
+        resource_version: text("resourceVersion"),
+        resource_version_match: text("resourceVersionMatch"),
+        limit: if limit.is_empty() {
+            0
+        } else {
+            limit
+                .parse()
+                .map_err(|_| Status::bad_request(format!("limit: {limit:?} is not a number")))?
+        },
+        continue_token: text("continue"),
+    })
+}
+
+async fn list(
+    kube: &Kube,
+    target: &Target,
+    query: &Query,
+    format: Format,
+) -> Result<Response, Status> {
+    let selection = selection(target, query)?;
+    let kind = target.kind;
+    let found = kube.registry.list(kind, &target.namespace, &selection).await?;
+    let mut list_meta = json!({"resourceVersion": found.revision.to_string()});
+    if let Some(fields) = list_meta.as_object_mut() {
+        if !found.continue_token.is_empty() {
+            fields.insert("continue".to_owned(), found.continue_token.into());
+        }
+        if let Some(remaining) = found.remaining {
+            fields.insert("remainingItemCount".to_owned(), remaining.into());
+        }
+    }
+    let body = match format {
+        Format::Table(include) => {
+            table(kind, &found.items, include, list_meta, kube.registry.now())
+        }
+        Format::Object => json!({
+            "kind": format!("{}List", kind.kind), "apiVersion": kind.api_version(),
+            "metadata": list_meta, "items": found.items,
+        }),
+    };
+    Ok(answer::json(StatusCode::OK, &body))
+}
+
+/// Refuses or reports fields that the kind does not have (HTTP-2).
+fn check_fields(kind: &Kind, object: &Value, query: &Query) -> Result<Vec<String>, Status> {
+    let mode = query.get("fieldValidation").map_or("Warn", String::as_str);
+    if mode == "Ignore" {
+        return Ok(Vec::new());
+    }
+    let unknown: Vec<String> = (kind.unknown_fields)(object)
+        .into_iter()
+        .map(|path| format!("unknown field \"{path}\""))
+        .collect();
+    if mode == "Strict" && !unknown.is_empty() {
+        let list = unknown.join(", ");
+        return Err(Status::bad_request(format!("strict decoding error: {list}")));
+    }
+    Ok(unknown)
+}
+
+fn written_answer(
+    kind: &Kind,
+    written: &Written,
+    format: Format,
+    now: i64,
+    warnings: &[String],
+) -> Response {
+    let code = if written.created { StatusCode::CREATED } else { StatusCode::OK };
+    let mut response = object_answer(code, kind, &written.object, format, now);
+    for warning in warnings {
+        let text = format!("299 - \"{}\"", warning.replace('"', "\\\""));
+        if let Ok(value) = text.parse() {
+            response.headers_mut().append(header::WARNING, value);
+        }
+    }
+    response
+}
+
+async fn create(
+    kube: &Kube,
+    target: &Target,
+    request: Request,
+    query: &Query,
+    caller: &Caller,
+    format: Format,
+) -> Result<Response, Status> {
+    let object = body_json(request).await?;
+    if target.kind.namespaced && target.namespace.is_empty() {
+        return Err(Status::method_not_allowed(target.kind, "create"));
+    }
+    let warnings = check_fields(target.kind, &object, query)?;
+    let registry = &kube.registry;
+    let written = registry.create(target.kind, &target.namespace, object, caller).await?;
+    Ok(written_answer(target.kind, &written, format, registry.now(), &warnings))
+}
+
+const PATCH_TYPES: &str = "application/json-patch+json, application/merge-patch+json";
+
+async fn patch_object(
+    kube: &Kube,
+    target: &Target,
+    request: Request,
+    query: &Query,
+    caller: &Caller,
+    format: Format,
+) -> Result<Response, Status> {
+    let content_type = request
+        .headers()
+        .get(header::CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .and_then(|value| value.split(';').next())
+        .unwrap_or_default()
+        .to_owned();
+    let Target { kind, namespace, name, subresource } = target;
+    let body = body_json(request).await?;
+    let merges = match content_type.as_str() {
+        "application/merge-patch+json" => true,
+        "application/json-patch+json" => false,
+        _ => return Err(Status::unsupported_media_type(PATCH_TYPES)),
+    };
+    let registry = &kube.registry;
+    let change = |old: &Value| {
+        // Without a version in the patch it is for whatever version there is (CC-5).
+        let mut base = old.clone();
+        meta::metadata_mut(&mut base).remove("resourceVersion");
+        if merges {
+            patch::merge(&mut base, &body);
+            Ok(base)
+        } else {
+            patch::apply(&base, &body)
+        }
+    };
+    let written = registry.change(kind, namespace, name, subresource, caller, change).await?;
+    let warnings = check_fields(kind, &written.object, query)?;
+    Ok(written_answer(kind, &written, format, registry.now(), &warnings))
+}
+
+async fn delete_options(request: Request, query: &Query) -> Result<DeleteOptions, Status> {
+    let body = body_json(request).await?;
+    let mut options = DeleteOptions::from_json(&body)?;
+    if let Some(text) = query.get("gracePeriodSeconds") {
+        let seconds = text.parse().map_err(|_| {
+            Status::bad_request(format!("gracePeriodSeconds: {text:?} is not a number"))
+        })?;
+        options.grace_period_seconds = Some(seconds);
+    }
+    options.dry_run |= query.get("dryRun").is_some_and(|d| d == "All");
+    Ok(options)
+}
+
+async fn delete(
+    kube: &Kube,
+    target: &Target,
+    request: Request,
+    query: &Query,
+    caller: &Caller,
+) -> Result<Response, Status> {
+    let options = delete_options(request, query).await?;
+    let Target { kind, namespace, name, .. } = target;
+    let outcome = kube.registry.delete(kind, namespace, name, &options, caller).await?;
+    let body = match outcome {
+        DeleteOutcome::Removed(object) if !kind.graceful => {
+            Status::success(kind, name, meta::uid(&object))
+        }
+        DeleteOutcome::Removed(object) | DeleteOutcome::Terminating(object) => object,
+    };
+    Ok(answer::json(StatusCode::OK, &body))
+}
+
+async fn delete_all(
+    kube: &Kube,
+    target: &Target,
+    request: Request,
+    query: &Query,
+    caller: &Caller,
+) -> Result<Response, Status> {
+    let selection = selection(target, query)?;
+    let options = delete_options(request, query).await?;
+    let kind = target.kind;
+    let found = kube.registry.list(kind, &target.namespace, &selection).await?;
+    let mut items = Vec::new();
+    for object in found.items {
+        let (namespace, name) = (meta::namespace(&object), meta::name(&object));
+        match kube.registry.delete(kind, namespace, name, &options, caller).await {
+            Ok(DeleteOutcome::Removed(object) | DeleteOutcome::Terminating(object)) => {
+                items.push(object);
+            }
+            Err(status) if status.is_not_found() => {}
+            Err(status) => return Err(status),
+        }
+    }
+    let body = json!({
+        "kind": format!("{}List", kind.kind), "apiVersion": kind.api_version(),
+        "metadata": {"resourceVersion": found.revision.to_string()}, "items": items,
+    });
+    Ok(answer::json(StatusCode::OK, &body))
+}

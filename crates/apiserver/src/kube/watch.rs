@@ -1,0 +1,214 @@
+//! Watches as a stream of JSON lines (WCH-1…WCH-8).
+
+use super::{Query, Target, answer::Format};
+use crate::registry::{ListQuery, Registry, decode, prefix, stamp};
+use api::{kinds::Kind, meta, status::Status, table::table};
+use axum::{
+    body::{Body, Bytes},
+    http::{HeaderValue, header},
+    response::Response,
+};
+use futures::{Stream, stream};
+use serde_json::{Value, json};
+use std::{convert::Infallible, time::Duration};
+use store::{
+    Event, EventKind, KeyRange, Revision,
+    watch::{WatchError, WatchMessage, WatchRequest, Watcher},
+};
+use tokio::time::{Instant, timeout_at};
+
+/// Between bookmarks on a stream without events (WCH-5).
+const BOOKMARK_INTERVAL: Duration = Duration::from_secs(60);
+
+struct Watch {
+    kind: &'static Kind,
+    selection: ListQuery,
+    registry: Registry,
+    format: Format,
+    bookmarks: bool,
+    watcher: Watcher,
+    end: Instant,
+    ready: Vec<Bytes>,
+    done: bool,
+}
+
+pub(super) async fn answer(
+    registry: &Registry,
+    target: &Target,
+    selection: ListQuery,
+    query: &Query,
+    format: Format,
+) -> Result<Response, Status> {
+    let kind = target.kind;
+    let seconds = match query.get("timeoutSeconds").map(|text| text.parse::<u64>()) {
+        Some(Ok(seconds)) if seconds > 0 => seconds,
+        Some(Ok(_)) | None => rand::random_range(1800..3600),
+        Some(Err(_)) => return Err(Status::bad_request("timeoutSeconds is not a number")),
+    };
+    let flag = |name: &str| query.get(name).is_some_and(|v| v == "true" || v == "1");
+    let initial = flag("sendInitialEvents");
+    if initial && selection.resource_version_match != "NotOlderThan" {
+        let path = api::field::Path::new("resourceVersionMatch");
+        let detail = "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan";
+        return Err(Status::invalid(kind, "", &[api::field::FieldError::forbidden(&path, detail)]));
+    }
+    let mut ready = Vec::new();
+    let from_now = matches!(selection.resource_version.as_str(), "" | "0");
+    let start = if from_now || initial {
+        let first = ListQuery {
+            resource_version_match: String::new(),
+            limit: 0,
+            continue_token: String::new(),
+            ..selection.clone()
+        };
+        let found = registry.list(kind, &target.namespace, &first).await?;
+        for object in &found.items {
+            ready.push(line("ADDED", &shown(kind, object, format, registry.now())));
+        }
+        if initial {
+            ready.push(bookmark(kind, found.revision, format, true));
+        }
+        Revision::new(found.revision)
+    } else {
+        let text = &selection.resource_version;
+        Revision::new(text.parse().map_err(|_| {
+            Status::bad_request(format!("invalid resource version \"{text}\": must be a number"))
+        })?)
+    };
+    let request = WatchRequest {
+        range: KeyRange::prefix(prefix(kind, &target.namespace)),
+        start: start.next(),
+    };
+    let body = match registry.store().watch(request) {
+        Ok(watcher) => Body::from_stream(lines(Watch {
+            kind,
+            selection,
+            registry: registry.clone(),
+            format,
+            bookmarks: flag("allowWatchBookmarks"),
+            watcher,
+            end: Instant::now() + Duration::from_secs(seconds),
+            ready,
+            done: false,
+        })),
+        // Not an HTTP error: clients look for it in the stream (WCH-2).
+        Err(error) => Body::from(line("ERROR", &ended(start, &error).to_json())),
+    };
+    let mut response = Response::new(body);
+    let json = HeaderValue::from_static("application/json");
+    response.headers_mut().insert(header::CONTENT_TYPE, json);
+    Ok(response)
+}
+
+fn ended(start: Revision, error: &WatchError) -> Status {
+    match error {
+        WatchError::Compacted { oldest, .. } => {
+            let before = oldest.get().saturating_sub(1);
+            Status::expired(format!("too old resource version: {start} ({before})"))
+        }
+        WatchError::TooSlow { .. } | WatchError::Stopped => Status::unavailable(error.to_string()),
+    }
+}
+
+fn line(kind: &str, object: &Value) -> Bytes {
+    let mut text = json!({"type": kind, "object": object}).to_string();
+    text.push('\n');
+    text.into()
+}
+
+fn shown(kind: &Kind, object: &Value, format: Format, now: i64) -> Value {
+    match format {
+        Format::Object => object.clone(),
+        Format::Table(include) => {
+            let list_meta = json!({"resourceVersion": meta::resource_version(object)});
+            table(kind, [object], include, list_meta, now)
+        }
+    }
+}
+
+fn bookmark(kind: &Kind, revision: u64, format: Format, initial_end: bool) -> Bytes {
+    let mut metadata = json!({"resourceVersion": revision.to_string()});
+    if let (true, Some(fields)) = (initial_end, metadata.as_object_mut()) {
+        fields.insert("annotations".to_owned(), json!({"k8s.io/initial-events-end": "true"}));
+    }
+    let object = match format {
+        Format::Object => {
+            json!({"kind": kind.kind, "apiVersion": kind.api_version(), "metadata": metadata})
+        }
+        Format::Table(_) => json!({"kind": "Table", "apiVersion": "meta.k8s.io/v1",
+                                   "metadata": metadata, "columnDefinitions": [], "rows": []}),
+    };
+    line("BOOKMARK", &object)
+}
+
+fn lines(watch: Watch) -> impl Stream<Item = Result<Bytes, Infallible>> + Send {
+    stream::unfold(watch, async |mut watch| {
+        loop {
+            if !watch.ready.is_empty() {
+                let ready = std::mem::take(&mut watch.ready).concat();
+                return Some((Ok(ready.into()), watch));
+            }
+            if watch.done {
+                return None;
+            }
+            watch.step().await;
+        }
+    })
+}
+
+impl Watch {
+    async fn step(&mut self) {
+        let wake = (Instant::now() + BOOKMARK_INTERVAL).min(self.end);
+        let Ok(message) = timeout_at(wake, self.watcher.next()).await else {
+            if self.bookmarks {
+                let revision = self.watcher.progress().get();
+                self.ready.push(bookmark(self.kind, revision, self.format, false));
+            }
+            self.done = Instant::now() >= self.end;
+            return;
+        };
+        match message {
+            Some(WatchMessage::Events(batch)) => {
+                for event in batch.events.iter() {
+                    let line = self.event_line(event);
+                    self.ready.extend(line);
+                }
+            }
+            Some(WatchMessage::Canceled { reason, resume }) => {
+                // Whoever is only too slow comes back at the revision it has.
+                if matches!(reason, WatchError::Compacted { .. }) {
+                    let before = Revision::new(resume.get().saturating_sub(1));
+                    self.ready.push(line("ERROR", &ended(before, &reason).to_json()));
+                }
+                self.done = true;
+            }
+            None => self.done = true,
+        }
+    }
+
+    /// What this watch sees of a change: entering the selection is ADDED, leaving it DELETED, with
+    /// what was before at the revision of the change (WCH-3).
+    fn event_line(&self, event: &Event) -> Option<Bytes> {
+        let read = |kv| decode(self.kind, kv).ok();
+        let selected = |object: &Value| self.selection.matches(self.kind, object);
+        let new = match event.kind {
+            EventKind::Put => read(&event.kv),
+            EventKind::Delete => None,
+        };
+        let old = event.prev.as_ref().and_then(read);
+        let is_in = new.as_ref().is_some_and(selected);
+        let was_in = old.as_ref().is_some_and(selected);
+        let now = self.registry.now();
+        let show = |object: &Value| shown(self.kind, object, self.format, now);
+        match (was_in, is_in) {
+            (false, true) => Some(line("ADDED", &show(&new?))),
+            (true, true) => Some(line("MODIFIED", &show(&new?))),
+            (true, false) => {
+                let mut last = old?;
+                stamp(self.kind, &mut last, event.kv.mod_revision);
+                Some(line("DELETED", &show(&last)))
+            }
+            (false, false) => None,
+        }
+    }
+}

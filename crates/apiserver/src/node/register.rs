@@ -1,0 +1,227 @@
+//! A node's registration: its object, its range of addresses, its session, its liveness.
+
+use crate::{
+    proto::node::Hello,
+    registry::{Caller, Fence, Registry},
+    serve::Config,
+};
+use api::{
+    kinds::{self, Kind},
+    meta::{self, child_mut},
+    status::Status,
+};
+use serde_json::{Value, json};
+use store::LeaseId;
+
+/// Tries against others who register at the same time.
+const ATTEMPTS: usize = 32;
+
+/// What a session holds.
+#[derive(Debug, Clone)]
+pub(super) struct Registration {
+    pub(super) session: u64,
+    pub(super) fence: Fence,
+    pub(super) pod_cidr: String,
+    pub(super) lease: LeaseId,
+}
+
+fn nodes() -> &'static Kind {
+    kinds::by_alias("nodes").expect("Node is served")
+}
+
+fn leases() -> &'static Kind {
+    kinds::by_alias("leases").expect("Lease is served")
+}
+
+pub(super) async fn register(
+    registry: &Registry,
+    config: &Config,
+    hello: &Hello,
+) -> Result<Registration, Status> {
+    let node: Value = serde_json::from_slice(&hello.node_json)
+        .map_err(|e| Status::bad_request(format!("node_json: {e}")))?;
+    registry.linearize().await?;
+    let (session, fence) = open_session(registry, hello).await?;
+    let pod_cidr = put_node(registry, config, &hello.node, node).await?;
+    let lease = lease_id(&hello.node);
+    let registration = Registration { session, fence, pod_cidr, lease };
+    stay_alive(registry, config, &hello.node, lease).await?;
+    Ok(registration)
+}
+
+/// Counts the session up. Another machine under this name is refused while the first one is alive
+/// (FEN-30).
+async fn open_session(registry: &Registry, hello: &Hello) -> Result<(u64, Fence), Status> {
+    let key = format!("/trireme/nodesessions/{}", hello.node);
+    for _ in 0..ATTEMPTS {
+        let old = registry.store().view().get(key.as_bytes());
+        let found: Value =
+            old.as_ref().and_then(|kv| serde_json::from_slice(&kv.value).ok()).unwrap_or_default();
+        let text = |name: &str| found.get(name).and_then(Value::as_str).unwrap_or_default();
+        let alive = registry.get(leases(), "kube-node-lease", &hello.node, "0").await.is_ok();
+        if alive && old.is_some() && text("machineId") != hello.machine_id {
+            let message = format!(
+                "node {} is held by another machine ({}), which is alive",
+                hello.node,
+                text("machineId")
+            );
+            return Err(Status::new(409, "Conflict", message));
+        }
+        let last = found.get("session").and_then(Value::as_u64).unwrap_or_default();
+        let revision = old.map(|kv| kv.mod_revision);
+        if text("instance") == hello.instance
+            && let Some(revision) = revision
+        {
+            // The same agent, come back over another connection.
+            return Ok((last, Fence { key, revision }));
+        }
+        let session = json!({
+            "session": last + 1, "instance": hello.instance, "machineId": hello.machine_id,
+            "bootId": hello.boot_id,
+            // Stored without what an object gets when it is read.
+            "metadata": {},
+        });
+        match registry.put_raw(&key, revision, &session).await? {
+            Some(revision) => return Ok((last + 1, Fence { key, revision })),
+            None => registry.linearize().await?,
+        }
+    }
+    Err(Status::unavailable("others register under the same name"))
+}
+
+async fn put_node(
+    registry: &Registry,
+    config: &Config,
+    name: &str,
+    node: Value,
+) -> Result<String, Status> {
+    let kind = nodes();
+    let cidr = |node: &Value| {
+        let found = node.pointer("/spec/podCIDR").and_then(Value::as_str);
+        found.unwrap_or_default().to_owned()
+    };
+    for _ in 0..ATTEMPTS {
+        match registry.get(kind, "", name, "0").await {
+            Ok(old) if !cidr(&old).is_empty() => {
+                let caller = Caller::default();
+                // Labels and status are the agent's to bring up to date, the rest is others'.
+                registry
+                    .change(kind, "", name, "", &caller, |old| {
+                        let mut new = old.clone();
+                        meta::metadata_mut(&mut new).remove("resourceVersion");
+                        let own = meta::labels(&node);
+                        let labels =
+                            meta::metadata_mut(&mut new).entry("labels").or_insert(json!({}));
+                        if let Some(labels) = labels.as_object_mut() {
+                            labels.extend(own.into_iter().map(|(k, v)| (k, v.into())));
+                        }
+                        Ok(new)
+                    })
+                    .await?;
+                let status = node.get("status").cloned().unwrap_or_default();
+                put_status(registry, name, &status, &caller).await?;
+                return Ok(cidr(&old));
+            }
+            Ok(_) | Err(_) => {}
+        }
+        let claimed = claim_range(registry, config, name).await?;
+        let mut object = node.clone();
+        let spec = child_mut(&mut object, "spec");
+        spec.insert("podCIDR".to_owned(), claimed.clone().into());
+        spec.insert("podCIDRs".to_owned(), json!([claimed]));
+        match registry.create(kind, "", object, &Caller::default()).await {
+            Err(status) if status.is_already_exists() => registry.linearize().await?,
+            result => return result.map(|_| claimed),
+        }
+    }
+    Err(Status::unavailable("others register under the same name"))
+}
+
+/// Takes a /24 that no other node has, for ever.
+async fn claim_range(registry: &Registry, config: &Config, name: &str) -> Result<String, Status> {
+    let [a, b] = config.pod_prefix;
+    for third in 1..=u8::MAX {
+        let key = format!("/trireme/podcidrs/{a}.{b}.{third}.0");
+        let range = format!("{a}.{b}.{third}.0/24");
+        match registry.store().view().get(key.as_bytes()) {
+            Some(kv) => {
+                let owner: Value = serde_json::from_slice(&kv.value).unwrap_or_default();
+                if owner.get("node").and_then(Value::as_str) == Some(name) {
+                    return Ok(range);
+                }
+            }
+            None => {
+                let owner = json!({"node": name, "metadata": {}});
+                if registry.put_raw(&key, None, &owner).await?.is_some() {
+                    return Ok(range);
+                }
+                registry.linearize().await?;
+            }
+        }
+    }
+    Err(Status::internal("every range of Pod addresses is taken"))
+}
+
+/// Replaces a node's status, keeping what the control plane has put there.
+pub(super) async fn put_status(
+    registry: &Registry,
+    name: &str,
+    status: &Value,
+    caller: &Caller,
+) -> Result<u64, Status> {
+    let written = registry
+        .change(nodes(), "", name, "status", caller, |old| {
+            let mut new = old.clone();
+            meta::metadata_mut(&mut new).remove("resourceVersion");
+            let target = child_mut(&mut new, "status");
+            for (key, value) in status.as_object().into_iter().flatten() {
+                if key != "conditions" {
+                    target.insert(key.clone(), value.clone());
+                }
+            }
+            for condition in
+                status.get("conditions").and_then(Value::as_array).into_iter().flatten()
+            {
+                api::pod::set_condition(&mut new, condition.clone());
+            }
+            Ok(new)
+        })
+        .await?;
+    Ok(meta::resource_version(&written.object).parse().unwrap_or_default())
+}
+
+fn lease_id(node: &str) -> LeaseId {
+    // FNV-1a: the same on every replica of every version.
+    let hash = node.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    });
+    LeaseId(i64::try_from(hash >> 1).unwrap_or(1).max(1))
+}
+
+/// A Lease object that is there while the node is: it hangs on a lease of the store, which the leader
+/// lets run out by its own clock (NOD-10) when the node has been silent.
+pub(super) async fn stay_alive(
+    registry: &Registry,
+    config: &Config,
+    node: &str,
+    lease: LeaseId,
+) -> Result<(), Status> {
+    let seconds = i64::try_from(config.node_silence.as_secs()).unwrap_or(50).max(1);
+    for _ in 0..ATTEMPTS {
+        registry.ensure_lease(lease, seconds).await?;
+        let object = json!({
+            "metadata": {"name": node},
+            "spec": {"holderIdentity": node, "leaseDurationSeconds": seconds},
+        });
+        let caller = Caller::default();
+        let created =
+            registry.create_with_lease(leases(), "kube-node-lease", object, &caller, lease).await;
+        match created {
+            Err(status) if status.is_already_exists() => return Ok(()),
+            // The lease ran out between the two.
+            Err(status) if status.code == 500 => {}
+            result => return result.map(drop),
+        }
+    }
+    Err(Status::unavailable("the node's lease runs out as fast as it is made"))
+}

@@ -1,0 +1,309 @@
+//! One stream of one node.
+
+use super::{
+    Outgoing,
+    index::{PodEvent, PodIndex, pod_kind},
+    register::{Registration, put_status, register, stay_alive},
+    to_node,
+};
+use crate::{
+    proto::node::{
+        Ack, Fetched, FromNode, HeartbeatAck, Hello, PodChange, Synced, Welcome,
+        from_node::Message as From, to_node::Message as To,
+    },
+    registry::{Caller, Registry},
+    serve::Config,
+};
+use api::{deletion::DeleteOptions, kinds, meta, status::Status};
+use serde_json::Value;
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
+use tokio::{sync::mpsc, task::JoinSet};
+use tonic::Streaming;
+
+/// For a heartbeat to reach the leader's memory.
+const RENEW_DEADLINE: Duration = Duration::from_secs(2);
+
+struct Session {
+    registry: Registry,
+    config: Arc<Config>,
+    node: String,
+    registration: Registration,
+    outgoing: Outgoing,
+}
+
+/// Requests of one Pod, one after the other; those of different Pods beside each other.
+#[derive(Default)]
+struct Work {
+    waiting: BTreeMap<String, VecDeque<From>>,
+    running: JoinSet<String>,
+}
+
+pub(super) async fn run(
+    registry: &Registry,
+    config: &Arc<Config>,
+    index: &PodIndex,
+    hello: Hello,
+    mut incoming: Streaming<FromNode>,
+    outgoing: &Outgoing,
+) -> Result<(), Status> {
+    if hello.standby && !wait_for_activation(&mut incoming, outgoing).await {
+        return Ok(());
+    }
+    let registration = register(registry, config, &hello).await?;
+    let view = registry.store().view();
+    let welcome = Welcome {
+        session: registration.session,
+        epoch: view.epoch().0,
+        revision: view.revision().get(),
+        replica: config.name.clone(),
+        endpoints: config.endpoints.clone(),
+        pod_cidr: registration.pod_cidr.clone(),
+    };
+    send(outgoing, To::Welcome(welcome)).await?;
+    let session = Arc::new(Session {
+        registry: registry.clone(),
+        config: Arc::clone(config),
+        node: hello.node.clone(),
+        registration,
+        outgoing: outgoing.clone(),
+    });
+    let (listed, pods, mut changes) = index.follow(&hello.node);
+    for pod in pods {
+        send(outgoing, To::Pod(change(&pod))).await?;
+    }
+    send(outgoing, To::Synced(Synced { revision: listed.get() })).await?;
+    let mut work = Work::default();
+    loop {
+        tokio::select! {
+            event = changes.recv() => {
+                // Ended by the index: the node must list again.
+                let Some(event) = event else { return Ok(()) };
+                if event.revision > listed.get() {
+                    send(outgoing, To::Pod(change(&event))).await?;
+                    send(outgoing, To::Synced(Synced { revision: event.revision })).await?;
+                }
+            }
+            message = incoming.message() => match message {
+                Ok(Some(FromNode { message: Some(message) })) => work.take(&session, message),
+                Ok(Some(FromNode { message: None })) => {}
+                Ok(None) | Err(_) => return Ok(()),
+            },
+            done = work.running.join_next(), if !work.running.is_empty() => {
+                if let Some(Ok(key)) = done {
+                    work.next(&session, &key);
+                }
+            }
+            () = outgoing.closed() => return Ok(()),
+        }
+    }
+}
+
+async fn wait_for_activation(incoming: &mut Streaming<FromNode>, outgoing: &Outgoing) -> bool {
+    while let Ok(Some(message)) = incoming.message().await {
+        match message.message {
+            Some(From::Activate(_)) => return true,
+            Some(From::Heartbeat(beat)) => {
+                let ack = HeartbeatAck { sequence: beat.sequence };
+                if send(outgoing, To::Heartbeat(ack)).await.is_err() {
+                    return false;
+                }
+            }
+            _ => {}
+        }
+    }
+    false
+}
+
+async fn send(outgoing: &Outgoing, message: To) -> Result<(), Status> {
+    let gone = |_: mpsc::error::SendError<_>| Status::unavailable("the node has gone");
+    outgoing.send(to_node(message)).await.map_err(gone)
+}
+
+fn change(event: &PodEvent) -> PodChange {
+    PodChange { removed: event.removed, revision: event.revision, pod_json: event.pod.to_vec() }
+}
+
+impl Work {
+    fn take(&mut self, session: &Arc<Session>, message: From) {
+        let key = match &message {
+            From::PodStatus(m) => m.uid.clone(),
+            From::PodDelete(m) => m.uid.clone(),
+            From::NodeStatus(_) => "node".to_owned(),
+            From::Heartbeat(_) => "heartbeat".to_owned(),
+            From::Event(m) => format!("event {}", m.sequence),
+            From::Fetch(m) => format!("fetch {}", m.sequence),
+            From::Hello(_) | From::Activate(_) => return,
+        };
+        let busy = self.waiting.contains_key(&key);
+        self.waiting.entry(key.clone()).or_default().push_back(message);
+        if !busy {
+            self.next(session, &key);
+        }
+    }
+
+    fn next(&mut self, session: &Arc<Session>, key: &str) {
+        let Some(message) = self.waiting.get_mut(key).and_then(VecDeque::pop_front) else {
+            self.waiting.remove(key);
+            return;
+        };
+        let (session, key) = (Arc::clone(session), key.to_owned());
+        self.running.spawn(async move {
+            session.handle(message).await;
+            key
+        });
+    }
+}
+
+impl Session {
+    fn caller(&self) -> Caller {
+        Caller { fence: Some(self.registration.fence.clone()), ..Caller::default() }
+    }
+
+    async fn handle(&self, message: From) {
+        let answer = match message {
+            From::Heartbeat(beat) => {
+                self.heartbeat().await;
+                To::Heartbeat(HeartbeatAck { sequence: beat.sequence })
+            }
+            From::PodStatus(m) => {
+                let result = self.pod_status(&m.namespace, &m.name, &m.uid, &m.status_json).await;
+                ack(m.sequence, result)
+            }
+            From::PodDelete(m) => {
+                ack(m.sequence, self.pod_delete(&m.namespace, &m.name, &m.uid).await)
+            }
+            From::NodeStatus(m) => {
+                let result = match serde_json::from_slice(&m.status_json) {
+                    Ok(status) => {
+                        put_status(&self.registry, &self.node, &status, &self.caller()).await
+                    }
+                    Err(error) => Err(Status::bad_request(error.to_string())),
+                };
+                ack(m.sequence, result)
+            }
+            From::Event(m) => {
+                self.event(&m.event_json).await;
+                return;
+            }
+            From::Fetch(m) => {
+                To::Fetched(self.fetch(m.sequence, &m.resource, &m.namespace, &m.name).await)
+            }
+            From::Hello(_) | From::Activate(_) => return,
+        };
+        let _ = self.outgoing.send(to_node(answer)).await;
+    }
+
+    async fn heartbeat(&self) {
+        let lease = self.registration.lease;
+        match self.registry.store().renew_lease(lease, RENEW_DEADLINE).await {
+            Ok(Some(_)) => {}
+            // It ran out while the node could not be heard: it is heard again.
+            Ok(None) => {
+                let alive = stay_alive(&self.registry, &self.config, &self.node, lease).await;
+                if let Err(error) = alive {
+                    tracing::debug!(%error, node = self.node, "lease not made again");
+                }
+            }
+            Err(error) => tracing::debug!(%error, node = self.node, "heartbeat not taken"),
+        }
+    }
+
+    /// Only this node's Pod, only this incarnation (FEN-27).
+    fn check_pod(&self, pod: &Value, name: &str, uid: &str) -> Result<(), Status> {
+        if meta::uid(pod) != uid {
+            return Err(Status::not_found(pod_kind(), name));
+        }
+        let node = pod.pointer("/spec/nodeName").and_then(Value::as_str).unwrap_or_default();
+        if node != self.node {
+            let why = format!("it is on node \"{node}\", not on \"{}\"", self.node);
+            return Err(Status::forbidden(pod_kind(), name, &why));
+        }
+        Ok(())
+    }
+
+    async fn pod_status(
+        &self,
+        namespace: &str,
+        name: &str,
+        uid: &str,
+        status: &[u8],
+    ) -> Result<u64, Status> {
+        let status: Value =
+            serde_json::from_slice(status).map_err(|e| Status::bad_request(e.to_string()))?;
+        let written = self
+            .registry
+            .change(pod_kind(), namespace, name, "status", &self.caller(), |old| {
+                self.check_pod(old, name, uid)?;
+                let mut new = api::pod::merge_kubelet_status(old, &status);
+                meta::metadata_mut(&mut new).remove("resourceVersion");
+                Ok(new)
+            })
+            .await?;
+        Ok(meta::resource_version(&written.object).parse().unwrap_or_default())
+    }
+
+    /// FEN-28
+    async fn pod_delete(&self, namespace: &str, name: &str, uid: &str) -> Result<u64, Status> {
+        let options = DeleteOptions {
+            grace_period_seconds: Some(0),
+            uid: Some(uid.to_owned()),
+            ..DeleteOptions::default()
+        };
+        let check = |pod: &Value| {
+            self.check_pod(pod, name, uid)?;
+            if !meta::is_terminating(pod) {
+                return Err(Status::conflict(pod_kind(), name, "it is not being deleted"));
+            }
+            Ok(())
+        };
+        let caller = self.caller();
+        let outcome =
+            self.registry.delete_if(pod_kind(), namespace, name, &options, &caller, check).await?;
+        let (crate::registry::DeleteOutcome::Removed(pod)
+        | crate::registry::DeleteOutcome::Terminating(pod)) = outcome;
+        Ok(meta::resource_version(&pod).parse().unwrap_or_default())
+    }
+
+    /// Best effort (EVT-1).
+    async fn event(&self, event: &[u8]) {
+        let Ok(event) = serde_json::from_slice::<Value>(event) else { return };
+        let kind = kinds::by_alias("events").expect("Event is served");
+        let namespace = meta::namespace(&event).to_owned();
+        if let Err(error) = self.registry.create(kind, &namespace, event, &Caller::default()).await
+        {
+            tracing::debug!(%error, "event dropped");
+        }
+    }
+
+    async fn fetch(&self, sequence: u64, resource: &str, namespace: &str, name: &str) -> Fetched {
+        let kind =
+            kinds::by_alias(resource).filter(|k| matches!(k.plural, "configmaps" | "secrets"));
+        let found = match kind {
+            Some(kind) => self.registry.get(kind, namespace, name, "").await,
+            None => Err(Status::bad_request(format!("{resource} is not for nodes"))),
+        };
+        let (object, status) = match found {
+            Ok(object) => (object.to_string(), None),
+            Err(status) => (String::new(), Some(status)),
+        };
+        Fetched {
+            sequence,
+            object_json: object.into_bytes(),
+            code: status.as_ref().map_or(0, |s| s.code.into()),
+            message: status.map_or_else(String::new, |s| s.message),
+        }
+    }
+}
+
+fn ack(sequence: u64, result: Result<u64, Status>) -> To {
+    To::Ack(match result {
+        Ok(revision) => Ack { sequence, revision, code: 0, message: String::new() },
+        Err(status) => {
+            Ack { sequence, revision: 0, code: status.code.into(), message: status.message }
+        }
+    })
+}

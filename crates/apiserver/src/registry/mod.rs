@@ -1,0 +1,310 @@
+//! Objects over a [`Store`] of bytes: one set of verbs for every kind.
+
+mod write;
+
+pub use write::{Caller, DeleteOutcome, Fence, Written};
+
+use api::{
+    kinds::Kind,
+    meta::metadata_mut,
+    selector::{FieldSelector, LabelSelector},
+    status::Status,
+};
+use base64::Engine as _;
+use serde_json::{Value, json};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+use store::{KeyRange, KeyValue, RangeRequest, RequestId, Revision, Store, StoreError, Timestamp};
+
+/// Reads the wall clock; the caller's.
+pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
+
+/// For a linearizable read, and for a revision that has not come yet (LST-4).
+const READ_DEADLINE: Duration = Duration::from_secs(3);
+/// For a write with all its retries inside the store.
+const WRITE_DEADLINE: Duration = Duration::from_secs(10);
+
+/// The objects.
+#[derive(Clone)]
+pub struct Registry {
+    store: Arc<dyn Store>,
+    clock: Clock,
+    /// Names this process's requests (FEN-33).
+    client: u64,
+    sequence: Arc<AtomicU64>,
+    service_prefix: [u8; 2],
+}
+
+/// What to list.
+#[derive(Debug, Clone, Default)]
+pub struct ListQuery {
+    /// Parsed for the kind.
+    pub labels: LabelSelector,
+    /// Parsed for the kind.
+    pub fields: FieldSelector,
+    /// As sent.
+    pub resource_version: String,
+    /// As sent.
+    pub resource_version_match: String,
+    /// 0 is everything.
+    pub limit: u64,
+    /// As sent.
+    pub continue_token: String,
+}
+
+/// A page of objects.
+#[derive(Debug)]
+pub struct ListResult {
+    /// In key order.
+    pub items: Vec<Value>,
+    /// The revision that the whole list is consistent at (LST-1).
+    pub revision: u64,
+    /// Of the next page; empty at the end.
+    pub continue_token: String,
+    /// Only without selectors (LST-2).
+    pub remaining: Option<u64>,
+}
+
+/// The storage key of an object: `/registry/[group/]plural/[namespace/]name`.
+pub(crate) fn key(kind: &Kind, namespace: &str, name: &str) -> String {
+    let mut key = prefix(kind, namespace);
+    key.push_str(name);
+    key
+}
+
+/// Of everything of a kind, in one namespace or in all.
+pub(crate) fn prefix(kind: &Kind, namespace: &str) -> String {
+    let group = if kind.group.is_empty() { String::new() } else { format!("{}/", kind.group) };
+    let namespace = if kind.namespaced && !namespace.is_empty() {
+        format!("{namespace}/")
+    } else {
+        String::new()
+    };
+    format!("/registry/{group}{}/{namespace}", kind.plural)
+}
+
+/// The object of a stored pair, with its revision filled in.
+pub(crate) fn decode(kind: &Kind, kv: &KeyValue) -> Result<Value, Status> {
+    let mut object: Value = serde_json::from_slice(&kv.value).map_err(|e| {
+        let key = String::from_utf8_lossy(&kv.key);
+        Status::internal(format!("stored object {key} cannot be read: {e}"))
+    })?;
+    stamp(kind, &mut object, kv.mod_revision);
+    Ok(object)
+}
+
+/// What is not stored but shown: kind and revision.
+pub(crate) fn stamp(kind: &Kind, object: &mut Value, revision: Revision) {
+    metadata_mut(object).insert("resourceVersion".to_owned(), revision.to_string().into());
+    if let Some(fields) = object.as_object_mut() {
+        fields.insert("apiVersion".to_owned(), kind.api_version().into());
+        fields.insert("kind".to_owned(), kind.kind.into());
+    }
+}
+
+/// How an error of the store travels (HTTP-1, FEN-31).
+pub(crate) fn store_status(error: StoreError) -> Status {
+    match error {
+        StoreError::NoLeader { .. } | StoreError::NotLeader | StoreError::Busy => {
+            Status::unavailable(error.to_string())
+        }
+        StoreError::Unknown { detail } => Status::timeout(&detail),
+        StoreError::TooLarge { bytes_max, .. } => {
+            Status::too_large(&format!("limit is {bytes_max}"))
+        }
+        StoreError::NotYet { requested, current } => {
+            Status::too_large_resource_version(requested.get(), current.get())
+        }
+        StoreError::Stopped { .. } => Status::unavailable(error.to_string()),
+    }
+}
+
+fn parse_revision(text: &str) -> Result<Revision, Status> {
+    text.parse().map(Revision::new).map_err(|_| {
+        Status::bad_request(format!("invalid resource version \"{text}\": must be a number"))
+    })
+}
+
+impl Registry {
+    /// Objects over `store`; `service_prefix` begins every Service's address.
+    pub fn new(store: Arc<dyn Store>, clock: Clock, service_prefix: [u8; 2]) -> Self {
+        Self { store, clock, client: rand::random(), sequence: Arc::default(), service_prefix }
+    }
+
+    /// The store behind it.
+    #[must_use]
+    pub fn store(&self) -> &Arc<dyn Store> {
+        &self.store
+    }
+
+    fn request_id(&self) -> RequestId {
+        let sequence = self.sequence.fetch_add(1, Ordering::Relaxed) + 1;
+        RequestId { client: self.client, sequence }
+    }
+
+    /// Seconds since the Unix epoch; never behind what has been applied already (§0.5).
+    #[must_use]
+    pub fn now(&self) -> i64 {
+        let micros = (self.clock)().0.max(self.store.view().time().0);
+        i64::try_from(micros / 1_000_000).unwrap_or(i64::MAX)
+    }
+
+    /// Brings this replica up to what `resource_version` asks for (§2.6, FEN-36, FEN-37).
+    async fn reach(&self, resource_version: &str) -> Result<(), Status> {
+        match resource_version {
+            "" => self.store.barrier(READ_DEADLINE).await.map(drop).map_err(store_status),
+            "0" => Ok(()),
+            text => {
+                let revision = parse_revision(text)?;
+                self.store.wait_for(revision, READ_DEADLINE).await.map_err(store_status)
+            }
+        }
+    }
+
+    /// One object.
+    ///
+    /// # Errors
+    /// 404; 503 without a quorum.
+    pub async fn get(
+        &self,
+        kind: &Kind,
+        namespace: &str,
+        name: &str,
+        resource_version: &str,
+    ) -> Result<Value, Status> {
+        self.reach(resource_version).await?;
+        match self.store.view().get(key(kind, namespace, name).as_bytes()) {
+            Some(kv) => decode(kind, &kv),
+            None => Err(Status::not_found(kind, name)),
+        }
+    }
+
+    /// Objects of a kind; in all namespaces when `namespace` is empty.
+    ///
+    /// # Errors
+    /// 400 and 422 for what cannot be asked, 410 for what is no longer kept.
+    pub async fn list(
+        &self,
+        kind: &Kind,
+        namespace: &str,
+        query: &ListQuery,
+    ) -> Result<ListResult, Status> {
+        check_list(kind, query)?;
+        let prefix = prefix(kind, namespace);
+        let token = (!query.continue_token.is_empty())
+            .then(|| read_token(&query.continue_token))
+            .transpose()?;
+        self.reach(if token.is_some() { "0" } else { &query.resource_version }).await?;
+        let view = self.store.view();
+        let exact = query.resource_version_match == "Exact"
+            || (query.resource_version_match.is_empty() && query.limit > 0);
+        let (revision, start) = match token {
+            Some((revision, start)) => (revision, format!("{prefix}{start}")),
+            None if !matches!(query.resource_version.as_str(), "" | "0") && exact => {
+                (parse_revision(&query.resource_version)?, prefix.clone())
+            }
+            None => (view.revision(), prefix.clone()),
+        };
+        let all = KeyRange::prefix(prefix.clone());
+        let range = match all {
+            KeyRange::Between { end, .. } => KeyRange::Between { start: start.into(), end },
+            KeyRange::One(_) | KeyRange::From(_) => all,
+        };
+        // A list "at any revision" is served whole, from memory.
+        let limit = if query.resource_version == "0" { 0 } else { query.limit };
+        let selective = !query.labels.is_empty() || !query.fields.is_empty();
+        let none = (Revision::ZERO, Revision::ZERO);
+        let request = RangeRequest {
+            range,
+            revision,
+            limit: if selective { 0 } else { limit },
+            sort: None,
+            keys_only: false,
+            count_only: false,
+            mod_revision: none,
+            create_revision: none,
+        };
+        let found = view.range(&request).map_err(|_| {
+            Status::expired(if query.continue_token.is_empty() {
+                "The resourceVersion for the provided list is too old."
+            } else {
+                "The provided continue parameter is too old to display a consistent list result."
+            })
+        })?;
+        let mut items = Vec::new();
+        let mut next = None;
+        for kv in &found.kvs {
+            if limit > 0 && items.len() as u64 == limit {
+                next = Some(kv.key.clone());
+                break;
+            }
+            let object = decode(kind, kv)?;
+            if query.matches(kind, &object) {
+                items.push(object);
+            }
+        }
+        if next.is_none() && found.more {
+            next = found.kvs.last().map(|kv| [kv.key.as_ref(), b"\0"].concat().into());
+        }
+        let remaining =
+            (next.is_some() && !selective).then(|| found.count.saturating_sub(items.len() as u64));
+        let continue_token = next.map_or_else(String::new, |next| {
+            let next = String::from_utf8_lossy(&next);
+            write_token(revision, next.strip_prefix(&prefix).unwrap_or_default())
+        });
+        Ok(ListResult { items, revision: revision.get(), continue_token, remaining })
+    }
+}
+
+impl ListQuery {
+    /// Whether the selectors accept an object.
+    #[must_use]
+    pub fn matches(&self, kind: &Kind, object: &Value) -> bool {
+        (self.labels.is_empty() || self.labels.matches(&api::meta::labels(object)))
+            && (self.fields.is_empty() || self.fields.matches(kind, object))
+    }
+}
+
+fn check_list(kind: &Kind, query: &ListQuery) -> Result<(), Status> {
+    let refuse = |detail: String| {
+        let path = api::field::Path::new("resourceVersionMatch");
+        let error = api::field::FieldError::forbidden(&path, detail);
+        Err(Status::invalid(kind, "", &[error]))
+    };
+    let matching = query.resource_version_match.as_str();
+    if matching.is_empty() {
+        return Ok(());
+    }
+    if !query.continue_token.is_empty() {
+        return refuse("resourceVersionMatch is forbidden when continue is provided".to_owned());
+    }
+    if query.resource_version.is_empty() {
+        let detail = "resourceVersionMatch is forbidden unless resourceVersion is provided";
+        return refuse(detail.to_owned());
+    }
+    if matching == "Exact" && query.resource_version == "0" {
+        let detail = "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"";
+        return refuse(detail.to_owned());
+    }
+    Ok(())
+}
+
+fn write_token(revision: Revision, start: &str) -> String {
+    let token = json!({"v": "meta.k8s.io/v1", "rv": revision.get(), "start": start});
+    base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(token.to_string())
+}
+
+fn read_token(token: &str) -> Result<(Revision, String), Status> {
+    let bad = || Status::bad_request("continue key is not valid");
+    let bytes =
+        base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(token).map_err(|_| bad())?;
+    let token: Value = serde_json::from_slice(&bytes).map_err(|_| bad())?;
+    let revision = token.get("rv").and_then(Value::as_u64).ok_or_else(bad)?;
+    let start = token.get("start").and_then(Value::as_str).ok_or_else(bad)?;
+    Ok((Revision::new(revision), start.to_owned()))
+}

@@ -1,0 +1,673 @@
+//! The writing verbs: decide on a read state, then compare-and-swap.
+
+use super::{Registry, WRITE_DEADLINE, decode, key, stamp, store_status};
+use api::{
+    caller::ControllerOrigin,
+    deletion::{DeleteDecision, DeleteOptions, begin_delete, is_released},
+    field::{FieldError, Path},
+    kinds::{self, Kind},
+    meta::{self, child_mut, metadata_mut},
+    names,
+    status::Status,
+};
+use bytes::Bytes;
+use serde_json::{Value, json};
+use store::{
+    Compare, CompareOperator, CompareTarget, DeleteRange, Epoch, KeyRange, KeyValue, LeaseId, Op,
+    Origin, Outcome, Proposal, Put, Rejection, Revision, Txn, TxnOp,
+};
+
+/// Tries of a write that names no version, when others write the same object (CC-5).
+const ATTEMPTS: usize = 8;
+
+/// Who writes, and how.
+#[derive(Debug, Clone, Default)]
+pub struct Caller {
+    /// Of the scheduler or a controller (FEN-5).
+    pub origin: Option<ControllerOrigin>,
+    /// Do everything but the write.
+    pub dry_run: bool,
+    /// Of a node's session (FEN-30).
+    pub fence: Option<Fence>,
+}
+
+/// A key that must still be as it was when the session began.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fence {
+    /// The session's key.
+    pub key: String,
+    /// Its revision.
+    pub revision: Revision,
+}
+
+/// What a write left.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Written {
+    /// As stored, or as it would be.
+    pub object: Value,
+    /// Made by this write.
+    pub created: bool,
+}
+
+/// What a delete left.
+#[derive(Debug, Clone, PartialEq)]
+pub enum DeleteOutcome {
+    /// It is gone; its last form.
+    Removed(Value),
+    /// It is still there, on its way out.
+    Terminating(Value),
+}
+
+fn compare(key: &str, target: CompareTarget) -> Compare {
+    Compare {
+        range: KeyRange::One(Bytes::copy_from_slice(key.as_bytes())),
+        operator: CompareOperator::Equal,
+        target,
+    }
+}
+
+fn unchanged(key: &str, kv: &KeyValue) -> Compare {
+    compare(key, CompareTarget::ModRevision(kv.mod_revision))
+}
+
+fn absent(key: &str) -> Compare {
+    compare(key, CompareTarget::Version(0))
+}
+
+fn put(key: &str, object: &Value, lease: LeaseId) -> TxnOp {
+    TxnOp::Put(Put {
+        key: Bytes::copy_from_slice(key.as_bytes()),
+        value: encode(object),
+        lease,
+        prev_kv: false,
+        ignore_value: false,
+        ignore_lease: false,
+    })
+}
+
+fn remove(key: &str) -> TxnOp {
+    let range = KeyRange::One(Bytes::copy_from_slice(key.as_bytes()));
+    TxnOp::DeleteRange(DeleteRange { range, prev_kv: false })
+}
+
+/// The stored form: without what is filled in when it is read.
+fn encode(object: &Value) -> Bytes {
+    let mut object = object.clone();
+    metadata_mut(&mut object).remove("resourceVersion");
+    serde_json::to_vec(&object).expect("a JSON value can be written").into()
+}
+
+/// The transaction found its compares false: somebody else was first.
+struct Raced;
+
+impl Registry {
+    /// Proposes; the revision it took, or that it lost a race.
+    async fn commit(
+        &self,
+        caller: &Caller,
+        mut compares: Vec<Compare>,
+        success: Vec<TxnOp>,
+    ) -> Result<Result<Revision, Raced>, Status> {
+        if let Some(fence) = &caller.fence {
+            compares.push(compare(&fence.key, CompareTarget::ModRevision(fence.revision)));
+        }
+        let origin = match &caller.origin {
+            Some(ControllerOrigin { epoch }) => Origin::Controller { epoch: Epoch(*epoch) },
+            None => Origin::Client,
+        };
+        let op = Op::Txn(Txn { compare: compares, success, failure: Vec::new() });
+        let proposal = Proposal { request: self.request_id(), origin, op };
+        let applied = self.store.propose(proposal, WRITE_DEADLINE).await.map_err(store_status)?;
+        match applied.outcome {
+            Ok(Outcome::Txn(result)) if result.succeeded => Ok(Ok(applied.revision)),
+            Ok(_) => {
+                if let Some(fence) = &caller.fence {
+                    self.refresh().await?;
+                    let now = self.store.view().get(fence.key.as_bytes()).map(|kv| kv.mod_revision);
+                    if now != Some(fence.revision) {
+                        let message = "another agent has taken over this node";
+                        return Err(Status::new(403, "Forbidden", message));
+                    }
+                }
+                Ok(Err(Raced))
+            }
+            Err(Rejection::Fenced { .. }) => Err(Status::new(
+                409,
+                "Conflict",
+                "the deciding leader has been replaced; its decision has no effect",
+            )),
+            Err(Rejection::NoSpace) => {
+                Err(Status::new(507, "InsufficientStorage", "the store's quota is used up"))
+            }
+            Err(rejection) => Err(Status::internal(rejection)),
+        }
+    }
+
+    fn stored(&self, kind: &Kind, namespace: &str, name: &str) -> Result<KeyValue, Status> {
+        let key = key(kind, namespace, name);
+        self.store.view().get(key.as_bytes()).ok_or_else(|| Status::not_found(kind, name))
+    }
+
+    /// Brings the state up to date before it is decided on: a write through a follower must not be
+    /// refused for something that it has not seen yet.
+    async fn refresh(&self) -> Result<(), Status> {
+        self.store.barrier(super::READ_DEADLINE).await.map(drop).map_err(store_status)
+    }
+
+    /// Creates an object; `namespace` is the URL's.
+    ///
+    /// # Errors
+    /// 400, 404 (no such namespace), 409 (taken), 422.
+    pub async fn create(
+        &self,
+        kind: &Kind,
+        namespace: &str,
+        object: Value,
+        caller: &Caller,
+    ) -> Result<Written, Status> {
+        self.create_with_lease(kind, namespace, object, caller, LeaseId::NONE).await
+    }
+
+    /// The same, with a key that goes when the lease does.
+    ///
+    /// # Errors
+    /// As [`Registry::create`].
+    pub async fn create_with_lease(
+        &self,
+        kind: &Kind,
+        namespace: &str,
+        mut object: Value,
+        caller: &Caller,
+        lease: LeaseId,
+    ) -> Result<Written, Status> {
+        place(kind, namespace, &mut object)?;
+        if !meta::resource_version(&object).is_empty() {
+            return Err(Status::bad_request(
+                "resourceVersion should not be set on objects to be created",
+            ));
+        }
+        (kind.decode)(&object).map_err(|e| not_decodable(kind, &e))?;
+        let generated = generate_prefix(&object);
+        self.new_metadata(kind, &mut object);
+        (kind.default)(&mut object);
+        (kind.prepare_create)(&mut object);
+        let mut attempts = 0;
+        loop {
+            attempts += 1;
+            if let Some(prefix) = &generated {
+                let name = format!("{prefix}{}", names::generated_suffix(rand::random()));
+                metadata_mut(&mut object).insert("name".to_owned(), name.into());
+            }
+            let errors = (kind.validate_create)(&object);
+            if !errors.is_empty() {
+                return Err(Status::invalid(kind, meta::name(&object), &errors));
+            }
+            match self.try_create(kind, &mut object, caller, lease).await {
+                Err(status) if status.is_already_exists() && generated.is_some() => {
+                    if attempts == ATTEMPTS {
+                        let mut status = status;
+                        status.message.push_str(
+                            ", the server was not able to generate a unique name for the object",
+                        );
+                        return Err(status);
+                    }
+                }
+                result => return result.map(|()| Written { object, created: true }),
+            }
+        }
+    }
+
+    async fn try_create(
+        &self,
+        kind: &Kind,
+        object: &mut Value,
+        caller: &Caller,
+        lease: LeaseId,
+    ) -> Result<(), Status> {
+        let (name, namespace) = (meta::name(object).to_owned(), meta::namespace(object).to_owned());
+        let own = key(kind, &namespace, &name);
+        for attempt in 0..ATTEMPTS {
+            let mut compares = vec![absent(&own)];
+            compares.extend(self.namespace_is_active(kind, &namespace, attempt).await?);
+            let mut steps = Vec::new();
+            if kind.kind == "Service" {
+                self.allocate_address(object, &mut compares, &mut steps)?;
+            }
+            if let Some(old) = self.store.view().get(own.as_bytes()) {
+                let terminating = decode(kind, &old).is_ok_and(|o| meta::is_terminating(&o));
+                return Err(Status::already_exists(kind, &name, terminating));
+            }
+            if caller.dry_run {
+                stamp(kind, object, Revision::ZERO);
+                metadata_mut(object).remove("resourceVersion");
+                return Ok(());
+            }
+            steps.push(put(&own, object, lease));
+            match self.commit(caller, compares, steps).await? {
+                Ok(revision) => {
+                    stamp(kind, object, revision);
+                    return Ok(());
+                }
+                Err(Raced) => self.refresh().await?,
+            }
+        }
+        Err(Status::modified(kind, &name))
+    }
+
+    /// Holds at apply, not only now: no object is created in a namespace that is on its way out.
+    async fn namespace_is_active(
+        &self,
+        kind: &Kind,
+        namespace: &str,
+        attempt: usize,
+    ) -> Result<Option<Compare>, Status> {
+        if !kind.namespaced {
+            return Ok(None);
+        }
+        let namespaces = kinds::by_alias("namespaces").expect("Namespace is served");
+        let key = key(namespaces, "", namespace);
+        if attempt == 0 && self.store.view().get(key.as_bytes()).is_none() {
+            self.refresh().await?;
+        }
+        let kv = self.stored(namespaces, "", namespace)?;
+        if meta::is_terminating(&decode(namespaces, &kv)?) {
+            let why = format!(
+                "unable to create new content in namespace {namespace} because it is being terminated"
+            );
+            return Err(Status::forbidden(kind, "", &why));
+        }
+        Ok(Some(unchanged(&key, &kv)))
+    }
+
+    fn new_metadata(&self, kind: &Kind, object: &mut Value) {
+        let now = meta::time(self.now());
+        let metadata = metadata_mut(object);
+        for owned in
+            ["deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "managedFields"]
+        {
+            metadata.remove(owned);
+        }
+        metadata.insert("uid".to_owned(), uuid::Uuid::new_v4().to_string().into());
+        metadata.insert("creationTimestamp".to_owned(), now.into());
+        metadata.remove("generation");
+        if kind.has_generation {
+            metadata.insert("generation".to_owned(), 1.into());
+        }
+    }
+
+    /// Gives a Service an address of its own, held by a key of its own so that two never share one.
+    fn allocate_address(
+        &self,
+        service: &mut Value,
+        compares: &mut Vec<Compare>,
+        steps: &mut Vec<TxnOp>,
+    ) -> Result<(), Status> {
+        let owner = format!("{}/{}", meta::namespace(service), meta::name(service));
+        let text = |pointer: &str| {
+            service.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned()
+        };
+        let asked = text("/spec/clusterIP");
+        if asked == "None" || text("/spec/type") == "ExternalName" {
+            return Ok(());
+        }
+        let [a, b] = self.service_prefix;
+        let view = self.store.view();
+        let taken = |ip: &str| view.get(address_key(ip).as_bytes()).is_some();
+        let ip = if asked.is_empty() {
+            let first: u16 = rand::random();
+            (0..u16::MAX)
+                .map(|i| first.wrapping_add(i))
+                .filter(|n| *n > 10 && *n != u16::MAX)
+                .map(|n| format!("{a}.{b}.{}.{}", n >> 8, n & 255))
+                .find(|ip| !taken(ip))
+                .ok_or_else(|| Status::internal("no Service address is free"))?
+        } else {
+            let path = Path::new("spec").child("clusterIPs").index(0);
+            if asked.parse::<std::net::Ipv4Addr>().is_err() || taken(&asked) {
+                let kind = kinds::by_alias("services").expect("Service is served");
+                let detail = if taken(&asked) {
+                    "failed to allocate IP: provided IP is already allocated"
+                } else {
+                    "must be a valid IPv4 address"
+                };
+                let error = FieldError::invalid(&path, json!([asked]), detail);
+                return Err(Status::invalid(kind, meta::name(service), &[error]));
+            }
+            asked
+        };
+        let spec = child_mut(service, "spec");
+        spec.insert("clusterIP".to_owned(), ip.clone().into());
+        spec.insert("clusterIPs".to_owned(), json!([ip]));
+        spec.insert("ipFamilies".to_owned(), json!(["IPv4"]));
+        spec.insert("ipFamilyPolicy".to_owned(), "SingleStack".into());
+        compares.push(absent(&address_key(&ip)));
+        steps.push(put(&address_key(&ip), &json!({"service": owner}), LeaseId::NONE));
+        Ok(())
+    }
+
+    /// Replaces an object, or its `status` with that subresource.
+    ///
+    /// # Errors
+    /// 404, 409 (another version), 422.
+    pub async fn update(
+        &self,
+        kind: &Kind,
+        namespace: &str,
+        name: &str,
+        mut object: Value,
+        subresource: &str,
+        caller: &Caller,
+    ) -> Result<Written, Status> {
+        place(kind, namespace, &mut object)?;
+        if meta::name(&object) != name {
+            return Err(Status::bad_request(format!(
+                "the name of the object ({}) does not match the name on the URL ({name})",
+                meta::name(&object)
+            )));
+        }
+        if kind.create_on_update
+            && self.store.view().get(key(kind, namespace, name).as_bytes()).is_none()
+        {
+            metadata_mut(&mut object).remove("resourceVersion");
+            return self.create(kind, namespace, object, caller).await;
+        }
+        self.change(kind, namespace, name, subresource, caller, |_| Ok(object.clone())).await
+    }
+
+    /// Reads, changes and writes an object; again when somebody else wrote it meanwhile, unless
+    /// `change` names the version it is for.
+    ///
+    /// # Errors
+    /// 404, 409, 422, and whatever `change` refuses with.
+    pub async fn change(
+        &self,
+        kind: &Kind,
+        namespace: &str,
+        name: &str,
+        subresource: &str,
+        caller: &Caller,
+        change: impl Fn(&Value) -> Result<Value, Status> + Send + Sync,
+    ) -> Result<Written, Status> {
+        let key = key(kind, namespace, name);
+        for attempt in 0..ATTEMPTS {
+            if attempt > 0 || self.store.view().get(key.as_bytes()).is_none() {
+                self.refresh().await?;
+            }
+            let kv = self.stored(kind, namespace, name)?;
+            let old = decode(kind, &kv)?;
+            let new = change(&old)?;
+            let version = meta::resource_version(&new).to_owned();
+            if !version.is_empty() && version != meta::resource_version(&old) {
+                if attempt == 0 && version.parse::<u64>().is_ok_and(|v| v > kv.mod_revision.get()) {
+                    // Written through another replica a moment ago.
+                    continue;
+                }
+                return Err(Status::modified(kind, name));
+            }
+            let uid = meta::uid(&new);
+            if !uid.is_empty() && uid != meta::uid(&old) {
+                let found = meta::uid(&old);
+                let detail = format!(
+                    "Precondition failed: UID in precondition: {uid}, UID in object meta: {found}"
+                );
+                return Err(Status::conflict(kind, name, &detail));
+            }
+            let new = self.prepare(kind, new, &old, subresource)?;
+            let mut shown = new.clone();
+            stamp(kind, &mut shown, kv.mod_revision);
+            if encode(&new) == encode(&old) || caller.dry_run {
+                // Nothing to write: no revision, no event (CC-4).
+                return Ok(Written { object: shown, created: false });
+            }
+            let step = if is_released(&new) { remove(&key) } else { put(&key, &new, kv.lease) };
+            match self.commit(caller, vec![unchanged(&key, &kv)], vec![step]).await? {
+                Ok(revision) => {
+                    stamp(kind, &mut shown, revision);
+                    return Ok(Written { object: shown, created: false });
+                }
+                Err(Raced) if version.is_empty() => {}
+                Err(Raced) => return Err(Status::modified(kind, name)),
+            }
+        }
+        Err(Status::modified(kind, name))
+    }
+
+    /// The new object as it would be stored: what the caller may not change is as before (UPD-1).
+    fn prepare(
+        &self,
+        kind: &Kind,
+        mut new: Value,
+        old: &Value,
+        subresource: &str,
+    ) -> Result<Value, Status> {
+        (kind.decode)(&new).map_err(|e| not_decodable(kind, &e))?;
+        let metadata = metadata_mut(&mut new);
+        for owned in [
+            "name",
+            "namespace",
+            "uid",
+            "creationTimestamp",
+            "generation",
+            "deletionTimestamp",
+            "deletionGracePeriodSeconds",
+            "generateName",
+        ] {
+            match old.pointer(&format!("/metadata/{owned}")) {
+                Some(value) => drop(metadata.insert(owned.to_owned(), value.clone())),
+                None => drop(metadata.remove(owned)),
+            }
+        }
+        metadata.remove("managedFields");
+        let errors = if subresource == "status" {
+            (kind.prepare_status)(&mut new, old);
+            (kind.validate_status)(&new, old)
+        } else {
+            (kind.default)(&mut new);
+            (kind.prepare_update)(&mut new, old);
+            (kind.validate_update)(&new, old)
+        };
+        if !errors.is_empty() {
+            return Err(Status::invalid(kind, meta::name(old), &errors));
+        }
+        if kind.has_generation
+            && subresource.is_empty()
+            && new.get("spec") != old.get("spec")
+            && let Some(generation) = old.pointer("/metadata/generation").and_then(Value::as_i64)
+        {
+            metadata_mut(&mut new).insert("generation".to_owned(), (generation + 1).into());
+        }
+        stamp(kind, &mut new, Revision::ZERO);
+        Ok(new)
+    }
+
+    /// Deletes an object, or begins to (DELAPI-1, 2).
+    ///
+    /// # Errors
+    /// 404; 409 when a precondition does not hold.
+    pub async fn delete(
+        &self,
+        kind: &Kind,
+        namespace: &str,
+        name: &str,
+        options: &DeleteOptions,
+        caller: &Caller,
+    ) -> Result<DeleteOutcome, Status> {
+        self.delete_if(kind, namespace, name, options, caller, |_| Ok(())).await
+    }
+
+    /// The same, if `check` accepts the object as it is.
+    ///
+    /// # Errors
+    /// As [`Registry::delete`], and whatever `check` refuses with.
+    pub async fn delete_if(
+        &self,
+        kind: &Kind,
+        namespace: &str,
+        name: &str,
+        options: &DeleteOptions,
+        caller: &Caller,
+        check: impl Fn(&Value) -> Result<(), Status> + Send + Sync,
+    ) -> Result<DeleteOutcome, Status> {
+        let key = key(kind, namespace, name);
+        for attempt in 0..ATTEMPTS {
+            if attempt > 0 || self.store.view().get(key.as_bytes()).is_none() {
+                self.refresh().await?;
+            }
+            let kv = self.stored(kind, namespace, name)?;
+            let mut old = decode(kind, &kv)?;
+            check(&old)?;
+            let decision = begin_delete(kind, &old, options, self.now())?;
+            let compares = vec![unchanged(&key, &kv)];
+            let (steps, mut left) = match decision {
+                DeleteDecision::Unchanged => return Ok(DeleteOutcome::Terminating(old)),
+                DeleteDecision::Remove => {
+                    let mut steps = vec![remove(&key)];
+                    let ip = old.pointer("/spec/clusterIP").and_then(Value::as_str);
+                    if let (true, Some(ip)) = (kind.kind == "Service", ip) {
+                        steps.push(remove(&address_key(ip)));
+                    }
+                    (steps, None)
+                }
+                DeleteDecision::Store(marked) => (vec![put(&key, &marked, kv.lease)], Some(marked)),
+            };
+            if caller.dry_run || options.dry_run {
+                return Ok(left.map_or(DeleteOutcome::Removed(old), DeleteOutcome::Terminating));
+            }
+            if let Ok(revision) = self.commit(caller, compares, steps).await? {
+                return Ok(match &mut left {
+                    Some(marked) => {
+                        stamp(kind, marked, revision);
+                        DeleteOutcome::Terminating(std::mem::take(marked))
+                    }
+                    None => {
+                        stamp(kind, &mut old, revision);
+                        DeleteOutcome::Removed(old)
+                    }
+                });
+            }
+        }
+        Err(Status::modified(kind, name))
+    }
+
+    /// Gives a Pod to a node: the Pod as it was read, unbound, and the node still there (FEN-11).
+    ///
+    /// # Errors
+    /// 404 and 409 by the checks of SUB-2.
+    pub async fn bind(
+        &self,
+        namespace: &str,
+        name: &str,
+        binding: &Value,
+        caller: &Caller,
+    ) -> Result<(), Status> {
+        let pods = kinds::by_alias("pods").expect("Pod is served");
+        let nodes = kinds::by_alias("nodes").expect("Node is served");
+        let node = binding.pointer("/target/name").and_then(Value::as_str).unwrap_or_default();
+        for attempt in 0..ATTEMPTS {
+            if attempt > 0 {
+                self.refresh().await?;
+            }
+            let kv = self.stored(pods, namespace, name)?;
+            let bound = api::binding::bind(&decode(pods, &kv)?, binding, self.now())?;
+            let target = self.stored(nodes, "", node)?;
+            let (pod_key, node_key) = (key(pods, namespace, name), key(nodes, "", node));
+            let compares = vec![
+                unchanged(&pod_key, &kv),
+                // The same Node object, not a namesake that was made since.
+                compare(&node_key, CompareTarget::CreateRevision(target.create_revision)),
+            ];
+            let steps = vec![put(&pod_key, &bound, kv.lease)];
+            if caller.dry_run || self.commit(caller, compares, steps).await?.is_ok() {
+                return Ok(());
+            }
+        }
+        Err(Status::modified(pods, name))
+    }
+}
+
+impl Registry {
+    /// Writes a key that is no object, if it is as `old` was.
+    ///
+    /// # Errors
+    /// As the store's; `Ok(None)` when somebody else was first.
+    pub(crate) async fn put_raw(
+        &self,
+        key: &str,
+        old: Option<Revision>,
+        value: &Value,
+    ) -> Result<Option<Revision>, Status> {
+        let target = match old {
+            Some(revision) => compare(key, CompareTarget::ModRevision(revision)),
+            None => absent(key),
+        };
+        let step = put(key, value, LeaseId::NONE);
+        Ok(self.commit(&Caller::default(), vec![target], vec![step]).await?.ok())
+    }
+
+    /// Brings this replica's state up to date.
+    ///
+    /// # Errors
+    /// 503 without a quorum.
+    pub(crate) async fn linearize(&self) -> Result<(), Status> {
+        self.refresh().await
+    }
+
+    /// Makes a lease if it is not there.
+    ///
+    /// # Errors
+    /// As the store's.
+    pub(crate) async fn ensure_lease(&self, id: LeaseId, ttl_seconds: i64) -> Result<(), Status> {
+        let proposal = Proposal {
+            request: self.request_id(),
+            origin: Origin::Client,
+            op: Op::LeaseGrant { id, ttl_seconds },
+        };
+        let applied = self.store.propose(proposal, WRITE_DEADLINE).await.map_err(store_status)?;
+        match applied.outcome {
+            Ok(_) | Err(Rejection::LeaseExists) => Ok(()),
+            Err(rejection) => Err(Status::internal(rejection)),
+        }
+    }
+}
+
+fn address_key(ip: &str) -> String {
+    format!("/trireme/serviceips/{ip}")
+}
+
+fn not_decodable(kind: &Kind, error: &str) -> Status {
+    Status::bad_request(format!(
+        "{} in version \"{}\" cannot be handled as a {}: {error}",
+        kind.kind, kind.version, kind.kind
+    ))
+}
+
+fn generate_prefix(object: &Value) -> Option<String> {
+    let prefix = object.pointer("/metadata/generateName").and_then(Value::as_str)?;
+    (meta::name(object).is_empty() && !prefix.is_empty()).then(|| prefix.chars().take(58).collect())
+}
+
+/// Puts an object where the URL says (MET-3).
+fn place(kind: &Kind, namespace: &str, object: &mut Value) -> Result<(), Status> {
+    if !object.is_object() {
+        return Err(Status::bad_request("the body is not an object"));
+    }
+    for (field, want) in [("kind", kind.kind.to_owned()), ("apiVersion", kind.api_version())] {
+        let found = object.get(field).and_then(Value::as_str).unwrap_or_default();
+        if !found.is_empty() && found != want {
+            return Err(Status::bad_request(format!(
+                "{field} is {found:?}, but the URL is for {want:?}"
+            )));
+        }
+    }
+    let own = meta::namespace(object);
+    if kind.namespaced && !own.is_empty() && own != namespace {
+        return Err(Status::bad_request(
+            "the namespace of the provided object does not match the namespace sent on the request",
+        ));
+    }
+    let metadata = metadata_mut(object);
+    if kind.namespaced {
+        metadata.insert("namespace".to_owned(), namespace.into());
+    }
+    Ok(())
+}
