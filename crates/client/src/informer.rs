@@ -1,11 +1,24 @@
 //! A copy of a kind that follows the API: list once, then watch (CTL-1, FEN-37).
 
-use crate::{Client, ListOptions};
+use crate::{Client, ClientError, ListOptions, WatchEvent, WatchOptions};
 use api::k8s_openapi::{Metadata, Resource, apimachinery::pkg::apis::meta::v1::ObjectMeta};
+use futures::StreamExt as _;
 use serde::de::DeserializeOwned;
-use std::sync::Arc;
-use tokio::sync::broadcast;
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, PoisonError, RwLock},
+    time::Duration,
+};
+use tokio::{
+    sync::{broadcast, watch},
+    time::sleep,
+};
 use tokio_util::sync::CancellationToken;
+
+/// Changes that a subscriber may be behind; then it must list again.
+const CHANGES: usize = 4096;
+const BACKOFF_MIN: Duration = Duration::from_millis(10);
+const BACKOFF_MAX: Duration = Duration::from_secs(1);
 
 /// `namespace/name`, or `name` of what has no namespace.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -16,8 +29,20 @@ pub struct Key {
     pub name: String,
 }
 
+impl Key {
+    /// Of an object.
+    #[must_use]
+    pub fn of<K: Metadata<Ty = ObjectMeta>>(object: &K) -> Self {
+        let metadata = object.metadata();
+        Self {
+            namespace: metadata.namespace.clone().unwrap_or_default(),
+            name: metadata.name.clone().unwrap_or_default(),
+        }
+    }
+}
+
 /// Something changed in the copy.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Change<K> {
     /// Of the object.
     pub key: Key,
@@ -27,19 +52,32 @@ pub struct Change<K> {
     pub new: Option<Arc<K>>,
 }
 
-/// The reading half: cheap to clone, never waits for the network.
-#[derive(Debug, Clone)]
-pub struct Informer<K> {
-    // filled in by the client's owner
-    _private: std::marker::PhantomData<K>,
+impl<K> Clone for Change<K> {
+    fn clone(&self) -> Self {
+        Self { key: self.key.clone(), old: self.old.clone(), new: self.new.clone() }
+    }
 }
 
-#[expect(
-    clippy::unimplemented,
-    unused_variables,
-    clippy::unused_async,
-    reason = "signatures first"
-)]
+/// The reading half: cheap to clone, never waits for the network.
+#[derive(Debug)]
+pub struct Informer<K> {
+    shared: Arc<Shared<K>>,
+}
+
+impl<K> Clone for Informer<K> {
+    fn clone(&self) -> Self {
+        Self { shared: Arc::clone(&self.shared) }
+    }
+}
+
+#[derive(Debug)]
+struct Shared<K> {
+    objects: RwLock<BTreeMap<Key, Arc<K>>>,
+    /// 0 before the first list.
+    revision: watch::Sender<u64>,
+    changes: broadcast::Sender<Change<K>>,
+}
+
 impl<K> Informer<K>
 where
     K: Resource + Metadata<Ty = ObjectMeta> + DeserializeOwned + Send + Sync + 'static,
@@ -51,36 +89,183 @@ where
         options: ListOptions,
         shutdown: CancellationToken,
     ) -> (Self, impl Future<Output = ()> + Send + 'static) {
-        (Self { _private: std::marker::PhantomData }, async { unimplemented!() })
+        let shared = Arc::new(Shared {
+            objects: RwLock::default(),
+            revision: watch::Sender::new(0),
+            changes: broadcast::Sender::new(CHANGES),
+        });
+        let informer = Self { shared: Arc::clone(&shared) };
+        let follow = async move {
+            tokio::select! {
+                () = follow(&client, namespace.as_deref(), &options, &shared) => {}
+                () = shutdown.cancelled() => {}
+            }
+        };
+        (informer, follow)
     }
 
     /// Returns once the first complete list is in (NOD-20).
-    pub async fn synced(&self) {}
+    pub async fn synced(&self) {
+        self.reached(1).await;
+    }
 
     /// One object, as last seen.
     #[must_use]
     pub fn get(&self, key: &Key) -> Option<Arc<K>> {
-        unimplemented!()
+        self.shared.objects.read().unwrap_or_else(PoisonError::into_inner).get(key).cloned()
     }
 
     /// All objects, in key order, in O(n).
     #[must_use]
     pub fn list(&self) -> Vec<Arc<K>> {
-        unimplemented!()
+        let objects = self.shared.objects.read().unwrap_or_else(PoisonError::into_inner);
+        objects.values().cloned().collect()
     }
 
     /// Everything up to this revision is in the copy (CTL-3).
     #[must_use]
     pub fn revision(&self) -> u64 {
-        unimplemented!()
+        *self.shared.revision.borrow()
     }
 
     /// Returns once [`Informer::revision`] is at least `revision`.
-    pub async fn reached(&self, revision: u64) {}
+    pub async fn reached(&self, revision: u64) {
+        let mut now = self.shared.revision.subscribe();
+        // The sender lives in `self`.
+        let _ = now.wait_for(|now| *now >= revision).await;
+    }
 
     /// Every change from now on. A receiver that lags must list again.
     #[must_use]
     pub fn subscribe(&self) -> broadcast::Receiver<Change<K>> {
-        unimplemented!()
+        self.shared.changes.subscribe()
     }
+}
+
+async fn follow<K>(
+    client: &Client,
+    namespace: Option<&str>,
+    options: &ListOptions,
+    shared: &Shared<K>,
+) where
+    K: Resource + Metadata<Ty = ObjectMeta> + DeserializeOwned + Send + Sync + 'static,
+{
+    let mut backoff = BACKOFF_MIN;
+    loop {
+        // Linearizable: a copy must never begin behind what somebody has seen (FEN-37).
+        match client.list::<K>(namespace, options).await {
+            Ok(list) => {
+                backoff = BACKOFF_MIN;
+                let mut revision = list.resource_version.parse().unwrap_or_default();
+                shared.replace(list.items, revision);
+                let error = shared.watch(client, namespace, options, &mut revision).await;
+                tracing::debug!(kind = K::KIND, %error, "lists again");
+            }
+            Err(error) => tracing::debug!(kind = K::KIND, %error, "list"),
+        }
+        sleep(backoff).await;
+        backoff = (backoff * 2).min(BACKOFF_MAX);
+    }
+}
+
+impl<K> Shared<K>
+where
+    K: Resource + Metadata<Ty = ObjectMeta> + DeserializeOwned + Send + Sync + 'static,
+{
+    fn replace(&self, items: Vec<K>, revision: u64) {
+        let new: BTreeMap<Key, Arc<K>> =
+            items.into_iter().map(|object| (Key::of(&object), Arc::new(object))).collect();
+        let old = {
+            let mut objects = self.objects.write().unwrap_or_else(PoisonError::into_inner);
+            std::mem::replace(&mut *objects, new.clone())
+        };
+        self.revision.send_replace(revision.max(1));
+        for (key, object) in &old {
+            if !new.contains_key(key) {
+                self.tell(Change { key: key.clone(), old: Some(Arc::clone(object)), new: None });
+            }
+        }
+        for (key, object) in new {
+            let before = old.get(&key).cloned();
+            let same = before.as_ref().is_some_and(|b| {
+                b.metadata().resource_version == object.metadata().resource_version
+            });
+            if !same {
+                self.tell(Change { key, old: before, new: Some(object) });
+            }
+        }
+    }
+
+    fn set(&self, object: K, gone: bool) {
+        let key = Key::of(&object);
+        let revision = revision_of(&object);
+        let new = (!gone).then(|| Arc::new(object));
+        let old = {
+            let mut objects = self.objects.write().unwrap_or_else(PoisonError::into_inner);
+            match &new {
+                Some(new) => objects.insert(key.clone(), Arc::clone(new)),
+                None => objects.remove(&key),
+            }
+        };
+        self.tell(Change { key, old, new });
+        self.revision.send_if_modified(|now| std::mem::replace(now, revision.max(*now)) < revision);
+    }
+
+    fn tell(&self, change: Change<K>) {
+        // Nobody listening is no error.
+        let _ = self.changes.send(change);
+    }
+
+    /// Follows from `revision` over as many streams as it takes; the error that needs a new list.
+    async fn watch(
+        &self,
+        client: &Client,
+        namespace: Option<&str>,
+        options: &ListOptions,
+        revision: &mut u64,
+    ) -> ClientError {
+        let mut backoff = BACKOFF_MIN;
+        loop {
+            let watch = WatchOptions {
+                label_selector: options.label_selector.clone(),
+                field_selector: options.field_selector.clone(),
+                resource_version: revision.to_string(),
+                timeout_seconds: 0,
+            };
+            match client.watch::<K>(namespace, &watch).await {
+                Ok(mut events) => {
+                    while let Some(event) = events.next().await {
+                        backoff = BACKOFF_MIN;
+                        match event {
+                            Ok(WatchEvent::Added(object) | WatchEvent::Modified(object)) => {
+                                *revision = revision_of(&object).max(*revision);
+                                self.set(object, false);
+                            }
+                            Ok(WatchEvent::Deleted(object)) => {
+                                *revision = revision_of(&object).max(*revision);
+                                self.set(object, true);
+                            }
+                            Ok(WatchEvent::Bookmark(at)) => {
+                                *revision = at.parse().unwrap_or(*revision);
+                                self.revision.send_replace(*revision);
+                            }
+                            Err(error @ ClientError::Api(_)) => return error,
+                            Err(error) => {
+                                tracing::debug!(kind = K::KIND, %error, "watch");
+                                break;
+                            }
+                        }
+                    }
+                }
+                Err(error @ ClientError::Api(_)) => return error,
+                Err(error) => tracing::debug!(kind = K::KIND, %error, "watch"),
+            }
+            sleep(backoff).await;
+            backoff = (backoff * 2).min(BACKOFF_MAX);
+        }
+    }
+}
+
+fn revision_of<K: Metadata<Ty = ObjectMeta>>(object: &K) -> u64 {
+    object.metadata().resource_version.as_deref().and_then(|v| v.parse().ok()).unwrap_or_default()
 }

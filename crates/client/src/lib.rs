@@ -2,18 +2,19 @@
 //!
 //! A [`Client`] is a struct over a `tower::Service`: the API server's router in the leader's own
 //! process, or HTTP to any replica with failover. [`informer`] keeps a copy of a kind up to date,
-//! [`work_queue`] and [`reconcile`] run a controller over it, [`node`] is the kubelet's session.
+//! [`node`] is the kubelet's session.
 
 mod client;
 mod error;
+mod proto;
 
+pub mod admin;
 pub mod endpoints;
 pub mod informer;
 pub mod node;
-pub mod reconcile;
-pub mod work_queue;
 
 pub use client::{
     Body, Client, DeleteOptions, List, ListOptions, Patch, WatchEvent, WatchOptions, WriteOptions,
+    encode, patch_request, refuse,
 };
 pub use error::{Attempt, ClientError};

@@ -1,8 +1,19 @@
 //! The kubelet's session with the control plane: one active stream, one standing by.
 
-use std::time::Duration;
-use tokio::sync::mpsc;
+use crate::proto::node::{
+    Ack, Activate, Event, Fetched, FromNode, Heartbeat, Hello, NodeStatus, PodDelete, PodStatus,
+    ToNode, from_node::Message as From, node_service_client::NodeServiceClient,
+    to_node::Message as To,
+};
+use serde_json::Value;
+use std::{collections::BTreeMap, time::Duration};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout},
+};
+use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
+use tonic::{Streaming, transport::Endpoint};
 
 /// Who the node is, and where the replicas are.
 #[derive(Debug, Clone, PartialEq)]
@@ -140,16 +151,365 @@ pub struct NodeSession {
 }
 
 /// The session's ends, and the future that keeps it alive until `shutdown`: the owner spawns it.
-///
-/// `resume` is the revision up to which Pods are known from an earlier run; 0 asks for all.
 #[must_use]
 pub fn session(
-    _config: NodeSessionConfig,
-    _resume: u64,
-    _shutdown: CancellationToken,
+    config: NodeSessionConfig,
+    shutdown: CancellationToken,
 ) -> (NodeSession, impl Future<Output = ()> + Send + 'static) {
-    let (_event_sender, events) = mpsc::channel(256);
-    let (requests, _request_receiver) = mpsc::channel(256);
-    let (fetches, _fetch_receiver) = mpsc::channel(16);
-    (NodeSession { events, requests, fetches }, async {})
+    let (events, event_receiver) = mpsc::channel(1024);
+    let (request_sender, requests) = mpsc::channel(1024);
+    let (fetch_sender, fetches) = mpsc::channel(64);
+    let run = async move {
+        let mut agent = Agent {
+            endpoints: config.endpoints.clone(),
+            config,
+            events,
+            requests,
+            fetches,
+            pending: BTreeMap::new(),
+            asked: BTreeMap::new(),
+            next_fetch: 0,
+        };
+        tokio::select! {
+            () = agent.run() => {}
+            () = shutdown.cancelled() => {}
+        }
+    };
+    (NodeSession { events: event_receiver, requests: request_sender, fetches: fetch_sender }, run)
+}
+
+/// Between rounds when no replica answers; grows to [`BACKOFF_MAX`].
+const BACKOFF_MIN: Duration = Duration::from_millis(20);
+const BACKOFF_MAX: Duration = Duration::from_millis(500);
+/// Waits before a request that the control plane could not carry out yet is sent again.
+const RESEND: Duration = Duration::from_millis(100);
+
+struct Agent {
+    config: NodeSessionConfig,
+    endpoints: Vec<String>,
+    events: mpsc::Sender<FromControlPlane>,
+    requests: mpsc::Receiver<ToControlPlane>,
+    fetches: mpsc::Receiver<Fetch>,
+    /// Sent, or to be sent, and not acknowledged: by sequence.
+    pending: BTreeMap<u64, ToControlPlane>,
+    asked: BTreeMap<u64, oneshot::Sender<Result<Option<Value>, String>>>,
+    next_fetch: u64,
+}
+
+/// An open stream: what is sent, and what comes.
+struct Link {
+    endpoint: String,
+    out: mpsc::Sender<FromNode>,
+    incoming: Streaming<ToNode>,
+}
+
+/// Why a stream is left.
+enum Left {
+    /// Try another.
+    Broken(String),
+    /// The caller has gone.
+    Closed,
+}
+
+impl Agent {
+    async fn run(&mut self) {
+        let mut next = 0;
+        let mut backoff = BACKOFF_MIN;
+        // Connected and idle, so that a lost replica costs no connecting.
+        let mut spare: Option<Link> = None;
+        loop {
+            let link = match spare.take() {
+                Some(link) => {
+                    let activate = From::Activate(Activate { revision: 0 });
+                    let _ = link.out.send(message(activate)).await;
+                    Ok(link)
+                }
+                None => {
+                    let count = self.endpoints.len().max(1);
+                    let endpoint = self.endpoints.get(next % count).cloned().unwrap_or_default();
+                    next += 1;
+                    self.open(&endpoint, false).await
+                }
+            };
+            let reason = match link {
+                Err(error) => error,
+                Ok(link) => {
+                    let endpoint = link.endpoint.clone();
+                    match self.serve(link, &mut spare, &mut backoff).await {
+                        Left::Closed => return,
+                        Left::Broken(error) => format!("{endpoint}: {error}"),
+                    }
+                }
+            };
+            tracing::debug!(node = self.config.node, reason, "no stream");
+            if spare.is_some() {
+                continue;
+            }
+            if self.events.send(FromControlPlane::Disconnected { reason }).await.is_err() {
+                return;
+            }
+            // A round over all of them without a pause: one of them may be good.
+            if next % self.endpoints.len().max(1) == 0 {
+                sleep(backoff).await;
+                backoff = (backoff * 2).min(BACKOFF_MAX);
+            }
+        }
+    }
+
+    async fn open(&self, endpoint: &str, standby: bool) -> Result<Link, String> {
+        let failed = |e: &dyn std::fmt::Display| format!("{endpoint}: {e}");
+        let channel = Endpoint::from_shared(endpoint.to_owned())
+            .map_err(|e| failed(&e))?
+            .connect_timeout(self.config.silence_max)
+            .tcp_nodelay(true)
+            // A replica that hangs is left, not only one that dies.
+            .http2_keep_alive_interval(self.config.silence_max / 2)
+            .keep_alive_timeout(self.config.silence_max / 2)
+            .keep_alive_while_idle(true)
+            .connect()
+            .await
+            .map_err(|e| failed(&cause(&e)))?;
+        let (out, outgoing) = mpsc::channel(1024);
+        let hello = From::Hello(Hello {
+            node: self.config.node.clone(),
+            instance: self.config.instance.clone(),
+            machine_id: self.config.machine_id.clone(),
+            boot_id: self.config.boot_id.clone(),
+            node_json: self.config.node_json.to_string().into_bytes(),
+            revision: 0,
+            standby,
+        });
+        out.send(message(hello)).await.map_err(|e| failed(&e))?;
+        let mut client = NodeServiceClient::new(channel).max_decoding_message_size(64 << 20);
+        let stream = client.session(ReceiverStream::new(outgoing));
+        let incoming = timeout(self.config.silence_max * 4, stream)
+            .await
+            .map_err(|e| failed(&e))?
+            .map_err(|status| failed(&status.message()))?
+            .into_inner();
+        Ok(Link { endpoint: endpoint.to_owned(), out, incoming })
+    }
+
+    /// One stream, until it breaks.
+    async fn serve(
+        &mut self,
+        mut link: Link,
+        spare: &mut Option<Link>,
+        backoff: &mut Duration,
+    ) -> Left {
+        let closed = || Left::Broken("the stream is closed".to_owned());
+        let mut beat = interval(self.config.heartbeat_interval);
+        beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut beats = 0;
+        let mut welcomed = false;
+        let mut complete = true;
+        let mut resend: Option<Instant> = None;
+        loop {
+            let resend_at = resend.unwrap_or_else(|| Instant::now() + Duration::from_secs(3600));
+            tokio::select! {
+                incoming = link.incoming.message() => {
+                    let incoming = match incoming {
+                        Ok(Some(ToNode { message: Some(message) })) => message,
+                        Ok(Some(ToNode { message: None })) => continue,
+                        Ok(None) => return Left::Broken("the replica ended the stream".to_owned()),
+                        Err(status) => return Left::Broken(status.message().to_owned()),
+                    };
+                    let told = match incoming {
+                        To::Welcome(welcome) => {
+                            welcomed = true;
+                            *backoff = BACKOFF_MIN;
+                            self.learn(&welcome.endpoints);
+                            if !self.send_pending(&link).await {
+                                return closed();
+                            }
+                            self.prepare_spare(&link.endpoint, spare).await;
+                            FromControlPlane::Connected {
+                                session: welcome.session,
+                                pod_cidr: welcome.pod_cidr,
+                                replica: welcome.replica,
+                            }
+                        }
+                        To::Pod(change) => match serde_json::from_slice(&change.pod_json) {
+                            Ok(pod) => FromControlPlane::Pod {
+                                pod: Box::new(pod),
+                                removed: change.removed,
+                                revision: change.revision,
+                            },
+                            Err(error) => return Left::Broken(error.to_string()),
+                        },
+                        To::Synced(synced) => {
+                            let complete = std::mem::take(&mut complete);
+                            FromControlPlane::Synced { revision: synced.revision, complete }
+                        }
+                        To::Ack(ack) => match self.settle(ack) {
+                            Settled::Told(told) => told,
+                            Settled::Again => {
+                                resend.get_or_insert(Instant::now() + RESEND);
+                                continue;
+                            }
+                            Settled::Unknown => continue,
+                        },
+                        To::Fetched(fetched) => {
+                            if let Some(answer) = self.asked.remove(&fetched.sequence) {
+                                let _ = answer.send(read_fetched(&fetched));
+                            }
+                            continue;
+                        }
+                        To::Refused(refused) if refused.code == 409 || refused.code == 403 => {
+                            FromControlPlane::Fenced { message: refused.message }
+                        }
+                        To::Refused(refused) => return Left::Broken(refused.message),
+                        To::Heartbeat(_) => continue,
+                    };
+                    if self.events.send(told).await.is_err() {
+                        return Left::Closed;
+                    }
+                }
+                request = self.requests.recv() => {
+                    let Some(request) = request else { return Left::Closed };
+                    let sent = wire(&request);
+                    self.remember(request);
+                    if welcomed && link.out.send(sent).await.is_err() {
+                        return closed();
+                    }
+                }
+                fetch = self.fetches.recv(), if welcomed => {
+                    let Some(fetch) = fetch else { return Left::Closed };
+                    self.next_fetch += 1;
+                    let ask = From::Fetch(crate::proto::node::Fetch {
+                        sequence: self.next_fetch,
+                        resource: fetch.resource,
+                        namespace: fetch.namespace,
+                        name: fetch.name,
+                    });
+                    self.asked.insert(self.next_fetch, fetch.answer);
+                    if link.out.send(message(ask)).await.is_err() {
+                        return closed();
+                    }
+                }
+                _ = beat.tick() => {
+                    beats += 1;
+                    let beat = message(From::Heartbeat(Heartbeat { sequence: beats }));
+                    if welcomed && link.out.send(beat).await.is_err() {
+                        return closed();
+                    }
+                }
+                () = sleep_until(resend_at), if resend.is_some() => {
+                    resend = None;
+                    if !self.send_pending(&link).await {
+                        return closed();
+                    }
+                }
+            }
+        }
+    }
+
+    async fn send_pending(&self, link: &Link) -> bool {
+        for request in self.pending.values() {
+            if link.out.send(wire(request)).await.is_err() {
+                return false;
+            }
+        }
+        true
+    }
+
+    fn learn(&mut self, endpoints: &[String]) {
+        for endpoint in endpoints {
+            if !self.endpoints.contains(endpoint) {
+                self.endpoints.push(endpoint.clone());
+            }
+        }
+    }
+
+    async fn prepare_spare(&self, used: &str, spare: &mut Option<Link>) {
+        for endpoint in self.endpoints.iter().filter(|e| *e != used) {
+            if let Ok(link) = self.open(endpoint, true).await {
+                *spare = Some(link);
+                return;
+            }
+        }
+    }
+
+    /// Keeps what must be acknowledged; a newer status of a Pod replaces an older one.
+    fn remember(&mut self, request: ToControlPlane) {
+        match &request {
+            ToControlPlane::PodStatus { sequence, uid, .. } => {
+                let (sequence, newer) = (*sequence, uid.clone());
+                self.pending.retain(
+                    |_, old| !matches!(old, ToControlPlane::PodStatus { uid, .. } if *uid == newer),
+                );
+                self.pending.insert(sequence, request);
+            }
+            ToControlPlane::PodDelete { sequence, .. } => {
+                self.pending.insert(*sequence, request);
+            }
+            ToControlPlane::NodeStatus { sequence, .. } => {
+                let sequence = *sequence;
+                self.pending.retain(|_, old| !matches!(old, ToControlPlane::NodeStatus { .. }));
+                self.pending.insert(sequence, request);
+            }
+            ToControlPlane::Event { .. } => {}
+        }
+    }
+
+    fn settle(&mut self, ack: Ack) -> Settled {
+        if matches!(ack.code, 429 | 500 | 503 | 504) {
+            return Settled::Again;
+        }
+        if self.pending.remove(&ack.sequence).is_none() {
+            return Settled::Unknown;
+        }
+        let result = if ack.code == 0 {
+            Ok(ack.revision)
+        } else {
+            let code = u16::try_from(ack.code).unwrap_or(500);
+            let reason = if code == 404 { "NotFound" } else { "Conflict" };
+            Err(api::status::Status::new(code, reason, ack.message))
+        };
+        Settled::Told(FromControlPlane::Acknowledged { sequence: ack.sequence, result })
+    }
+}
+
+enum Settled {
+    Told(FromControlPlane),
+    Again,
+    Unknown,
+}
+
+fn message(message: From) -> FromNode {
+    FromNode { message: Some(message) }
+}
+
+fn wire(request: &ToControlPlane) -> FromNode {
+    message(match request.clone() {
+        ToControlPlane::PodStatus { sequence, namespace, name, uid, status } => {
+            let status_json = status.to_string().into_bytes();
+            From::PodStatus(PodStatus { sequence, namespace, name, uid, status_json })
+        }
+        ToControlPlane::PodDelete { sequence, namespace, name, uid } => {
+            From::PodDelete(PodDelete { sequence, namespace, name, uid })
+        }
+        ToControlPlane::NodeStatus { sequence, status } => {
+            From::NodeStatus(NodeStatus { sequence, status_json: status.to_string().into_bytes() })
+        }
+        ToControlPlane::Event { event } => {
+            From::Event(Event { sequence: 0, event_json: event.to_string().into_bytes() })
+        }
+    })
+}
+
+fn read_fetched(fetched: &Fetched) -> Result<Option<Value>, String> {
+    match fetched.code {
+        0 => serde_json::from_slice(&fetched.object_json).map(Some).map_err(|e| e.to_string()),
+        404 => Ok(None),
+        _ => Err(fetched.message.clone()),
+    }
+}
+
+fn cause(error: &dyn std::error::Error) -> String {
+    let mut last = error;
+    while let Some(source) = last.source() {
+        last = source;
+    }
+    last.to_string()
 }

@@ -1,0 +1,19 @@
+//! Generated from `node.proto` and `admin.proto`.
+#![allow(
+    clippy::all,
+    clippy::indexing_slicing,
+    clippy::str_to_string,
+    clippy::wildcard_enum_match_arm,
+    clippy::allow_attributes_without_reason,
+    unreachable_pub,
+    elided_lifetimes_in_paths,
+    reason = "generated code"
+)]
+
+pub(crate) mod node {
+    tonic::include_proto!("trireme.node.v1");
+}
+
+pub(crate) mod cluster {
+    tonic::include_proto!("trireme.cluster.v1");
+}
