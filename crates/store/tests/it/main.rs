@@ -7,6 +7,7 @@
     reason = "a panic in a test is its failure"
 )]
 
+mod conformance;
 mod model;
 mod random;
 mod state;
