@@ -8,6 +8,7 @@
 )]
 
 mod conformance;
+mod local;
 mod model;
 mod random;
 mod state;
