@@ -249,11 +249,11 @@ fn a_read_of_the_past_within_a_transaction_does_not_see_its_steps() {
         limit: 1,
         ..request(KeyRange::From("a".into()))
     };
-    let steps = vec![put("c", ""), delete(wire("a", "")), TxnOp::Range(past)];
+    let steps = vec![put("c", ""), put("d", ""), delete(wire("a", "")), TxnOp::Range(past)];
     let Ok(Outcome::Txn(result)) = state.apply(&command(9, txn(steps))).applied.outcome else {
         panic!("refused")
     };
-    let store::TxnOpResult::Range(range) = &result.results[2] else { panic!("no range") };
+    let store::TxnOpResult::Range(range) = &result.results[3] else { panic!("no range") };
     assert_eq!((&*range.kvs[0].key, range.count, range.more), (b"a".as_slice(), 2, true));
 }
 
