@@ -4,8 +4,21 @@
 
 pub use k8s_openapi;
 
+pub mod binding;
 pub mod caller;
+pub mod core;
+pub mod deletion;
+pub mod discovery;
 pub mod field;
 pub mod kinds;
+pub mod meta;
+pub mod names;
+pub mod pod;
+pub mod quantity;
+pub mod resources;
+pub mod scheduling;
+pub mod selector;
 pub mod status;
 pub mod table;
+
+mod validation;

@@ -1,1 +1,25 @@
-//! TODO
+//! Replicates the store: openraft over our own log, peers over gRPC.
+//!
+//! A write goes from [`RaftStore`] to the leader's batcher, into one log entry with whatever else
+//! waits, to every member's [`wal`], and after a majority has synced it through the state machine and
+//! back. Nothing outside this crate sees openraft.
+
+pub mod disk;
+pub mod wal;
+
+mod config;
+mod connection;
+mod identity;
+mod leases;
+mod log_store;
+mod network;
+mod peer;
+mod peer_server;
+mod snapshot;
+mod state_machine;
+mod store;
+mod types;
+
+pub use config::{Clock, RaftConfig, Timers};
+pub use store::{RaftStore, StartError};
+pub use types::Member;

@@ -27,6 +27,9 @@ pub struct ReplicaConfig {
     /// What nodes get, and when they count as lost.
     #[serde(default)]
     pub nodes: NodesConfig,
+    /// End when standard input does: whoever started this process is gone.
+    #[serde(default)]
+    pub exit_with_parent: bool,
     /// What is logged.
     #[serde(default)]
     pub log: LogConfig,
@@ -165,6 +168,13 @@ pub struct NodeConfig {
     /// Run this many nodes, named `‹name›-‹n›`, in this process; only with the fake runtime.
     #[serde(default = "default_hollow")]
     pub count: u32,
+    /// When told to end, take every Pod down first. Without it they go on and are adopted by the
+    /// next start.
+    #[serde(default)]
+    pub remove_pods_on_exit: bool,
+    /// End when standard input does: whoever started this process is gone.
+    #[serde(default)]
+    pub exit_with_parent: bool,
     /// What is logged.
     #[serde(default)]
     pub log: LogConfig,

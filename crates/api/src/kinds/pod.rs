@@ -1,0 +1,579 @@
+//! Pod: defaults (§1.2), validation (§1.7), what an update may change (§1.8), columns.
+
+use super::{
+    Kind, column, decodes, keep_status, plain::PLAIN, text, unknown, valid_metadata, wide,
+};
+use crate::{
+    core,
+    field::{FieldError, Path},
+    meta::child_mut,
+    names,
+    quantity::Quantity,
+    resources::qos_class,
+    table::age,
+};
+use serde::Deserialize as _;
+use serde_json::{Map, Value, json};
+use std::collections::BTreeSet;
+
+fn list<'a>(value: &'a Value, key: &str) -> &'a [Value] {
+    value.get(key).and_then(Value::as_array).map_or(&[], Vec::as_slice)
+}
+
+fn each(spec: &mut Map<String, Value>, key: &str, mut change: impl FnMut(&mut Map<String, Value>)) {
+    for item in spec.get_mut(key).and_then(Value::as_array_mut).into_iter().flatten() {
+        if let Some(item) = item.as_object_mut() {
+            change(item);
+        }
+    }
+}
+
+fn pull_policy(image: &str) -> &'static str {
+    let name = image.rsplit('/').next().unwrap_or(image);
+    if name.contains('@') {
+        return "IfNotPresent";
+    }
+    match name.split_once(':') {
+        None | Some((_, "latest")) => "Always",
+        Some(_) => "IfNotPresent",
+    }
+}
+
+fn round(resources: &mut Map<String, Value>, key: &str) {
+    for amount in
+        resources.get_mut(key).and_then(Value::as_object_mut).into_iter().flat_map(Map::values_mut)
+    {
+        let text = match &*amount {
+            Value::String(text) => text.clone(),
+            Value::Null
+            | Value::Bool(_)
+            | Value::Number(_)
+            | Value::Array(_)
+            | Value::Object(_) => amount.to_string(),
+        };
+        if let Ok(quantity) = text.parse::<Quantity>() {
+            *amount = quantity.rounded_to_milli().to_string().into();
+        }
+    }
+}
+
+fn default_container(container: &mut Map<String, Value>, host_network: bool) {
+    let image = container.get("image").and_then(Value::as_str).unwrap_or_default().to_owned();
+    let set = |c: &mut Map<String, Value>, key: &str, value: Value| {
+        c.entry(key).or_insert(value);
+    };
+    set(container, "imagePullPolicy", pull_policy(&image).into());
+    set(container, "terminationMessagePath", "/dev/termination-log".into());
+    set(container, "terminationMessagePolicy", "File".into());
+    set(container, "resources", json!({}));
+    each(container, "ports", |port| {
+        set(port, "protocol", "TCP".into());
+        if let (true, Some(number)) = (host_network, port.get("containerPort").cloned()) {
+            set(port, "hostPort", number);
+        }
+    });
+    if let Some(resources) = container.get_mut("resources").and_then(Value::as_object_mut) {
+        for (name, amount) in
+            resources.get("limits").and_then(Value::as_object).cloned().into_iter().flatten()
+        {
+            let requests = resources.entry("requests").or_insert(json!({}));
+            if let Some(requests) = requests.as_object_mut() {
+                requests.entry(name).or_insert(amount);
+            }
+        }
+        round(resources, "limits");
+        round(resources, "requests");
+    }
+    for probe in ["livenessProbe", "readinessProbe", "startupProbe"] {
+        let Some(probe) = container.get_mut(probe).and_then(Value::as_object_mut) else { continue };
+        for (key, value) in [
+            ("timeoutSeconds", 1),
+            ("periodSeconds", 10),
+            ("successThreshold", 1),
+            ("failureThreshold", 3),
+        ] {
+            let now = probe.entry(key).or_insert(json!(0));
+            if now == &json!(0) {
+                *now = value.into();
+            }
+        }
+        if let Some(get) = probe.get_mut("httpGet").and_then(Value::as_object_mut) {
+            set(get, "path", "/".into());
+            set(get, "scheme", "HTTP".into());
+        }
+    }
+}
+
+fn default(pod: &mut Value) {
+    let spec = child_mut(pod, "spec");
+    for (key, value) in [
+        ("restartPolicy", json!("Always")),
+        ("dnsPolicy", json!("ClusterFirst")),
+        ("schedulerName", json!("default-scheduler")),
+        ("terminationGracePeriodSeconds", json!(30)),
+        ("securityContext", json!({})),
+        ("enableServiceLinks", json!(true)),
+    ] {
+        spec.entry(key).or_insert(value);
+    }
+    let host_network = spec.get("hostNetwork") == Some(&json!(true));
+    for key in ["containers", "initContainers"] {
+        each(spec, key, |container| default_container(container, host_network));
+    }
+    each(spec, "volumes", |volume| {
+        if volume.keys().all(|key| key == "name") {
+            volume.insert("emptyDir".to_owned(), json!({}));
+        }
+        for key in ["secret", "configMap", "downwardAPI", "projected"] {
+            if let Some(source) = volume.get_mut(key).and_then(Value::as_object_mut) {
+                source.entry("defaultMode").or_insert(json!(420));
+            }
+        }
+    });
+}
+
+fn prepare_create(pod: &mut Value) {
+    let class = core::Pod::deserialize(&*pod).map_or("BestEffort", |pod| qos_class(&pod));
+    let status = child_mut(pod, "status");
+    *status = Map::new();
+    status.insert("phase".to_owned(), "Pending".into());
+    status.insert("qosClass".to_owned(), class.into());
+}
+
+/// What the nodes add on their own unless the Pod says otherwise (DEF-2).
+fn tolerate_node_loss(pod: &mut Value) {
+    let spec = child_mut(pod, "spec");
+    let list = spec.entry("tolerations").or_insert(json!([]));
+    let Some(list) = list.as_array_mut() else { return };
+    for key in ["node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"] {
+        let covered = list.iter().any(|t| {
+            let (k, effect) = (text(t, "/key"), text(t, "/effect"));
+            (k == key || (k.is_empty() && text(t, "/operator") == "Exists"))
+                && (effect.is_empty() || effect == "NoExecute")
+        });
+        if !covered {
+            list.push(json!({"key": key, "operator": "Exists", "effect": "NoExecute",
+                             "tolerationSeconds": 300}));
+        }
+    }
+}
+
+fn enumeration(errors: &mut Vec<FieldError>, path: &Path, value: &str, allowed: &[&str]) {
+    if !allowed.contains(&value) {
+        errors.push(FieldError::not_supported(path, value, allowed));
+    }
+}
+
+fn validate_spec(spec: &Value) -> Vec<FieldError> {
+    let path = Path::new("spec");
+    let mut errors = Vec::new();
+    let volumes = validate_volumes(spec, &path.child("volumes"), &mut errors);
+    if list(spec, "containers").is_empty() {
+        errors.push(FieldError::required(&path.child("containers"), ""));
+    }
+    let mut names = BTreeSet::new();
+    let mut host_ports = BTreeSet::new();
+    for key in ["containers", "initContainers"] {
+        for (i, container) in list(spec, key).iter().enumerate() {
+            let at = path.child(key).index(i);
+            validate_container(container, &at, &volumes, &mut host_ports, &mut errors);
+            let name = text(container, "/name");
+            if !name.is_empty() && !names.insert(name.clone()) {
+                errors.push(FieldError::duplicate(&at.child("name"), name));
+            }
+        }
+    }
+    if spec.get("terminationGracePeriodSeconds").is_none_or(Value::is_null) {
+        errors.push(FieldError::required(&path.child("terminationGracePeriodSeconds"), ""));
+    }
+    if let Some(seconds) = spec.get("activeDeadlineSeconds").and_then(Value::as_i64)
+        && !(1..=i64::from(i32::MAX)).contains(&seconds)
+    {
+        let detail = "must be between 1 and 2147483647, inclusive";
+        errors.push(FieldError::invalid(&path.child("activeDeadlineSeconds"), seconds, detail));
+    }
+    let policy = text(spec, "/restartPolicy");
+    enumeration(
+        &mut errors,
+        &path.child("restartPolicy"),
+        &policy,
+        &["Always", "OnFailure", "Never"],
+    );
+    let dns = text(spec, "/dnsPolicy");
+    let policies = &["ClusterFirst", "ClusterFirstWithHostNet", "Default", "None"];
+    enumeration(&mut errors, &path.child("dnsPolicy"), &dns, policies);
+    for key in ["hostname", "subdomain"] {
+        let value = text(spec, &format!("/{key}"));
+        if !value.is_empty() {
+            errors.extend(names::check(&path.child(key), &value, names::label));
+        }
+    }
+    for key in ["nodeName", "serviceAccountName", "priorityClassName"] {
+        let value = text(spec, &format!("/{key}"));
+        if !value.is_empty() {
+            errors.extend(names::check(&path.child(key), &value, names::subdomain));
+        }
+    }
+    let selector = crate::meta::labels(&json!({"metadata": {"labels": spec.get("nodeSelector")}}));
+    errors.extend(names::labels(&path.child("nodeSelector"), &selector));
+    validate_tolerations(spec, &path.child("tolerations"), &mut errors);
+    errors
+}
+
+fn validate_tolerations(spec: &Value, path: &Path, errors: &mut Vec<FieldError>) {
+    for (i, toleration) in list(spec, "tolerations").iter().enumerate() {
+        let at = path.index(i);
+        let (key, operator) = (text(toleration, "/key"), text(toleration, "/operator"));
+        if key.is_empty() && operator != "Exists" {
+            let detail = "operator must be Exists when `key` is empty, which means \"match all values and all keys\"";
+            errors.push(FieldError::invalid(&at.child("operator"), operator.clone(), detail));
+        }
+        if operator == "Exists" && !text(toleration, "/value").is_empty() {
+            let detail = "value must be empty when `operator` is 'Exists'";
+            errors.push(FieldError::invalid(&at.child("operator"), operator, detail));
+        }
+        let effect = text(toleration, "/effect");
+        if toleration.get("tolerationSeconds").is_some_and(|s| !s.is_null())
+            && effect != "NoExecute"
+        {
+            let detail = "effect must be 'NoExecute' when `tolerationSeconds` is set";
+            errors.push(FieldError::invalid(&at.child("effect"), effect.clone(), detail));
+        }
+        if !effect.is_empty() {
+            let effects = &["NoSchedule", "PreferNoSchedule", "NoExecute"];
+            enumeration(errors, &at.child("effect"), &effect, effects);
+        }
+    }
+}
+
+fn validate_volumes(spec: &Value, path: &Path, errors: &mut Vec<FieldError>) -> BTreeSet<String> {
+    let mut names_seen = BTreeSet::new();
+    for (i, volume) in list(spec, "volumes").iter().enumerate() {
+        let at = path.index(i);
+        let name = text(volume, "/name");
+        if name.is_empty() {
+            errors.push(FieldError::required(&at.child("name"), ""));
+        } else {
+            errors.extend(names::check(&at.child("name"), &name, names::label));
+            if !names_seen.insert(name.clone()) {
+                errors.push(FieldError::duplicate(&at.child("name"), name));
+            }
+        }
+        let sources: Vec<&String> =
+            volume.as_object().into_iter().flat_map(Map::keys).filter(|k| *k != "name").collect();
+        for source in sources.iter().skip(1) {
+            let detail = "may not specify more than 1 volume type";
+            errors.push(FieldError::forbidden(&at.child(source), detail));
+        }
+        if let Some(host) = volume.get("hostPath") {
+            let host_path = text(host, "/path");
+            let at = at.child("hostPath").child("path");
+            if host_path.is_empty() {
+                errors.push(FieldError::required(&at, ""));
+            } else if host_path.split('/').any(|part| part == "..") {
+                errors.push(FieldError::invalid(&at, host_path, "must not contain '..'"));
+            }
+        }
+        for (source, field) in [("secret", "secretName"), ("configMap", "name")] {
+            if volume.get(source).is_some_and(|s| text(s, &format!("/{field}")).is_empty()) {
+                errors.push(FieldError::required(&at.child(source).child(field), ""));
+            }
+        }
+    }
+    names_seen
+}
+
+fn port_range(errors: &mut Vec<FieldError>, path: &Path, port: i64) {
+    if !(1..=65_535).contains(&port) {
+        let detail = "must be between 1 and 65535, inclusive";
+        errors.push(FieldError::invalid(path, port, detail));
+    }
+}
+
+fn validate_container(
+    container: &Value,
+    path: &Path,
+    volumes: &BTreeSet<String>,
+    host_ports: &mut BTreeSet<String>,
+    errors: &mut Vec<FieldError>,
+) {
+    let name = text(container, "/name");
+    if name.is_empty() {
+        errors.push(FieldError::required(&path.child("name"), ""));
+    } else {
+        errors.extend(names::check(&path.child("name"), &name, names::label));
+    }
+    let image = text(container, "/image");
+    if image.is_empty() {
+        errors.push(FieldError::required(&path.child("image"), ""));
+    } else if image.trim() != image {
+        let detail = "must not have leading or trailing whitespace";
+        errors.push(FieldError::invalid(&path.child("image"), image, detail));
+    }
+    let policies = &["Always", "IfNotPresent", "Never"];
+    enumeration(
+        errors,
+        &path.child("imagePullPolicy"),
+        &text(container, "/imagePullPolicy"),
+        policies,
+    );
+    let policies = &["File", "FallbackToLogsOnError"];
+    let policy = text(container, "/terminationMessagePolicy");
+    enumeration(errors, &path.child("terminationMessagePolicy"), &policy, policies);
+    validate_ports(container, &path.child("ports"), host_ports, errors);
+    for (i, variable) in list(container, "env").iter().enumerate() {
+        let at = path.child("env").index(i);
+        let name = text(variable, "/name");
+        if name.is_empty() {
+            errors.push(FieldError::required(&at.child("name"), ""));
+        } else if !name.chars().all(|c| (' '..='~').contains(&c) && c != '=') {
+            let detail = "a valid environment variable name must consist only of printable ASCII characters other than '='";
+            errors.push(FieldError::invalid(&at.child("name"), name, detail));
+        }
+        if variable.get("valueFrom").is_some() && !text(variable, "/value").is_empty() {
+            let detail = "may not be specified when `value` is not empty";
+            errors.push(FieldError::invalid(&at.child("valueFrom"), "", detail));
+        }
+    }
+    let mut mounts = BTreeSet::new();
+    for (i, mount) in list(container, "volumeMounts").iter().enumerate() {
+        let at = path.child("volumeMounts").index(i);
+        let volume = text(mount, "/name");
+        if volume.is_empty() {
+            errors.push(FieldError::required(&at.child("name"), ""));
+        } else if !volumes.contains(&volume) {
+            errors.push(FieldError::not_found(&at.child("name"), volume));
+        }
+        let target = text(mount, "/mountPath");
+        if target.is_empty() {
+            errors.push(FieldError::required(&at.child("mountPath"), ""));
+        } else if !mounts.insert(target.clone()) {
+            errors.push(FieldError::invalid(&at.child("mountPath"), target, "must be unique"));
+        }
+    }
+    validate_resources(container, &path.child("resources"), errors);
+    if let Some(hook) = container.pointer("/lifecycle/preStop") {
+        let at = path.child("lifecycle").child("preStop");
+        let handlers = ["exec", "httpGet", "tcpSocket", "sleep"];
+        let found: Vec<&str> =
+            handlers.into_iter().filter(|h| hook.get(h).is_some_and(|v| !v.is_null())).collect();
+        if found.is_empty() {
+            errors.push(FieldError::required(&at, "must specify a handler type"));
+        }
+        for second in found.iter().skip(1) {
+            let detail = "may not specify more than 1 handler type";
+            errors.push(FieldError::forbidden(&at.child(second), detail));
+        }
+        if hook.get("exec").is_some_and(|exec| list(exec, "command").is_empty()) {
+            errors.push(FieldError::required(&at.child("exec").child("command"), ""));
+        }
+    }
+}
+
+fn validate_ports(
+    container: &Value,
+    path: &Path,
+    host_ports: &mut BTreeSet<String>,
+    errors: &mut Vec<FieldError>,
+) {
+    let mut names_seen = BTreeSet::new();
+    for (i, port) in list(container, "ports").iter().enumerate() {
+        let at = path.index(i);
+        let number = port.get("containerPort").and_then(Value::as_i64).unwrap_or_default();
+        if number == 0 {
+            errors.push(FieldError::required(&at.child("containerPort"), ""));
+        } else {
+            port_range(errors, &at.child("containerPort"), number);
+        }
+        let protocol = text(port, "/protocol");
+        enumeration(errors, &at.child("protocol"), &protocol, &["SCTP", "TCP", "UDP"]);
+        let host = port.get("hostPort").and_then(Value::as_i64).unwrap_or_default();
+        if host != 0 {
+            port_range(errors, &at.child("hostPort"), host);
+            let taken = format!("{protocol}/{}/{host}", text(port, "/hostIP"));
+            if !host_ports.insert(taken.clone()) {
+                errors.push(FieldError::duplicate(&at.child("hostPort"), taken));
+            }
+        }
+        let name = text(port, "/name");
+        if !name.is_empty() {
+            errors.extend(names::check(&at.child("name"), &name, names::port_name));
+            if !names_seen.insert(name.clone()) {
+                errors.push(FieldError::duplicate(&at.child("name"), name));
+            }
+        }
+    }
+}
+
+fn validate_resources(container: &Value, path: &Path, errors: &mut Vec<FieldError>) {
+    let entries = |key: &str| {
+        let map = container.pointer(&format!("/resources/{key}")).and_then(Value::as_object);
+        map.cloned().unwrap_or_default()
+    };
+    let (limits, requests) = (entries("limits"), entries("requests"));
+    for (list_name, list) in [("limits", &limits), ("requests", &requests)] {
+        for (name, amount) in list {
+            let at = path.child(list_name).key(name);
+            let text = amount.as_str().unwrap_or_default();
+            if text.parse::<Quantity>().is_ok_and(Quantity::is_negative) {
+                let detail = "must be greater than or equal to 0";
+                errors.push(FieldError::invalid(&at, text, detail));
+            }
+            let standard = ["cpu", "memory", "ephemeral-storage"].contains(&name.as_str());
+            if !standard && !name.contains('/') && !name.starts_with("hugepages-") {
+                let detail = "must be a standard resource type or fully qualified";
+                errors.push(FieldError::invalid(&at, name.clone(), detail));
+                let detail = "must be a standard resource for containers";
+                errors.push(FieldError::invalid(&at, name.clone(), detail));
+            }
+        }
+    }
+    for (name, request) in &requests {
+        let (Some(request), Some(limit)) =
+            (request.as_str(), limits.get(name).and_then(Value::as_str))
+        else {
+            continue;
+        };
+        if let (Ok(asked), Ok(most)) = (request.parse::<Quantity>(), limit.parse::<Quantity>())
+            && asked > most
+        {
+            let detail = format!("must be less than or equal to {name} limit of {limit}");
+            // At the list, not at the key: so upstream has it.
+            errors.push(FieldError::invalid(&path.child("requests"), request, detail));
+        }
+    }
+}
+
+fn validate_create(pod: &Value) -> Vec<FieldError> {
+    let mut errors = valid_metadata(pod, true);
+    errors.extend(validate_spec(pod.get("spec").unwrap_or(&Value::Null)));
+    errors
+}
+
+const UNCHANGEABLE: &str = "pod updates may not change fields other than `spec.containers[*].image`,`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations),`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)";
+
+/// Takes out of a spec what an update may change, to compare the rest.
+fn fixed_part(spec: &Value) -> Value {
+    let mut spec = spec.clone();
+    if let Some(fields) = spec.as_object_mut() {
+        fields.remove("activeDeadlineSeconds");
+        fields.remove("tolerations");
+        for key in ["containers", "initContainers"] {
+            each(fields, key, |container| drop(container.remove("image")));
+        }
+    }
+    spec
+}
+
+fn validate_update(new: &Value, old: &Value) -> Vec<FieldError> {
+    let mut errors = validate_create(new);
+    errors.extend(crate::validation::metadata_update(new, old));
+    let path = Path::new("spec");
+    let null = Value::Null;
+    let (new, old) = (new.get("spec").unwrap_or(&null), old.get("spec").unwrap_or(&null));
+    if list(new, "containers").len() != list(old, "containers").len() {
+        let detail = "pod updates may not add or remove containers";
+        errors.push(FieldError::forbidden(&path.child("containers"), detail));
+        return errors;
+    }
+    let deadline = |spec: &Value| spec.get("activeDeadlineSeconds").and_then(Value::as_i64);
+    let at = path.child("activeDeadlineSeconds");
+    match (deadline(old), deadline(new)) {
+        (Some(before), Some(after)) if after > before => {
+            let detail = "must be less than or equal to previous value";
+            errors.push(FieldError::invalid(&at, after, detail));
+            return errors;
+        }
+        (Some(_), None) => {
+            let detail = "must not update from a positive integer to nil value";
+            errors.push(FieldError::invalid(&at, Value::Null, detail));
+            return errors;
+        }
+        (None | Some(_), Some(_)) | (None, None) => {}
+    }
+    let added: BTreeSet<String> = list(new, "tolerations").iter().map(Value::to_string).collect();
+    if list(old, "tolerations").iter().any(|t| !added.contains(&t.to_string())) {
+        let detail = "existing toleration can not be modified except its tolerationSeconds";
+        errors.push(FieldError::forbidden(&path.child("tolerations"), detail));
+    }
+    if fixed_part(new) != fixed_part(old) {
+        errors.push(FieldError::forbidden(&path, UNCHANGEABLE));
+    }
+    errors
+}
+
+fn prepare_status(new: &mut Value, old: &Value) {
+    let status = new.get("status").cloned().unwrap_or_default();
+    let class = old.pointer("/status/qosClass").cloned();
+    *new = old.clone();
+    let fields = child_mut(new, "status");
+    *fields = status.as_object().cloned().unwrap_or_default();
+    if let Some(class) = class {
+        fields.insert("qosClass".to_owned(), class);
+    }
+}
+
+fn cells(pod: &Value, now: i64) -> Vec<Value> {
+    let (ready, status, restarts) = crate::pod::summary(pod, now);
+    let or_none = |text: String| if text.is_empty() { "<none>".to_owned() } else { text };
+    vec![
+        crate::meta::name(pod).into(),
+        ready.into(),
+        status.into(),
+        restarts.into(),
+        age(pod, now).into(),
+        or_none(text(pod, "/status/podIP")).into(),
+        or_none(text(pod, "/spec/nodeName")).into(),
+        or_none(text(pod, "/status/nominatedNodeName")).into(),
+        "<none>".into(),
+    ]
+}
+
+pub(super) const KIND: Kind = Kind {
+    kind: "Pod",
+    plural: "pods",
+    singular: "pod",
+    short_names: &["po"],
+    categories: &["all"],
+    subresources: &["attach", "binding", "exec", "log", "status"],
+    graceful: true,
+    has_generation: true,
+    default,
+    prepare_create: |pod| {
+        tolerate_node_loss(pod);
+        prepare_create(pod);
+    },
+    prepare_update: keep_status,
+    prepare_status,
+    validate_create,
+    validate_update,
+    columns: &[
+        column("Name", "name"),
+        column("Ready", ""),
+        column("Status", ""),
+        column("Restarts", ""),
+        column("Age", ""),
+        wide("IP"),
+        wide("Node"),
+        wide("Nominated Node"),
+        wide("Readiness Gates"),
+    ],
+    cells,
+    field_labels: &[
+        "spec.nodeName",
+        "spec.restartPolicy",
+        "spec.schedulerName",
+        "spec.serviceAccountName",
+        "spec.hostNetwork",
+        "status.phase",
+        "status.podIP",
+        "status.nominatedNodeName",
+    ],
+    field: |pod, label| match label {
+        "spec.hostNetwork" => (text(pod, "/spec/hostNetwork") == "true").to_string(),
+        label => text(pod, &format!("/{}", label.replace('.', "/"))),
+    },
+    unknown_fields: unknown::<core::Pod>,
+    decode: decodes::<core::Pod>,
+    ..PLAIN
+};

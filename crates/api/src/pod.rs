@@ -1,0 +1,244 @@
+//! What everybody must agree on about a Pod's status.
+
+use crate::kinds::text;
+use crate::meta::{self, child_mut};
+use serde_json::{Value, json};
+
+/// Ended for good (PHS-1).
+#[must_use]
+pub fn is_terminal(pod: &Value) -> bool {
+    matches!(text(pod, "/status/phase").as_str(), "Succeeded" | "Failed")
+}
+
+/// Sets a condition; its `lastTransitionTime` changes only with its status (CND-1).
+pub fn set_condition(object: &mut Value, mut condition: Value) {
+    let status = child_mut(object, "status");
+    let list = status.entry("conditions").or_insert_with(|| json!([]));
+    if !list.is_array() {
+        *list = json!([]);
+    }
+    let Some(list) = list.as_array_mut() else { return };
+    let kind = condition.get("type").cloned();
+    match list.iter_mut().find(|c| c.get("type") == kind.as_ref()) {
+        Some(old) => {
+            let same = old.get("status") == condition.get("status");
+            if let (true, Some(time), Some(new)) =
+                (same, old.get("lastTransitionTime"), condition.as_object_mut())
+            {
+                new.insert("lastTransitionTime".to_owned(), time.clone());
+            }
+            *old = condition;
+        }
+        None => list.push(condition),
+    }
+}
+
+/// Conditions that the kubelet owns; all others are kept as they are (trap 36).
+const KUBELET_CONDITIONS: &[&str] =
+    &["PodReadyToStartContainers", "Initialized", "ContainersReady", "Ready"];
+
+/// A kubelet's status taken up into the stored Pod: its own fields, others' conditions kept, and never
+/// out of a terminal phase (FEN-27).
+#[must_use]
+pub fn merge_kubelet_status(pod: &Value, status: &Value) -> Value {
+    let mut merged = pod.clone();
+    let ended = is_terminal(pod).then(|| text(pod, "/status/phase"));
+    let mut new = status.clone();
+    let conditions = new.as_object_mut().and_then(|s| s.remove("conditions"));
+    let target = child_mut(&mut merged, "status");
+    let kept = ["qosClass", "nominatedNodeName", "conditions"];
+    target.retain(|key, _| kept.contains(&key.as_str()));
+    for (key, value) in new.as_object().into_iter().flatten() {
+        if !kept.contains(&key.as_str()) {
+            target.insert(key.clone(), value.clone());
+        }
+    }
+    if let Some(phase) = ended {
+        target.insert("phase".to_owned(), phase.into());
+    }
+    for condition in conditions.as_ref().and_then(Value::as_array).into_iter().flatten() {
+        if KUBELET_CONDITIONS.contains(&text(condition, "/type").as_str()) {
+            set_condition(&mut merged, condition.clone());
+        }
+    }
+    merged
+}
+
+/// READY, STATUS and RESTARTS (TAB-2).
+#[must_use]
+pub fn summary(pod: &Value, now: i64) -> (String, String, String) {
+    let list = |pointer: &str| pod.pointer(pointer).and_then(Value::as_array).cloned();
+    let mains = list("/status/containerStatuses").unwrap_or_default();
+    let inits = list("/status/initContainerStatuses").unwrap_or_default();
+    let init_specs = list("/spec/initContainers").unwrap_or_default();
+    let sidecar = |name: &str| {
+        init_specs.iter().any(|c| text(c, "/name") == name && text(c, "/restartPolicy") == "Always")
+    };
+    let count = |pointer: &str| list(pointer).unwrap_or_default().len();
+    let sidecars = init_specs.iter().filter(|c| text(c, "/restartPolicy") == "Always").count();
+    let total = count("/spec/containers") + sidecars;
+    let is_true = |value: &Value, pointer: &str| value.pointer(pointer) == Some(&json!(true));
+    let condition = |kind: &str| {
+        list("/status/conditions")
+            .unwrap_or_default()
+            .into_iter()
+            .find(|c| text(c, "/type") == kind)
+    };
+    let number = |value: &Value, pointer: &str| value.pointer(pointer).and_then(Value::as_i64);
+
+    let mut reason = text(pod, "/status/phase");
+    let own = text(pod, "/status/reason");
+    if !own.is_empty() {
+        reason = own;
+    }
+    if condition("PodScheduled").is_some_and(|c| text(&c, "/reason") == "SchedulingGated") {
+        "SchedulingGated".clone_into(&mut reason);
+    }
+    let mut ready = 0;
+    let mut initializing = false;
+    let mut restarts = 0;
+    for (i, s) in inits.iter().enumerate() {
+        restarts += number(s, "/restartCount").unwrap_or(0);
+        let waiting = text(s, "/state/waiting/reason");
+        let exit = number(s, "/state/terminated/exitCode");
+        if exit == Some(0) {
+            continue;
+        }
+        if sidecar(&text(s, "/name")) && is_true(s, "/started") {
+            ready += usize::from(is_true(s, "/ready"));
+            continue;
+        }
+        initializing = true;
+        reason = match exit {
+            Some(code) => {
+                let why = text(s, "/state/terminated/reason");
+                match (why.is_empty(), number(s, "/state/terminated/signal")) {
+                    (false, _) => format!("Init:{why}"),
+                    (true, Some(signal)) if signal != 0 => format!("Init:Signal:{signal}"),
+                    (true, _) => format!("Init:ExitCode:{code}"),
+                }
+            }
+            None if !waiting.is_empty() && waiting != "PodInitializing" => {
+                format!("Init:{waiting}")
+            }
+            None => format!("Init:{i}/{}", init_specs.len()),
+        };
+        break;
+    }
+    let initialized = condition("Initialized").is_some_and(|c| text(&c, "/status") == "True");
+    if !initializing || initialized {
+        restarts = inits
+            .iter()
+            .filter(|s| sidecar(&text(s, "/name")))
+            .chain(&mains)
+            .map(|s| number(s, "/restartCount").unwrap_or(0))
+            .sum();
+        let (mut running, mut failed) = (false, String::new());
+        for s in mains.iter().rev() {
+            let waiting = text(s, "/state/waiting/reason");
+            if !waiting.is_empty() {
+                reason = waiting;
+            } else if let Some(code) = number(s, "/state/terminated/exitCode") {
+                let why = text(s, "/state/terminated/reason");
+                reason = match (why.is_empty(), number(s, "/state/terminated/signal")) {
+                    (false, _) => why,
+                    (true, Some(signal)) if signal != 0 => format!("Signal:{signal}"),
+                    (true, _) => format!("ExitCode:{code}"),
+                };
+                if code != 0 {
+                    failed.clone_from(&reason);
+                }
+            } else if is_true(s, "/ready") && s.pointer("/state/running").is_some() {
+                running = true;
+                ready += 1;
+            }
+        }
+        if reason == "Completed" {
+            let pod_ready = condition("Ready").is_some_and(|c| text(&c, "/status") == "True");
+            if running && pod_ready {
+                "Running".clone_into(&mut reason);
+            } else if !failed.is_empty() {
+                reason = failed;
+            } else if running {
+                "NotReady".clone_into(&mut reason);
+            }
+        }
+    }
+    if meta::is_terminating(pod) {
+        if text(pod, "/status/reason") == "NodeLost" {
+            "Unknown".clone_into(&mut reason);
+        } else if !is_terminal(pod) {
+            "Terminating".clone_into(&mut reason);
+        }
+    }
+    let newest = mains
+        .iter()
+        .chain(&inits)
+        .filter_map(|s| meta::parse_time(&text(s, "/lastState/terminated/finishedAt")))
+        .max();
+    let restarts = match newest {
+        Some(at) if restarts > 0 => {
+            format!("{restarts} ({} ago)", crate::table::duration(now - at))
+        }
+        _ => restarts.to_string(),
+    };
+    (format!("{ready}/{total}"), reason, restarts)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn status_says_what_kubectl_users_know() {
+        // TAB-2
+        let running = json!({"name": "a", "ready": true, "state": {"running": {}}});
+        let crashed = json!({"name": "b", "restartCount": 3,
+                             "state": {"waiting": {"reason": "CrashLoopBackOff"}}});
+        let done =
+            json!({"name": "a", "state": {"terminated": {"exitCode": 0, "reason": "Completed"}}});
+        let pod = |phase: &str, statuses: Vec<&Value>| {
+            json!({"metadata": {"name": "p"}, "spec": {"containers": [{}, {}]},
+                   "status": {"phase": phase, "containerStatuses": statuses}})
+        };
+        for (name, pod, want) in [
+            ("unscheduled", pod("Pending", vec![]), ("0/2", "Pending", "0")),
+            ("running", pod("Running", vec![&running, &running]), ("2/2", "Running", "0")),
+            (
+                "one crashes",
+                pod("Running", vec![&running, &crashed]),
+                ("1/2", "CrashLoopBackOff", "3"),
+            ),
+            ("done", pod("Succeeded", vec![&done]), ("0/2", "Completed", "0")),
+        ] {
+            let (ready, status, restarts) = summary(&pod, 0);
+            assert_eq!((ready.as_str(), status.as_str(), restarts.as_str()), want, "{name}");
+        }
+        let mut deleted = pod("Running", vec![&running, &running]);
+        deleted["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+        assert_eq!(summary(&deleted, 0).1, "Terminating", "S32");
+        let mut ended = pod("Succeeded", vec![&done]);
+        ended["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+        assert_eq!(summary(&ended, 0).1, "Completed");
+    }
+
+    #[test]
+    fn a_kubelets_status_never_leaves_a_terminal_phase_nor_takes_others_conditions() {
+        // FEN-27, PHS-1
+        let stored = json!({"status": {
+            "phase": "Failed", "qosClass": "Burstable",
+            "conditions": [{"type": "DisruptionTarget", "status": "True"}],
+        }});
+        let sent = json!({
+            "phase": "Running", "qosClass": "Guaranteed", "podIP": "10.0.0.1",
+            "conditions": [{"type": "Ready", "status": "True"}, {"type": "DisruptionTarget", "status": "False"}],
+        });
+        let merged = merge_kubelet_status(&stored, &sent);
+        assert_eq!(merged["status"]["phase"], "Failed");
+        assert_eq!(merged["status"]["qosClass"], "Burstable");
+        assert_eq!(merged["status"]["podIP"], "10.0.0.1");
+        let conditions = merged["status"]["conditions"].as_array().unwrap();
+        assert_eq!(conditions.len(), 2);
+        assert_eq!(conditions[0]["status"], "True", "not the kubelet's");
+    }
+}

@@ -1,0 +1,127 @@
+//! The disk as the log sees it: the seam at which a test drops, tears and refuses writes.
+
+use std::{
+    fs::{File, OpenOptions},
+    io,
+    os::unix::fs::FileExt,
+    path::{Path, PathBuf},
+};
+
+/// A directory of files.
+pub trait Disk: Send + Sync + 'static {
+    /// Makes a new, empty file.
+    ///
+    /// # Errors
+    /// As the operating system says.
+    fn create(&self, path: &Path) -> io::Result<Box<dyn DiskFile>>;
+
+    /// Opens a file that is there, to read and write.
+    ///
+    /// # Errors
+    /// As the operating system says.
+    fn open(&self, path: &Path) -> io::Result<Box<dyn DiskFile>>;
+
+    /// The names in a directory, sorted.
+    ///
+    /// # Errors
+    /// As the operating system says.
+    fn list(&self, dir: &Path) -> io::Result<Vec<PathBuf>>;
+
+    /// Gives a file another name; takes effect for good with [`Disk::sync_dir`].
+    ///
+    /// # Errors
+    /// As the operating system says.
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+
+    /// Removes a file; takes effect for good with [`Disk::sync_dir`].
+    ///
+    /// # Errors
+    /// As the operating system says.
+    fn remove(&self, path: &Path) -> io::Result<()>;
+
+    /// Makes the names in a directory durable.
+    ///
+    /// # Errors
+    /// As the operating system says; final.
+    fn sync_dir(&self, dir: &Path) -> io::Result<()>;
+}
+
+/// A file of a [`Disk`].
+pub trait DiskFile: Send + Sync {
+    /// Writes all of `bytes` at `offset`.
+    ///
+    /// # Errors
+    /// As the operating system says; part of it may be written.
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
+
+    /// Fills `bytes` from `offset`.
+    ///
+    /// # Errors
+    /// `UnexpectedEof` past the end.
+    fn read_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<()>;
+
+    /// Makes everything written durable (`fdatasync`).
+    ///
+    /// # Errors
+    /// Final: the kernel may have dropped the pages, so a second call proves nothing.
+    fn sync_data(&self) -> io::Result<()>;
+
+    /// Length in bytes.
+    ///
+    /// # Errors
+    /// As the operating system says.
+    fn size(&self) -> io::Result<u64>;
+}
+
+/// The file system of this machine.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct RealDisk;
+
+impl Disk for RealDisk {
+    fn create(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
+        let file =
+            OpenOptions::new().read(true).write(true).create(true).truncate(true).open(path)?;
+        Ok(Box::new(file))
+    }
+
+    fn open(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
+        Ok(Box::new(OpenOptions::new().read(true).write(true).open(path)?))
+    }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<PathBuf>> {
+        let mut names: Vec<PathBuf> =
+            std::fs::read_dir(dir)?.map(|e| Ok(e?.path())).collect::<io::Result<_>>()?;
+        names.sort();
+        Ok(names)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        std::fs::rename(from, to)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        std::fs::remove_file(path)
+    }
+
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        File::open(dir)?.sync_all()
+    }
+}
+
+impl DiskFile for File {
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.write_all_at(bytes, offset)
+    }
+
+    fn read_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<()> {
+        self.read_exact_at(bytes, offset)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        File::sync_data(self)
+    }
+
+    fn size(&self) -> io::Result<u64> {
+        Ok(self.metadata()?.len())
+    }
+}

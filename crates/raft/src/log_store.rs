@@ -1,0 +1,134 @@
+//! openraft's log over the [`Wal`].
+
+use crate::{
+    types::{Entry, LogId, TypeConfig, Vote, decode, encode},
+    wal::{Done, Wal},
+};
+use bytes::Bytes;
+use openraft::{
+    LogState, OptionalSend, RaftLogReader, entry::RaftEntry, storage::IOFlushed,
+    storage::RaftLogStorage,
+};
+use std::{
+    fmt::Debug,
+    io,
+    ops::{Bound, RangeBounds},
+    sync::Arc,
+};
+use tokio::sync::oneshot;
+
+/// Bytes of entries that one replication message carries at most.
+const READ_BYTES: usize = 2 << 20;
+
+/// Log, vote and what is committed.
+#[derive(Debug, Clone)]
+pub(crate) struct LogStore {
+    wal: Arc<Wal>,
+}
+
+impl LogStore {
+    pub(crate) fn new(wal: Arc<Wal>) -> Self {
+        Self { wal }
+    }
+
+    async fn read(&self, start: u64, end: u64, bytes_max: usize) -> io::Result<Vec<Entry>> {
+        let bodies = if self.wal.read_blocks(start, end) {
+            let wal = Arc::clone(&self.wal);
+            tokio::task::spawn_blocking(move || wal.read(start, end, bytes_max))
+                .await
+                .map_err(io::Error::other)??
+        } else {
+            self.wal.read(start, end, bytes_max)?
+        };
+        bodies.iter().map(|body| decode(body)).collect()
+    }
+}
+
+/// Waits until a record is durable.
+async fn durable(write: impl FnOnce(Done) -> io::Result<()>) -> io::Result<()> {
+    let (sender, receiver) = oneshot::channel();
+    write(Box::new(move |result| {
+        let _ = sender.send(result);
+    }))?;
+    receiver.await.unwrap_or_else(|_| Err(io::Error::other("the log has failed")))
+}
+
+impl RaftLogReader<TypeConfig> for LogStore {
+    async fn try_get_log_entries<RB: RangeBounds<u64> + Clone + Debug + OptionalSend>(
+        &mut self,
+        range: RB,
+    ) -> io::Result<Vec<Entry>> {
+        let start = match range.start_bound() {
+            Bound::Included(start) => *start,
+            Bound::Excluded(before) => before + 1,
+            Bound::Unbounded => 0,
+        };
+        let end = match range.end_bound() {
+            Bound::Included(last) => last + 1,
+            Bound::Excluded(end) => *end,
+            Bound::Unbounded => u64::MAX,
+        };
+        self.read(start, end, usize::MAX).await
+    }
+
+    async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> io::Result<Vec<Entry>> {
+        self.read(start, end, READ_BYTES).await
+    }
+
+    async fn read_vote(&mut self) -> io::Result<Option<Vote>> {
+        self.wal.marks().vote.map(|vote| decode(&vote)).transpose()
+    }
+}
+
+impl RaftLogStorage<TypeConfig> for LogStore {
+    type LogReader = Self;
+
+    async fn get_log_state(&mut self) -> io::Result<LogState<TypeConfig>> {
+        let last_purged_log_id: Option<LogId> =
+            self.wal.marks().purged.map(|(_, id)| decode(&id)).transpose()?;
+        let last = match self.wal.bounds() {
+            None => None,
+            Some((_, last)) => self.read(last, last + 1, usize::MAX).await?.pop(),
+        };
+        let last_log_id = last.map(|entry| entry.log_id()).or(last_purged_log_id);
+        Ok(LogState { last_purged_log_id, last_log_id })
+    }
+
+    async fn get_log_reader(&mut self) -> Self {
+        self.clone()
+    }
+
+    async fn save_vote(&mut self, vote: &Vote) -> io::Result<()> {
+        let vote = Bytes::from(encode(vote));
+        durable(|done| self.wal.save_vote(vote, done)).await
+    }
+
+    async fn save_committed(&mut self, committed: Option<LogId>) -> io::Result<()> {
+        match committed {
+            Some(id) => self.wal.save_committed(encode(&id).into()),
+            None => Ok(()),
+        }
+    }
+
+    async fn read_committed(&mut self) -> io::Result<Option<LogId>> {
+        self.wal.marks().committed.map(|id| decode(&id)).transpose()
+    }
+
+    async fn append<I>(&mut self, entries: I, callback: IOFlushed<TypeConfig>) -> io::Result<()>
+    where
+        I: IntoIterator<Item = Entry> + OptionalSend,
+        I::IntoIter: OptionalSend,
+    {
+        let entries =
+            entries.into_iter().map(|entry| (entry.index(), encode(&entry).into())).collect();
+        self.wal.append(entries, Box::new(move |result| callback.io_completed(result)))
+    }
+
+    async fn truncate_after(&mut self, last: Option<LogId>) -> io::Result<()> {
+        durable(|done| self.wal.truncate_after(last.map(|id| id.index), done)).await
+    }
+
+    async fn purge(&mut self, log_id: LogId) -> io::Result<()> {
+        durable(|done| self.wal.purge(log_id.index, encode(&log_id).into(), done)).await
+    }
+}

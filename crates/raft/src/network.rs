@@ -1,0 +1,255 @@
+//! The sending half: one kept connection to each peer.
+
+use crate::{
+    peer::{Message, peer_service_client::PeerServiceClient},
+    snapshot::SnapshotFile,
+    state_machine::CurrentSnapshot,
+    types::{Member, TypeConfig, Vote, decode, encode},
+};
+use futures::{Stream, StreamExt as _};
+use openraft::{
+    OptionalSend, RaftNetworkFactory, RaftNetworkV2,
+    base::{BoxFuture, BoxStream},
+    errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable},
+    network::{Backoff, RPCOption},
+    raft::{
+        AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendResult,
+        TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
+    },
+};
+use serde::{Serialize, de::DeserializeOwned};
+use std::{
+    collections::BTreeMap,
+    io,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+use tokio::{io::AsyncReadExt as _, sync::mpsc};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::{Channel, ClientTlsConfig, Endpoint};
+
+/// Larger than the largest entry, and than what a replication message carries.
+pub(crate) const MESSAGE_BYTES_MAX: usize = 64 << 20;
+/// Pieces in which a snapshot travels.
+const SNAPSHOT_PIECE: usize = 1 << 20;
+
+pub(crate) type PeerClient = PeerServiceClient<Channel>;
+
+/// Connections by peer URL. They connect when first used and again when they break.
+#[derive(Clone)]
+pub(crate) struct Peers {
+    channels: Arc<Mutex<BTreeMap<String, PeerClient>>>,
+    connect_timeout: Duration,
+    tls: Option<ClientTlsConfig>,
+}
+
+impl Peers {
+    pub(crate) fn new(connect_timeout: Duration, tls: Option<ClientTlsConfig>) -> Self {
+        Self { channels: Arc::default(), connect_timeout, tls }
+    }
+
+    /// # Errors
+    /// The URL is none.
+    pub(crate) fn client(&self, url: &str) -> io::Result<PeerClient> {
+        let mut channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(client) = channels.get(url) {
+            return Ok(client.clone());
+        }
+        let mut endpoint = Endpoint::from_shared(url.to_owned())
+            .map_err(io::Error::other)?
+            .connect_timeout(self.connect_timeout)
+            .tcp_nodelay(true)
+            // A peer that hangs without closing its connection is given up within two seconds.
+            .http2_keep_alive_interval(Duration::from_secs(1))
+            .keep_alive_timeout(Duration::from_secs(1))
+            .keep_alive_while_idle(true)
+            // Room for a whole batch in flight: a window that fills costs a round trip.
+            .initial_stream_window_size(4 << 20)
+            .initial_connection_window_size(16 << 20);
+        if let Some(tls) = &self.tls {
+            endpoint = endpoint.tls_config(tls.clone()).map_err(io::Error::other)?;
+        }
+        let client = PeerServiceClient::new(endpoint.connect_lazy())
+            .max_decoding_message_size(MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(MESSAGE_BYTES_MAX);
+        channels.insert(url.to_owned(), client.clone());
+        Ok(client)
+    }
+}
+
+/// Makes openraft's connections.
+pub(crate) struct Factory {
+    pub(crate) peers: Peers,
+}
+
+impl RaftNetworkFactory<TypeConfig> for Factory {
+    type Network = Connection;
+
+    async fn new_client(&mut self, _target: u64, node: &Member) -> Connection {
+        Connection { peers: self.peers.clone(), url: node.peer_url.clone() }
+    }
+}
+
+/// To one peer.
+pub(crate) struct Connection {
+    peers: Peers,
+    url: String,
+}
+
+type RpcError = RPCError<TypeConfig>;
+
+fn message<T: Serialize>(value: &T) -> Message {
+    Message { payload: encode(value).into() }
+}
+
+fn network(error: impl std::error::Error + 'static) -> RpcError {
+    RPCError::Network(NetworkError::new(&error))
+}
+
+fn refused(status: tonic::Status) -> RpcError {
+    // Nobody listens there: wait a little before the next try.
+    if status.code() == tonic::Code::Unavailable {
+        return RPCError::Unreachable(Unreachable::new(&status));
+    }
+    network(status)
+}
+
+impl Connection {
+    fn client(&self) -> Result<PeerClient, RpcError> {
+        self.peers.client(&self.url).map_err(network)
+    }
+
+    async fn call<Q: Serialize, A: DeserializeOwned>(
+        &self,
+        request: Q,
+        option: &RPCOption,
+        method: impl AsyncFnOnce(PeerClient, Message) -> Result<tonic::Response<Message>, tonic::Status>,
+    ) -> Result<A, RpcError> {
+        let client = self.client()?;
+        let answer = tokio::time::timeout(option.hard_ttl(), method(client, message(&request)));
+        match answer.await {
+            Ok(Ok(answer)) => decode(&answer.into_inner().payload).map_err(network),
+            Ok(Err(status)) => Err(refused(status)),
+            Err(elapsed) => Err(network(elapsed)),
+        }
+    }
+}
+
+impl RaftNetworkV2<TypeConfig> for Connection {
+    type SnapshotData = SnapshotFile;
+
+    async fn append_entries(
+        &mut self,
+        rpc: AppendEntriesRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<AppendEntriesResponse<TypeConfig>, RpcError> {
+        let last = rpc.entries.last().map(openraft::entry::RaftEntry::log_id).or(rpc.prev_log_id);
+        let mut answers =
+            RaftNetworkV2::stream_append(self, futures::stream::iter([rpc]), option).await?;
+        let Some(answer) = answers.next().await else {
+            return Err(network(io::Error::other("the peer gave no answer")));
+        };
+        Ok(match answer? {
+            Ok(matching) if matching == last => AppendEntriesResponse::Success,
+            Ok(matching) => AppendEntriesResponse::PartialSuccess(matching),
+            Err(openraft::raft::StreamAppendError::Conflict(_)) => AppendEntriesResponse::Conflict,
+            Err(openraft::raft::StreamAppendError::HigherVote(vote)) => {
+                AppendEntriesResponse::HigherVote(vote)
+            }
+        })
+    }
+
+    fn stream_append<'s, S>(
+        &'s mut self,
+        input: S,
+        _option: RPCOption,
+    ) -> BoxFuture<
+        's,
+        Result<BoxStream<'s, Result<StreamAppendResult<TypeConfig>, RpcError>>, RpcError>,
+    >
+    where
+        S: Stream<Item = AppendEntriesRequest<TypeConfig>> + OptionalSend + Unpin + 'static,
+    {
+        Box::pin(async move {
+            let mut client = self.client()?;
+            let requests = input.map(|request| message(&request));
+            let answers = client.append(requests).await.map_err(refused)?.into_inner();
+            let answers = answers.map(|answer| match answer {
+                Ok(answer) => decode(&answer.payload).map_err(network),
+                Err(status) => Err(refused(status)),
+            });
+            let answers: BoxStream<'s, _> = Box::pin(answers);
+            Ok(answers)
+        })
+    }
+
+    async fn vote(
+        &mut self,
+        rpc: VoteRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<TypeConfig>, RpcError> {
+        self.call(rpc, &option, async |mut client, request| client.vote(request).await).await
+    }
+
+    async fn pre_vote(
+        &mut self,
+        rpc: VoteRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<TypeConfig>, RpcError> {
+        self.call(rpc, &option, async |mut client, request| client.pre_vote(request).await).await
+    }
+
+    async fn full_snapshot(
+        &mut self,
+        vote: Vote,
+        snapshot: CurrentSnapshot,
+        cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
+        _option: RPCOption,
+    ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
+        let broken = |error: io::Error| StreamingError::Network(NetworkError::new(&error));
+        let mut client = self.peers.client(&self.url).map_err(broken)?;
+        let (sender, pieces) = mpsc::channel(4);
+        let path = Arc::clone(&snapshot.snapshot.path);
+        let head = message(&(vote, snapshot.meta));
+        let send = async {
+            let mut file = tokio::fs::File::open(path.as_ref()).await?;
+            let closed = || io::Error::other("the peer has closed the stream");
+            sender.send(head).await.map_err(|_| closed())?;
+            loop {
+                let mut piece = Vec::with_capacity(SNAPSHOT_PIECE);
+                let read = (&mut file).take(SNAPSHOT_PIECE as u64).read_to_end(&mut piece).await?;
+                if read == 0 {
+                    drop(sender);
+                    return Ok(());
+                }
+                sender.send(Message { payload: piece.into() }).await.map_err(|_| closed())?;
+            }
+        };
+        let receive = async {
+            let answer = client.snapshot(ReceiverStream::new(pieces)).await;
+            answer.map_err(|status| io::Error::other(status.to_string()))
+        };
+        let both = async { tokio::try_join!(send, receive) };
+        tokio::select! {
+            sent = both => {
+                let ((), answer) = sent.map_err(broken)?;
+                decode(&answer.into_inner().payload).map_err(broken)
+            }
+            closed = cancel => Err(StreamingError::Closed(closed)),
+        }
+    }
+
+    async fn transfer_leader(
+        &mut self,
+        rpc: TransferLeaderRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<TransferLeaderResponse<TypeConfig>, RpcError> {
+        self.call(rpc, &option, async |mut client, request| client.transfer_leader(request).await)
+            .await
+    }
+
+    fn backoff(&self) -> Option<Backoff> {
+        // A peer that comes back is wanted at once, and on a LAN a refused connection costs nothing.
+        Some(Backoff::new(std::iter::repeat(Duration::from_millis(50))))
+    }
+}

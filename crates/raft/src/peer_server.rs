@@ -1,0 +1,149 @@
+//! The receiving half: what peers ask of this replica.
+
+use crate::{
+    peer::{
+        ForwardRequest, ForwardResponse, Message, NotLeader, ReadIndexRequest, ReadIndexResponse,
+        RenewLeaseRequest, RenewLeaseResponse, StatusRequest, StatusResponse,
+        forward_response::Outcome, peer_service_server::PeerService,
+    },
+    snapshot::SnapshotFile,
+    state_machine::CurrentSnapshot,
+    store::{Attempt, Core},
+    types::{SnapshotMeta, TypeConfig, Vote, decode, encode},
+};
+use futures::{Stream, StreamExt as _};
+use openraft::{
+    Snapshot,
+    raft::{AppendEntriesRequest, TransferLeaderRequest, VoteRequest},
+};
+use serde::Serialize;
+use std::{path::PathBuf, pin::Pin, sync::Arc, time::Duration};
+use store::{LeaseId, Proposal};
+use tokio::io::AsyncWriteExt as _;
+use tonic::{Request, Response, Status, Streaming};
+
+/// Answers peers.
+pub(crate) struct PeerServer {
+    pub(crate) core: Arc<Core>,
+    pub(crate) snapshot_dir: PathBuf,
+}
+
+type Answer<T> = Result<Response<T>, Status>;
+
+fn internal(error: impl std::fmt::Display) -> Status {
+    Status::internal(error.to_string())
+}
+
+fn bad(error: impl std::fmt::Display) -> Status {
+    Status::invalid_argument(error.to_string())
+}
+
+fn message<T: Serialize>(value: &T) -> Response<Message> {
+    Response::new(Message { payload: encode(value).into() })
+}
+
+#[tonic::async_trait]
+impl PeerService for PeerServer {
+    type AppendStream = Pin<Box<dyn Stream<Item = Result<Message, Status>> + Send>>;
+
+    async fn append(&self, request: Request<Streaming<Message>>) -> Answer<Self::AppendStream> {
+        let core = Arc::clone(&self.core);
+        let requests = request.into_inner().filter_map(async |piece| {
+            let decoded = piece.map_err(|e| e.to_string()).and_then(|piece| {
+                decode::<AppendEntriesRequest<TypeConfig>>(&piece.payload)
+                    .map_err(|e| e.to_string())
+            });
+            decoded.inspect_err(|error| tracing::debug!(error, "append stream")).ok()
+        });
+        let answers = core.raft.stream_append(Box::pin(requests)).map(|answer| match answer {
+            Ok(answer) => Ok(Message { payload: encode(&answer).into() }),
+            Err(fatal) => Err(internal(fatal)),
+        });
+        Ok(Response::new(Box::pin(answers)))
+    }
+
+    async fn vote(&self, request: Request<Message>) -> Answer<Message> {
+        let request: VoteRequest<TypeConfig> =
+            decode(&request.into_inner().payload).map_err(bad)?;
+        self.core.raft.vote(request).await.map(|answer| message(&answer)).map_err(internal)
+    }
+
+    async fn pre_vote(&self, request: Request<Message>) -> Answer<Message> {
+        let request: VoteRequest<TypeConfig> =
+            decode(&request.into_inner().payload).map_err(bad)?;
+        self.core.raft.pre_vote(request).await.map(|answer| message(&answer)).map_err(internal)
+    }
+
+    async fn transfer_leader(&self, request: Request<Message>) -> Answer<Message> {
+        let request: TransferLeaderRequest<TypeConfig> =
+            decode(&request.into_inner().payload).map_err(bad)?;
+        let answer = self.core.raft.handle_transfer_leader(request).await;
+        answer.map(|answer| message(&answer)).map_err(internal)
+    }
+
+    async fn snapshot(&self, request: Request<Streaming<Message>>) -> Answer<Message> {
+        let mut pieces = request.into_inner();
+        let head = pieces.message().await?.ok_or_else(|| bad("a snapshot without a head"))?;
+        let (vote, meta): (Vote, SnapshotMeta) = decode(&head.payload).map_err(bad)?;
+        let name = format!("received-{:016x}", rand::random::<u64>());
+        let path = self.snapshot_dir.join(name);
+        let mut file = tokio::fs::File::create(&path).await.map_err(internal)?;
+        while let Some(piece) = pieces.message().await? {
+            file.write_all(&piece.payload).await.map_err(internal)?;
+        }
+        file.flush().await.map_err(internal)?;
+        let snapshot: CurrentSnapshot =
+            Snapshot { meta, snapshot: SnapshotFile { path: Arc::new(path) } };
+        let answer = self.core.raft.install_full_snapshot(vote, snapshot).await;
+        answer.map(|answer| message(&answer)).map_err(internal)
+    }
+
+    async fn forward(&self, request: Request<ForwardRequest>) -> Answer<ForwardResponse> {
+        let request = request.into_inner();
+        let proposal: ProposalWire = decode(&request.proposal).map_err(bad)?;
+        let deadline = Duration::from_millis(request.deadline_ms);
+        let outcome = match self.core.propose_here(proposal.into(), deadline).await {
+            Attempt::Applied(applied) => Outcome::Applied(encode(&applied).into()),
+            Attempt::NotLeader(leader) => {
+                Outcome::NotLeader(NotLeader { leader: leader.unwrap_or_default() })
+            }
+            Attempt::Unknown(detail) => Outcome::Unknown(detail),
+        };
+        Ok(Response::new(ForwardResponse { outcome: Some(outcome) }))
+    }
+
+    async fn read_index(&self, _: Request<ReadIndexRequest>) -> Answer<ReadIndexResponse> {
+        let index = self.core.read_index_here().await.map_err(Status::unavailable)?;
+        Ok(Response::new(ReadIndexResponse { index }))
+    }
+
+    async fn renew_lease(&self, request: Request<RenewLeaseRequest>) -> Answer<RenewLeaseResponse> {
+        let id = LeaseId(request.into_inner().id);
+        match self.core.leases.renew(id) {
+            Some(ttl) => {
+                Ok(Response::new(RenewLeaseResponse { ttl_seconds: ttl.unwrap_or_default() }))
+            }
+            None => Err(Status::unavailable("this replica does not lead")),
+        }
+    }
+
+    async fn status(&self, _: Request<StatusRequest>) -> Answer<StatusResponse> {
+        Ok(Response::new(self.core.own_status()))
+    }
+}
+
+/// A [`Proposal`] as it travels.
+#[derive(serde::Serialize, serde::Deserialize)]
+pub(crate) struct ProposalWire(store::RequestId, store::Origin, store::Op);
+
+impl From<&Proposal> for ProposalWire {
+    fn from(p: &Proposal) -> Self {
+        Self(p.request, p.origin, p.op.clone())
+    }
+}
+
+impl From<ProposalWire> for Proposal {
+    fn from(ProposalWire(request, origin, op): ProposalWire) -> Self {
+        Self { request, origin, op }
+    }
+}

@@ -1,0 +1,101 @@
+//! What openraft is told of us: types, and how they become bytes.
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use std::{fmt, io};
+use store::{Applied, Command};
+
+openraft::declare_raft_types!(
+    /// One leader a term; entries are batches of commands.
+    pub(crate) TypeConfig:
+        D = Batch,
+        R = Vec<Applied>,
+        NodeId = u64,
+        Node = Member,
+        Term = u64,
+        LeaderId = openraft::impls::leader_id_std::LeaderId<u64, u64>,
+        AsyncRuntime = openraft_rt_tokio::TokioRuntime,
+);
+
+pub(crate) type Raft = openraft::Raft<TypeConfig, crate::state_machine::StateMachine>;
+pub(crate) type Metrics = openraft::RaftMetrics<TypeConfig>;
+pub(crate) type LogId = openraft::alias::LogIdOf<TypeConfig>;
+pub(crate) type Vote = openraft::alias::VoteOf<TypeConfig>;
+pub(crate) type Entry = openraft::alias::EntryOf<TypeConfig>;
+pub(crate) type StoredMembership = openraft::alias::StoredMembershipOf<TypeConfig>;
+pub(crate) type SnapshotMeta = openraft::alias::SnapshotMetaOf<TypeConfig>;
+
+/// Where a member is, as the membership in the log says.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Member {
+    /// For people.
+    pub name: String,
+    /// `http(s)://host:port` of its raft listener.
+    pub peer_url: String,
+    /// `http(s)://host:port` of its API listener.
+    pub client_url: String,
+}
+
+impl fmt::Display for Member {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({})", self.name, self.peer_url)
+    }
+}
+
+/// Commands that share a log entry, encoded once: log, wire and apply use the same bytes.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Batch(pub(crate) Bytes);
+
+/// The version of the encoding of commands inside a [`Batch`].
+const BATCH_VERSION: u8 = 1;
+
+impl Batch {
+    pub(crate) fn encode(commands: &[Command]) -> Self {
+        let mut bytes = vec![BATCH_VERSION];
+        bincode::serialize_into(&mut bytes, commands).expect("memory takes any command");
+        Self(bytes.into())
+    }
+
+    pub(crate) fn decode(&self) -> io::Result<Vec<Command>> {
+        match self.0.split_first() {
+            Some((&BATCH_VERSION, rest)) => decode(rest),
+            Some((version, _)) => Err(invalid(format!("commands of version {version}"))),
+            None => Err(invalid("an entry without bytes".to_owned())),
+        }
+    }
+}
+
+impl fmt::Debug for Batch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Batch({} bytes)", self.0.len())
+    }
+}
+
+impl fmt::Display for Batch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self, f)
+    }
+}
+
+fn invalid(what: String) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, what)
+}
+
+/// bincode 1.3.3, inside a frame that has its own length and checksum.
+pub(crate) fn encode<T: Serialize>(value: &T) -> Vec<u8> {
+    bincode::serialize(value).expect("memory takes any value")
+}
+
+/// The reverse of [`encode`].
+///
+/// # Errors
+/// `InvalidData`, also for bytes that are left over, which bincode by itself accepts.
+pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> io::Result<T> {
+    let mut rest = bytes;
+    let value = bincode::deserialize_from(&mut rest).map_err(|e| invalid(e.to_string()))?;
+    if rest.is_empty() {
+        Ok(value)
+    } else {
+        Err(invalid(format!("{} bytes left over", rest.len())))
+    }
+}

@@ -1,0 +1,94 @@
+//! Segment files: made ahead of their use, zeroed and synced, removed when nothing in them counts.
+
+use super::{WalError, frame};
+use crate::disk::{Disk, DiskFile};
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::{Arc, mpsc},
+    thread,
+};
+
+const ZEROS: usize = 1 << 20;
+
+pub(super) fn path_of(dir: &Path, id: u64) -> PathBuf {
+    dir.join(format!("{id:016}.wal"))
+}
+
+/// The segments that are there, by id. What was being made when the power went is removed.
+pub(super) fn existing(disk: &dyn Disk, dir: &Path) -> Result<Vec<(u64, PathBuf)>, WalError> {
+    let fail = |source| WalError::Io { step: format!("list {}", dir.display()), source };
+    let mut found = Vec::new();
+    for path in disk.list(dir).map_err(fail)? {
+        let extension = path.extension().and_then(|e| e.to_str());
+        let id = path.file_stem().and_then(|s| s.to_str()).and_then(|s| s.parse().ok());
+        match (extension, id) {
+            (Some("wal"), Some(id)) => found.push((id, path)),
+            (Some("tmp"), _) => disk.remove(&path).map_err(fail)?,
+            _ => {}
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// Makes an empty segment: zeros to its full size, so that a write into it changes no metadata and
+/// `fdatasync` has only data to write.
+pub(super) fn make(
+    disk: &dyn Disk,
+    dir: &Path,
+    id: u64,
+    bytes: u64,
+) -> io::Result<Box<dyn DiskFile>> {
+    let path = path_of(dir, id);
+    let temporary = path.with_extension("tmp");
+    let file = disk.create(&temporary)?;
+    let zeros = vec![0; ZEROS];
+    let mut offset = 0;
+    while offset < bytes {
+        let step = usize::try_from(bytes - offset).unwrap_or(ZEROS).min(ZEROS);
+        file.write_at(zeros.get(..step).unwrap_or_default(), offset)?;
+        offset += step as u64;
+    }
+    file.write_at(&frame::segment_header(id), 0)?;
+    file.sync_data()?;
+    disk.rename(&temporary, &path)?;
+    disk.sync_dir(dir)?;
+    Ok(file)
+}
+
+type Made = io::Result<(u64, Box<dyn DiskFile>)>;
+
+/// A thread that keeps one segment ready ahead of the writer.
+pub(super) struct Maker {
+    ready: mpsc::Receiver<Made>,
+}
+
+impl Maker {
+    /// Begins with `first`, if it is not there, then one after the other as they are taken.
+    pub(super) fn start(
+        disk: Arc<dyn Disk>,
+        dir: PathBuf,
+        mut next: u64,
+        bytes: u64,
+    ) -> io::Result<Self> {
+        // A channel without room: the thread makes one and waits until it is wanted.
+        let (sender, ready) = mpsc::sync_channel::<Made>(0);
+        thread::Builder::new().name("wal-segments".to_owned()).spawn(move || {
+            loop {
+                let made = make(&*disk, &dir, next, bytes).map(|file| (next, file));
+                let failed = made.is_err();
+                if sender.send(made).is_err() || failed {
+                    return;
+                }
+                next += 1;
+            }
+        })?;
+        Ok(Self { ready })
+    }
+
+    /// The next segment, waiting for it if need be.
+    pub(super) fn take(&self) -> Made {
+        self.ready.recv().unwrap_or_else(|_| Err(io::Error::other("no segment could be made")))
+    }
+}

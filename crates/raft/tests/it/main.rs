@@ -1,0 +1,12 @@
+//! Replicas in one process, over real sockets and real disks.
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::wildcard_enum_match_arm,
+    clippy::print_stderr,
+    reason = "a panic in a test is its failure"
+)]
+
+mod cluster;
+mod replication;
+mod wal;

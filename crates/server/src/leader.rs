@@ -1,0 +1,68 @@
+//! What only the leader runs: scheduler and controllers, for as long as its epoch lasts.
+
+use anyhow::Context as _;
+use api::caller::{ControllerOrigin, Identity};
+use client::{Body, Client};
+use std::convert::Infallible;
+use store::{Epoch, Leadership};
+use tokio::{sync::watch, task::JoinSet};
+use tokio_util::sync::CancellationToken;
+use tower::util::BoxCloneSyncService;
+
+/// The API server's router in this process.
+pub(crate) type Door =
+    BoxCloneSyncService<http::Request<Body>, http::Response<Body>, Infallible>;
+
+/// Starts the leader's components whenever this replica leads and ends them when it does not (FEN-7,
+/// FEN-8). Their writes carry the epoch, so it is safe, not only likely, that those of an earlier
+/// one have no effect.
+///
+/// # Errors
+/// A component ended by itself: the replica is better restarted than left without it.
+pub(crate) async fn run(
+    mut leadership: watch::Receiver<Leadership>,
+    door: Door,
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
+    loop {
+        let current = *leadership.borrow_and_update();
+        let Leadership::Leading { epoch } = current else {
+            tokio::select! {
+                () = shutdown.cancelled() => return Ok(()),
+                changed = leadership.changed() => changed.context("leadership is not told any more")?,
+            }
+            continue;
+        };
+        tracing::info!(%epoch, "leading: scheduler and controllers start");
+        let scope = shutdown.child_token();
+        let mut tasks = components(&door, epoch, &scope);
+        let ended = tokio::select! {
+            () = shutdown.cancelled() => None,
+            changed = leadership.wait_for(|now| *now != current) => {
+                changed.context("leadership is not told any more")?;
+                None
+            }
+            ended = tasks.join_next() => ended,
+        };
+        scope.cancel();
+        while tasks.join_next().await.is_some() {}
+        tracing::info!(%epoch, "scheduler and controllers have ended");
+        if let Some(ended) = ended {
+            ended.context("a component of the leader ended by itself")?;
+        }
+    }
+}
+
+fn components(door: &Door, epoch: Epoch, scope: &CancellationToken) -> JoinSet<()> {
+    let client = |user: &str| {
+        Client::in_process(
+            door.clone(),
+            Identity { user: user.to_owned(), groups: vec!["system:masters".to_owned()] },
+            Some(ControllerOrigin { epoch: epoch.0 }),
+        )
+    };
+    let mut tasks = JoinSet::new();
+    tasks.spawn(scheduler::run(client("system:kube-scheduler"), scope.child_token()));
+    tasks.spawn(controllers::all(client("system:kube-controller-manager"), scope.child_token()));
+    tasks
+}
