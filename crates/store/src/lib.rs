@@ -8,6 +8,7 @@ mod cluster;
 mod key_range;
 mod types;
 
+pub mod conformance;
 pub mod local;
 pub mod state;
 pub mod watch;

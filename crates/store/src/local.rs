@@ -8,7 +8,11 @@ use crate::{
 };
 use async_trait::async_trait;
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 use tokio::{sync::watch, time::timeout};
@@ -22,7 +26,14 @@ pub struct LocalStore {
     state: Mutex<State>,
     hub: Hub,
     leadership: watch::Sender<Leadership>,
+    /// When each lease ends, unless it is renewed.
+    deadlines: Mutex<BTreeMap<LeaseId, Timestamp>>,
+    own_requests: AtomicU64,
 }
+
+/// Names the store's own requests; others draw theirs at random.
+const EPOCH_CLIENT: u64 = u64::MAX;
+const EXPIRY_CLIENT: u64 = u64::MAX - 1;
 
 impl std::fmt::Debug for LocalStore {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -40,12 +51,14 @@ impl LocalStore {
             hub: Hub::new(state.view()),
             state: Mutex::new(state),
             leadership: watch::Sender::new(Leadership::Following),
+            deadlines: Mutex::default(),
+            own_requests: AtomicU64::new(0),
         }
     }
 
     /// Leads from now on, under this epoch. An epoch that is not above the current one is refused.
     pub fn begin_epoch(&self, epoch: Epoch) -> Applied {
-        let request = RequestId { client: u64::MAX, sequence: epoch.0 };
+        let request = RequestId { client: EPOCH_CLIENT, sequence: epoch.0 };
         let op = Op::BeginEpoch { epoch, leader: 1 };
         let applied = self.apply(Proposal { request, origin: Origin::Client, op });
         if applied.outcome.is_ok() {
@@ -54,12 +67,46 @@ impl LocalStore {
         applied
     }
 
+    /// Revokes the leases that nobody has renewed in time. Time here only passes when the clock says
+    /// so and this is called: a test decides when a lease expires.
+    pub fn expire_leases(&self) -> Vec<LeaseId> {
+        let now = (self.clock)();
+        let leases = self.view().leases();
+        let mut deadlines = self.deadlines();
+        deadlines.retain(|id, _| leases.iter().any(|lease| lease.id == *id));
+        let mut due = Vec::new();
+        for lease in leases {
+            // First seen here: as a new leader does, begin with the full time to live.
+            let full = now.after_seconds(lease.ttl_seconds);
+            if *deadlines.entry(lease.id).or_insert(full) <= now {
+                due.push(lease.id);
+            }
+        }
+        drop(deadlines);
+        for id in &due {
+            let sequence = self.own_requests.fetch_add(1, Ordering::Relaxed) + 1;
+            let request = RequestId { client: EXPIRY_CLIENT, sequence };
+            let op = Op::LeaseRevoke { id: *id };
+            self.apply(Proposal { request, origin: Origin::Client, op });
+        }
+        due
+    }
+
+    fn deadlines(&self) -> MutexGuard<'_, BTreeMap<LeaseId, Timestamp>> {
+        self.deadlines.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn apply(&self, proposal: Proposal) -> Applied {
         let Proposal { request, origin, op } = proposal;
         let command = Command { at: (self.clock)(), request, origin, op };
         // Held over the publication, so that views and events leave in the order of the log.
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let transition = state.apply(&command);
+        if let (Op::LeaseGrant { id, ttl_seconds }, Ok(_)) =
+            (&command.op, &transition.applied.outcome)
+        {
+            self.deadlines().insert(*id, command.at.after_seconds(*ttl_seconds));
+        }
         self.hub.publish(state.view(), &transition.events);
         transition.applied
     }
@@ -84,8 +131,9 @@ impl Store for LocalStore {
     }
 
     async fn renew_lease(&self, id: LeaseId, _: Duration) -> Result<Option<i64>, StoreError> {
-        let lease = self.view().leases().into_iter().find(|lease| lease.id == id);
-        Ok(lease.map(|lease| lease.ttl_seconds))
+        let Some(lease) = self.view().lease(id) else { return Ok(None) };
+        self.deadlines().insert(id, (self.clock)().after_seconds(lease.ttl_seconds));
+        Ok(Some(lease.ttl_seconds))
     }
 
     fn watch(&self, request: WatchRequest) -> Result<Watcher, WatchError> {

@@ -70,6 +70,14 @@ impl LeaseId {
 )]
 pub struct Timestamp(pub u64);
 
+impl Timestamp {
+    /// So much later; a negative number of seconds is none.
+    #[must_use]
+    pub fn after_seconds(self, seconds: i64) -> Self {
+        Self(self.0.saturating_add(u64::try_from(seconds).unwrap_or(0).saturating_mul(1_000_000)))
+    }
+}
+
 /// Names one request for ever, so that a retry of it is answered with its first result (FEN-33).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct RequestId {

@@ -150,7 +150,10 @@ impl Index {
     }
 
     /// Pairs of a range, ascending.
-    pub(crate) fn range(&self, range: &KeyRange) -> impl Iterator<Item = &Arc<KeyValue>> {
+    pub(crate) fn range<'a>(
+        &'a self,
+        range: &KeyRange,
+    ) -> impl Iterator<Item = &'a Arc<KeyValue>> + use<'a> {
         let (start, end) = self.ranks(range);
         self.iter_from(start).take(usize::try_from(end - start).unwrap_or(usize::MAX))
     }

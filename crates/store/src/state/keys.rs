@@ -276,3 +276,35 @@ impl KeyValue {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_compacted_is_freed_bit_by_bit_and_never_read() {
+        let mut keys = Keys::default();
+        let key = |i: u64| Bytes::from(format!("key-{}", i % 10));
+        for i in 1..=100 {
+            let event = keys.put(Revision::new(i), key(i), Bytes::new(), LeaseId::NONE);
+            keys.log(Revision::new(i), &[event]);
+        }
+        let gone = keys.delete(Revision::new(101), &key(5)).unwrap();
+        keys.log(Revision::new(101), &[gone]);
+        keys.compact(Revision::new(101));
+        let everything = KeyRange::From(Bytes::new());
+        let mut before = keys.superseded.len();
+        while keys.changes.len() > 1 {
+            let pairs = keys.versions_at(&everything, Revision::new(101)).count();
+            assert_eq!(pairs, 9, "{before} versions are left");
+            keys.sweep(Revision::new(101), 3);
+            assert!(keys.superseded.len() + 3 >= before, "more than its budget");
+            before = keys.superseded.len();
+        }
+        keys.compact(Revision::new(101));
+        // The deletion at the compacted revision goes with the next one.
+        assert_eq!(keys.superseded.keys().collect::<Vec<_>>(), [&(key(5), Revision::new(101))]);
+        keys.sweep(Revision::new(102), 3);
+        assert!(keys.superseded.is_empty() && keys.changes.is_empty());
+    }
+}

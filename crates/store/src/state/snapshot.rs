@@ -232,6 +232,8 @@ impl Import {
                 quota_bytes,
             } => {
                 check(compacted <= revision, "compacted beyond the last revision")?;
+                // As on the etcd wire; there is always a next one.
+                check(i64::try_from(revision.get()).is_ok(), "a revision out of range")?;
                 let state = &mut self.state;
                 state.revision = revision;
                 state.compacted = compacted;

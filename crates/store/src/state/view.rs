@@ -33,7 +33,10 @@ impl View {
     }
 
     /// Live pairs of a range in key order, without copying them.
-    pub fn live(&self, range: &KeyRange) -> impl Iterator<Item = &Arc<KeyValue>> {
+    pub fn live<'a>(
+        &'a self,
+        range: &KeyRange,
+    ) -> impl Iterator<Item = &'a Arc<KeyValue>> + use<'a> {
         self.state.keys.live().range(range)
     }
 

@@ -7,6 +7,8 @@
     reason = "a panic in a test is its failure"
 )]
 
+mod conformance;
+mod local;
 mod model;
 mod random;
 mod state;

@@ -25,9 +25,9 @@ fn range() -> impl Strategy<Value = KeyRange> {
     ]
 }
 
-/// Now and then in the past, the compacted past or the future.
+/// Now and then in the past, the compacted past or the future, as far as it goes.
 fn revision() -> impl Strategy<Value = Revision> {
-    prop_oneof![2 => Just(0), 3 => 1u64..60].prop_map(Revision::new)
+    prop_oneof![20 => Just(0), 30 => 1u64..60, 1 => Just(u64::MAX)].prop_map(Revision::new)
 }
 
 fn bounds() -> impl Strategy<Value = (Revision, Revision)> {
@@ -50,20 +50,37 @@ fn sort() -> impl Strategy<Value = Option<Sort>> {
 
 fn range_request() -> impl Strategy<Value = RangeRequest> {
     let flags = (any::<bool>(), proptest::bool::weighted(0.2));
-    (range(), revision(), 0u64..4, sort(), flags, bounds(), bounds()).prop_map(
-        |(range, revision, limit, sort, (keys_only, count_only), mod_revision, create_revision)| {
-            RangeRequest {
+    (
+        range(),
+        revision(),
+        prop_oneof![9 => 0u64..4, 1 => Just(u64::MAX)],
+        sort(),
+        flags,
+        bounds(),
+        bounds(),
+    )
+        .prop_map(
+            |(
                 range,
                 revision,
                 limit,
                 sort,
-                keys_only,
-                count_only,
+                (keys_only, count_only),
                 mod_revision,
                 create_revision,
-            }
-        },
-    )
+            )| {
+                RangeRequest {
+                    range,
+                    revision,
+                    limit,
+                    sort,
+                    keys_only,
+                    count_only,
+                    mod_revision,
+                    create_revision,
+                }
+            },
+        )
 }
 
 fn lease() -> impl Strategy<Value = LeaseId> {
@@ -126,11 +143,12 @@ fn op() -> impl Strategy<Value = Op> {
         })),
         8 => txn().prop_map(Op::Txn),
         3 => vec(txn(), 0..4).prop_map(Op::Atomic),
-        2 => lease().prop_map(|id| Op::LeaseGrant { id, ttl_seconds: 9 }),
+        2 => (lease(), select(vec![9, i64::MIN, i64::MAX]))
+            .prop_map(|(id, ttl_seconds)| Op::LeaseGrant { id, ttl_seconds }),
         1 => lease().prop_map(|id| Op::LeaseRevoke { id }),
         1 => (lease(), 0i64..9)
             .prop_map(|(id, remaining_seconds)| Op::LeaseCheckpoint { id, remaining_seconds }),
-        2 => (1u64..60).prop_map(|r| Op::Compact { revision: Revision::new(r) }),
+        2 => revision().prop_map(|revision| Op::Compact { revision }),
         1 => (0u64..5).prop_map(|e| Op::BeginEpoch { epoch: Epoch(e), leader: e }),
         1 => (0u32..5).prop_map(|level| Op::RaiseFeatureLevel { level }),
     ]

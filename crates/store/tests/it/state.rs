@@ -121,6 +121,16 @@ fn a_refused_command_leaves_no_trace() {
         ("empty key", command(16, txn(vec![put("", "")]))),
         ("future compaction", command(17, Op::Compact { revision: Revision::new(99) })),
         ("lease to revoke", command(18, Op::LeaseRevoke { id: LeaseId(1) })),
+        (
+            "precondition",
+            command(
+                19,
+                Op::Atomic(vec![
+                    Txn::default(),
+                    Txn { compare: vec![version_is("a", 7)], ..Txn::default() },
+                ]),
+            ),
+        ),
     ] {
         let transition = state.apply(&bad);
         assert!(transition.applied.outcome.is_err(), "{name}");
@@ -161,6 +171,154 @@ fn a_repeat_whose_answer_is_forgotten_is_not_carried_out_again() {
     let again = state.apply(&command(1, txn(vec![put("a", "1")])));
     assert_eq!(again.applied.outcome, Err(Rejection::Forgotten { sequence: 1 }));
     assert_eq!(state.view().revision(), Revision::new(2000));
+}
+
+#[test]
+fn a_refusal_is_repeated_even_if_it_would_pass_by_now() {
+    // FEN-33: its proposer was told that nothing happened, and nothing may happen later.
+    let mut state = State::default();
+    let revoke = command(1, Op::LeaseRevoke { id: LeaseId(7) });
+    let first = state.apply(&revoke).applied;
+    assert_eq!(first.outcome, Err(Rejection::LeaseNotFound));
+    state.apply(&command(2, Op::LeaseGrant { id: LeaseId(7), ttl_seconds: 5 }));
+    assert_eq!(state.apply(&revoke).applied, first);
+    assert!(state.view().lease(LeaseId(7)).is_some());
+}
+
+#[test]
+fn a_fenced_command_leaves_nothing_at_all() {
+    // FEN-6
+    let mut state = state_after(&["a"]);
+    let before: Vec<_> = state.view().export().collect();
+    let origin = Origin::Controller { epoch: Epoch(9) };
+    let fenced = Command { origin, ..command(50, txn(vec![put("x", "")])) };
+    let want = Rejection::Fenced { decided: Epoch(9), current: Epoch(0) };
+    assert_eq!(state.apply(&fenced).applied.outcome, Err(want));
+    assert!(state.view().export().eq(before));
+}
+
+#[test]
+fn a_key_is_written_once_on_every_way_through_a_transaction() {
+    let nested = |success: Vec<TxnOp>, failure: Vec<TxnOp>| {
+        TxnOp::Txn(Txn { compare: vec![], success, failure })
+    };
+    let a = || put("a", "");
+    let gone = || delete(wire("a", "b"));
+    for (name, fits, steps) in [
+        ("two keys", true, vec![a(), put("b", "")]),
+        ("put twice", false, vec![a(), a()]),
+        ("deleted twice", true, vec![gone(), gone()]),
+        ("put, then deleted", false, vec![a(), gone()]),
+        ("deleted, then put", false, vec![gone(), a()]),
+        ("in either branch", true, vec![nested(vec![a()], vec![a()])]),
+        ("put, and in a branch", false, vec![a(), nested(vec![], vec![a()])]),
+        ("in a branch, and put", false, vec![nested(vec![], vec![a()]), a()]),
+        ("deleted in a branch, and put", false, vec![nested(vec![], vec![gone()]), a()]),
+        (
+            "in one branch each of two",
+            false,
+            vec![nested(vec![a()], vec![]), nested(vec![], vec![nested(vec![a()], vec![])])],
+        ),
+        ("a range around it", false, vec![a(), delete(KeyRange::From("".into()))]),
+        ("a range beside it", true, vec![a(), delete(wire("a\0", "z"))]),
+    ] {
+        let outcome = State::default().apply(&command(1, txn(steps))).applied.outcome;
+        assert_eq!(outcome.is_ok(), fits, "{name}: {outcome:?}");
+        assert!(fits || outcome == Err(Rejection::DuplicateKey), "{name}");
+    }
+}
+
+#[test]
+fn a_nested_compare_looks_at_the_state_before_the_first_step() {
+    // As etcd: so the way is known, and checked, before anything changes.
+    let mut state = State::default();
+    let nested = Txn {
+        compare: vec![version_is("a", 0)],
+        success: vec![put("b", "a was not there")],
+        failure: vec![put("b", "a was there")],
+    };
+    state.apply(&command(1, txn(vec![put("a", ""), TxnOp::Txn(nested)])));
+    assert_eq!(state.view().get(b"b").unwrap().value, "a was not there");
+}
+
+#[test]
+fn a_read_of_the_past_within_a_transaction_does_not_see_its_steps() {
+    let mut state = state_after(&["a", "b"]);
+    let past = RangeRequest {
+        revision: Revision::new(2),
+        limit: 1,
+        ..request(KeyRange::From("a".into()))
+    };
+    let steps = vec![put("c", ""), put("d", ""), delete(wire("a", "")), TxnOp::Range(past)];
+    let Ok(Outcome::Txn(result)) = state.apply(&command(9, txn(steps))).applied.outcome else {
+        panic!("refused")
+    };
+    let store::TxnOpResult::Range(range) = &result.results[3] else { panic!("no range") };
+    assert_eq!((&*range.kvs[0].key, range.count, range.more), (b"a".as_slice(), 2, true));
+}
+
+#[test]
+fn a_command_nested_too_deep_is_refused_and_not_a_crash() {
+    let deep = |levels: usize| {
+        let one = Txn { success: vec![put("a", "")], ..Txn::default() };
+        (0..levels).fold(one, |inner, _| Txn { success: vec![TxnOp::Txn(inner)], ..Txn::default() })
+    };
+    let mut state = State::default();
+    let depth_max = store::state::TXN_DEPTH_MAX;
+    let refused = state.apply(&command(1, Op::Txn(deep(depth_max + 1))));
+    assert_eq!(refused.applied.outcome, Err(Rejection::TooDeep { depth_max }));
+    state.apply(&command(2, Op::Txn(deep(5000))));
+    state.apply(&command(3, Op::Atomic(vec![deep(5000)])));
+    assert_eq!(state.view().revision(), Revision::ZERO);
+    state.apply(&command(4, Op::Txn(deep(depth_max)))).applied.outcome.unwrap();
+}
+
+#[test]
+fn a_full_store_refuses_creates_and_lets_everything_else_through() {
+    let mut state = State::with_quota(1000);
+    let value = |bytes: usize| "x".repeat(bytes);
+    let mut sequence = 0;
+    let mut apply = |state: &mut State, op| {
+        sequence += 1;
+        state.apply(&command(sequence, op)).applied.outcome.err()
+    };
+    let full = Some(Rejection::NoSpace);
+    let lease = LeaseId(1);
+    assert_eq!(apply(&mut state, Op::LeaseGrant { id: lease, ttl_seconds: 9 }), None);
+    assert_eq!(apply(&mut state, txn(vec![put("a", &value(699)), put("b", &value(299))])), None);
+    assert_eq!(state.view().live_bytes(), 1000);
+    for (name, op, want) in [
+        ("a create", txn(vec![put("c", "")]), full.clone()),
+        ("an update of the same size", txn(vec![put("a", &value(699))]), None),
+        ("an update that grows a little", txn(vec![put("a", &value(800))]), None),
+        ("an update that grows much", txn(vec![put("a", &value(900))]), full.clone()),
+        (
+            "two that grow a little each",
+            txn(vec![put("a", &value(815)), put("b", &value(315))]),
+            full,
+        ),
+        ("a read", txn(vec![TxnOp::Range(request(wire("a", "")))]), None),
+        ("an epoch", begin(1), None),
+        ("a lease", Op::LeaseGrant { id: LeaseId(2), ttl_seconds: 9 }, None),
+        ("a compaction", Op::Compact { revision: Revision::new(1) }, None),
+        ("a lease to revoke", Op::LeaseRevoke { id: lease }, None),
+        ("a deletion", txn(vec![delete(wire("a", ""))]), None),
+        ("a create, then", txn(vec![put("c", "")]), None),
+    ] {
+        assert_eq!(apply(&mut state, op), want, "{name}");
+    }
+    let copy = State::import(state.view().export()).unwrap();
+    assert_eq!(copy.view().quota_bytes(), 1000, "the quota is part of the state");
+}
+
+#[test]
+fn time_never_goes_back() {
+    let mut state = State::default();
+    for (sequence, at, want) in [(1, 50, 50), (2, 40, 50), (3, 60, 60)] {
+        let at = store::Timestamp(at);
+        state.apply(&Command { at, ..command(sequence, txn(vec![put("a", "")])) });
+        assert_eq!(state.view().time().0, want);
+    }
 }
 
 #[test]

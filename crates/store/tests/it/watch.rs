@@ -1,13 +1,22 @@
 //! Watches miss nothing, repeat nothing and never wait for a slow reader.
 
-use crate::{put, txn};
+use crate::{delete, put, txn};
 use bytes::Bytes;
-use std::{sync::Arc, time::Duration};
-use store::{
-    KeyRange, Op, Origin, Proposal, RequestId, Revision, Store, Timestamp,
-    local::LocalStore,
-    watch::{WatchError, WatchMessage, WatchRequest, Watcher},
+use proptest::{collection::vec, prelude::*};
+use std::{
+    sync::Arc,
+    task::{Context, Poll, Waker},
+    time::Duration,
 };
+use store::{
+    Event, KeyRange, Op, Origin, Proposal, RequestId, Revision, Store, Timestamp,
+    local::LocalStore,
+    state::State,
+    watch::{Hub, WatchError, WatchMessage, WatchRequest, Watcher},
+};
+
+/// Longer than anything here takes on a busy machine.
+const DEADLINE: Duration = Duration::from_secs(15);
 
 async fn write(store: &LocalStore, sequence: u64, op: Op) {
     let request = RequestId { client: 1, sequence };
@@ -24,8 +33,8 @@ fn from(start: u64) -> WatchRequest {
 }
 
 async fn next_revision(watcher: &mut Watcher) -> u64 {
-    match watcher.next().await {
-        Some(WatchMessage::Events(batch)) => batch.revision.get(),
+    match tokio::time::timeout(DEADLINE, watcher.next()).await {
+        Ok(Some(WatchMessage::Events(batch))) => batch.revision.get(),
         other => panic!("no events but {other:?}"),
     }
 }
@@ -108,4 +117,352 @@ async fn a_watch_may_start_at_the_compacted_revision_and_not_below() {
     assert_eq!(store.watch(from(2)).unwrap_err(), WatchError::Compacted { requested, oldest });
     let mut watcher = store.watch(from(3)).unwrap();
     assert_eq!(next_revision(&mut watcher).await, 3);
+}
+
+/// Polls once: the message if there is one, else the wait is dropped.
+fn poll(watcher: &mut Watcher) -> Option<WatchMessage> {
+    let next = std::pin::pin!(watcher.next());
+    match next.poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(message) => message,
+        Poll::Pending => None,
+    }
+}
+
+fn put_many(count: usize) -> Op {
+    txn((0..count).map(|i| put(&format!("many-{i}"), "x")).collect())
+}
+
+#[tokio::test]
+async fn one_revision_is_delivered_whole_however_large() {
+    let store = store();
+    let mut watcher = store.watch(from(1)).unwrap();
+    write(&store, 1, put_many(6000)).await;
+    let Some(WatchMessage::Events(batch)) = watcher.next().await else { panic!("ended") };
+    assert_eq!((batch.revision.get(), batch.events.len()), (1, 6000));
+}
+
+#[tokio::test]
+async fn who_catches_up_is_never_too_slow_for_what_comes_meanwhile() {
+    let store = store();
+    for sequence in 1..=3000 {
+        write(&store, sequence, txn(vec![put("a", "x")])).await;
+    }
+    let mut watcher = store.watch(from(1)).unwrap();
+    let mut written = 3000;
+    for want in 1..=10_000 {
+        assert_eq!(next_revision(&mut watcher).await, want);
+        // Two for each that it reads: more than may wait in a mailbox come before it is near.
+        while written < (3000 + 2 * want).min(10_000) {
+            written += 1;
+            write(&store, written, txn(vec![put("a", "x")])).await;
+        }
+    }
+    assert_eq!(watcher.progress(), Revision::new(10_000));
+}
+
+#[tokio::test]
+async fn a_replay_over_changes_of_others_lets_other_tasks_run() {
+    let store = store();
+    for sequence in 1..=3000 {
+        write(&store, sequence, txn(vec![put("a", "x")])).await;
+    }
+    let range = KeyRange::One(Bytes::from_static(b"b"));
+    let mut watcher = store.watch(WatchRequest { range, start: Revision::new(1) }).unwrap();
+    let mut last = watcher.progress();
+    let mut polls = 0;
+    while watcher.progress() < Revision::new(3000) {
+        assert!(poll(&mut watcher).is_none());
+        assert!(watcher.progress() > last, "a dropped wait loses its place");
+        last = watcher.progress();
+        polls += 1;
+    }
+    assert!(polls > 1, "it held the thread all along");
+    write(&store, 3001, txn(vec![put("b", "x")])).await;
+    assert_eq!(next_revision(&mut watcher).await, 3001);
+}
+
+#[tokio::test]
+async fn an_installed_snapshot_ends_every_watch_and_it_resumes_from_there() {
+    let mut ahead = State::default();
+    let mut behind = State::default();
+    for sequence in 1..=20 {
+        let command = crate::command(sequence, txn(vec![put("a", "x")]));
+        ahead.apply(&command);
+        if sequence <= 12 {
+            behind.apply(&command);
+        }
+    }
+    let hub = Hub::new(behind.view());
+    let mut watcher = hub.watch(from(11)).unwrap();
+    let mut future = hub.watch(from(30)).unwrap();
+    for sequence in [12, 14] {
+        ahead.apply(&crate::command(
+            99 + sequence,
+            Op::Compact { revision: Revision::new(sequence) },
+        ));
+        let installed = State::import(ahead.view().export()).unwrap();
+        hub.reset(installed.view());
+        if sequence == 12 {
+            // What it had already is still delivered.
+            assert_eq!(next_revision(&mut watcher).await, 11);
+            assert_eq!(next_revision(&mut watcher).await, 12);
+            let resume = Revision::new(13);
+            let reason = WatchError::Compacted { requested: resume, oldest: Revision::new(12) };
+            let end = Some(WatchMessage::Canceled { reason, resume });
+            assert_eq!(watcher.next().await, end);
+            assert_eq!(watcher.next().await, None);
+            let end = future.next().await;
+            assert!(
+                matches!(end, Some(WatchMessage::Canceled { resume, .. }) if resume.get() == 30)
+            );
+            // The snapshot brought the changes along.
+            assert_eq!(next_revision(&mut hub.watch(from(13)).unwrap()).await, 13);
+        }
+    }
+    assert!(hub.watch(from(13)).is_err(), "now it is compacted");
+}
+
+#[tokio::test]
+async fn a_store_that_goes_away_says_so() {
+    let hub = Hub::new(State::default().view());
+    let mut watcher = hub.watch(from(1)).unwrap();
+    let mut other = hub.watch(from(5)).unwrap();
+    hub.close();
+    assert_eq!(hub.watch(from(1)).unwrap_err(), WatchError::Stopped);
+    let end = |resume| {
+        let resume = Revision::new(resume);
+        Some(WatchMessage::Canceled { reason: WatchError::Stopped, resume })
+    };
+    assert_eq!(watcher.next().await, end(1));
+    drop(hub);
+    assert_eq!(other.next().await, end(5));
+}
+
+#[tokio::test]
+async fn a_dropped_hub_leaves_nobody_waiting() {
+    let hub = Hub::new(State::default().view());
+    let mut watcher = hub.watch(from(1)).unwrap();
+    assert!(poll(&mut watcher).is_none());
+    drop(hub);
+    assert!(matches!(watcher.next().await, Some(WatchMessage::Canceled { .. })));
+}
+
+#[test]
+fn a_dropped_watcher_leaves_nothing_behind() {
+    let hub = Hub::new(State::default().view());
+    let watchers: Vec<Watcher> = (0..100u8)
+        .map(|i| {
+            let range = KeyRange::prefix(vec![b'p', i % 10]);
+            hub.watch(WatchRequest { range, start: Revision::ZERO }).unwrap()
+        })
+        .collect();
+    assert_eq!(hub.watchers(), 100);
+    drop(watchers);
+    assert_eq!(hub.watchers(), 0);
+}
+
+#[tokio::test]
+async fn many_who_follow_one_range_share_one_list() {
+    let store = store();
+    let mut watchers: Vec<Watcher> = (0..50).map(|_| store.watch(from(1)).unwrap()).collect();
+    write(&store, 1, txn(vec![put("a", "x"), put("b", "x")])).await;
+    let mut lists = Vec::new();
+    for watcher in &mut watchers {
+        let Some(WatchMessage::Events(batch)) = watcher.next().await else { panic!("ended") };
+        lists.push(batch.events);
+    }
+    assert!(lists.iter().all(|list| Arc::ptr_eq(list, &lists[0])));
+}
+
+/// What a random run does next.
+#[derive(Debug, Clone)]
+enum Step {
+    Write(Vec<(u8, bool)>),
+    Compact(u64),
+    /// Begins a watch of this range, so many revisions back; or, negative, ahead.
+    Watch(KeyRange, i64),
+    /// Lets a watcher read so many messages.
+    Read(usize, usize),
+    Drop(usize),
+    /// Replaces the state by a copy of itself.
+    Reset,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let key = || (0u8..6).prop_map(|k| Bytes::copy_from_slice(&[b'a' + k]));
+    let range = prop_oneof![
+        key().prop_map(KeyRange::One),
+        (key(), key()).prop_map(|(start, end)| KeyRange::Between { start, end }),
+        key().prop_map(KeyRange::From),
+    ];
+    prop_oneof![
+        12 => vec((0u8..6, proptest::bool::weighted(0.7)), 1..4).prop_map(Step::Write),
+        1 => (0u64..10).prop_map(Step::Compact),
+        4 => (range, -4i64..12).prop_map(|(range, back)| Step::Watch(range, back)),
+        8 => (0usize..8, 1usize..5).prop_map(|(which, messages)| Step::Read(which, messages)),
+        1 => (0usize..8).prop_map(Step::Drop),
+        1 => Just(Step::Reset),
+    ]
+}
+
+/// A watcher, and what it must still see.
+struct Followed {
+    watcher: Watcher,
+    range: KeyRange,
+    /// First revision not seen.
+    next: u64,
+}
+
+impl Followed {
+    /// Ordered, unique, reliable, atomic: the next message is the next revision of its range, whole.
+    fn read(&mut self, history: &[(u64, Vec<Arc<Event>>)], hub: &Hub) -> bool {
+        let want = history.iter().find_map(|(revision, events)| {
+            let matching: Vec<_> =
+                events.iter().filter(|e| self.range.contains(&e.kv.key)).cloned().collect();
+            (*revision >= self.next && !matching.is_empty()).then_some((*revision, matching))
+        });
+        // Bookmarkable: nothing at or below the progress is still to come.
+        let before = self.watcher.progress().get();
+        assert!(want.as_ref().is_none_or(|(due, _)| *due > before), "{want:?} after {before}");
+        let message = poll(&mut self.watcher);
+        let progress = self.watcher.progress().get();
+        assert!(progress <= hub.view().revision().get(), "progress beyond the store");
+        match message {
+            None => {
+                assert!(want.is_none(), "nothing came but {want:?} was due");
+                assert_eq!(progress, hub.view().revision().get(), "idle, so all is seen");
+                true
+            }
+            Some(WatchMessage::Events(batch)) => {
+                let (revision, events) = want.expect("something came but nothing was due");
+                assert_eq!(batch.revision.get(), revision);
+                let same = |a: &Event, b: &Event| a.kind == b.kind && a.kv == b.kv;
+                assert!(batch.events.iter().zip(&events).all(|(a, b)| same(a, b)));
+                assert_eq!(batch.events.len(), events.len(), "a revision in two parts");
+                assert!(progress >= revision);
+                self.next = revision + 1;
+                true
+            }
+            Some(WatchMessage::Canceled { reason, resume }) => {
+                assert!(matches!(reason, WatchError::Compacted { .. }));
+                assert!(want.is_none_or(|(due, _)| resume.get() <= due), "resuming loses {resume}");
+                self.next = resume.get();
+                false
+            }
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn every_watch_sees_all_of_its_range_once_and_in_order(steps in vec(step(), 1..150)) {
+        let mut state = State::default();
+        let hub = Hub::new(state.view());
+        let mut history: Vec<(u64, Vec<Arc<Event>>)> = Vec::new();
+        let mut followed: Vec<Followed> = Vec::new();
+        for (sequence, step) in (1u64..).zip(steps) {
+            let now = state.view().revision().get();
+            match step {
+                Step::Write(changes) => {
+                    let change = |(key, is_put): &(u8, bool)| {
+                        let key = char::from(b'a' + key).to_string();
+                        if *is_put { put(&key, "x") } else { delete(KeyRange::One(key.into())) }
+                    };
+                    let op = txn(changes.iter().map(change).collect());
+                    let transition = state.apply(&crate::command(sequence, op));
+                    if let Some(first) = transition.events.first() {
+                        history.push((first.kv.mod_revision.get(), transition.events.clone()));
+                    }
+                    hub.publish(state.view(), &transition.events);
+                }
+                Step::Compact(back) => {
+                    let op = Op::Compact { revision: Revision::new(now.saturating_sub(back)) };
+                    state.apply(&crate::command(sequence, op));
+                    hub.publish(state.view(), &[]);
+                }
+                Step::Watch(range, back) => {
+                    let start = Revision::new(now.saturating_add_signed(-back));
+                    let request = WatchRequest { range: range.clone(), start };
+                    match hub.watch(request) {
+                        Ok(watcher) => {
+                            let next = if start == Revision::ZERO { now + 1 } else { start.get() };
+                            followed.push(Followed { watcher, range, next });
+                        }
+                        Err(error) => {
+                            let oldest = state.view().compacted();
+                            prop_assert!(start < oldest);
+                            prop_assert_eq!(error, WatchError::Compacted { requested: start, oldest });
+                        }
+                    }
+                }
+                Step::Read(which, messages) => {
+                    let count = followed.len().max(1);
+                    for _ in 0..messages {
+                        let Some(one) = followed.get_mut(which % count) else { break };
+                        if !one.read(&history, &hub) {
+                            // Resumable: a new watch goes on where the last one ended.
+                            let start = Revision::new(one.next);
+                            let request = WatchRequest { range: one.range.clone(), start };
+                            match hub.watch(request) {
+                                Ok(watcher) => one.watcher = watcher,
+                                Err(_) => drop(followed.swap_remove(which % count)),
+                            }
+                            break;
+                        }
+                    }
+                }
+                Step::Drop(which) => {
+                    let count = followed.len().max(1);
+                    if which % count < followed.len() {
+                        followed.swap_remove(which % count);
+                    }
+                }
+                Step::Reset => {
+                    state = State::import(state.view().export()).unwrap();
+                    hub.reset(state.view());
+                }
+            }
+        }
+        for one in &mut followed {
+            while one.read(&history, &hub) && one.watcher.progress() < state.view().revision() {}
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn watches_that_begin_amid_writes_see_every_revision() {
+    const WRITES: u64 = 3000;
+    let store = Arc::new(store());
+    let mut tasks = tokio::task::JoinSet::new();
+    let writer = Arc::clone(&store);
+    tasks.spawn(async move {
+        for sequence in 1..=WRITES {
+            write(&writer, sequence, txn(vec![put("a", "x")])).await;
+            tokio::task::yield_now().await;
+        }
+    });
+    for i in 0..20u64 {
+        let store = Arc::clone(&store);
+        tasks.spawn(async move {
+            store.wait_for(Revision::new(i * WRITES / 20), DEADLINE).await.unwrap();
+            let start = 1 + i * 37;
+            let mut watcher = store.watch(from(start)).unwrap();
+            let mut want = start;
+            while want <= WRITES {
+                match tokio::time::timeout(DEADLINE, watcher.next()).await.unwrap() {
+                    Some(WatchMessage::Events(batch)) => {
+                        assert_eq!(batch.revision.get(), want);
+                        want += 1;
+                    }
+                    Some(WatchMessage::Canceled { resume, .. }) => {
+                        assert_eq!(resume.get(), want);
+                        watcher = store.watch(from(want)).unwrap();
+                    }
+                    None => panic!("ended without a word"),
+                }
+            }
+        });
+    }
+    tasks.join_all().await;
+    assert_eq!(store.view().revision().get(), WRITES);
 }
