@@ -1,1 +1,14 @@
-//! TODO
+//! Gives every new Pod a node.
+//!
+//! [`schedule`] decides, as a function of a view; [`run`] reads the view from informers, carries the
+//! decision out as a fenced, conditional binding, and waits for what could change a refusal.
+
+mod cache;
+mod decide;
+mod queue;
+mod run;
+
+pub use cache::{Cache, NodeInfo};
+pub use decide::{FitError, Reason, schedule};
+pub use queue::Queue;
+pub use run::run;

@@ -1,0 +1,271 @@
+//! The shell around [`schedule`]: informers in, bindings out.
+
+use crate::{Cache, Queue, schedule};
+use api::core::{Node, Pod};
+use client::{
+    Client, ClientError, ListOptions, Patch, WriteOptions,
+    informer::{Change, Informer, Key},
+};
+use serde_json::json;
+use std::sync::Arc;
+use tokio::{
+    sync::broadcast::{Receiver, error::RecvError},
+    task::JoinSet,
+    time::{Instant, sleep_until},
+};
+use tokio_util::sync::CancellationToken;
+
+/// Bindings under way at once: they share log entries.
+const BINDINGS_MAX: usize = 256;
+const NAME: &str = "default-scheduler";
+
+/// Schedules until `shutdown`, as long as its client's epoch lasts.
+pub async fn run(client: Client, shutdown: CancellationToken) {
+    let mut tasks = JoinSet::new();
+    let all = ListOptions::default;
+    let (pods, follow) = Informer::<Pod>::new(client.clone(), None, all(), shutdown.child_token());
+    let mut pod_changes = pods.subscribe();
+    tasks.spawn(follow);
+    let (nodes, follow) =
+        Informer::<Node>::new(client.clone(), None, all(), shutdown.child_token());
+    let mut node_changes = nodes.subscribe();
+    tasks.spawn(follow);
+    let mut scheduler = Scheduler {
+        client,
+        pods,
+        cache: Cache::default(),
+        queue: Queue::default(),
+        bindings: JoinSet::new(),
+    };
+    tokio::select! {
+        () = async { nodes.synced().await; scheduler.pods.synced().await } => {}
+        () = shutdown.cancelled() => return,
+    }
+    scheduler.relist(&nodes);
+    loop {
+        scheduler.schedule_all();
+        let wake = scheduler.queue.next_wake();
+        tokio::select! {
+            change = next(&mut pod_changes) => match change {
+                Some(change) => scheduler.pod_changed(&change),
+                None => scheduler.relist(&nodes),
+            },
+            change = next(&mut node_changes) => match change {
+                Some(change) => scheduler.node_changed(&change),
+                None => scheduler.relist(&nodes),
+            },
+            done = scheduler.bindings.join_next(), if !scheduler.bindings.is_empty() => {
+                if let Some(Ok(done)) = done {
+                    scheduler.bound(done);
+                }
+            }
+            () = sleep_until(wake.unwrap_or_else(Instant::now)), if wake.is_some() => {}
+            () = shutdown.cancelled() => break,
+        }
+        // Everything that is there already, before the next round of decisions.
+        while let Ok(change) = pod_changes.try_recv() {
+            scheduler.pod_changed(&change);
+        }
+    }
+    tasks.shutdown().await;
+    scheduler.bindings.shutdown().await;
+}
+
+/// `None` when changes were missed.
+async fn next<K>(changes: &mut Receiver<Change<K>>) -> Option<Change<K>> {
+    match changes.recv().await {
+        Ok(change) => Some(change),
+        Err(RecvError::Lagged(_)) => None,
+        // The informer ends with the shutdown, which is seen beside this.
+        Err(RecvError::Closed) => std::future::pending().await,
+    }
+}
+
+struct Scheduler {
+    client: Client,
+    pods: Informer<Pod>,
+    cache: Cache,
+    queue: Queue,
+    bindings: JoinSet<Done>,
+}
+
+/// How one binding ended.
+struct Done {
+    key: Key,
+    uid: String,
+    result: Result<(), ClientError>,
+}
+
+fn is_mine(pod: &Pod) -> bool {
+    let Some(spec) = &pod.spec else { return false };
+    spec.node_name.as_deref().unwrap_or_default().is_empty()
+        && spec.scheduler_name.as_deref().unwrap_or(NAME) == NAME
+        && spec.scheduling_gates.as_deref().unwrap_or_default().is_empty()
+        && pod.metadata.deletion_timestamp.is_none()
+}
+
+impl Scheduler {
+    fn relist(&mut self, nodes: &Informer<Node>) {
+        for node in nodes.list() {
+            self.cache.set_node(node);
+        }
+        for pod in self.pods.list() {
+            self.cache.set_pod(&pod);
+            if is_mine(&pod) {
+                self.queue.add(&Key::of(&*pod), priority(&pod));
+            }
+        }
+        self.queue.wake(Instant::now());
+    }
+
+    fn pod_changed(&mut self, change: &Change<Pod>) {
+        match &change.new {
+            Some(pod) => {
+                self.cache.set_pod(pod);
+                if is_mine(pod) {
+                    self.queue.add(&change.key, priority(pod));
+                } else {
+                    self.queue.remove(&change.key);
+                }
+            }
+            None => {
+                self.queue.remove(&change.key);
+                if let Some(uid) = change.old.as_ref().and_then(|p| p.metadata.uid.as_deref()) {
+                    self.cache.remove_pod(uid);
+                }
+            }
+        }
+        let on_node = |pod: &Option<Arc<Pod>>| {
+            pod.as_ref().is_some_and(|p| {
+                !is_mine(p)
+                    && p.status.as_ref().and_then(|s| s.phase.as_deref()) != Some("Succeeded")
+                    && p.status.as_ref().and_then(|s| s.phase.as_deref()) != Some("Failed")
+            })
+        };
+        if on_node(&change.old) && !on_node(&change.new) {
+            // A Pod has left its node: there may be room.
+            self.queue.wake(Instant::now());
+        }
+    }
+
+    fn node_changed(&mut self, change: &Change<Node>) {
+        match &change.new {
+            Some(node) => {
+                let relevant = |n: &Node| {
+                    let allocatable = n.status.as_ref().and_then(|s| s.allocatable.clone());
+                    (n.spec.clone(), n.metadata.labels.clone(), allocatable)
+                };
+                let changed = change.old.as_ref().is_none_or(|old| relevant(old) != relevant(node));
+                self.cache.set_node(Arc::clone(node));
+                if changed {
+                    self.queue.wake(Instant::now());
+                }
+            }
+            None => self.cache.remove_node(&change.key.name),
+        }
+    }
+
+    fn schedule_all(&mut self) {
+        while self.bindings.len() < BINDINGS_MAX {
+            let Some(key) = self.queue.pop(Instant::now()) else { return };
+            let Some(pod) = self.pods.get(&key).filter(|pod| is_mine(pod)) else {
+                self.queue.remove(&key);
+                continue;
+            };
+            match schedule(&self.cache, &pod) {
+                Ok(node) => {
+                    self.cache.assume(&pod, &node);
+                    self.bindings.spawn(bind(self.client.clone(), key, pod, node));
+                }
+                Err(error) => {
+                    self.queue.unschedulable(&key, Instant::now());
+                    let client = self.client.clone();
+                    let message = error.message();
+                    self.bindings.spawn(refuse(client, key, pod, message));
+                }
+            }
+        }
+    }
+
+    fn bound(&mut self, done: Done) {
+        let now = Instant::now();
+        match done.result {
+            Ok(()) => {}
+            // It may have been bound: the assumption stays until the API shows it (FEN-32).
+            Err(ClientError::Unknown { .. }) => self.queue.failed(&done.key, now),
+            Err(ClientError::Api(status)) if status.code == 504 => {
+                self.queue.failed(&done.key, now);
+            }
+            Err(error) => {
+                tracing::debug!(pod = done.key.name, %error, "not bound");
+                self.cache.forget(&done.uid);
+                self.queue.failed(&done.key, now);
+            }
+        }
+    }
+}
+
+fn priority(pod: &Pod) -> i32 {
+    pod.spec.as_ref().and_then(|s| s.priority).unwrap_or_default()
+}
+
+async fn bind(client: Client, key: Key, pod: Arc<Pod>, node: String) -> Done {
+    let uid = pod.metadata.uid.clone().unwrap_or_default();
+    let version = pod.metadata.resource_version.as_deref();
+    let result = client.bind(&key.namespace, &key.name, &uid, version, &node).await;
+    if result.is_ok() {
+        let message = format!("Successfully assigned {}/{} to {node}", key.namespace, key.name);
+        event(&client, &pod, "Normal", "Scheduled", &message).await;
+    }
+    Done { key, uid, result }
+}
+
+/// Says on the Pod why it waits: only on this version of it, so that it never overwrites a binding
+/// (FEN-12).
+async fn refuse(client: Client, key: Key, pod: Arc<Pod>, message: String) -> Done {
+    let uid = pod.metadata.uid.clone().unwrap_or_default();
+    let said = pod
+        .status
+        .iter()
+        .flat_map(|s| s.conditions.iter().flatten())
+        .any(|c| c.type_ == "PodScheduled" && c.message.as_deref() == Some(message.as_str()));
+    if !said {
+        let condition = json!([{
+            "type": "PodScheduled", "status": "False", "reason": "Unschedulable",
+            "message": message,
+        }]);
+        let patch = Patch::Merge(json!({
+            "metadata": {"uid": uid, "resourceVersion": pod.metadata.resource_version},
+            "status": {"conditions": condition},
+        }));
+        let options = WriteOptions { subresource: "status".to_owned(), ..WriteOptions::default() };
+        let patched = client.patch::<Pod>(Some(&key.namespace), &key.name, &patch, &options).await;
+        if patched.is_ok() {
+            event(&client, &pod, "Warning", "FailedScheduling", &message).await;
+        }
+    }
+    Done { key, uid, result: Ok(()) }
+}
+
+/// Best effort (EVT-1).
+async fn event(client: &Client, pod: &Pod, kind: &str, reason: &str, message: &str) {
+    let metadata = &pod.metadata;
+    let event: Result<api::core::Event, _> = serde_json::from_value(json!({
+        "apiVersion": "v1", "kind": "Event",
+        "metadata": {
+            "generateName": format!("{}.", metadata.name.as_deref().unwrap_or_default()),
+            "namespace": metadata.namespace,
+        },
+        "involvedObject": {
+            "apiVersion": "v1", "kind": "Pod", "name": metadata.name, "uid": metadata.uid,
+            "namespace": metadata.namespace, "resourceVersion": metadata.resource_version,
+        },
+        "type": kind, "reason": reason, "message": message, "count": 1,
+        "source": {"component": NAME}, "reportingComponent": NAME, "reportingInstance": "",
+    }));
+    if let Ok(event) = event
+        && let Err(error) = client.create(&event, &WriteOptions::default()).await
+    {
+        tracing::debug!(%error, reason, "event dropped");
+    }
+}
