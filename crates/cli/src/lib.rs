@@ -1,1 +1,245 @@
-//! TODO
+//! The client verbs: what they ask of the API, and how it looks.
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command line's output")]
+
+mod apply;
+mod exec;
+mod failure;
+mod get;
+mod target;
+
+use clap::{Args, Subcommand};
+use failure::Failure;
+use std::{path::PathBuf, process::ExitCode};
+use target::Target;
+
+/// For `--help`: scripts rely on these.
+pub const EXIT_CODES: &str = "Exit codes: 0 done; 1 refused or not found; 2 bad usage or input; \
+                              3 no replica reachable; 4 outcome unknown; 5 not in time";
+
+/// A verb.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Create objects from manifests, or bring them up to date.
+    Apply {
+        /// A file, or - for standard input.
+        #[arg(short, long = "filename")]
+        filename: String,
+        /// `server`: do everything but the write.
+        #[arg(long, default_value = "none")]
+        dry_run: String,
+        #[command(flatten)]
+        target: TargetArguments,
+    },
+    /// Show objects.
+    Get {
+        /// Such as `pods`, `node`, `svc`.
+        kind: String,
+        /// One of them.
+        name: Option<String>,
+        /// `wide`, `json`, `yaml` or `name`.
+        #[arg(short, long, default_value = "")]
+        output: String,
+        /// In all namespaces.
+        #[arg(short = 'A', long)]
+        all_namespaces: bool,
+        /// By labels.
+        #[arg(short = 'l', long, default_value = "")]
+        selector: String,
+        /// By fields.
+        #[arg(long, default_value = "")]
+        field_selector: String,
+        /// Go on with what changes.
+        #[arg(short, long)]
+        watch: bool,
+        #[command(flatten)]
+        target: TargetArguments,
+    },
+    /// Delete an object and wait until it is gone.
+    Delete {
+        /// Such as `pod`.
+        kind: String,
+        /// Which.
+        name: String,
+        /// Seconds to end in; the object's own without it.
+        #[arg(long)]
+        grace_period: Option<i64>,
+        /// A grace of one second.
+        #[arg(long)]
+        now: bool,
+        /// Remove it at once, without waiting for its node.
+        #[arg(long)]
+        force: bool,
+        /// Return when the deletion has begun.
+        #[arg(long)]
+        no_wait: bool,
+        #[command(flatten)]
+        target: TargetArguments,
+    },
+    /// Print a container's log.
+    Logs {
+        /// Of this Pod.
+        pod: String,
+        /// Of this container; needed when there are several.
+        #[arg(short, long, default_value = "")]
+        container: String,
+        /// Go on until the container ends.
+        #[arg(short, long)]
+        follow: bool,
+        /// Of the instance before.
+        #[arg(short, long)]
+        previous: bool,
+        /// Only so many lines from the end.
+        #[arg(long)]
+        tail: Option<u32>,
+        #[command(flatten)]
+        target: TargetArguments,
+    },
+    /// Run a program in a container; ends with its exit code.
+    Exec {
+        /// In this Pod.
+        pod: String,
+        /// In this container; needed when there are several.
+        #[arg(short, long, default_value = "")]
+        container: String,
+        /// The program and its arguments.
+        #[arg(last = true, required = true)]
+        command: Vec<String>,
+        #[command(flatten)]
+        target: TargetArguments,
+    },
+    /// Wait until an object is as wanted.
+    Wait {
+        /// `kind/name`
+        object: String,
+        /// `condition=Ready` or `delete`.
+        #[arg(long = "for")]
+        wanted: String,
+        /// Seconds.
+        #[arg(long, default_value_t = 30)]
+        timeout: u64,
+        #[command(flatten)]
+        target: TargetArguments,
+    },
+    /// The group of replicas.
+    Cluster {
+        #[command(subcommand)]
+        verb: ClusterVerb,
+    },
+}
+
+/// What can be asked of the group.
+#[derive(Debug, Subcommand)]
+pub enum ClusterVerb {
+    /// One screen: leader, each replica's state, nodes.
+    Status {
+        /// One JSON object.
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        target: TargetArguments,
+    },
+    /// Hand the lead to another replica.
+    TransferLeader {
+        /// To this one; to whoever is furthest without it.
+        #[arg(long)]
+        to: Option<u64>,
+        #[command(flatten)]
+        target: TargetArguments,
+    },
+}
+
+/// Which cluster, and where in it.
+#[derive(Debug, Clone, Args)]
+pub struct TargetArguments {
+    /// `http://host:port` of a replica; several with commas.
+    #[arg(long, value_delimiter = ',')]
+    server: Vec<String>,
+    /// The directory of a dev cluster.
+    #[arg(long, default_value = "trireme-dev")]
+    data_dir: PathBuf,
+    /// Namespace.
+    #[arg(short, long, default_value = "default")]
+    namespace: String,
+    /// Print each request and how long it took.
+    #[arg(short, long)]
+    verbose: bool,
+}
+
+/// Carries a verb out.
+pub async fn run(command: Command) -> ExitCode {
+    match verb(command).await {
+        Ok(code) => code,
+        Err(failure) => {
+            for line in failure.lines() {
+                eprintln!("error: {line}");
+            }
+            failure.exit_code()
+        }
+    }
+}
+
+async fn verb(command: Command) -> Result<ExitCode, Failure> {
+    match command {
+        Command::Apply { filename, dry_run, target } => {
+            apply::apply(&Target::new(target)?, &filename, &dry_run).await?;
+        }
+        Command::Get {
+            kind,
+            name,
+            output,
+            all_namespaces,
+            selector,
+            field_selector,
+            watch,
+            target,
+        } => {
+            let wanted = get::Wanted {
+                kind: target::kind(&kind)?,
+                name: name.unwrap_or_default(),
+                output,
+                all_namespaces,
+                selector,
+                field_selector,
+                watch,
+            };
+            get::get(&Target::new(target)?, &wanted).await?;
+        }
+        Command::Delete { kind, name, grace_period, now, force, no_wait, target } => {
+            let grace = if force {
+                Some(0)
+            } else if now {
+                Some(1)
+            } else {
+                grace_period
+            };
+            let target = Target::new(target)?;
+            get::delete(&target, target::kind(&kind)?, &name, grace, !no_wait).await?;
+        }
+        Command::Logs { pod, container, follow, previous, tail, target } => {
+            let flag = |on: bool| if on { "true" } else { "" };
+            let tail = tail.map_or_else(String::new, |n| n.to_string());
+            let query = client::encode(&[
+                ("container", &container),
+                ("follow", flag(follow)),
+                ("previous", flag(previous)),
+                ("tailLines", &tail),
+            ]);
+            get::logs(&Target::new(target)?, &pod, &query).await?;
+        }
+        Command::Exec { pod, container, command, target } => {
+            return exec::exec(&Target::new(target)?, &pod, &container, &command).await;
+        }
+        Command::Wait { object, wanted, timeout, target } => {
+            get::wait(&Target::new(target)?, &object, &wanted, timeout).await?;
+        }
+        Command::Cluster { verb: ClusterVerb::Status { json, target } } => {
+            get::cluster_status(&Target::new(target)?, json).await?;
+        }
+        Command::Cluster { verb: ClusterVerb::TransferLeader { to, target } } => {
+            let target = Target::new(target)?;
+            let leader = client::admin::transfer_leader(&target.endpoints, to).await?;
+            println!("replica {leader} leads");
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}

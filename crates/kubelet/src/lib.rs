@@ -1,3 +1,16 @@
 //! The node agent: runs the Pods that are bound to its node.
+//!
+//! [`agent`] talks with the control plane and keeps a worker for every Pod; what a worker does next
+//! is [`step::next_step`], a function; the [`runtime`] does it.
 
+pub mod agent;
+pub mod config;
 pub mod runtime;
+pub mod status;
+pub mod step;
+pub mod toolbox;
+
+mod serve;
+mod worker;
+
+pub use runtime::native::reexec;

@@ -2,6 +2,7 @@
 
 use anyhow::Context as _;
 use api::caller::{ControllerOrigin, Identity};
+use apiserver::ApiServer;
 use client::{Body, Client};
 use std::convert::Infallible;
 use store::{Epoch, Leadership};
@@ -10,8 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tower::util::BoxCloneSyncService;
 
 /// The API server's router in this process.
-pub(crate) type Door =
-    BoxCloneSyncService<http::Request<Body>, http::Response<Body>, Infallible>;
+pub(crate) type Door = BoxCloneSyncService<http::Request<Body>, http::Response<Body>, Infallible>;
 
 /// Starts the leader's components whenever this replica leads and ends them when it does not (FEN-7,
 /// FEN-8). Their writes carry the epoch, so it is safe, not only likely, that those of an earlier
@@ -21,9 +21,10 @@ pub(crate) type Door =
 /// A component ended by itself: the replica is better restarted than left without it.
 pub(crate) async fn run(
     mut leadership: watch::Receiver<Leadership>,
-    door: Door,
+    api: ApiServer,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
+    let door = api.door();
     loop {
         let current = *leadership.borrow_and_update();
         let Leadership::Leading { epoch } = current else {
@@ -35,6 +36,9 @@ pub(crate) async fn run(
         };
         tracing::info!(%epoch, "leading: scheduler and controllers start");
         let scope = shutdown.child_token();
+        if let Err(error) = api.ensure_defaults().await {
+            tracing::warn!(%error, "the first namespaces are not there yet");
+        }
         let mut tasks = components(&door, epoch, &scope);
         let ended = tokio::select! {
             () = shutdown.cancelled() => None,

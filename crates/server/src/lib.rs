@@ -3,8 +3,16 @@
 //! Knows every crate and no rule of any: configuration, clock, TLS, telemetry, who starts when and
 //! who waits for whom.
 
+pub mod bench;
 pub mod clock;
 pub mod config;
+pub mod demo;
+pub mod dev;
+pub mod node;
+pub mod replica;
+pub mod signal;
 pub mod telemetry;
+pub mod workload;
 
+mod leader;
 mod tls;

@@ -139,7 +139,9 @@ impl Workload {
             let sent = record.sent.get(key).copied().unwrap_or_default();
             if stored < *acknowledged {
                 lost += acknowledged - stored;
-                record.violations.push(format!("{key}: {acknowledged} acknowledged, {stored} stored"));
+                record
+                    .violations
+                    .push(format!("{key}: {acknowledged} acknowledged, {stored} stored"));
             }
             if stored > sent {
                 record.violations.push(format!("{key}: {stored} stored, only {sent} ever sent"));

@@ -1,6 +1,6 @@
 //! The container runtime as the pod workers see it: sandboxes, containers, images, exec.
 //!
-//! Implementations: [`native`] (namespaces and shims), [`fake`] (a script, for hollow nodes). Each
+//! Implementations: [`native`] (namespaces and shims), a scripted one for hollow nodes is to come. Each
 //! runs the same suite. The runtime keeps no policy: restarts, hooks, grace and back-off are the
 //! pod worker's.
 
@@ -12,7 +12,6 @@ use tokio::{
     sync::{broadcast, mpsc, oneshot},
 };
 
-pub mod fake;
 pub mod native;
 
 /// Microseconds since the Unix epoch.

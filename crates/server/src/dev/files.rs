@@ -32,7 +32,11 @@ impl Layout {
     /// # Errors
     /// The directory holds a cluster of another size, or cannot be written.
     pub(super) fn prepare(options: &DevOptions) -> anyhow::Result<Self> {
-        ensure!((1..=9).contains(&options.replicas), "--replicas: 1 to 9, not {}", options.replicas);
+        ensure!(
+            (1..=9).contains(&options.replicas),
+            "--replicas: 1 to 9, not {}",
+            options.replicas
+        );
         std::fs::create_dir_all(&options.data_dir)
             .with_context(|| format!("create {}", options.data_dir.display()))?;
         let dir = options

@@ -172,7 +172,8 @@ impl DevCluster {
                 if is_ready(&url).await {
                     break;
                 }
-                let process = self.replicas.get_mut(&id).with_context(|| format!("no replica {id}"))?;
+                let process =
+                    self.replicas.get_mut(&id).with_context(|| format!("no replica {id}"))?;
                 if let Some(status) = process.ended()? {
                     bail!("replica-{id} ended ({status}):\n{}", process.log_tail());
                 }

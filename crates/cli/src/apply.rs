@@ -1,0 +1,157 @@
+//! `apply`: what a manifest says becomes what is stored.
+
+use crate::{failure::Failure, target::Target};
+use api::{
+    kinds::{self, Kind},
+    meta::{self, metadata_mut},
+};
+use client::{ClientError, Patch, patch_request, refuse};
+use http::Method;
+use http_body_util::BodyExt as _;
+use serde::Deserialize as _;
+use serde_json::Value;
+use std::io::Read as _;
+
+const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
+
+pub(crate) async fn apply(target: &Target, filename: &str, dry_run: &str) -> Result<(), Failure> {
+    let text = if filename == "-" {
+        let mut text = String::new();
+        std::io::stdin()
+            .read_to_string(&mut text)
+            .map_err(|e| Failure::Input(format!("standard input: {e}")))?;
+        text
+    } else {
+        std::fs::read_to_string(filename).map_err(|e| Failure::Input(format!("{filename}: {e}")))?
+    };
+    // Everything is read before anything is written.
+    let objects = parse(filename, &text)?;
+    let query = match dry_run {
+        "none" => "",
+        "server" => "?dryRun=All",
+        other => return Err(Failure::Input(format!("--dry-run: none or server, not {other:?}"))),
+    };
+    for (kind, object) in objects {
+        let done = apply_one(target, kind, object, query).await?;
+        let suffix = if query.is_empty() { "" } else { " (server dry run)" };
+        println!("{}{done}{suffix}", kind.singular.to_owned() + "/");
+    }
+    Ok(())
+}
+
+fn parse(filename: &str, text: &str) -> Result<Vec<(&'static Kind, Value)>, Failure> {
+    let mut objects = Vec::new();
+    for document in serde_yaml_ng::Deserializer::from_str(text) {
+        let object = Value::deserialize(document).map_err(|e| {
+            let place =
+                e.location().map_or_else(String::new, |l| format!(":{}:{}", l.line(), l.column()));
+            Failure::Input(format!("{filename}{place}: {e}"))
+        })?;
+        if object.is_null() {
+            continue;
+        }
+        let text = |key: &str| object.get(key).and_then(Value::as_str).unwrap_or_default();
+        let (version, kind) = (text("apiVersion"), text("kind"));
+        let found = kinds::by_kind(version, kind).ok_or_else(|| {
+            Failure::Input(format!("{filename}: there is no kind {kind:?} in version {version:?}"))
+        })?;
+        objects.push((found, object));
+    }
+    Ok(objects)
+}
+
+async fn apply_one(
+    target: &Target,
+    kind: &'static Kind,
+    mut object: Value,
+    query: &str,
+) -> Result<String, Failure> {
+    let name = meta::name(&object).to_owned();
+    let own = meta::namespace(&object);
+    let namespace = if own.is_empty() { target.namespace.clone() } else { own.to_owned() };
+    let applied = object.to_string();
+    let annotations = metadata_mut(&mut object)
+        .entry("annotations")
+        .or_insert_with(|| Value::Object(serde_json::Map::new()));
+    if let Some(annotations) = annotations.as_object_mut() {
+        annotations.insert(LAST_APPLIED.to_owned(), applied.into());
+    }
+    let path = target.path(kind, &namespace, &name);
+    let old: Result<Value, ClientError> = target.client.call(Method::GET, &path, None).await;
+    let old = match old {
+        Ok(old) => old,
+        Err(ClientError::Api(status)) if status.is_not_found() => {
+            let path = format!("{}{query}", target.path(kind, &namespace, ""));
+            let body = object.to_string().into_bytes();
+            target.client.call::<Value>(Method::POST, &path, Some(body)).await?;
+            return Ok(format!("{name} created"));
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let mut patch = object.clone();
+    forget_dropped(&old, &object, &mut patch);
+    let request = patch_request(&format!("{path}{query}"), &Patch::Merge(patch))?;
+    let answer = refuse(target.client.request(request).await?).await?;
+    let bytes = answer.into_body().collect().await.map_err(|e| {
+        Failure::Client(ClientError::Decode { endpoint: path.clone(), error: e.to_string() })
+    })?;
+    let new: Value = serde_json::from_slice(&bytes.to_bytes()).unwrap_or_default();
+    let same = meta::resource_version(&new) == meta::resource_version(&old);
+    Ok(format!("{name} {}", if same { "unchanged" } else { "configured" }))
+}
+
+/// What an earlier apply set and this one leaves out is to go.
+fn forget_dropped(old: &Value, new: &Value, patch: &mut Value) {
+    let pointer = "/metadata/annotations/kubectl.kubernetes.io~1last-applied-configuration";
+    let before = old.pointer(pointer).and_then(Value::as_str);
+    if let Some(before) = before.and_then(|text| serde_json::from_str::<Value>(text).ok()) {
+        nulls(&before, new, patch);
+    }
+}
+
+fn nulls(before: &Value, new: &Value, patch: &mut Value) {
+    let (Some(before), Some(new)) = (before.as_object(), new.as_object()) else { return };
+    let Some(patch) = patch.as_object_mut() else { return };
+    for (key, value) in before {
+        match new.get(key) {
+            None => drop(patch.insert(key.clone(), Value::Null)),
+            Some(now) => {
+                if let Some(patch) = patch.get_mut(key) {
+                    nulls(value, now, patch);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_broken_manifest_is_refused_with_line_and_column() {
+        let Err(Failure::Input(text)) = parse("pod.yaml", "kind: Pod\nspec: [1,\n") else {
+            panic!("accepted")
+        };
+        assert!(text.starts_with("pod.yaml:3:1:") || text.starts_with("pod.yaml:2:"), "{text}");
+        let Err(Failure::Input(text)) = parse("f", "apiVersion: v9\nkind: Pod\n") else {
+            panic!("accepted")
+        };
+        assert!(text.contains("there is no kind \"Pod\" in version \"v9\""), "{text}");
+    }
+
+    #[test]
+    fn several_documents_are_several_objects() {
+        let text = "apiVersion: v1\nkind: Pod\n---\n---\napiVersion: v1\nkind: ConfigMap\n";
+        let kinds: Vec<&str> = parse("f", text).unwrap().iter().map(|(k, _)| k.kind).collect();
+        assert_eq!(kinds, ["Pod", "ConfigMap"]);
+    }
+
+    #[test]
+    fn what_was_applied_before_and_is_left_out_now_goes() {
+        let mut patch = json!({"a": {"b": 1}});
+        nulls(&json!({"a": {"b": 0, "c": 2}, "d": 3}), &json!({"a": {"b": 1}}), &mut patch);
+        assert_eq!(patch, json!({"a": {"b": 1, "c": null}, "d": null}));
+    }
+}

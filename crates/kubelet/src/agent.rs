@@ -1,0 +1,354 @@
+//! The agent: a session with the control plane, and a worker for every Pod.
+
+use crate::{
+    config::PodDirs,
+    runtime::{Runtime, native::NativeRuntime},
+    worker::{self, Told, Worker},
+};
+use api::core::Pod;
+use client::node::{FromControlPlane, NodeSessionConfig, ToControlPlane, session};
+use serde_json::{Value, json};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+use tokio::{
+    sync::{Notify, broadcast::error::RecvError, mpsc, oneshot, watch},
+    task::JoinSet,
+};
+use tokio_util::sync::CancellationToken;
+
+/// A node.
+#[derive(Debug, Clone)]
+pub struct KubeletConfig {
+    /// Node name.
+    pub name: String,
+    /// Pod directories and logs.
+    pub data_dir: PathBuf,
+    /// `http://host:port` of any replicas.
+    pub endpoints: Vec<String>,
+    /// Labels beside the well-known ones.
+    pub labels: BTreeMap<String, String>,
+    /// Pods at most.
+    pub max_pods: u32,
+    /// Between heartbeats.
+    pub heartbeat: Duration,
+    /// Where logs and exec are served.
+    pub listen: SocketAddr,
+}
+
+/// Reads the wall clock, in microseconds since the Unix epoch; the caller's.
+pub type Clock = Arc<dyn Fn() -> u64 + Send + Sync>;
+
+/// What the workers share.
+pub(crate) struct Shared {
+    pub(crate) runtime: Arc<NativeRuntime>,
+    pub(crate) clock: Clock,
+    pub(crate) host_ip: String,
+    node: String,
+    data_dir: PathBuf,
+    requests: mpsc::Sender<ToControlPlane>,
+    sequence: AtomicU64,
+    /// Whoever waits for an acknowledgement.
+    waiting: Mutex<BTreeMap<u64, oneshot::Sender<Result<u64, api::status::Status>>>>,
+}
+
+impl Shared {
+    pub(crate) fn now_seconds(&self) -> i64 {
+        i64::try_from((self.clock)() / 1_000_000).unwrap_or_default()
+    }
+
+    pub(crate) fn dirs(&self, pod: &Pod) -> PodDirs {
+        let uid = pod.metadata.uid.as_deref().unwrap_or_default();
+        let name = pod.metadata.name.as_deref().unwrap_or_default();
+        let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+        PodDirs {
+            data: self.data_dir.join("volumes").join(uid),
+            logs: self.logs(namespace, name, uid),
+        }
+    }
+
+    pub(crate) fn logs(&self, namespace: &str, name: &str, uid: &str) -> PathBuf {
+        self.data_dir.join("logs").join(format!("{namespace}_{name}_{uid}"))
+    }
+
+    /// Sends a request that must be acknowledged; the committed revision, or why it was refused for
+    /// good. Waits as long as it takes.
+    pub(crate) async fn acknowledged(
+        &self,
+        request: impl FnOnce(u64) -> ToControlPlane,
+    ) -> Result<u64, api::status::Status> {
+        let sequence = self.sequence.fetch_add(1, Ordering::Relaxed) + 1;
+        let (sender, receiver) = oneshot::channel();
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).insert(sequence, sender);
+        let gone = || api::status::Status::unavailable("the agent is stopping");
+        self.requests.send(request(sequence)).await.map_err(|_| gone())?;
+        receiver.await.unwrap_or_else(|_| Err(gone()))
+    }
+
+    /// Sends a status whose acknowledgement nobody waits for: a newer one may replace it.
+    pub(crate) async fn send_status(&self, pod: &Pod, status: Value) {
+        let sequence = self.sequence.fetch_add(1, Ordering::Relaxed) + 1;
+        let _ = self.requests.send(pod_status(pod, status)(sequence)).await;
+    }
+
+    /// Best effort: dropped when the queue is full (EVT-1).
+    pub(crate) fn event(&self, pod: &Pod, kind: &str, reason: &str, message: &str, field: &str) {
+        let metadata = &pod.metadata;
+        let now = api::meta::time(self.now_seconds());
+        let name = metadata.name.as_deref().unwrap_or_default();
+        let _ = self.requests.try_send(ToControlPlane::Event {
+            event: json!({
+                "metadata": {"generateName": format!("{name}."), "namespace": metadata.namespace},
+                "involvedObject": {
+                    "apiVersion": "v1", "kind": "Pod", "name": metadata.name,
+                    "namespace": metadata.namespace, "uid": metadata.uid, "fieldPath": field,
+                },
+                "type": kind, "reason": reason, "message": message, "count": 1,
+                "firstTimestamp": now, "lastTimestamp": now,
+                "source": {"component": "kubelet", "host": self.node},
+                "reportingComponent": "kubelet", "reportingInstance": self.node,
+            }),
+        });
+    }
+
+    fn settle(&self, sequence: u64, result: Result<u64, api::status::Status>) {
+        let waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner).remove(&sequence);
+        if let Some(waiting) = waiting {
+            let _ = waiting.send(result);
+        }
+    }
+}
+
+pub(crate) fn pod_status(pod: &Pod, status: Value) -> impl FnOnce(u64) -> ToControlPlane {
+    let metadata = pod.metadata.clone();
+    move |sequence| ToControlPlane::PodStatus {
+        sequence,
+        namespace: metadata.namespace.unwrap_or_default(),
+        name: metadata.name.unwrap_or_default(),
+        uid: metadata.uid.unwrap_or_default(),
+        status,
+    }
+}
+
+/// Runs a node until `shutdown`; its Pods go on.
+pub async fn run(
+    config: KubeletConfig,
+    runtime: Arc<NativeRuntime>,
+    clock: Clock,
+    listener: tokio::net::TcpListener,
+    shutdown: CancellationToken,
+) {
+    let session_config = NodeSessionConfig {
+        node: config.name.clone(),
+        instance: uuid::Uuid::new_v4().to_string(),
+        machine_id: machine_id(&config),
+        boot_id: read("/proc/sys/kernel/random/boot_id"),
+        node_json: node_object(&config, &clock),
+        endpoints: config.endpoints.clone(),
+        heartbeat_interval: config.heartbeat,
+        silence_max: Duration::from_millis(600),
+    };
+    let (mut ends, link) = session(session_config, shutdown.child_token());
+    let mut tasks = JoinSet::new();
+    tasks.spawn(link);
+    let shared = Arc::new(Shared {
+        runtime: Arc::clone(&runtime),
+        clock,
+        host_ip: config.listen.ip().to_string(),
+        node: config.name.clone(),
+        data_dir: config.data_dir.clone(),
+        requests: ends.requests.clone(),
+        sequence: AtomicU64::new(0),
+        waiting: Mutex::default(),
+    });
+    let served = crate::serve::serve(Arc::clone(&shared), listener, shutdown.child_token());
+    tasks.spawn(served);
+    let mut agent = Agent { shared, workers: BTreeMap::new(), tasks: JoinSet::new() };
+    let mut events = runtime.events();
+    let mut listed: Option<BTreeSet<String>> = None;
+    loop {
+        tokio::select! {
+            told = ends.events.recv() => match told {
+                Some(FromControlPlane::Connected { pod_cidr, replica, session }) => {
+                    tracing::info!(replica, session, pod_cidr, "connected");
+                    runtime.set_pod_cidr(&pod_cidr);
+                    listed = Some(BTreeSet::new());
+                }
+                Some(FromControlPlane::Disconnected { reason }) => {
+                    tracing::warn!(reason, "no control plane; Pods go on");
+                }
+                Some(FromControlPlane::Pod { pod, removed, .. }) => {
+                    if let Ok(pod) = serde_json::from_value::<Pod>(*pod) {
+                        let uid = pod.metadata.uid.clone().unwrap_or_default();
+                        if let Some(listed) = &mut listed {
+                            listed.insert(uid);
+                        }
+                        agent.tell(pod, removed);
+                    }
+                }
+                Some(FromControlPlane::Synced { complete, .. }) => {
+                    if let (true, Some(listed)) = (complete, listed.take()) {
+                        agent.complete(&listed).await;
+                    }
+                }
+                Some(FromControlPlane::Acknowledged { sequence, result }) => {
+                    agent.shared.settle(sequence, result);
+                }
+                Some(FromControlPlane::Fenced { message }) => {
+                    tracing::error!(message, "another agent holds this node: Pods are stopped");
+                    agent.complete(&BTreeSet::new()).await;
+                }
+                None => break,
+            },
+            event = events.recv() => match event {
+                Ok(event) => agent.wake(Some(&event.pod_uid)),
+                Err(RecvError::Lagged(_)) => agent.wake(None),
+                Err(RecvError::Closed) => break,
+            },
+            done = agent.tasks.join_next(), if !agent.tasks.is_empty() => {
+                if let Some(Ok(uid)) = done {
+                    agent.workers.remove(&uid);
+                }
+            }
+            () = shutdown.cancelled() => break,
+        }
+    }
+    agent.tasks.shutdown().await;
+    tasks.shutdown().await;
+}
+
+struct Agent {
+    shared: Arc<Shared>,
+    workers: BTreeMap<String, Handle>,
+    tasks: JoinSet<String>,
+}
+
+struct Handle {
+    told: watch::Sender<Told>,
+    wake: Arc<Notify>,
+}
+
+impl Agent {
+    /// A Pod as it now is; starts its worker if it has none.
+    fn tell(&mut self, pod: Pod, removed: bool) {
+        let uid = pod.metadata.uid.clone().unwrap_or_default();
+        let told = Told { pod, removed };
+        if let Some(handle) = self.workers.get(&uid) {
+            handle.told.send_replace(told);
+            return;
+        }
+        if removed {
+            return;
+        }
+        let phase = told.pod.status.as_ref().and_then(|s| s.phase.as_deref());
+        let ended = matches!(phase, Some("Succeeded" | "Failed"));
+        if ended && told.pod.metadata.deletion_timestamp.is_none() {
+            return;
+        }
+        let (sender, receiver) = watch::channel(told);
+        let wake = Arc::new(Notify::new());
+        self.workers.insert(uid.clone(), Handle { told: sender, wake: Arc::clone(&wake) });
+        let worker = Worker::new(Arc::clone(&self.shared), receiver, wake);
+        self.tasks.spawn(async move {
+            worker::run(worker).await;
+            uid
+        });
+    }
+
+    fn wake(&self, uid: Option<&str>) {
+        for (known, handle) in &self.workers {
+            if uid.is_none_or(|uid| uid == known) {
+                handle.wake.notify_one();
+            }
+        }
+    }
+
+    /// What is not in a complete list is not on this node any more: never before there is one (NOD-20).
+    async fn complete(&mut self, listed: &BTreeSet<String>) {
+        for (uid, handle) in &self.workers {
+            if !listed.contains(uid) {
+                handle.told.send_modify(|told| told.removed = true);
+            }
+        }
+        let Ok(found) = self.shared.runtime.pods().await else { return };
+        for pod in found {
+            let uid = pod.sandbox.config.pod.uid.clone();
+            if !listed.contains(&uid) && !self.workers.contains_key(&uid) {
+                // Known to the runtime and to nobody else (NOD-23).
+                tracing::info!(uid, "removes an orphan");
+                if let Err(error) = self.shared.runtime.remove_pod(&uid).await {
+                    tracing::warn!(%error, uid, "orphan not removed");
+                }
+            }
+        }
+    }
+}
+
+fn read(path: &str) -> String {
+    std::fs::read_to_string(path).unwrap_or_default().trim().to_owned()
+}
+
+/// The machine's own id, or one made for this data directory.
+fn machine_id(config: &KubeletConfig) -> String {
+    let id = read("/etc/machine-id");
+    if id.is_empty() { format!("data-dir:{}", config.data_dir.display()) } else { id }
+}
+
+fn node_object(config: &KubeletConfig, clock: &Clock) -> Value {
+    let memory_kib: u64 = read("/proc/meminfo")
+        .lines()
+        .find_map(|line| line.strip_prefix("MemTotal:")?.split_whitespace().next()?.parse().ok())
+        .unwrap_or_default();
+    let cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let amounts = json!({
+        "cpu": cpus.to_string(), "memory": format!("{memory_kib}Ki"),
+        "pods": config.max_pods.to_string(),
+    });
+    let now = api::meta::time(i64::try_from(clock() / 1_000_000).unwrap_or_default());
+    let condition = |kind: &str, status: &str, reason: &str, message: &str| {
+        json!({"type": kind, "status": status, "reason": reason, "message": message,
+               "lastHeartbeatTime": now, "lastTransitionTime": now})
+    };
+    let mut labels = config.labels.clone();
+    for (key, value) in [
+        ("kubernetes.io/hostname", config.name.as_str()),
+        ("kubernetes.io/os", "linux"),
+        ("kubernetes.io/arch", if cfg!(target_arch = "x86_64") { "amd64" } else { "arm64" }),
+    ] {
+        labels.insert(key.to_owned(), value.to_owned());
+    }
+    let ip: IpAddr = config.listen.ip();
+    json!({
+        "apiVersion": "v1", "kind": "Node",
+        "metadata": {"name": config.name, "labels": labels},
+        "status": {
+            "capacity": amounts, "allocatable": amounts,
+            "addresses": [
+                {"type": "InternalIP", "address": ip.to_string()},
+                {"type": "Hostname", "address": config.name},
+            ],
+            "daemonEndpoints": {"kubeletEndpoint": {"Port": config.listen.port()}},
+            "nodeInfo": {
+                "architecture": std::env::consts::ARCH, "operatingSystem": "linux",
+                "bootID": read("/proc/sys/kernel/random/boot_id"),
+                "machineID": read("/etc/machine-id"), "systemUUID": "",
+                "kernelVersion": read("/proc/sys/kernel/osrelease"), "osImage": "Linux",
+                "containerRuntimeVersion": concat!("trireme://", env!("CARGO_PKG_VERSION")),
+                "kubeletVersion": concat!("v", env!("CARGO_PKG_VERSION")), "kubeProxyVersion": "",
+            },
+            "conditions": [
+                condition("MemoryPressure", "False", "KubeletHasSufficientMemory", "kubelet has sufficient memory available"),
+                condition("DiskPressure", "False", "KubeletHasNoDiskPressure", "kubelet has no disk pressure"),
+                condition("PIDPressure", "False", "KubeletHasSufficientPID", "kubelet has sufficient PID available"),
+                condition("Ready", "True", "KubeletReady", "kubelet is posting ready status"),
+            ],
+        },
+    })
+}

@@ -1,0 +1,249 @@
+//! From a Pod's spec to what the runtime is told.
+
+use crate::runtime::{ContainerConfig, Image, Mount, Resources, Security};
+use api::{
+    core::{Container, Pod},
+    resources::amount,
+};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::{Path, PathBuf},
+};
+
+/// Rotated at this size.
+const LOG_BYTES_MAX: u64 = 10 << 20;
+
+/// Why a container cannot be made from its spec: `CreateContainerConfigError`.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct ConfigError(pub String);
+
+/// Where a Pod's own things are on the node.
+#[derive(Debug, Clone)]
+pub struct PodDirs {
+    /// Volumes and files.
+    pub data: PathBuf,
+    /// Logs, kept for a while after the Pod.
+    pub logs: PathBuf,
+}
+
+impl PodDirs {
+    /// A volume's directory.
+    #[must_use]
+    pub fn volume(&self, name: &str) -> PathBuf {
+        self.data.join("volumes").join(name)
+    }
+
+    /// A container's log.
+    #[must_use]
+    pub fn log(&self, container: &str, attempt: u32) -> PathBuf {
+        self.logs.join(container).join(format!("{attempt}.log"))
+    }
+}
+
+/// Bounds of one container.
+#[must_use]
+pub fn resources(container: &Container) -> Resources {
+    let list = container.resources.clone().unwrap_or_default();
+    let of = |map: &Option<BTreeMap<String, api::core::QuantityText>>, name: &str| {
+        let text = map.as_ref()?.get(name)?;
+        u64::try_from(amount(name, text)).ok().filter(|amount| *amount > 0)
+    };
+    Resources {
+        cpu_limit_millis: of(&list.limits, "cpu"),
+        cpu_request_millis: of(&list.requests, "cpu"),
+        memory_limit_bytes: of(&list.limits, "memory"),
+        pids_limit: None,
+    }
+}
+
+/// Replaces `$(NAME)` by what is already known; `$$` is a dollar (ENV-1).
+fn expand(text: &str, env: &[(String, String)]) -> String {
+    let mut out = String::new();
+    let mut rest = text;
+    while let Some(at) = rest.find('$') {
+        let (before, from) = rest.split_at(at);
+        out.push_str(before);
+        if let Some(after) = from.strip_prefix("$$") {
+            out.push('$');
+            rest = after;
+        } else if let Some((name, after)) =
+            from.strip_prefix("$(").and_then(|inner| inner.split_once(')'))
+        {
+            match env.iter().rev().find(|(key, _)| key == name) {
+                Some((_, value)) => out.push_str(value),
+                None => out.push_str(&format!("$({name})")),
+            }
+            rest = after;
+        } else {
+            out.push('$');
+            rest = from.get(1..).unwrap_or_default();
+        }
+    }
+    out.push_str(rest);
+    out
+}
+
+fn field(pod: &Pod, path: &str, pod_ip: &str, host_ip: &str) -> Option<String> {
+    let metadata = &pod.metadata;
+    let spec = pod.spec.as_ref();
+    Some(match path {
+        "metadata.name" => metadata.name.clone()?,
+        "metadata.namespace" => metadata.namespace.clone()?,
+        "metadata.uid" => metadata.uid.clone()?,
+        "spec.nodeName" => spec?.node_name.clone()?,
+        "spec.serviceAccountName" => spec?.service_account_name.clone().unwrap_or_default(),
+        "status.podIP" | "status.podIPs" => pod_ip.to_owned(),
+        "status.hostIP" | "status.hostIPs" => host_ip.to_owned(),
+        path => {
+            let (map, key) = path.strip_suffix("']")?.split_once("['")?;
+            let map = match map {
+                "metadata.labels" => metadata.labels.as_ref()?,
+                "metadata.annotations" => metadata.annotations.as_ref()?,
+                _ => return None,
+            };
+            map.get(key).cloned().unwrap_or_default()
+        }
+    })
+}
+
+/// One container, resolved.
+///
+/// # Errors
+/// [`ConfigError`] for what the spec asks for and this node cannot give.
+pub fn container(
+    pod: &Pod,
+    spec: &Container,
+    attempt: u32,
+    image: &Image,
+    dirs: &PodDirs,
+    pod_ip: &str,
+    host_ip: &str,
+) -> Result<ContainerConfig, ConfigError> {
+    let mut env = image.env.clone();
+    let hostname = pod.metadata.name.clone().unwrap_or_default();
+    env.push(("HOSTNAME".to_owned(), hostname));
+    if spec.env_from.as_ref().is_some_and(|list| !list.is_empty()) {
+        return Err(ConfigError("envFrom is not supported by this node yet".to_owned()));
+    }
+    for variable in spec.env.iter().flatten() {
+        let value = match &variable.value_from {
+            None => expand(variable.value.as_deref().unwrap_or_default(), &env),
+            Some(source) => {
+                let path = source.field_ref.as_ref().map(|f| f.field_path.as_str());
+                path.and_then(|path| field(pod, path, pod_ip, host_ip)).ok_or_else(|| {
+                    let name = &variable.name;
+                    ConfigError(format!(
+                        "env {name}: this source is not supported by this node yet"
+                    ))
+                })?
+            }
+        };
+        env.retain(|(key, _)| *key != variable.name);
+        env.push((variable.name.clone(), value));
+    }
+    let list = |own: &Option<Vec<String>>| own.clone().filter(|l| !l.is_empty());
+    // ENV-2
+    let (command, arguments) = match (list(&spec.command), list(&spec.args)) {
+        (Some(command), arguments) => (command, arguments.unwrap_or_default()),
+        (None, Some(arguments)) => (image.entrypoint.clone(), arguments),
+        (None, None) => (image.entrypoint.clone(), image.cmd.clone()),
+    };
+    let argv: Vec<String> = command.iter().chain(&arguments).map(|a| expand(a, &env)).collect();
+    if argv.is_empty() {
+        return Err(ConfigError("no command specified".to_owned()));
+    }
+    let context = spec.security_context.clone().unwrap_or_default();
+    let pod_context =
+        pod.spec.as_ref().and_then(|s| s.security_context.clone()).unwrap_or_default();
+    let id = |own: Option<i64>, of_pod: Option<i64>| {
+        own.or(of_pod).and_then(|id| u32::try_from(id).ok())
+    };
+    Ok(ContainerConfig {
+        name: spec.name.clone(),
+        attempt,
+        image: spec.image.clone().unwrap_or_default(),
+        image_id: image.id.clone(),
+        argv,
+        env,
+        working_dir: spec
+            .working_dir
+            .clone()
+            .filter(|dir| !dir.is_empty())
+            .unwrap_or_else(|| image.working_dir.clone()),
+        mounts: mounts(pod, spec, dirs)?,
+        resources: resources(spec),
+        security: Security {
+            run_as_user: id(context.run_as_user, pod_context.run_as_user),
+            run_as_group: id(context.run_as_group, pod_context.run_as_group),
+            supplemental_groups: Vec::new(),
+            privileged: context.privileged.unwrap_or_default(),
+            read_only_root: context.read_only_root_filesystem.unwrap_or_default(),
+            add_capabilities: Vec::new(),
+            drop_capabilities: Vec::new(),
+            no_new_privileges: true,
+        },
+        stdin: false,
+        tty: false,
+        log_path: dirs.log(&spec.name, attempt),
+        log_bytes_max: LOG_BYTES_MAX,
+        termination_message_path: spec
+            .termination_message_path
+            .clone()
+            .unwrap_or_else(|| "/dev/termination-log".to_owned()),
+        hash: 0,
+        annotations: BTreeMap::new(),
+    })
+}
+
+fn mounts(pod: &Pod, spec: &Container, dirs: &PodDirs) -> Result<Vec<Mount>, ConfigError> {
+    let volumes = pod.spec.iter().flat_map(|s| s.volumes.iter().flatten());
+    let volumes: BTreeMap<&str, _> = volumes.map(|v| (v.name.as_str(), v)).collect();
+    spec.volume_mounts
+        .iter()
+        .flatten()
+        .map(|mount| {
+            let volume = volumes.get(mount.name.as_str());
+            let host = volume.and_then(|v| v.host_path.as_ref()).map(|h| PathBuf::from(&h.path));
+            let source = match (volume.and_then(|v| v.empty_dir.as_ref()), host) {
+                (Some(_), _) => dirs.volume(&mount.name),
+                (None, Some(path)) => path,
+                (None, None) => {
+                    let name = &mount.name;
+                    let text =
+                        format!("volume {name}: this source is not supported by this node yet");
+                    return Err(ConfigError(text));
+                }
+            };
+            let sub = mount.sub_path.as_deref().unwrap_or_default();
+            Ok(Mount {
+                host_path: if sub.is_empty() { source } else { source.join(sub) },
+                container_path: Path::new(&mount.mount_path).to_owned(),
+                read_only: mount.read_only.unwrap_or_default(),
+            })
+        })
+        .collect()
+}
+
+/// Volumes that live and die with the Pod.
+#[must_use]
+pub fn empty_dirs(pod: &Pod) -> BTreeSet<String> {
+    let volumes = pod.spec.iter().flat_map(|s| s.volumes.iter().flatten());
+    volumes.filter(|v| v.empty_dir.is_some()).map(|v| v.name.clone()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn variables_are_expanded_as_upstream_does() {
+        // ENV-1
+        let env = [("A".to_owned(), "1".to_owned())];
+        for (text, want) in
+            [("x$(A)y", "x1y"), ("$$(A)", "$(A)"), ("$(B)", "$(B)"), ("5$", "5$"), ("$(A", "$(A")]
+        {
+            assert_eq!(expand(text, &env), want, "{text}");
+        }
+    }
+}

@@ -1,1 +1,0 @@
-//! A runtime that follows a script, for hollow nodes and for tests.

@@ -1,1 +1,0 @@
-//! Namespaces, cgroups and one shim process a Pod.

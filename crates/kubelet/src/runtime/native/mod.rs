@@ -1,0 +1,506 @@
+//! Namespaces, cgroups and one shim process a Pod.
+//!
+//! The kubelet's half: it keeps records, asks the shims, and finds everything again after a restart.
+
+mod cgroup;
+mod image;
+mod init;
+mod net;
+mod records;
+mod shim;
+mod sys;
+
+use super::{
+    Container, ContainerConfig, ContainerId, ContainerState, ExecConfig, ExecSession, Image,
+    Runtime, RuntimeError, RuntimeEvent, RuntimePod, Sandbox, SandboxConfig, UnixMicros,
+};
+use async_trait::async_trait;
+use cgroup::Cgroup;
+use init::InitConfig;
+use records::SandboxRecord;
+use shim::{Answer, Ask};
+use std::{
+    collections::BTreeSet,
+    fs, io,
+    net::{IpAddr, Ipv4Addr},
+    os::fd::AsRawFd as _,
+    path::{Path, PathBuf},
+    process::{ExitCode, Stdio},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+use tokio::{
+    io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
+    net::UnixStream,
+    process::Command,
+    sync::{broadcast, mpsc, oneshot},
+    time::timeout,
+};
+
+/// For a shim to come up.
+const SHIM_DEADLINE: Duration = Duration::from_secs(10);
+
+/// The wall clock, for records and logs of processes that outlive every other clock.
+fn now_micros() -> UnixMicros {
+    #[expect(clippy::disallowed_methods, reason = "a shim has no caller to take a time from")]
+    let now = std::time::SystemTime::now();
+    now.duration_since(std::time::UNIX_EPOCH)
+        .map_or(0, |since| u64::try_from(since.as_micros()).unwrap_or(u64::MAX))
+}
+
+/// The roles that this binary plays when it starts itself again; `None` for an ordinary start. To be
+/// asked first in `main`, while there is one thread.
+#[must_use]
+pub fn reexec() -> Option<ExitCode> {
+    let mut arguments = std::env::args();
+    let _program = arguments.next();
+    match arguments.next()?.as_str() {
+        "shim" => Some(shim::main()),
+        "container-init" => Some(init::main()),
+        "container-exec" => Some(init::exec_main(arguments)),
+        _ => None,
+    }
+}
+
+/// Where everything is, and whose.
+#[derive(Debug, Clone)]
+pub struct NativeConfig {
+    /// Images, sandboxes.
+    pub data_dir: PathBuf,
+    /// Part of the cgroups' names.
+    pub node: String,
+    /// Started as `shim` and so on; this binary.
+    pub program: PathBuf,
+}
+
+/// Runs containers on this kernel.
+#[derive(Debug)]
+pub struct NativeRuntime {
+    config: NativeConfig,
+    /// The range of this node's Pods, once it is known.
+    range: Mutex<Option<[u8; 3]>>,
+    /// Addresses that are being given out.
+    addresses: tokio::sync::Mutex<BTreeSet<Ipv4Addr>>,
+    events: broadcast::Sender<RuntimeEvent>,
+}
+
+fn failed(step: impl Into<String>) -> impl FnOnce(io::Error) -> RuntimeError {
+    let step = step.into();
+    move |source| RuntimeError::Io { step, source }
+}
+
+impl NativeRuntime {
+    /// Opens the records and listens to the shims that run.
+    ///
+    /// # Errors
+    /// Not root; or the data directory cannot be used.
+    pub fn open(config: NativeConfig) -> Result<Arc<Self>, RuntimeError> {
+        if !nix::unistd::geteuid().is_root() {
+            return Err(RuntimeError::Unsupported {
+                detail: "containers need root: run as root, or choose runtime = \"fake\""
+                    .to_owned(),
+            });
+        }
+        for dir in ["pods", "images"] {
+            let dir = config.data_dir.join(dir);
+            fs::create_dir_all(&dir).map_err(failed(format!("create {}", dir.display())))?;
+        }
+        // Pods on one node reach each other through it; a host that forbids it keeps its loopback.
+        let _ = fs::write("/proc/sys/net/ipv4/ip_forward", "1");
+        let runtime = Arc::new(Self {
+            config,
+            range: Mutex::new(None),
+            addresses: tokio::sync::Mutex::default(),
+            events: broadcast::Sender::new(1024),
+        });
+        for record in runtime.records() {
+            runtime.listen(&record.sandbox.config.pod.uid);
+        }
+        Ok(runtime)
+    }
+
+    /// Tells the range of this node's Pods, such as `10.244.1.0/24`.
+    pub fn set_pod_cidr(&self, cidr: &str) {
+        let octets = cidr.split('/').next().and_then(|ip| ip.parse::<Ipv4Addr>().ok());
+        let range = octets.map(|ip| {
+            let [a, b, c, _] = ip.octets();
+            [a, b, c]
+        });
+        *self.range.lock().unwrap_or_else(PoisonError::into_inner) = range;
+    }
+
+    fn dir(&self, uid: &str) -> PathBuf {
+        self.config.data_dir.join("pods").join(uid)
+    }
+
+    fn records(&self) -> Vec<SandboxRecord> {
+        let Ok(entries) = fs::read_dir(self.config.data_dir.join("pods")) else {
+            return Vec::new();
+        };
+        entries
+            .flatten()
+            .filter_map(|entry| records::read(&entry.path().join("sandbox.json")).ok())
+            .collect()
+    }
+
+    async fn address(&self) -> Result<Option<Ipv4Addr>, RuntimeError> {
+        let range = *self.range.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some([a, b, c]) = range else { return Ok(None) };
+        let mut given = self.addresses.lock().await;
+        let taken: BTreeSet<Ipv4Addr> = self
+            .records()
+            .iter()
+            .filter_map(|r| match r.sandbox.ip {
+                Some(IpAddr::V4(ip)) => Some(ip),
+                Some(IpAddr::V6(_)) | None => None,
+            })
+            .chain(given.iter().copied())
+            .collect();
+        let free = (2..=254).map(|d| Ipv4Addr::new(a, b, c, d)).find(|ip| !taken.contains(ip));
+        let free = free.ok_or_else(|| RuntimeError::Unsupported {
+            detail: format!("every address of {a}.{b}.{c}.0/24 is in use"),
+        })?;
+        given.insert(free);
+        Ok(Some(free))
+    }
+
+    /// Asks a Pod's shim. The directory is opened first: a socket's path may be short only.
+    async fn ask(&self, uid: &str, ask: &Ask) -> io::Result<Answer> {
+        let mut stream = self.connect(uid).await?;
+        send(&mut stream, ask).await?;
+        let mut line = String::new();
+        BufReader::new(stream).read_line(&mut line).await?;
+        Ok(serde_json::from_str(&line)?)
+    }
+
+    async fn connect(&self, uid: &str) -> io::Result<UnixStream> {
+        let dir = fs::File::open(self.dir(uid))?;
+        UnixStream::connect(format!("/proc/self/fd/{}/shim.sock", dir.as_raw_fd())).await
+    }
+
+    /// Passes a shim's words on as events, until it ends.
+    fn listen(self: &Arc<Self>, uid: &str) {
+        let (runtime, uid) = (Arc::downgrade(self), uid.to_owned());
+        #[expect(clippy::disallowed_methods, reason = "ends with the shim that it listens to")]
+        tokio::spawn(async move {
+            let Some(strong) = runtime.upgrade() else { return };
+            let stream = strong.connect(&uid).await;
+            let events = strong.events.clone();
+            drop(strong);
+            let told = || drop(events.send(RuntimeEvent { pod_uid: uid.clone() }));
+            if let Ok(mut stream) = stream
+                && send(&mut stream, &Ask::Subscribe).await.is_ok()
+            {
+                let mut lines = BufReader::new(stream).lines();
+                // Something may have ended before the subscription.
+                told();
+                while let Ok(Some(_)) = lines.next_line().await {
+                    told();
+                }
+            }
+            told();
+        });
+    }
+
+    fn containers(&self, uid: &str, alive: bool) -> Vec<Container> {
+        let Ok(entries) = fs::read_dir(self.dir(uid).join("containers")) else { return Vec::new() };
+        let mut found: Vec<Container> = entries
+            .flatten()
+            .filter_map(|entry| records::read(&entry.path().join("record.json")).ok())
+            .map(|mut container: Container| {
+                if let (false, ContainerState::Running { started_at }) = (alive, &container.state) {
+                    // Its shim is gone, and nobody saw it end (CST-2).
+                    container.state = ContainerState::Exited {
+                        started_at: *started_at,
+                        finished_at: now_micros(),
+                        exit_code: 137,
+                        signal: None,
+                        oom_killed: false,
+                        message: "The container could not be located when the pod was terminated"
+                            .to_owned(),
+                    };
+                }
+                container
+            })
+            .collect();
+        found.sort_by_key(|c| (c.config.name.clone(), c.config.attempt));
+        found
+    }
+
+    fn runtime_pod(&self, record: &SandboxRecord) -> RuntimePod {
+        let alive = is_shim(record.shim_pid, &self.dir(&record.sandbox.config.pod.uid));
+        let sandbox = Sandbox { ready: alive, ..record.sandbox.clone() };
+        let containers = self.containers(&record.sandbox.config.pod.uid, alive);
+        RuntimePod { sandbox, containers }
+    }
+
+    fn uid_of(&self, id: &ContainerId) -> Result<String, RuntimeError> {
+        let entries = fs::read_dir(self.config.data_dir.join("pods"));
+        let entries = entries.map_err(failed("list the sandboxes"))?;
+        entries
+            .flatten()
+            .find(|entry| entry.path().join("containers").join(&id.0).exists())
+            .map(|entry| entry.file_name().to_string_lossy().into_owned())
+            .ok_or_else(|| RuntimeError::NotFound { what: format!("container {}", id.0) })
+    }
+
+    async fn ask_about(&self, id: &ContainerId, ask: &Ask) -> Result<(), RuntimeError> {
+        let uid = self.uid_of(id)?;
+        match self.ask(&uid, ask).await {
+            // An ended container is success (DEL-25).
+            Ok(_) => Ok(()),
+            Err(error) if !is_alive(&self.dir(&uid)) => {
+                tracing::debug!(%error, "the shim is gone, and all of its containers with it");
+                Ok(())
+            }
+            Err(error) => Err(failed("ask the shim")(error)),
+        }
+    }
+}
+
+async fn send(stream: &mut UnixStream, ask: &Ask) -> io::Result<()> {
+    let mut line = serde_json::to_vec(ask)?;
+    line.push(b'\n');
+    stream.write_all(&line).await
+}
+
+/// Whether this process is the shim of this directory, and not a later one with its PID.
+fn is_shim(pid: i32, dir: &Path) -> bool {
+    pid > 0 && fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|cwd| cwd == dir)
+}
+
+fn is_alive(dir: &Path) -> bool {
+    let record: io::Result<SandboxRecord> = records::read(&dir.join("sandbox.json"));
+    record.is_ok_and(|record| is_shim(record.shim_pid, dir))
+}
+
+#[async_trait]
+impl Runtime for NativeRuntime {
+    fn version(&self) -> String {
+        concat!("trireme://", env!("CARGO_PKG_VERSION")).to_owned()
+    }
+
+    async fn pods(&self) -> Result<Vec<RuntimePod>, RuntimeError> {
+        Ok(self.records().iter().map(|record| self.runtime_pod(record)).collect())
+    }
+
+    async fn pod(&self, uid: &str) -> Result<Option<RuntimePod>, RuntimeError> {
+        let record = records::read(&self.dir(uid).join("sandbox.json")).ok();
+        Ok(record.map(|record| self.runtime_pod(&record)))
+    }
+
+    async fn image(&self, reference: &str) -> Result<Option<Image>, RuntimeError> {
+        if !image::is_toolbox(reference) {
+            return Ok(None);
+        }
+        self.pull_image(reference).await.map(Some)
+    }
+
+    async fn pull_image(&self, reference: &str) -> Result<Image, RuntimeError> {
+        if !image::is_toolbox(reference) {
+            return Err(RuntimeError::ImagePull {
+                detail: format!(
+                    "image {reference:?} is not on this node; this version runs the built-in \
+                     \"toolbox\" image only"
+                ),
+            });
+        }
+        let dir = self.config.data_dir.join("images");
+        let made = tokio::task::spawn_blocking(move || image::toolbox(&dir)).await;
+        let made = made.map_err(|e| RuntimeError::ImagePull { detail: e.to_string() })?;
+        made.map(|(image, _)| image)
+    }
+
+    async fn run_sandbox(&self, config: SandboxConfig) -> Result<Sandbox, RuntimeError> {
+        let uid = config.pod.uid.clone();
+        if let Some(pod) = self.pod(&uid).await?
+            && pod.sandbox.ready
+        {
+            return Ok(pod.sandbox);
+        }
+        let ip = if config.host_network { None } else { self.address().await? };
+        let cgroup_name = format!("{}/{uid}", self.config.node);
+        let record = SandboxRecord {
+            cgroup: Cgroup::create(&cgroup_name, &config.resources),
+            sandbox: Sandbox {
+                config,
+                ip: ip.map(IpAddr::V4),
+                created_at: now_micros(),
+                ready: true,
+            },
+            cgroup_name,
+            shim_pid: 0,
+        };
+        let started = self.start_shim(&uid, &record).await;
+        if let Some(ip) = ip {
+            // From now on the record holds it, or it is free again.
+            self.addresses.lock().await.remove(&ip);
+        }
+        if let Err(error) = started {
+            let _ = self.remove_pod(&uid).await;
+            return Err(error);
+        }
+        Ok(record.sandbox)
+    }
+
+    async fn start_container(
+        &self,
+        pod_uid: &str,
+        config: ContainerConfig,
+    ) -> Result<Container, RuntimeError> {
+        let dir = self.config.data_dir.join("images");
+        let made = tokio::task::spawn_blocking(move || image::toolbox(&dir)).await;
+        let (_, rootfs) = made.map_err(|e| RuntimeError::Start { detail: e.to_string() })??;
+        let id = ContainerId(format!("{pod_uid}-{}-{}", config.name, config.attempt));
+        let ask = Ask::Start { id, config: Box::new(config), rootfs };
+        let answer = self.ask(pod_uid, &ask).await.map_err(failed("ask the shim"))?;
+        let Answer::Container(container) = answer else {
+            return Err(RuntimeError::Start { detail: "the shim answers otherwise".to_owned() });
+        };
+        match &container.state {
+            ContainerState::Exited { exit_code: 128, message, .. } => {
+                Err(RuntimeError::Start { detail: message.clone() })
+            }
+            ContainerState::Running { .. } | ContainerState::Exited { .. } => Ok(*container),
+        }
+    }
+
+    async fn signal(&self, id: &ContainerId, signal: i32) -> Result<(), RuntimeError> {
+        self.ask_about(id, &Ask::Signal { id: id.clone(), signal }).await
+    }
+
+    async fn kill(&self, id: &ContainerId) -> Result<(), RuntimeError> {
+        self.ask_about(id, &Ask::Kill { id: id.clone() }).await
+    }
+
+    async fn remove_container(&self, id: &ContainerId) -> Result<(), RuntimeError> {
+        let uid = self.uid_of(id)?;
+        let dir = self.dir(&uid).join("containers").join(&id.0);
+        fs::remove_dir_all(&dir).map_err(failed(format!("remove {}", dir.display())))
+    }
+
+    async fn remove_pod(&self, uid: &str) -> Result<(), RuntimeError> {
+        let dir = self.dir(uid);
+        let record: Option<SandboxRecord> = records::read(&dir.join("sandbox.json")).ok();
+        if is_alive(&dir) {
+            self.ask(uid, &Ask::Shutdown).await.map_err(failed("end the shim"))?;
+        }
+        if let Some(record) = record {
+            let removed = tokio::task::spawn_blocking(move || {
+                record.cgroup.kill();
+                shim::remove_cgroup(&record.cgroup);
+            });
+            let _ = removed.await;
+        }
+        match fs::remove_dir_all(&dir) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(failed(format!("remove {}", dir.display()))(error))
+            }
+            Ok(()) | Err(_) => Ok(()),
+        }
+    }
+
+    async fn exec(
+        &self,
+        id: &ContainerId,
+        config: ExecConfig,
+    ) -> Result<ExecSession, RuntimeError> {
+        if config.tty {
+            return Err(RuntimeError::Unsupported { detail: "a terminal for exec".to_owned() });
+        }
+        let uid = self.uid_of(id)?;
+        let path = self.dir(&uid).join("containers").join(&id.0).join("init.json");
+        let (pid, init): (i32, InitConfig) = records::read(&path)
+            .map_err(|_| RuntimeError::NotFound { what: format!("container {}", id.0) })?;
+        let init = serde_json::to_string(&init)
+            .map_err(|e| RuntimeError::Start { detail: e.to_string() })?;
+        let stdin = if config.stdin { Stdio::piped() } else { Stdio::null() };
+        let mut child = Command::new(&self.config.program)
+            .arg("container-exec")
+            .arg(pid.to_string())
+            .arg(init)
+            .args(&config.argv)
+            .stdin(stdin)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .map_err(failed("start the exec process"))?;
+        let (exited, exit) = oneshot::channel();
+        let (resize, _) = mpsc::channel(1);
+        let missing = || RuntimeError::Start { detail: "no pipe to the program".to_owned() };
+        let stdin = child.stdin.take();
+        let stdout = child.stdout.take().ok_or_else(missing)?;
+        let stderr = child.stderr.take().ok_or_else(missing)?;
+        #[expect(clippy::disallowed_methods, reason = "ends with the program or with its caller")]
+        tokio::spawn(async move {
+            let mut exited = exited;
+            tokio::select! {
+                status = child.wait() => {
+                    use std::os::unix::process::ExitStatusExt as _;
+                    let code = status.ok().and_then(|s| s.code().or(s.signal().map(|s| 128 + s)));
+                    let _ = exited.send(code.unwrap_or(-1));
+                }
+                // Nobody waits any more: dropping the child kills it.
+                () = exited.closed() => {}
+            }
+        });
+        Ok(ExecSession {
+            stdin: stdin.map(|stdin| Box::new(stdin) as _),
+            stdout: Box::new(stdout),
+            stderr: Some(Box::new(stderr)),
+            resize,
+            exit,
+        })
+    }
+
+    async fn attach(&self, id: &ContainerId) -> Result<ExecSession, RuntimeError> {
+        let detail = format!("attaching to {}", id.0);
+        Err(RuntimeError::Unsupported { detail })
+    }
+
+    fn events(&self) -> broadcast::Receiver<RuntimeEvent> {
+        self.events.subscribe()
+    }
+}
+
+impl NativeRuntime {
+    async fn start_shim(&self, uid: &str, record: &SandboxRecord) -> Result<(), RuntimeError> {
+        let dir = self.dir(uid);
+        fs::create_dir_all(dir.join("containers")).map_err(failed("create the sandbox"))?;
+        records::write(&dir.join("sandbox.json"), record).map_err(failed("record the sandbox"))?;
+        let mut child = Command::new(&self.config.program)
+            .arg("shim")
+            .current_dir(&dir)
+            .env_clear()
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .process_group(0)
+            .spawn()
+            .map_err(failed("start the shim"))?;
+        let mut said = String::new();
+        if let Some(stdout) = child.stdout.take() {
+            let line = BufReader::new(stdout);
+            let mut line = line.take(64);
+            let _ = timeout(SHIM_DEADLINE, line.read_line(&mut said)).await;
+        }
+        if said == "ready\n" {
+            return Ok(());
+        }
+        let _ = child.kill().await;
+        let error = fs::read_to_string(dir.join("error")).unwrap_or_default();
+        let detail = format!("the sandbox's shim did not come up: {error}");
+        Err(RuntimeError::Start { detail })
+    }
+}
+
+/// Listens to a sandbox that was just made: separate, because it needs the runtime's own handle.
+pub fn follow(runtime: &Arc<NativeRuntime>, uid: &str) {
+    runtime.listen(uid);
+}
+
+/// Sets a signal handler, for the toolbox.
+pub(crate) fn handle(signal: nix::sys::signal::Signal, action: &nix::sys::signal::SigAction) {
+    sys::set_handler(signal, action);
+}

@@ -1,0 +1,77 @@
+//! One node: the kubelet with its runtime.
+
+use crate::{
+    clock,
+    config::{NodeConfig, RuntimeKind},
+};
+use anyhow::Context as _;
+use kubelet::{
+    agent::{self, KubeletConfig},
+    runtime::{
+        Runtime as _,
+        native::{NativeConfig, NativeRuntime},
+    },
+};
+use std::{path::Path, sync::Arc};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+/// Runs until `shutdown`.
+///
+/// # Errors
+/// It cannot start.
+pub async fn run(config: NodeConfig, shutdown: CancellationToken) -> anyhow::Result<()> {
+    anyhow::ensure!(
+        config.runtime == RuntimeKind::Native,
+        "runtime: hollow nodes are not part of this version"
+    );
+    let runtime = open(&config)?;
+    let listener = TcpListener::bind(config.api.listen)
+        .await
+        .with_context(|| format!("listen on {}", config.api.listen))?;
+    let listen = listener.local_addr().context("ask for the port")?;
+    let kubelet = KubeletConfig {
+        name: config.name.clone(),
+        data_dir: config.data_dir.clone(),
+        endpoints: config.endpoints.clone(),
+        labels: config.labels.clone(),
+        max_pods: config.max_pods,
+        heartbeat: config.heartbeat,
+        listen,
+    };
+    agent::run(kubelet, Arc::clone(&runtime), Arc::new(clock::unix_micros), listener, shutdown)
+        .await;
+    if config.remove_pods_on_exit {
+        remove_all(&runtime).await?;
+    }
+    Ok(())
+}
+
+fn open(config: &NodeConfig) -> anyhow::Result<Arc<NativeRuntime>> {
+    std::fs::create_dir_all(&config.data_dir)
+        .with_context(|| format!("create {}", config.data_dir.display()))?;
+    let data_dir = config.data_dir.canonicalize().context("resolve the data directory")?;
+    let program = std::env::current_exe().context("find this program")?;
+    let native = NativeConfig { data_dir, node: config.name.clone(), program };
+    NativeRuntime::open(native).context("open the container runtime")
+}
+
+async fn remove_all(runtime: &NativeRuntime) -> anyhow::Result<()> {
+    for pod in runtime.pods().await.context("list what runs")? {
+        let uid = &pod.sandbox.config.pod.uid;
+        runtime.remove_pod(uid).await.with_context(|| format!("remove Pod {uid}"))?;
+    }
+    Ok(())
+}
+
+/// Takes down what a node's agent, that was killed, has left behind.
+///
+/// # Errors
+/// Something could not be removed.
+pub async fn remove_leftovers(dir: &Path) -> anyhow::Result<()> {
+    let config: NodeConfig = crate::config::read(&dir.join("config.toml"))?;
+    if config.runtime != RuntimeKind::Native || !config.data_dir.exists() {
+        return Ok(());
+    }
+    remove_all(&*open(&config)?).await
+}

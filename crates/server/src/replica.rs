@@ -1,0 +1,105 @@
+//! One replica: raft, the API over it, and what the leader runs.
+
+use crate::{
+    clock,
+    config::{ReplicaConfig, TimerProfile},
+    leader, tls,
+};
+use anyhow::Context as _;
+use apiserver::ApiServer;
+use raft::{Member, RaftConfig, RaftStore, Timers};
+use std::{net::Ipv4Addr, sync::Arc, time::Duration};
+use tokio::{net::TcpListener, task::JoinSet};
+use tokio_util::sync::CancellationToken;
+
+/// For the lead to be handed over.
+const HANDOVER: Duration = Duration::from_secs(2);
+
+/// Runs until `shutdown`; then hands over the lead and ends.
+///
+/// # Errors
+/// It cannot start, its log has failed, or a part of it has ended: it is better restarted.
+pub async fn run(config: ReplicaConfig, shutdown: CancellationToken) -> anyhow::Result<()> {
+    let bind = async |address| {
+        TcpListener::bind(address).await.with_context(|| format!("listen on {address}"))
+    };
+    let raft_listener = bind(config.raft.listen).await?;
+    let api_listener = bind(config.api.listen).await?;
+    let tls = config.api.tls.as_ref().map(tls::server).transpose()?;
+    let store = RaftStore::start(raft_config(&config), clock::store_clock(), raft_listener).await?;
+    let me = config.members.iter().find(|m| m.id == config.id).map(|m| m.name.clone());
+    let api_config = apiserver::Config {
+        name: me.unwrap_or_default(),
+        endpoints: config.members.iter().map(|m| m.client_url.clone()).collect(),
+        service_prefix: prefix("nodes.serviceCidr", &config.nodes.service_cidr)?,
+        pod_prefix: prefix("nodes.podCidr", &config.nodes.pod_cidr)?,
+        node_silence: config.nodes.silence,
+    };
+    let api = ApiServer::new(
+        Arc::clone(&store) as Arc<dyn store::Store>,
+        Arc::clone(&store) as Arc<dyn store::Cluster>,
+        api_config,
+        clock::store_clock(),
+    );
+    let mut tasks: JoinSet<anyhow::Result<()>> = JoinSet::new();
+    let scope = CancellationToken::new();
+    let served = api.clone().serve(api_listener, tls, scope.clone());
+    tasks.spawn(async move {
+        served.await;
+        Ok(())
+    });
+    let leadership = store::Cluster::leadership(&*store);
+    tasks.spawn(leader::run(leadership, api.clone(), scope.clone()));
+    let mut failed = store.failed();
+    tasks.spawn(async move {
+        let failure = failed.wait_for(Option::is_some).await;
+        let failure = failure.ok().and_then(|f| f.clone()).unwrap_or_default();
+        anyhow::bail!("the log has failed: {failure}")
+    });
+    tracing::info!(api = %config.api.listen, raft = %config.raft.listen, "serves");
+    let ended = tokio::select! {
+        () = shutdown.cancelled() => Ok(()),
+        ended = tasks.join_next() => match ended {
+            Some(Ok(result)) => result.and_then(|()| Err(anyhow::anyhow!("a part has ended"))),
+            Some(Err(error)) => Err(error.into()),
+            None => Ok(()),
+        },
+    };
+    store.shutdown(HANDOVER).await;
+    scope.cancel();
+    tasks.shutdown().await;
+    ended
+}
+
+fn raft_config(config: &ReplicaConfig) -> RaftConfig {
+    let members = config.members.iter().map(|m| {
+        let member = Member {
+            name: m.name.clone(),
+            peer_url: m.peer_url.clone(),
+            client_url: m.client_url.clone(),
+        };
+        (m.id, member)
+    });
+    RaftConfig {
+        id: config.id,
+        data_dir: config.data_dir.clone(),
+        members: members.collect(),
+        timers: match config.raft.profile {
+            TimerProfile::Lan => Timers::lan(),
+            TimerProfile::Wan => Timers::wan(),
+        },
+        snapshot_entries: config.raft.snapshot_entries,
+        segment_bytes: config.raft.segment_bytes,
+        client_tls: None,
+        server_tls: None,
+    }
+}
+
+/// The first two bytes of a /16.
+fn prefix(key: &str, cidr: &str) -> anyhow::Result<[u8; 2]> {
+    let ip = cidr.strip_suffix(".0.0/16").map(|start| format!("{start}.0.0"));
+    let ip: Option<Ipv4Addr> = ip.and_then(|ip| ip.parse().ok());
+    let [a, b, _, _] =
+        ip.with_context(|| format!("{key}: {cidr:?} must read A.B.0.0/16"))?.octets();
+    Ok([a, b])
+}

@@ -1,0 +1,182 @@
+//! Which role a command line asks for.
+
+use anyhow::Context as _;
+use clap::{Parser, Subcommand};
+use server::{
+    bench, config,
+    dev::{DevCluster, DevOptions},
+    node, replica, signal, telemetry,
+};
+use std::{path::PathBuf, process::ExitCode};
+use tokio_util::sync::CancellationToken;
+
+/// A highly available control plane: three replicas, an API that kubectl speaks, real Pods.
+#[derive(Debug, Parser)]
+#[command(version, about, after_help = cli::EXIT_CODES)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    role: Role,
+}
+
+#[derive(Debug, Subcommand)]
+enum Role {
+    /// Run one replica.
+    Server {
+        /// Its configuration, TOML.
+        #[arg(long)]
+        config: PathBuf,
+    },
+    /// Run one node.
+    Kubelet {
+        /// Its configuration, TOML.
+        #[arg(long)]
+        config: PathBuf,
+    },
+    /// Run a whole cluster of real processes on this machine, until Ctrl-C.
+    Dev {
+        /// Replicas, 1 to 9.
+        #[arg(long, default_value_t = 3)]
+        replicas: u32,
+        /// Nodes.
+        #[arg(long, default_value_t = 2)]
+        nodes: u32,
+        /// Where everything is kept; the same directory starts the same cluster again.
+        #[arg(long, default_value = "trireme-dev")]
+        data_dir: PathBuf,
+        /// Leave a process that has ended unexpectedly as it is.
+        #[arg(long)]
+        no_restart: bool,
+    },
+    /// Show in a minute what Trireme promises: needs no arguments, fails if something does not hold.
+    Demo,
+    /// Measure.
+    Bench {
+        #[command(subcommand)]
+        workload: Workload,
+    },
+    #[command(flatten)]
+    Client(cli::Command),
+}
+
+#[derive(Debug, Subcommand)]
+enum Workload {
+    /// Kill the leader again and again under writers at full speed.
+    Failover {
+        /// How often.
+        #[arg(long, default_value_t = 20)]
+        kills: u32,
+        /// One JSON object on standard output.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+pub(crate) fn run(arguments: Arguments) -> ExitCode {
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let result = match runtime {
+        Ok(runtime) => runtime.block_on(play(arguments.role)),
+        Err(error) => Err(error.into()),
+    };
+    match result {
+        Ok(code) => code,
+        Err(error) => {
+            #[expect(clippy::print_stderr, reason = "a command line's last word")]
+            {
+                eprintln!("error: {error:#}");
+            }
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[expect(clippy::print_stdout, reason = "a command line's output")]
+async fn play(role: Role) -> anyhow::Result<ExitCode> {
+    match role {
+        Role::Server { config } => {
+            let config: config::ReplicaConfig = config::read(&config)?;
+            telemetry::init(&config.log)?;
+            let with_parent = config.exit_with_parent;
+            until_asked(with_parent, |stop| replica::run(config, stop)).await?;
+        }
+        Role::Kubelet { config } => {
+            let config: config::NodeConfig = config::read(&config)?;
+            telemetry::init(&config.log)?;
+            let with_parent = config.exit_with_parent;
+            until_asked(with_parent, |stop| node::run(config, stop)).await?;
+        }
+        Role::Dev { replicas, nodes, data_dir, no_restart } => {
+            let options =
+                DevOptions { replicas, nodes, restart: !no_restart, ..DevOptions::new(data_dir) };
+            until_asked(false, |stop| dev(options, stop)).await?;
+        }
+        Role::Demo => {
+            return until_asked(false, |stop| async move {
+                let held = server::demo::run(|line| println!("{line}"), stop).await?;
+                Ok(if held { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+            })
+            .await;
+        }
+        Role::Bench { workload: Workload::Failover { kills, json } } => {
+            let dir = tempfile::tempdir().context("make a directory")?;
+            let say = |line: String| {
+                if !json {
+                    println!("{line}");
+                }
+            };
+            let measured = bench::failover(dir.path().to_owned(), kills, say).await?;
+            if json {
+                println!("{}", serde_json::to_string(&measured)?);
+            } else {
+                let gaps = &measured.gap_ms;
+                println!(
+                    "{kills} kills: no write for {} ms at the median, {} ms at worst; {} writes \
+                     acknowledged, {} lost, {} of unknown outcome, {} reads",
+                    gaps.median,
+                    gaps.max,
+                    measured.verdict.acknowledged,
+                    measured.verdict.lost,
+                    measured.verdict.unknown,
+                    measured.verdict.reads,
+                );
+            }
+            for violation in &measured.verdict.violations {
+                println!("VIOLATION: {violation}");
+            }
+            let held = measured.verdict.lost == 0 && measured.verdict.violations.is_empty();
+            return Ok(if held { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+        }
+        Role::Client(command) => return Ok(cli::run(command).await),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Runs something until it ends, or until it has ended because it was asked to.
+async fn until_asked<T, F: Future<Output = anyhow::Result<T>>>(
+    with_parent: bool,
+    work: impl FnOnce(CancellationToken) -> F,
+) -> anyhow::Result<T> {
+    let stop = CancellationToken::new();
+    let work = work(stop.clone());
+    tokio::pin!(work);
+    tokio::select! {
+        result = &mut work => return result,
+        asked = signal::asked_to_end(with_parent) => asked?,
+    }
+    stop.cancel();
+    work.await
+}
+
+#[expect(clippy::print_stdout, reason = "a command line's output")]
+async fn dev(options: DevOptions, stop: CancellationToken) -> anyhow::Result<()> {
+    let mut cluster = DevCluster::start(options).await?;
+    let layout = cluster.layout().clone();
+    println!("ready: {}", cluster.endpoints().join(" "));
+    println!("  kubectl --kubeconfig {} get nodes", layout.kubeconfig().display());
+    println!("  trireme get nodes --data-dir {}", layout.dir().display());
+    println!("Ctrl-C ends everything and leaves nothing running.");
+    let supervised = cluster.supervise(&stop, |line| println!("{line}")).await;
+    let stopped = cluster.stop().await;
+    supervised?;
+    stopped
+}
