@@ -281,6 +281,14 @@ impl Registry {
 
     fn new_metadata(&self, kind: &Kind, object: &mut Value) {
         let now = meta::time(self.now());
+        if kind.kind == "Event"
+            && let Some(fields) = object.as_object_mut()
+        {
+            // Those who have no clock of their own leave the times to the server.
+            for field in ["firstTimestamp", "lastTimestamp"] {
+                fields.entry(field).or_insert_with(|| now.clone().into());
+            }
+        }
         let metadata = metadata_mut(object);
         for owned in
             ["deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "managedFields"]

@@ -67,13 +67,14 @@ fn prepare(socket: &mut UnixStream) -> Fallible<()> {
     if let Err(error) = config.cgroup.enter() {
         tracing::debug!(%error, "cgroup not entered");
     }
+    let before = own_mounts()?;
     step("unshare", unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWPID))?;
     let pid = step("fork", sys::fork_single_threaded())?;
     if pid > 0 {
         // The child is the program; it is handed to the shim when this process ends.
         return step("tell the PID", socket.write_all(format!("pid {pid}\n").as_bytes()));
     }
-    let error = match enter(&config) {
+    let error = match enter(&config, &before) {
         Ok(never) => match never {},
         Err(error) => error,
     };
@@ -81,18 +82,23 @@ fn prepare(socket: &mut UnixStream) -> Fallible<()> {
     std::process::exit(128)
 }
 
-/// Refuses to go on where a mount would reach the whole machine.
-fn assert_own_mounts() -> Fallible<()> {
-    let own = step("read /proc/self/ns/mnt", fs::read_link("/proc/self/ns/mnt"))?;
-    let first = step("read /proc/1/ns/mnt", fs::read_link("/proc/1/ns/mnt"))?;
-    if own == first {
-        return Err("this is the machine's own mount namespace".to_owned());
+fn own_mounts() -> Fallible<PathBuf> {
+    step("read /proc/self/ns/mnt", fs::read_link("/proc/self/ns/mnt"))
+}
+
+/// Refuses to go on where a mount would reach the whole machine: in the namespace that this process
+/// came from, or in that of the first process, where the host lets us see which it is.
+fn assert_own_mounts(before: &Path) -> Fallible<()> {
+    let own = own_mounts()?;
+    let first = fs::read_link("/proc/1/ns/mnt").ok();
+    if own == before || Some(own) == first {
+        return Err("this is not a mount namespace of the container's own".to_owned());
     }
     Ok(())
 }
 
-fn enter(config: &InitConfig) -> Fallible<std::convert::Infallible> {
-    assert_own_mounts()?;
+fn enter(config: &InitConfig, before: &Path) -> Fallible<std::convert::Infallible> {
+    assert_own_mounts(before)?;
     step("setsid", setsid())?;
     let root = config.dir.join("root");
     mounts(config, &root)?;

@@ -81,6 +81,8 @@ pub struct NativeRuntime {
     range: Mutex<Option<[u8; 3]>>,
     /// Addresses that are being given out.
     addresses: tokio::sync::Mutex<BTreeSet<Ipv4Addr>>,
+    /// The built-in image, once it is made.
+    toolbox: tokio::sync::OnceCell<(Image, PathBuf)>,
     events: broadcast::Sender<RuntimeEvent>,
 }
 
@@ -111,6 +113,7 @@ impl NativeRuntime {
             config,
             range: Mutex::new(None),
             addresses: tokio::sync::Mutex::default(),
+            toolbox: tokio::sync::OnceCell::new(),
             events: broadcast::Sender::new(1024),
         });
         for record in runtime.records() {
@@ -141,6 +144,16 @@ impl NativeRuntime {
             .flatten()
             .filter_map(|entry| records::read(&entry.path().join("sandbox.json")).ok())
             .collect()
+    }
+
+    /// Made once by each start of the agent.
+    async fn toolbox(&self) -> Result<&(Image, PathBuf), RuntimeError> {
+        let make = async || {
+            let dir = self.config.data_dir.join("images");
+            let made = tokio::task::spawn_blocking(move || image::toolbox(&dir)).await;
+            made.map_err(|e| RuntimeError::ImagePull { detail: e.to_string() })?
+        };
+        self.toolbox.get_or_try_init(make).await
     }
 
     async fn address(&self) -> Result<Option<Ipv4Addr>, RuntimeError> {
@@ -305,10 +318,7 @@ impl Runtime for NativeRuntime {
                 ),
             });
         }
-        let dir = self.config.data_dir.join("images");
-        let made = tokio::task::spawn_blocking(move || image::toolbox(&dir)).await;
-        let made = made.map_err(|e| RuntimeError::ImagePull { detail: e.to_string() })?;
-        made.map(|(image, _)| image)
+        self.toolbox().await.map(|(image, _)| image.clone())
     }
 
     async fn run_sandbox(&self, config: SandboxConfig) -> Result<Sandbox, RuntimeError> {
@@ -348,9 +358,7 @@ impl Runtime for NativeRuntime {
         pod_uid: &str,
         config: ContainerConfig,
     ) -> Result<Container, RuntimeError> {
-        let dir = self.config.data_dir.join("images");
-        let made = tokio::task::spawn_blocking(move || image::toolbox(&dir)).await;
-        let (_, rootfs) = made.map_err(|e| RuntimeError::Start { detail: e.to_string() })??;
+        let rootfs = self.toolbox().await?.1.clone();
         let id = ContainerId(format!("{pod_uid}-{}-{}", config.name, config.attempt));
         let ask = Ask::Start { id, config: Box::new(config), rootfs };
         let answer = self.ask(pod_uid, &ask).await.map_err(failed("ask the shim"))?;
