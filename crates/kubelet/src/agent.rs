@@ -168,6 +168,13 @@ pub async fn run(
         sequence: AtomicU64::new(0),
         waiting: Mutex::default(),
     });
+    // So that the first Pod does not wait for it.
+    let images = Arc::clone(&runtime);
+    tasks.spawn(async move {
+        if let Err(error) = images.pull_image("toolbox").await {
+            tracing::warn!(%error, "the built-in image cannot be made");
+        }
+    });
     let served = crate::serve::serve(Arc::clone(&shared), listener, shutdown.child_token());
     tasks.spawn(served);
     let mut agent = Agent { shared, workers: BTreeMap::new(), tasks: JoinSet::new() };
