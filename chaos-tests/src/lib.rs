@@ -1,1 +1,1 @@
-//! Fault tests over the real binaries.
+//! Tests of the whole; see `tests/`.

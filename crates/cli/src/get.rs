@@ -208,7 +208,10 @@ pub(crate) async fn delete(
     let object: Value = target.client.call(Method::DELETE, &path, Some(body)).await?;
     println!("{} \"{name}\" deleted", kind.singular);
     let uid = meta::uid(&object).to_owned();
-    while wait {
+    if !wait {
+        return Ok(());
+    }
+    loop {
         match target.client.call::<Value>(Method::GET, &path, None).await {
             // A namesake made since is not the one that was deleted.
             Ok(now) if uid.is_empty() || meta::uid(&now) == uid => {
@@ -219,7 +222,6 @@ pub(crate) async fn delete(
             Err(error) => return Err(error.into()),
         }
     }
-    Ok(())
 }
 
 pub(crate) async fn logs(target: &Target, pod: &str, query: &str) -> Result<(), Failure> {

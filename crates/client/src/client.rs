@@ -18,7 +18,7 @@ use http::Method;
 use http_body_util::{BodyExt as _, Full, combinators::UnsyncBoxBody};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
-use std::convert::Infallible;
+use std::{convert::Infallible, sync::Arc};
 use tower::{ServiceExt as _, util::BoxCloneSyncService};
 
 pub use api::deletion::DeleteOptions;
@@ -39,7 +39,7 @@ enum Door {
         identity: Identity,
         origin: Option<ControllerOrigin>,
     },
-    Http(Replicas),
+    Http(Arc<Replicas>),
 }
 
 impl std::fmt::Debug for Client {
@@ -328,7 +328,7 @@ impl Client {
     /// # Errors
     /// An endpoint is not a URL.
     pub fn connect(endpoints: Endpoints) -> Result<Self, ClientError> {
-        Ok(Self { door: Door::Http(Replicas::new(endpoints)?) })
+        Ok(Self { door: Door::Http(Arc::new(Replicas::new(endpoints)?)) })
     }
 
     /// A call with a JSON answer, whatever its type.

@@ -151,7 +151,6 @@ pub struct NodeSession {
 }
 
 /// The session's ends, and the future that keeps it alive until `shutdown`: the owner spawns it.
-#[must_use]
 pub fn session(
     config: NodeSessionConfig,
     shutdown: CancellationToken,

@@ -300,8 +300,8 @@ mod tests {
         // §5.4, vectors (a) and (b)
         let gib = 1 << 30;
         assert_eq!(least_allocated((4000, 8 * gib), (1500, 3 * gib)), 62);
-        let mut used = NodeInfo::default();
-        used.requested = Amounts::from([("cpu".to_owned(), 1000), ("memory".to_owned(), 2 * gib)]);
+        let requested = Amounts::from([("cpu".to_owned(), 1000), ("memory".to_owned(), 2 * gib)]);
+        let used = NodeInfo { requested, ..NodeInfo::default() };
         let wanted =
             |cpu, memory| Amounts::from([("cpu".to_owned(), cpu), ("memory".to_owned(), memory)]);
         assert_eq!(balanced((4000, 8 * gib), &used, &wanted(500, gib)), 75);

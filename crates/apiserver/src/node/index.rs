@@ -1,10 +1,7 @@
 //! Which changes of Pods concern which node: one watch for all sessions of a replica (SEL-3).
 
 use crate::registry::{Registry, decode, prefix};
-use api::{
-    kinds::{self, Kind},
-    meta,
-};
+use api::kinds::{self, Kind};
 use serde_json::Value;
 use std::{
     collections::BTreeMap,
@@ -20,7 +17,6 @@ use tokio::sync::mpsc;
 #[derive(Debug, Clone)]
 pub(super) struct PodEvent {
     pub(super) pod: Arc<[u8]>,
-    pub(super) uid: String,
     pub(super) removed: bool,
     pub(super) revision: u64,
 }
@@ -93,7 +89,6 @@ fn event(kind: &Kind, kv: &store::KeyValue, removed: bool) -> Option<(String, Po
     }
     let event = PodEvent {
         pod: serde_json::to_vec(&pod).ok()?.into(),
-        uid: meta::uid(&pod).to_owned(),
         removed,
         revision: kv.mod_revision.get(),
     };

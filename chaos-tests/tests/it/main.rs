@@ -1,0 +1,9 @@
+//! What must hold of the whole workspace.
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a panic in a test is its failure"
+)]
+
+mod architecture;
+mod configs;
