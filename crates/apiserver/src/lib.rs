@@ -1,7 +1,7 @@
 //! The bridge between bytes and objects: the Kubernetes API, the nodes' and the operators' gRPC.
 //!
-//! [`registry`] turns objects into keys and compare-and-swap transactions, [`kube`] speaks REST,
-//! [`node`] keeps the kubelets' sessions, [`admin`] tells how the group is. All of them share one port.
+//! [`registry`] turns objects into keys and compare-and-swap transactions, `kube` speaks REST,
+//! `node` keeps the kubelets' sessions, `admin` tells how the group is. All of them share one port.
 
 mod admin;
 mod kube;

@@ -117,7 +117,7 @@ pub struct ContainerConfig {
     pub attempt: u32,
     /// As written in the Pod.
     pub image: String,
-    /// As answered by [`Runtime::ensure_image`].
+    /// As answered by [`Runtime::pull_image`].
     pub image_id: String,
     /// Program and arguments, expanded; never empty.
     pub argv: Vec<String>,
