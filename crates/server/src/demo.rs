@@ -261,6 +261,14 @@ fn leftovers(dir: &Path) -> Vec<String> {
     let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
     let name = dir.to_string_lossy().into_owned();
     left.extend(mounts.lines().filter(|line| line.contains(&name)).map(|l| format!("mount {l}")));
+    for controller in ["memory", "cpu", "pids", "."] {
+        for node in ["node-1", "node-2"] {
+            let cgroup = Path::new("/sys/fs/cgroup").join(controller).join("trireme").join(node);
+            if cgroup.exists() {
+                left.push(format!("cgroup {}", cgroup.display()));
+            }
+        }
+    }
     let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
     for process in processes {
         let cwd = std::fs::read_link(process.path().join("cwd")).unwrap_or_default();

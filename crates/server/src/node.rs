@@ -7,10 +7,7 @@ use crate::{
 use anyhow::Context as _;
 use kubelet::{
     agent::{self, KubeletConfig},
-    runtime::{
-        Runtime as _,
-        native::{NativeConfig, NativeRuntime},
-    },
+    runtime::native::{NativeConfig, NativeRuntime},
 };
 use std::{path::Path, sync::Arc};
 use tokio::net::TcpListener;
@@ -42,7 +39,7 @@ pub async fn run(config: NodeConfig, shutdown: CancellationToken) -> anyhow::Res
     agent::run(kubelet, Arc::clone(&runtime), Arc::new(clock::unix_micros), listener, shutdown)
         .await;
     if config.remove_pods_on_exit {
-        remove_all(&runtime).await?;
+        runtime.remove_all().await.context("take the Pods down")?;
     }
     Ok(())
 }
@@ -56,14 +53,6 @@ fn open(config: &NodeConfig) -> anyhow::Result<Arc<NativeRuntime>> {
     NativeRuntime::open(native).context("open the container runtime")
 }
 
-async fn remove_all(runtime: &NativeRuntime) -> anyhow::Result<()> {
-    for pod in runtime.pods().await.context("list what runs")? {
-        let uid = &pod.sandbox.config.pod.uid;
-        runtime.remove_pod(uid).await.with_context(|| format!("remove Pod {uid}"))?;
-    }
-    Ok(())
-}
-
 /// Takes down what a node's agent, that was killed, has left behind.
 ///
 /// # Errors
@@ -73,5 +62,5 @@ pub async fn remove_leftovers(dir: &Path) -> anyhow::Result<()> {
     if config.runtime != RuntimeKind::Native || !config.data_dir.exists() {
         return Ok(());
     }
-    remove_all(&*open(&config)?).await
+    open(&config)?.remove_all().await.context("take the Pods down")
 }

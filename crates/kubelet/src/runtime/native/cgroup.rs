@@ -160,3 +160,14 @@ impl Cgroup {
         Ok(())
     }
 }
+
+/// Removes what is left of a node without Pods; another node's is never touched, because it is not
+/// empty.
+pub(super) fn remove_node(node: &str) {
+    let roots = V1.iter().map(|controller| Path::new(ROOT).join(controller));
+    for root in roots.chain([PathBuf::from(ROOT)]) {
+        let all = root.join("trireme");
+        let _ = fs::remove_dir(all.join(node));
+        let _ = fs::remove_dir(all);
+    }
+}

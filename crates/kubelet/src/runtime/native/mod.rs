@@ -84,6 +84,8 @@ pub struct NativeRuntime {
     /// The built-in image, once it is made.
     toolbox: tokio::sync::OnceCell<(Image, PathBuf)>,
     events: broadcast::Sender<RuntimeEvent>,
+    /// One agent a data directory.
+    _lock: nix::fcntl::Flock<fs::File>,
 }
 
 fn failed(step: impl Into<String>) -> impl FnOnce(io::Error) -> RuntimeError {
@@ -103,6 +105,16 @@ impl NativeRuntime {
                     .to_owned(),
             });
         }
+        fs::create_dir_all(&config.data_dir)
+            .map_err(failed(format!("create {}", config.data_dir.display())))?;
+        let lock = fs::File::create(config.data_dir.join("LOCK")).map_err(failed("open LOCK"))?;
+        let lock = nix::fcntl::Flock::lock(lock, nix::fcntl::FlockArg::LockExclusiveNonblock)
+            .map_err(|_| RuntimeError::Unsupported {
+                detail: format!(
+                    "data directory {} is in use by another process",
+                    config.data_dir.display()
+                ),
+            })?;
         for dir in ["pods", "images"] {
             let dir = config.data_dir.join(dir);
             fs::create_dir_all(&dir).map_err(failed(format!("create {}", dir.display())))?;
@@ -114,6 +126,7 @@ impl NativeRuntime {
             range: Mutex::new(None),
             addresses: tokio::sync::Mutex::default(),
             toolbox: tokio::sync::OnceCell::new(),
+            _lock: lock,
             events: broadcast::Sender::new(1024),
         });
         for record in runtime.records() {
@@ -130,6 +143,20 @@ impl NativeRuntime {
             [a, b, c]
         });
         *self.range.lock().unwrap_or_else(PoisonError::into_inner) = range;
+    }
+
+    /// Takes every Pod down, and what a node without Pods leaves behind.
+    ///
+    /// # Errors
+    /// The first Pod that could not be removed; the others have been.
+    pub async fn remove_all(&self) -> Result<(), RuntimeError> {
+        let mut result = Ok(());
+        for pod in self.pods().await? {
+            let removed = self.remove_pod(&pod.sandbox.config.pod.uid).await;
+            result = result.and(removed);
+        }
+        cgroup::remove_node(&self.config.node);
+        result
     }
 
     fn dir(&self, uid: &str) -> PathBuf {
