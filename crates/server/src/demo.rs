@@ -225,7 +225,12 @@ async fn delete(client: &Client, name: &str, say: &mut impl FnMut(String)) -> an
                     let running: Vec<String> = start_times(&pod).into_keys().collect();
                     let phase = pod.status.and_then(|s| s.phase).unwrap_or_default();
                     if phase == "Running" {
-                        format!("terminating, {} running", running.join(" and "))
+                        let who = if running.is_empty() {
+                            "nothing".to_owned()
+                        } else {
+                            running.join(" and ")
+                        };
+                        format!("terminating, {who} running")
                     } else {
                         format!("all containers have ended, phase {phase}")
                     }
