@@ -53,14 +53,15 @@ impl Leases {
         ends.iter().filter(|(_, timer)| timer.end <= now).map(|(id, _)| *id).collect()
     }
 
-    /// Begins a lease anew: its time to live, `Some(None)` when there is none, `None` when this
-    /// replica does not lead.
-    pub(crate) fn renew(&self, id: LeaseId) -> Option<Option<i64>> {
+    /// Begins a lease anew, also one that was granted a moment ago: its time to live, `Some(None)` when
+    /// there is none, `None` when this replica does not lead.
+    pub(crate) fn renew(&self, id: LeaseId, view: &View) -> Option<Option<i64>> {
         let mut ends = self.lock();
         let ends = ends.as_mut()?;
-        Some(ends.get_mut(&id).map(|timer| {
-            timer.end = Instant::now() + ttl(timer.ttl_seconds);
-            timer.ttl_seconds
-        }))
+        let Some(lease) = view.lease(id) else { return Some(None) };
+        let timer =
+            Timer { ttl_seconds: lease.ttl_seconds, end: Instant::now() + ttl(lease.ttl_seconds) };
+        ends.insert(id, timer);
+        Some(Some(timer.ttl_seconds))
     }
 }

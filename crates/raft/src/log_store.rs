@@ -132,3 +132,37 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         durable(|done| self.wal.purge(log_id.index, encode(&log_id).into(), done)).await
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{disk::RealDisk, state_machine::StateMachine};
+    use openraft::{
+        StorageError,
+        testing::log::{StoreBuilder, Suite},
+    };
+    use tempfile::TempDir;
+
+    struct OnDisk;
+
+    impl StoreBuilder<TypeConfig, LogStore, StateMachine, TempDir> for OnDisk {
+        async fn build(
+            &self,
+        ) -> Result<(TempDir, LogStore, StateMachine), StorageError<TypeConfig>> {
+            let dir = tempfile::tempdir().unwrap();
+            for sub in ["log", "snapshots"] {
+                std::fs::create_dir(dir.path().join(sub)).unwrap();
+            }
+            let on_failure = Box::new(|error: &crate::wal::WalError| panic!("{error}"));
+            let log = dir.path().join("log");
+            let wal = Wal::open(Arc::new(RealDisk), &log, 1 << 20, on_failure).unwrap();
+            let machine = StateMachine::open(dir.path().join("snapshots")).unwrap();
+            Ok((dir, LogStore::new(Arc::new(wal)), machine))
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn openrafts_own_suite_passes_over_the_real_log() {
+        Suite::test_all(OnDisk).await.unwrap();
+    }
+}

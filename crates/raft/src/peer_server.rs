@@ -119,7 +119,7 @@ impl PeerService for PeerServer {
 
     async fn renew_lease(&self, request: Request<RenewLeaseRequest>) -> Answer<RenewLeaseResponse> {
         let id = LeaseId(request.into_inner().id);
-        match self.core.leases.renew(id) {
+        match self.core.renew_lease_here(id) {
             Some(ttl) => {
                 Ok(Response::new(RenewLeaseResponse { ttl_seconds: ttl.unwrap_or_default() }))
             }

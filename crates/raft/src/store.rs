@@ -165,6 +165,11 @@ impl Core {
         linearizer.map(|l| l.read_log_id().index()).map_err(|e| e.to_string())
     }
 
+    /// As [`Leases::renew`].
+    pub(crate) fn renew_lease_here(&self, id: LeaseId) -> Option<Option<i64>> {
+        self.leases.renew(id, &self.hub.view())
+    }
+
     pub(crate) fn own_status(&self) -> StatusResponse {
         let metrics = self.metrics();
         let view = self.hub.view();
@@ -488,7 +493,7 @@ impl Store for RaftStore {
         let mut detail = "no leader is known".to_owned();
         while let Some(leader) = self.leader(until).await {
             if leader == self.core.id {
-                if let Some(ttl) = self.core.leases.renew(id) {
+                if let Some(ttl) = self.core.renew_lease_here(id) {
                     return Ok(ttl);
                 }
             } else if let Some(member) = self.members.get(&leader)

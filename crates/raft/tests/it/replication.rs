@@ -238,3 +238,12 @@ async fn a_data_directory_has_one_process_and_one_member() {
     let refused = RaftStore::start(foreign, clock, listener().await).await;
     assert!(matches!(refused, Err(StartError::Identity(_))), "{refused:?}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn replicas_do_what_every_store_must_do() {
+    let cluster = Cluster::start(3).await;
+    let (leader, _) = cluster.leader().await;
+    let store = cluster.store(leader);
+    store::conformance::run(async || Arc::clone(&store) as Arc<dyn store::Store>).await;
+    cluster.settle().await;
+}
