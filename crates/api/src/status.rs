@@ -120,6 +120,22 @@ impl Status {
     /// 422 with every cause (VAL-1, VAL-2).
     #[must_use]
     pub fn invalid(kind: &Kind, name: &str, errors: &[FieldError]) -> Self {
+        let title = if kind.group.is_empty() {
+            kind.kind.to_owned()
+        } else {
+            format!("{}.{}", kind.kind, kind.group)
+        };
+        let status = Self::with_errors(&title, name, errors).with_detail("kind", kind.kind);
+        if kind.group.is_empty() { status } else { status.with_detail("group", kind.group) }
+    }
+
+    /// The same for what is no object: options, or a virtual kind such as `Binding`.
+    #[must_use]
+    pub fn invalid_options(kind: &str, errors: &[FieldError]) -> Self {
+        Self::with_errors(kind, "", errors).with_detail("kind", kind)
+    }
+
+    fn with_errors(title: &str, name: &str, errors: &[FieldError]) -> Self {
         let mut texts: Vec<String> = Vec::new();
         for error in errors {
             let text = error.to_string();
@@ -131,24 +147,16 @@ impl Status {
             [one] => one.clone(),
             many => format!("[{}]", many.join(", ")),
         };
-        let title = if kind.group.is_empty() {
-            kind.kind.to_owned()
-        } else {
-            format!("{}.{}", kind.kind, kind.group)
-        };
         let causes: Vec<Value> = errors
             .iter()
             .map(|e| json!({"reason": e.kind.reason(), "message": e.body(), "field": e.field}))
             .collect();
         let mut status =
-            Self::new(422, "Invalid", format!("{title} \"{name}\" is invalid: {list}"))
-                .about(kind, name);
-        if let Some(details) = status.details.as_object_mut() {
-            // Here, and only here, it is the kind and not the resource.
-            details.insert("kind".to_owned(), kind.kind.into());
-            details.insert("causes".to_owned(), causes.into());
+            Self::new(422, "Invalid", format!("{title} \"{name}\" is invalid: {list}"));
+        if !name.is_empty() {
+            status = status.with_detail("name", name);
         }
-        status
+        status.with_detail("causes", causes)
     }
 
     /// 404
