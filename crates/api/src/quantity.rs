@@ -227,24 +227,17 @@ fn scaled(number: &str, scale: &Scale) -> Option<i128> {
     if fraction.contains('.') || (whole.is_empty() && fraction.is_empty()) {
         return None;
     }
-    let whole = whole.trim_start_matches('0');
-    if whole.len() > 27 {
-        return Some(i128::MAX);
-    }
-    // Zeros in front of the first other digit of a fraction do not count against the digits kept.
-    let zeros = fraction.len() - fraction.trim_start_matches('0').len();
-    let room = DIGITS_MAX - whole.len() + if whole.is_empty() { zeros } else { 0 };
-    let (kept, rest) = fraction.split_at(fraction.len().min(room));
-    let mantissa: i128 = match format!("{whole}{kept}").trim_start_matches('0') {
-        "" => 0,
-        digits => digits.parse().ok()?,
-    };
+    let digits = format!("{whole}{fraction}");
+    let digits = digits.trim_start_matches('0');
+    let (kept, rest) = digits.split_at(digits.len().min(DIGITS_MAX));
+    let mantissa: i128 = if kept.is_empty() { 0 } else { kept.parse().ok()? };
     let more = rest.contains(|c| c != '0');
     let (two, ten) = match scale {
         Scale::Ten(power) => (0, *power),
         Scale::Two(power) => (*power, 0),
     };
-    let power = ten.checked_add(9)?.checked_sub(i32::try_from(kept.len()).ok()?)?;
+    let point = i32::try_from(rest.len()).ok()? - i32::try_from(fraction.len()).ok()?;
+    let power = ten.checked_add(9)?.checked_add(point)?;
     Some(multiplied(mantissa, two, power, more))
 }
 
@@ -354,6 +347,9 @@ mod tests {
             ("7.5Ei", "7680Pi"),
             ("12e1", "120"),
             ("120e4", "1200e3"),
+            ("1.0000001Ei", "1152921619898997436684697600n"),
+            ("1152921619898997436684697600n", "1152921619898997436684697600n"),
+            ("10000000000000000000000000000000000000000e-40", "1"),
         ] {
             assert_eq!(parsed(text).to_string(), want, "{text}");
         }

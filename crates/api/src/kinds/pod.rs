@@ -567,10 +567,12 @@ pub(super) const KIND: Kind = Kind {
         "spec.hostNetwork",
         "status.phase",
         "status.podIP",
+        "status.podIPs",
         "status.nominatedNodeName",
     ],
     field: |pod, label| match label {
         "spec.hostNetwork" => (text(pod, "/spec/hostNetwork") == "true").to_string(),
+        "status.podIPs" => text(pod, "/status/podIPs/0/ip"),
         label => text(pod, &format!("/{}", label.replace('.', "/"))),
     },
     unknown_fields: unknown::<core::Pod>,
