@@ -7,58 +7,233 @@ use std::collections::BTreeSet;
 const VERBS: &[&str] =
     &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
 
+/// A subresource as discovery shows it.
+struct Subresource {
+    name: &'static str,
+    /// Group (empty for the parent's), version and kind of what it takes.
+    group: &'static str,
+    version: &'static str,
+    kind: &'static str,
+    verbs: &'static [&'static str],
+}
+
+/// Subresources that take another kind than their parent, or other verbs than a part of it.
+const SUBRESOURCES: &[Subresource] = &[
+    Subresource {
+        name: "attach",
+        group: "",
+        version: "v1",
+        kind: "PodAttachOptions",
+        verbs: STREAM,
+    },
+    Subresource { name: "binding", group: "", version: "v1", kind: "Binding", verbs: &["create"] },
+    Subresource {
+        name: "eviction",
+        group: "policy",
+        version: "v1",
+        kind: "Eviction",
+        verbs: &["create"],
+    },
+    Subresource { name: "exec", group: "", version: "v1", kind: "PodExecOptions", verbs: STREAM },
+    Subresource {
+        name: "finalize",
+        group: "",
+        version: "v1",
+        kind: "Namespace",
+        verbs: &["update"],
+    },
+    Subresource { name: "log", group: "", version: "v1", kind: "Pod", verbs: &["get"] },
+    Subresource {
+        name: "portforward",
+        group: "",
+        version: "v1",
+        kind: "PodPortForwardOptions",
+        verbs: STREAM,
+    },
+];
+const STREAM: &[&str] = &["create", "get"];
+const PART: &[&str] = &["get", "patch", "update"];
+
 /// `/api`
 #[must_use]
 pub fn api_versions() -> Value {
     json!({"kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": []})
 }
 
+/// Groups and versions beside the core, in order.
+fn groups() -> BTreeSet<(&'static str, &'static str)> {
+    let grouped = kinds::all().iter().filter(|k| !k.group.is_empty());
+    grouped.map(|k| (k.group, k.version)).collect()
+}
+
+fn group_object(group: &str, version: &str) -> Value {
+    let version = json!({"groupVersion": format!("{group}/{version}"), "version": version});
+    json!({"name": group, "versions": [version], "preferredVersion": version})
+}
+
 /// `/apis`
 #[must_use]
 pub fn api_groups() -> Value {
-    let groups: BTreeSet<(&str, &str)> =
-        kinds::all().iter().filter(|k| !k.group.is_empty()).map(|k| (k.group, k.version)).collect();
-    let groups: Vec<Value> = groups
-        .into_iter()
-        .map(|(group, version)| {
-            let version = json!({"groupVersion": format!("{group}/{version}"), "version": version});
-            json!({"name": group, "versions": [version], "preferredVersion": version})
-        })
-        .collect();
+    let groups: Vec<Value> = groups().into_iter().map(|(g, v)| group_object(g, v)).collect();
     json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups})
+}
+
+/// `/apis/GROUP`; `None` for one that is not served.
+#[must_use]
+pub fn api_group(group: &str) -> Option<Value> {
+    let (group, version) = groups().into_iter().find(|(name, _)| *name == group)?;
+    let mut object = group_object(group, version);
+    let fields = object.as_object_mut()?;
+    fields.insert("kind".to_owned(), "APIGroup".into());
+    fields.insert("apiVersion".to_owned(), "v1".into());
+    Some(object)
+}
+
+fn of_version<'a>(group: &'a str, version: &'a str) -> impl Iterator<Item = &'static Kind> + 'a {
+    kinds::all().iter().filter(move |k| k.group == group && k.version == version)
 }
 
 /// `/api/v1` and `/apis/GROUP/VERSION`; `None` for one that is not served.
 #[must_use]
 pub fn resources(group: &str, version: &str) -> Option<Value> {
-    let found: Vec<&Kind> =
-        kinds::all().iter().filter(|k| k.group == group && k.version == version).collect();
-    let first = found.first()?;
-    let resources: Vec<Value> = found
-        .iter()
+    let first = of_version(group, version).next()?;
+    let resources: Vec<Value> = of_version(group, version)
         .flat_map(|kind| {
-            let own = json!({
+            let mut own = json!({
                 "name": kind.plural, "singularName": kind.singular, "namespaced": kind.namespaced,
-                "kind": kind.kind, "verbs": VERBS, "shortNames": kind.short_names,
-                "categories": kind.categories,
+                "kind": kind.kind, "verbs": VERBS,
             });
-            let below = kind.subresources.iter().map(|sub| {
-                let (kind_name, verbs) = match *sub {
-                    "binding" => ("Binding", vec!["create"]),
-                    "log" => ("Pod", vec!["get"]),
-                    "exec" | "attach" => ("PodExecOptions", vec!["create", "get"]),
-                    _ => (kind.kind, vec!["get", "patch", "update"]),
-                };
-                json!({
-                    "name": format!("{}/{sub}", kind.plural), "singularName": "",
-                    "namespaced": kind.namespaced, "kind": kind_name, "verbs": verbs,
-                })
-            });
-            std::iter::once(own).chain(below).collect::<Vec<_>>()
+            names(&mut own, kind);
+            std::iter::once(own).chain(kind.subresources.iter().map(|sub| part(kind, sub)))
         })
         .collect();
     Some(json!({
         "kind": "APIResourceList", "apiVersion": "v1", "groupVersion": first.api_version(),
         "resources": resources,
     }))
+}
+
+fn special(sub: &str) -> Option<&'static Subresource> {
+    SUBRESOURCES.iter().find(|s| s.name == sub)
+}
+
+fn part(kind: &Kind, sub: &str) -> Value {
+    let found = special(sub);
+    let mut object = json!({
+        "name": format!("{}/{sub}", kind.plural), "singularName": "",
+        "namespaced": kind.namespaced, "kind": found.map_or(kind.kind, |s| s.kind),
+        "verbs": found.map_or(PART, |s| s.verbs),
+    });
+    // Said only where it is not the list's own.
+    if let (Some(fields), Some(found)) =
+        (object.as_object_mut(), found.filter(|s| !s.group.is_empty()))
+    {
+        fields.insert("group".to_owned(), found.group.into());
+        fields.insert("version".to_owned(), found.version.into());
+    }
+    object
+}
+
+/// Short names and categories, where there are any.
+fn names(object: &mut Value, kind: &Kind) {
+    for (key, list) in [("shortNames", kind.short_names), ("categories", kind.categories)] {
+        if let (Some(fields), false) = (object.as_object_mut(), list.is_empty()) {
+            fields.insert(key.to_owned(), list.into());
+        }
+    }
+}
+
+/// Everything at once, as `/api` (with `core`) and `/apis` (without) answer a client that accepts
+/// `APIGroupDiscoveryList` of `apidiscovery.k8s.io`; `version` is `v2` or `v2beta1`.
+#[must_use]
+pub fn aggregated(core: bool, version: &str) -> Value {
+    let served = if core { BTreeSet::from([("", "v1")]) } else { groups() };
+    let items: Vec<Value> = served
+        .into_iter()
+        .map(|(group, version)| {
+            let resources: Vec<Value> = of_version(group, version).map(discovered).collect();
+            let metadata = if group.is_empty() { json!({}) } else { json!({"name": group}) };
+            let version = json!({
+                "version": version, "resources": resources, "freshness": "Current",
+            });
+            json!({"metadata": metadata, "versions": [version]})
+        })
+        .collect();
+    json!({
+        "kind": "APIGroupDiscoveryList", "apiVersion": format!("apidiscovery.k8s.io/{version}"),
+        "metadata": {}, "items": items,
+    })
+}
+
+fn discovered(kind: &'static Kind) -> Value {
+    let response = |group: &str, version: &str, kind: &str| json!({"group": group, "version": version, "kind": kind});
+    let mut object = json!({
+        "resource": kind.plural, "singularResource": kind.singular, "verbs": VERBS,
+        "responseKind": response(kind.group, kind.version, kind.kind),
+        "scope": if kind.namespaced { "Namespaced" } else { "Cluster" },
+    });
+    names(&mut object, kind);
+    let below: Vec<Value> = kind
+        .subresources
+        .iter()
+        .map(|sub| match special(sub) {
+            Some(s) => {
+                let group = if s.group.is_empty() { kind.group } else { s.group };
+                json!({"subresource": sub, "verbs": s.verbs,
+                       "responseKind": response(group, s.version, s.kind)})
+            }
+            None => json!({"subresource": sub, "verbs": PART,
+                           "responseKind": response(kind.group, kind.version, kind.kind)}),
+        })
+        .collect();
+    if let (Some(fields), false) = (object.as_object_mut(), below.is_empty()) {
+        fields.insert("subresources".to_owned(), below.into());
+    }
+    object
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_is_discovered_both_ways() {
+        // §2.9
+        for kind in kinds::all() {
+            let plain = resources(kind.group, kind.version).unwrap();
+            let all = plain["resources"].as_array().unwrap();
+            let own = all.iter().find(|r| r["name"] == kind.plural).unwrap();
+            assert_eq!(own["kind"], kind.kind);
+            assert_eq!(own["namespaced"], kind.namespaced);
+            let list = aggregated(kind.group.is_empty(), "v2");
+            let groups = list["items"].as_array().unwrap();
+            let group = groups
+                .iter()
+                .find(|g| {
+                    g["metadata"].get("name").map_or("", |n| n.as_str().unwrap()) == kind.group
+                })
+                .unwrap();
+            let all = group["versions"][0]["resources"].as_array().unwrap();
+            let own = all.iter().find(|r| r["resource"] == kind.plural).unwrap();
+            assert_eq!(own["singularResource"], kind.singular);
+            for sub in kind.subresources {
+                let below = own["subresources"].as_array().unwrap();
+                assert!(below.iter().any(|s| s["subresource"] == *sub), "{sub}");
+            }
+        }
+        assert_eq!(resources("apps", "v7"), None);
+        assert_eq!(api_group("coordination.k8s.io").unwrap()["kind"], "APIGroup");
+        assert_eq!(api_group("apps"), None);
+    }
+
+    #[test]
+    fn pods_are_found_by_short_name_and_category() {
+        let core = resources("", "v1").unwrap();
+        let all = core["resources"].as_array().unwrap();
+        let named = |name: &str| all.iter().find(|r| r["name"] == name).unwrap();
+        assert_eq!(named("pods")["shortNames"], json!(["po"]));
+        assert_eq!(named("pods")["categories"], json!(["all"]));
+        assert_eq!(named("pods/binding")["kind"], "Binding");
+        assert_eq!(named("pods/status")["verbs"], json!(["get", "patch", "update"]));
+    }
 }

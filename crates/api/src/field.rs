@@ -124,7 +124,7 @@ impl FieldError {
 
     /// A value outside an enumeration.
     pub fn not_supported(path: &Path, value: impl Into<Value>, supported: &[&str]) -> Self {
-        let list: Vec<String> = supported.iter().map(|s| format!("\"{s}\"")).collect();
+        let list: Vec<String> = supported.iter().map(|s| quoted(s)).collect();
         Self {
             kind: ErrorType::NotSupported,
             field: path.to_string(),
@@ -147,6 +147,26 @@ impl FieldError {
     pub fn too_long(path: &Path, bytes_max: usize) -> Self {
         let detail = format!("may not be more than {bytes_max} bytes");
         Self { kind: ErrorType::TooLong, ..Self::forbidden(path, detail) }
+    }
+
+    /// A value of another JSON type than the field's.
+    pub fn type_invalid(path: &Path, value: impl Into<Value>, detail: impl Into<String>) -> Self {
+        Self { kind: ErrorType::TypeInvalid, ..Self::invalid(path, value, detail) }
+    }
+
+    /// More entries than allowed.
+    pub fn too_many(path: &Path, found: usize, items_max: usize) -> Self {
+        Self {
+            kind: ErrorType::TooMany,
+            field: path.to_string(),
+            bad_value: Some(found.into()),
+            detail: format!("must have at most {items_max} items"),
+        }
+    }
+
+    /// A check that could not be made.
+    pub fn internal(path: &Path, error: impl fmt::Display) -> Self {
+        Self { kind: ErrorType::Internal, ..Self::forbidden(path, error.to_string()) }
     }
 
     /// The message without the field: what a cause shows.
@@ -174,27 +194,44 @@ impl fmt::Display for FieldError {
 /// Strings in quotes, numbers plain, everything else as JSON.
 fn printed(value: &Value) -> String {
     match value {
-        Value::String(text) => {
-            // Go's %q and JSON differ in how they escape what cannot be printed.
-            let mut out = String::from('"');
-            for c in text.chars() {
-                match c {
-                    '"' => out.push_str("\\\""),
-                    '\\' => out.push_str("\\\\"),
-                    '\n' => out.push_str("\\n"),
-                    '\t' => out.push_str("\\t"),
-                    '\r' => out.push_str("\\r"),
-                    c if c.is_control() => out.push_str(&format!("\\x{:02x}", u32::from(c))),
-                    c => out.push(c),
-                }
-            }
-            out.push('"');
-            out
-        }
+        Value::String(text) => quoted(text),
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_) => {
             value.to_string()
         }
     }
+}
+
+/// As Go's `%q`, which is neither JSON's nor Rust's escaping.
+#[must_use]
+pub fn quoted(text: &str) -> String {
+    let mut out = String::with_capacity(text.len() + 2);
+    out.push('"');
+    for c in text.chars() {
+        match c {
+            '"' => out.push_str("\\\""),
+            '\\' => out.push_str("\\\\"),
+            '\x07' => out.push_str("\\a"),
+            '\x08' => out.push_str("\\b"),
+            '\x0c' => out.push_str("\\f"),
+            '\n' => out.push_str("\\n"),
+            '\r' => out.push_str("\\r"),
+            '\t' => out.push_str("\\t"),
+            '\x0b' => out.push_str("\\v"),
+            ' '..='~' => out.push(c),
+            '\0'..='\x7f' => out.push_str(&format!("\\x{:02x}", u32::from(c))),
+            c if is_printable(c) => out.push(c),
+            '\u{80}'..='\u{ffff}' => out.push_str(&format!("\\u{:04x}", u32::from(c))),
+            c => out.push_str(&format!("\\U{:08x}", u32::from(c))),
+        }
+    }
+    out.push('"');
+    out
+}
+
+/// A letter, mark, number, punctuation or symbol. Behind another character Rust escapes exactly what
+/// is none of these.
+fn is_printable(c: char) -> bool {
+    !format!("a{c}").escape_debug().any(|c| c == '\\')
 }
 
 /// Where in an object: `spec.containers[0].resources.limits[cpu]` (VAL-3).
@@ -230,5 +267,58 @@ impl Path {
 impl fmt::Display for Path {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn values_are_quoted_as_go_quotes_them() {
+        // VAL-4
+        for (text, want) in [
+            ("plain", r#""plain""#),
+            ("a\"b\\", r#""a\"b\\""#),
+            ("\u{7}\u{8}\t\n\u{b}\u{c}\r", r#""\a\b\t\n\v\f\r""#),
+            ("\u{1}\u{7f}", r#""\x01\x7f""#),
+            ("ü é", "\"ü é\""),
+            ("e\u{301}", "\"e\u{301}\""),
+            ("\u{a0}\u{200b}", r#""\u00a0\u200b""#),
+            ("\u{e0001}", r#""\U000e0001""#),
+            ("日本", "\"日本\""),
+        ] {
+            assert_eq!(quoted(text), want);
+        }
+    }
+
+    #[test]
+    fn an_error_prints_its_value_if_its_type_does() {
+        // VAL-3, VAL-4
+        let path = Path::new("spec").child("list").index(0).child("map").key("k/v");
+        for (error, want) in [
+            (FieldError::required(&path, ""), "Required value"),
+            (FieldError::required(&path, "why"), "Required value: why"),
+            (FieldError::invalid(&path, -1, "why"), "Invalid value: -1: why"),
+            (FieldError::invalid(&path, true, "why"), "Invalid value: true: why"),
+            (
+                FieldError::invalid(&path, json!({"a": [1]}), "why"),
+                "Invalid value: {\"a\":[1]}: why",
+            ),
+            (FieldError::type_invalid(&path, "x", "why"), "Invalid value: \"x\": why"),
+            (FieldError::duplicate(&path, "x"), "Duplicate value: \"x\""),
+            (FieldError::not_found(&path, "x"), "Not found: \"x\""),
+            (
+                FieldError::not_supported(&path, "x", &["a", "b"]),
+                "Unsupported value: \"x\": supported values: \"a\", \"b\"",
+            ),
+            (FieldError::forbidden(&path, "why"), "Forbidden: why"),
+            (FieldError::too_long(&path, 9), "Too long: may not be more than 9 bytes"),
+            (FieldError::too_many(&path, 9, 3), "Too many: 9: must have at most 3 items"),
+            (FieldError::internal(&path, "why"), "Internal error: why"),
+        ] {
+            assert_eq!(error.to_string(), format!("spec.list[0].map[k/v]: {want}"));
+        }
     }
 }

@@ -15,6 +15,7 @@ pub mod meta;
 pub mod names;
 pub mod pod;
 pub mod quantity;
+pub mod registry_key;
 pub mod resources;
 pub mod scheduling;
 pub mod selector;

@@ -37,6 +37,49 @@ pub fn is_terminating(object: &Value) -> bool {
     object.pointer("/metadata/deletionTimestamp").is_some_and(|t| !t.is_null())
 }
 
+/// Seconds since the Unix epoch of `metadata.deletionTimestamp`.
+#[must_use]
+pub fn deletion_time(object: &Value) -> Option<i64> {
+    parse_time(object.pointer("/metadata/deletionTimestamp")?.as_str()?)
+}
+
+/// Seconds of `metadata.deletionGracePeriodSeconds`.
+#[must_use]
+pub fn deletion_grace_seconds(object: &Value) -> Option<i64> {
+    object.pointer("/metadata/deletionGracePeriodSeconds")?.as_i64()
+}
+
+/// Seconds since the Unix epoch of `metadata.creationTimestamp`.
+#[must_use]
+pub fn creation_time(object: &Value) -> Option<i64> {
+    parse_time(object.pointer("/metadata/creationTimestamp")?.as_str()?)
+}
+
+/// `metadata.generation`, 0 for kinds without one.
+#[must_use]
+pub fn generation(object: &Value) -> i64 {
+    object.pointer("/metadata/generation").and_then(Value::as_i64).unwrap_or_default()
+}
+
+/// The value of one annotation.
+#[must_use]
+pub fn annotation<'a>(object: &'a Value, key: &str) -> Option<&'a str> {
+    object.get("metadata")?.get("annotations")?.get(key)?.as_str()
+}
+
+/// `metadata.ownerReferences`
+#[must_use]
+pub fn owner_references(object: &Value) -> &[Value] {
+    let list = object.pointer("/metadata/ownerReferences").and_then(Value::as_array);
+    list.map_or(&[], Vec::as_slice)
+}
+
+/// The owner that controls the object: the one that CTL-4 asks for.
+#[must_use]
+pub fn controller(object: &Value) -> Option<&Value> {
+    owner_references(object).iter().find(|o| o.get("controller") == Some(&Value::Bool(true)))
+}
+
 /// `metadata.labels`
 #[must_use]
 pub fn labels(object: &Value) -> BTreeMap<String, String> {
@@ -99,4 +142,123 @@ pub fn micro_time(unix_micros: i64) -> String {
 #[must_use]
 pub fn parse_time(text: &str) -> Option<i64> {
     text.parse::<jiff::Timestamp>().ok().map(|t| t.as_second())
+}
+
+/// Microseconds since the Unix epoch of any RFC 3339 time.
+#[must_use]
+pub fn parse_micro_time(text: &str) -> Option<i64> {
+    text.parse::<jiff::Timestamp>().ok().map(jiff::Timestamp::as_microsecond)
+}
+
+/// Removes every null: upstream reads it as a field that is not there.
+pub fn drop_nulls(value: &mut Value) {
+    match value {
+        Value::Object(fields) => {
+            fields.retain(|_, field| !field.is_null());
+            fields.values_mut().for_each(drop_nulls);
+        }
+        Value::Array(items) => items.iter_mut().for_each(drop_nulls),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+}
+
+/// Objects whose values are amounts.
+const AMOUNTS: &[&str] = &["limits", "requests", "overhead", "capacity", "allocatable", "hard"];
+
+/// Whether two objects mean the same (QTY-5): what is empty is what is missing, and amounts count by
+/// value and not by spelling.
+///
+/// `false` and `0` differ from nothing: some fields default to something else.
+#[must_use]
+pub fn same(a: &Value, b: &Value) -> bool {
+    same_at("", a, b)
+}
+
+fn same_at(key: &str, a: &Value, b: &Value) -> bool {
+    match (a, b) {
+        (Value::Object(a), Value::Object(b)) => {
+            let keys = a.keys().chain(b.keys().filter(|key| !a.contains_key(*key)));
+            keys.into_iter().all(|name| {
+                let (x, y) = (a.get(name).unwrap_or(&Value::Null), b.get(name));
+                let inside = if AMOUNTS.contains(&key) { "\u{0}amount" } else { name };
+                same_at(inside, x, y.unwrap_or(&Value::Null))
+            })
+        }
+        (Value::Array(a), Value::Array(b)) => {
+            a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same_at("", a, b))
+        }
+        (Value::String(a), Value::String(b)) if key == "\u{0}amount" => {
+            let amount = |text: &str| text.parse::<crate::quantity::Quantity>().ok();
+            a == b || (amount(a).is_some() && amount(a) == amount(b))
+        }
+        (a, b) => a == b || (is_empty(a) && is_empty(b)),
+    }
+}
+
+fn is_empty(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::String(text) => text.is_empty(),
+        Value::Array(items) => items.is_empty(),
+        Value::Object(fields) => fields.values().all(is_empty),
+        Value::Bool(_) | Value::Number(_) => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn times_are_written_in_utc_and_read_in_any_zone() {
+        // §0.5
+        assert_eq!(time(0), "1970-01-01T00:00:00Z");
+        assert_eq!(micro_time(1_700_000_000_000_001), "2023-11-14T22:13:20.000001Z");
+        assert_eq!(parse_time("2023-11-14T23:13:20.9+01:00"), Some(1_700_000_000));
+        assert_eq!(
+            parse_micro_time(&micro_time(1_700_000_000_000_001)),
+            Some(1_700_000_000_000_001)
+        );
+        assert_eq!(parse_time("yesterday"), None);
+    }
+
+    #[test]
+    fn objects_that_differ_only_in_spelling_are_the_same() {
+        // QTY-5, CC-4
+        for (name, a, b, want) in [
+            ("amounts", json!({"limits": {"cpu": "1"}}), json!({"limits": {"cpu": "1000m"}}), true),
+            (
+                "amounts differ",
+                json!({"limits": {"cpu": "1"}}),
+                json!({"limits": {"cpu": "2"}}),
+                false,
+            ),
+            (
+                "texts are no amounts",
+                json!({"args": {"cpu": "1"}}),
+                json!({"args": {"cpu": "1000m"}}),
+                false,
+            ),
+            ("nothing and empty", json!({"a": [], "b": {}, "c": "", "d": null}), json!({}), true),
+            ("nothing and false", json!({"a": false}), json!({}), false),
+            ("lists in order", json!([1, 2]), json!([2, 1]), false),
+            ("lists of empty things", json!([{}]), json!([]), false),
+            ("missing on either side", json!({}), json!({"a": 1}), false),
+        ] {
+            assert_eq!(same(&a, &b), want, "{name}");
+            assert_eq!(same(&b, &a), want, "{name}");
+        }
+    }
+
+    #[test]
+    fn the_controller_is_the_owner_that_says_so() {
+        // CTL-4
+        let object = json!({"metadata": {"ownerReferences": [
+            {"uid": "a"}, {"uid": "b", "controller": false}, {"uid": "c", "controller": true},
+        ]}});
+        assert_eq!(controller(&object).unwrap()["uid"], "c");
+        assert_eq!(owner_references(&object).len(), 3);
+        assert!(controller(&json!({})).is_none());
+    }
 }

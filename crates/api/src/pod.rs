@@ -1,7 +1,11 @@
 //! What everybody must agree on about a Pod's status.
 
-use crate::kinds::text;
-use crate::meta::{self, child_mut};
+use crate::{
+    core::{ContainerStatus, PodSpec},
+    kinds::text,
+    meta::{self, child_mut},
+    resources::is_sidecar,
+};
 use serde_json::{Value, json};
 
 /// Ended for good (PHS-1).
@@ -10,14 +14,54 @@ pub fn is_terminal(pod: &Value) -> bool {
     matches!(text(pod, "/status/phase").as_str(), "Succeeded" | "Failed")
 }
 
-/// Sets a condition; its `lastTransitionTime` changes only with its status (CND-1).
-pub fn set_condition(object: &mut Value, mut condition: Value) {
+/// Given to a node.
+#[must_use]
+pub fn is_bound(pod: &Value) -> bool {
+    !text(pod, "/spec/nodeName").is_empty()
+}
+
+/// On its way out; the same as for any object.
+#[must_use]
+pub fn is_terminating(pod: &Value) -> bool {
+    meta::is_terminating(pod)
+}
+
+/// Neither ended nor on its way out: what controllers count.
+#[must_use]
+pub fn is_active(pod: &Value) -> bool {
+    !is_terminal(pod) && !is_terminating(pod)
+}
+
+/// `status` of a condition: `True`, `False`, `Unknown`, or empty if it is not there.
+#[must_use]
+pub fn condition_status<'a>(object: &'a Value, kind: &str) -> &'a str {
+    let list = object.pointer("/status/conditions").and_then(Value::as_array);
+    let found = list.into_iter().flatten().find(|c| c.get("type").is_some_and(|t| t == kind));
+    found.and_then(|c| c.get("status")).and_then(Value::as_str).unwrap_or_default()
+}
+
+/// A condition to give to [`set_condition`]; empty texts are left out.
+#[must_use]
+pub fn condition(kind: &str, status: &str, reason: &str, message: &str, now: i64) -> Value {
+    let mut condition = json!({
+        "type": kind, "status": status, "reason": reason, "message": message,
+        "lastTransitionTime": meta::time(now),
+    });
+    if let Some(fields) = condition.as_object_mut() {
+        fields.retain(|_, value| value != "");
+    }
+    condition
+}
+
+/// Sets a condition; its `lastTransitionTime` changes only with its status (CND-1). Tells whether
+/// anything is different now.
+pub fn set_condition(object: &mut Value, mut condition: Value) -> bool {
     let status = child_mut(object, "status");
     let list = status.entry("conditions").or_insert_with(|| json!([]));
     if !list.is_array() {
         *list = json!([]);
     }
-    let Some(list) = list.as_array_mut() else { return };
+    let Some(list) = list.as_array_mut() else { return false };
     let kind = condition.get("type").cloned();
     match list.iter_mut().find(|c| c.get("type") == kind.as_ref()) {
         Some(old) => {
@@ -27,15 +71,142 @@ pub fn set_condition(object: &mut Value, mut condition: Value) {
             {
                 new.insert("lastTransitionTime".to_owned(), time.clone());
             }
+            let changed = *old != condition;
             *old = condition;
+            changed
         }
-        None => list.push(condition),
+        None => {
+            list.push(condition);
+            true
+        }
+    }
+}
+
+/// What the statuses of the containers make of the Pod (§3.3). `ended` is set when the kubelet has
+/// finished with it, `initialized` once all init containers were done.
+///
+/// The caller keeps a terminal phase that was published (PHS-1) and holds back one that a running
+/// container contradicts (PHS-2).
+#[must_use]
+pub fn phase(
+    spec: &PodSpec,
+    inits: &[ContainerStatus],
+    mains: &[ContainerStatus],
+    ended: bool,
+    initialized: bool,
+) -> &'static str {
+    let restarts = spec.restart_policy.as_deref().unwrap_or("Always");
+    let (mut pending, mut pending_sidecars, mut init_failed) = (0, 0, false);
+    let (mut running, mut waiting, mut stopped, mut succeeded, mut unknown) = (0, 0, 0, 0, 0);
+    for container in spec.init_containers.iter().flatten() {
+        let seen = Seen::of(inits, &container.name);
+        if is_sidecar(container) {
+            match seen {
+                Seen::Nothing => unknown += 1,
+                Seen::Running { started } => {
+                    running += 1;
+                    pending_sidecars += usize::from(!started);
+                }
+                Seen::NeverRan => {
+                    waiting += 1;
+                    pending_sidecars += 1;
+                }
+                // Its end says nothing of the Pod's.
+                Seen::Exited { .. } | Seen::Restarting { .. } => {}
+            }
+        } else {
+            match seen {
+                Seen::Nothing | Seen::Running { .. } | Seen::NeverRan => pending += 1,
+                Seen::Exited { code } | Seen::Restarting { code } => init_failed |= code != 0,
+            }
+        }
+    }
+    for container in &spec.containers {
+        match Seen::of(mains, &container.name) {
+            Seen::Nothing => unknown += 1,
+            Seen::Running { .. } => running += 1,
+            Seen::NeverRan => waiting += 1,
+            Seen::Exited { code } => {
+                stopped += 1;
+                succeeded += usize::from(code == 0);
+            }
+            Seen::Restarting { .. } => stopped += 1,
+        }
+    }
+    if init_failed && restarts == "Never" {
+        return "Failed";
+    }
+    if pending > 0 || (pending_sidecars > 0 && !initialized) || waiting > 0 {
+        return "Pending";
+    }
+    if running > 0 && unknown == 0 {
+        // A sidecar alone does not keep a Pod from having ended.
+        let only_sidecars = stopped == spec.containers.len() && stopped > 0;
+        if !(only_sidecars && ended) {
+            return "Running";
+        }
+    }
+    if stopped > 0 && unknown == 0 {
+        return match (ended, stopped == succeeded, restarts) {
+            (true, true, _) => "Succeeded",
+            (true, false, _) => "Failed",
+            (false, _, "Always") => "Running",
+            (false, true, _) => "Succeeded",
+            (false, false, "Never") => "Failed",
+            (false, false, _) => "Running",
+        };
+    }
+    "Pending"
+}
+
+/// What a status says of one container.
+enum Seen {
+    Nothing,
+    NeverRan,
+    Running {
+        started: bool,
+    },
+    Exited {
+        code: i32,
+    },
+    /// Waiting after it has ended with this code.
+    Restarting {
+        code: i32,
+    },
+}
+
+impl Seen {
+    fn of(statuses: &[ContainerStatus], name: &str) -> Self {
+        let Some(status) = statuses.iter().find(|status| status.name == name) else {
+            return Self::Nothing;
+        };
+        let state = status.state.clone().unwrap_or_default();
+        let last = status.last_state.as_ref().and_then(|last| last.terminated.as_ref());
+        match (state.running, state.terminated, last) {
+            (Some(_), _, _) => Self::Running { started: status.started == Some(true) },
+            (None, Some(terminated), _) => Self::Exited { code: terminated.exit_code },
+            (None, None, Some(last)) => Self::Restarting { code: last.exit_code },
+            (None, None, None) => Self::NeverRan,
+        }
     }
 }
 
 /// Conditions that the kubelet owns; all others are kept as they are (trap 36).
 const KUBELET_CONDITIONS: &[&str] =
     &["PodReadyToStartContainers", "Initialized", "ContainersReady", "Ready"];
+
+/// Whether the kubelet may write this condition: its own, and that it is about to end the Pod.
+fn is_kubelets(condition: &Value) -> bool {
+    let kind = text(condition, "/type");
+    KUBELET_CONDITIONS.contains(&kind.as_str())
+        || (kind == "DisruptionTarget"
+            && text(condition, "/status") == "True"
+            && text(condition, "/reason") == "TerminationByKubelet")
+}
+
+/// Fields of a Pod's status that others than the kubelet write.
+const OTHERS_FIELDS: &[&str] =
+    &["qosClass", "nominatedNodeName", "conditions", "resourceClaimStatuses"];
 
 /// A kubelet's status taken up into the stored Pod: its own fields, others' conditions kept, and never
 /// out of a terminal phase (FEN-27).
@@ -46,10 +217,9 @@ pub fn merge_kubelet_status(pod: &Value, status: &Value) -> Value {
     let mut new = status.clone();
     let conditions = new.as_object_mut().and_then(|s| s.remove("conditions"));
     let target = child_mut(&mut merged, "status");
-    let kept = ["qosClass", "nominatedNodeName", "conditions"];
-    target.retain(|key, _| kept.contains(&key.as_str()));
+    target.retain(|key, _| OTHERS_FIELDS.contains(&key.as_str()));
     for (key, value) in new.as_object().into_iter().flatten() {
-        if !kept.contains(&key.as_str()) {
+        if !OTHERS_FIELDS.contains(&key.as_str()) {
             target.insert(key.clone(), value.clone());
         }
     }
@@ -57,11 +227,27 @@ pub fn merge_kubelet_status(pod: &Value, status: &Value) -> Value {
         target.insert("phase".to_owned(), phase.into());
     }
     for condition in conditions.as_ref().and_then(Value::as_array).into_iter().flatten() {
-        if KUBELET_CONDITIONS.contains(&text(condition, "/type").as_str()) {
+        if is_kubelets(condition) {
             set_condition(&mut merged, condition.clone());
         }
     }
     merged
+}
+
+/// The row's condition of a Pod that has ended (TAB-2).
+pub(crate) fn row_condition(pod: &Value) -> Option<Value> {
+    let (reason, message) = match text(pod, "/status/phase").as_str() {
+        "Succeeded" => ("Succeeded", "The pod has completed successfully."),
+        "Failed" => ("Failed", "The pod failed."),
+        _ => return None,
+    };
+    Some(json!({"type": "Completed", "status": "True", "reason": reason, "message": message}))
+}
+
+/// The STATUS column (TAB-2).
+#[must_use]
+pub fn status_column(pod: &Value) -> String {
+    summary(pod, 0).1
 }
 
 /// READY, STATUS and RESTARTS (TAB-2).

@@ -65,15 +65,77 @@ impl Status {
     /// What a delete of most kinds answers.
     #[must_use]
     pub fn success(kind: &Kind, name: &str, uid: &str) -> Value {
-        json!({
+        let mut status = json!({
             "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success",
             "details": {"name": name, "kind": kind.plural, "uid": uid},
-        })
+        });
+        if let (Some(details), false) =
+            (status.get_mut("details").and_then(Value::as_object_mut), kind.group.is_empty())
+        {
+            details.insert("group".to_owned(), kind.group.into());
+        }
+        status
+    }
+
+    /// Adds to `details`, which becomes an object if it is none.
+    #[must_use]
+    pub fn with_detail(mut self, key: &str, value: impl Into<Value>) -> Self {
+        if !self.details.is_object() {
+            self.details = json!({});
+        }
+        if let Some(details) = self.details.as_object_mut() {
+            details.insert(key.to_owned(), value.into());
+        }
+        self
+    }
+
+    /// Adds one of `details.causes`.
+    #[must_use]
+    pub fn with_cause(mut self, reason: &str, message: &str, field: &str) -> Self {
+        let mut causes = self.details.get("causes").cloned().unwrap_or_else(|| json!([]));
+        let mut cause = json!({"reason": reason, "message": message});
+        if let (Some(cause), false) = (cause.as_object_mut(), field.is_empty()) {
+            cause.insert("field".to_owned(), field.into());
+        }
+        if let Some(causes) = causes.as_array_mut() {
+            causes.push(cause);
+        }
+        self = self.with_detail("causes", causes);
+        self
+    }
+
+    /// How long to wait before another try; also the `Retry-After` header.
+    #[must_use]
+    pub fn retry_after_seconds(&self) -> Option<u64> {
+        self.details.get("retryAfterSeconds").and_then(Value::as_u64)
+    }
+
+    /// Whether a cause gives this reason, such as `NamespaceTerminating`.
+    #[must_use]
+    pub fn has_cause(&self, reason: &str) -> bool {
+        let causes = self.details.get("causes").and_then(Value::as_array);
+        causes.into_iter().flatten().any(|c| c.get("reason").is_some_and(|r| r == reason))
     }
 
     /// 422 with every cause (VAL-1, VAL-2).
     #[must_use]
     pub fn invalid(kind: &Kind, name: &str, errors: &[FieldError]) -> Self {
+        let title = if kind.group.is_empty() {
+            kind.kind.to_owned()
+        } else {
+            format!("{}.{}", kind.kind, kind.group)
+        };
+        let status = Self::with_errors(&title, name, errors).with_detail("kind", kind.kind);
+        if kind.group.is_empty() { status } else { status.with_detail("group", kind.group) }
+    }
+
+    /// The same for what is no object: options, or a virtual kind such as `Binding`.
+    #[must_use]
+    pub fn invalid_options(kind: &str, errors: &[FieldError]) -> Self {
+        Self::with_errors(kind, "", errors).with_detail("kind", kind)
+    }
+
+    fn with_errors(title: &str, name: &str, errors: &[FieldError]) -> Self {
         let mut texts: Vec<String> = Vec::new();
         for error in errors {
             let text = error.to_string();
@@ -85,24 +147,16 @@ impl Status {
             [one] => one.clone(),
             many => format!("[{}]", many.join(", ")),
         };
-        let title = if kind.group.is_empty() {
-            kind.kind.to_owned()
-        } else {
-            format!("{}.{}", kind.kind, kind.group)
-        };
         let causes: Vec<Value> = errors
             .iter()
             .map(|e| json!({"reason": e.kind.reason(), "message": e.body(), "field": e.field}))
             .collect();
         let mut status =
-            Self::new(422, "Invalid", format!("{title} \"{name}\" is invalid: {list}"))
-                .about(kind, name);
-        if let Some(details) = status.details.as_object_mut() {
-            // Here, and only here, it is the kind and not the resource.
-            details.insert("kind".to_owned(), kind.kind.into());
-            details.insert("causes".to_owned(), causes.into());
+            Self::new(422, "Invalid", format!("{title} \"{name}\" is invalid: {list}"));
+        if !name.is_empty() {
+            status = status.with_detail("name", name);
         }
-        status
+        status.with_detail("causes", causes)
     }
 
     /// 404
@@ -124,6 +178,16 @@ impl Status {
         let prefix = if terminating { "object is being deleted: " } else { "" };
         let message = format!("{prefix}{} \"{name}\" already exists", kind.resource());
         Self::new(409, "AlreadyExists", message).about(kind, name)
+    }
+
+    /// 409 after as many generated names as are tried were all taken (MET-2).
+    #[must_use]
+    pub fn no_unique_name(kind: &Kind, name: &str) -> Self {
+        let mut status = Self::already_exists(kind, name, false);
+        status
+            .message
+            .push_str(", the server was not able to generate a unique name for the object");
+        status.with_detail("retryAfterSeconds", 1)
     }
 
     /// 409 for a version that is no longer current (CC-1).
@@ -157,12 +221,39 @@ impl Status {
         Self::new(403, "Forbidden", message).about(kind, name)
     }
 
+    /// 403 for content in a namespace that is on its way out.
+    #[must_use]
+    pub fn namespace_terminating(kind: &Kind, name: &str, namespace: &str) -> Self {
+        let why = format!(
+            "unable to create new content in namespace {namespace} because it is being terminated"
+        );
+        let cause = format!("namespace {namespace} is being terminated");
+        Self::forbidden(kind, name, &why).with_cause(
+            "NamespaceTerminating",
+            &cause,
+            "metadata.namespace",
+        )
+    }
+
+    /// 401
+    #[must_use]
+    pub fn unauthorized() -> Self {
+        Self::new(401, "Unauthorized", "Unauthorized")
+    }
+
     /// 405
     #[must_use]
     pub fn method_not_allowed(kind: &Kind, action: &str) -> Self {
         let message =
             format!("{action} is not supported on resources of kind \"{}\"", kind.resource());
         Self::new(405, "MethodNotAllowed", message)
+    }
+
+    /// 406
+    #[must_use]
+    pub fn not_acceptable(offered: &str) -> Self {
+        let message = format!("only the following media types are accepted: {offered}");
+        Self::new(406, "NotAcceptable", message)
     }
 
     /// 415
@@ -184,6 +275,50 @@ impl Status {
     #[must_use]
     pub fn expired(message: impl Into<String>) -> Self {
         Self::new(410, "Expired", message)
+    }
+
+    /// 410 for a watch from before what is kept: an ERROR event, not an HTTP status (WCH-2).
+    #[must_use]
+    pub fn too_old_resource_version(requested: u64, oldest_kept: u64) -> Self {
+        let before = oldest_kept.saturating_sub(1);
+        Self::expired(format!("too old resource version: {requested} ({before})"))
+    }
+
+    /// 410 for the next page of a list whose revision is no longer kept (LST-3).
+    #[must_use]
+    pub fn continue_expired() -> Self {
+        Self::expired(
+            "The provided continue parameter is too old to display a consistent list result. \
+             You can start a new list without the continue parameter, or use the continue token in \
+             this response to retrieve the remainder of the results. Continuing with the provided \
+             token results in an inconsistent list - objects that were created, modified, or deleted \
+             between the time the first chunk was returned and now may show up in the list.",
+        )
+    }
+
+    /// 410 for a list at a revision that is no longer kept (LST-3).
+    #[must_use]
+    pub fn list_expired() -> Self {
+        Self::expired("The resourceVersion for the provided list is too old.")
+    }
+
+    /// 429
+    #[must_use]
+    pub fn too_many_requests(message: impl Into<String>, retry_after_seconds: u64) -> Self {
+        Self::new(429, "TooManyRequests", message)
+            .with_detail("retryAfterSeconds", retry_after_seconds)
+    }
+
+    /// 500 that may be tried again: the server gave up, and nothing was done.
+    #[must_use]
+    pub fn server_timeout(kind: &Kind, operation: &str) -> Self {
+        let message = format!(
+            "The {operation} operation against {} could not be completed at this time, please try again.",
+            kind.resource()
+        );
+        Self::new(500, "ServerTimeout", message)
+            .with_detail("kind", kind.plural)
+            .with_detail("retryAfterSeconds", 1)
     }
 
     /// 504 for an outcome that is not known (HTTP-1, FEN-31).
@@ -252,6 +387,136 @@ impl Status {
     /// Nothing was done and the same request may succeed later.
     #[must_use]
     pub fn is_retryable(&self) -> bool {
-        matches!(self.code, 429 | 503)
+        matches!(self.code, 429 | 503) || self.reason == "ServerTimeout"
+    }
+
+    /// Whether it was done is not known (FEN-31): read before another try.
+    #[must_use]
+    pub fn is_unknown_outcome(&self) -> bool {
+        self.code == 504 && !self.has_cause("ResourceVersionTooLarge")
+    }
+
+    /// 422
+    #[must_use]
+    pub fn is_invalid(&self) -> bool {
+        self.code == 422
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{field::Path, kinds::by_alias};
+
+    #[test]
+    fn messages_and_details_are_upstreams() {
+        // §2.3
+        let (pods, leases) = (by_alias("po").unwrap(), by_alias("leases").unwrap());
+        for (status, code, reason, message, details) in [
+            (
+                Status::not_found(pods, "p"),
+                404,
+                "NotFound",
+                "pods \"p\" not found",
+                json!({"name": "p", "kind": "pods"}),
+            ),
+            (
+                Status::not_found(leases, "l"),
+                404,
+                "NotFound",
+                "leases.coordination.k8s.io \"l\" not found",
+                json!({"name": "l", "kind": "leases", "group": "coordination.k8s.io"}),
+            ),
+            (
+                Status::already_exists(pods, "p", true),
+                409,
+                "AlreadyExists",
+                "object is being deleted: pods \"p\" already exists",
+                json!({"name": "p", "kind": "pods"}),
+            ),
+            (
+                Status::no_unique_name(pods, "p-1"),
+                409,
+                "AlreadyExists",
+                "pods \"p-1\" already exists, the server was not able to generate a unique name for the object",
+                json!({"name": "p-1", "kind": "pods", "retryAfterSeconds": 1}),
+            ),
+            (
+                Status::modified(pods, "p"),
+                409,
+                "Conflict",
+                "Operation cannot be fulfilled on pods \"p\": the object has been modified; please apply \
+              your changes to the latest version and try again",
+                json!({"name": "p", "kind": "pods"}),
+            ),
+            (
+                Status::forbidden(pods, "p", "why"),
+                403,
+                "Forbidden",
+                "pods \"p\" is forbidden: why",
+                json!({"name": "p", "kind": "pods"}),
+            ),
+            (Status::unauthorized(), 401, "Unauthorized", "Unauthorized", Value::Null),
+            (
+                Status::method_not_allowed(leases, "patch"),
+                405,
+                "MethodNotAllowed",
+                "patch is not supported on resources of kind \"leases.coordination.k8s.io\"",
+                Value::Null,
+            ),
+            (
+                Status::too_old_resource_version(5, 10),
+                410,
+                "Expired",
+                "too old resource version: 5 (9)",
+                Value::Null,
+            ),
+            (
+                Status::timeout("why"),
+                504,
+                "Timeout",
+                "Timeout: request did not complete within requested timeout - why",
+                Value::Null,
+            ),
+            (
+                Status::too_many_requests("slow", 3),
+                429,
+                "TooManyRequests",
+                "slow",
+                json!({"retryAfterSeconds": 3}),
+            ),
+        ] {
+            let json = status.to_json();
+            assert_eq!(
+                (json["code"].as_u64(), json["reason"].as_str(), json["message"].as_str()),
+                (Some(code), Some(reason), Some(message))
+            );
+            assert_eq!(status.details, details, "{message}");
+            assert_eq!(Status::from_json(&json), Some(status));
+        }
+    }
+
+    #[test]
+    fn equal_errors_are_said_once_but_all_are_causes() {
+        // VAL-2
+        let error = FieldError::required(&Path::new("spec"), "");
+        let leases = by_alias("leases").unwrap();
+        let status = Status::invalid(leases, "l", &[error.clone(), error]);
+        assert_eq!(
+            status.message,
+            "Lease.coordination.k8s.io \"l\" is invalid: spec: Required value"
+        );
+        assert_eq!(status.details["kind"], "Lease");
+        assert_eq!(status.details["group"], "coordination.k8s.io");
+        assert_eq!(status.details["causes"].as_array().unwrap().len(), 2);
+    }
+
+    #[test]
+    fn an_unknown_outcome_is_neither_failure_nor_worth_a_blind_retry() {
+        // FEN-31
+        assert!(Status::timeout("no leader").is_unknown_outcome());
+        assert!(!Status::timeout("no leader").is_retryable());
+        assert!(!Status::too_large_resource_version(2, 1).is_unknown_outcome());
+        assert!(Status::unavailable("no leader").is_retryable());
     }
 }

@@ -57,8 +57,14 @@ pub fn table<'a>(
                     "metadata": object.get("metadata"),
                 })),
             };
-            if let (Some(row), Some(shown)) = (row.as_object_mut(), shown) {
-                row.insert("object".to_owned(), shown);
+            let ended = (kind.kind == "Pod").then(|| crate::pod::row_condition(object)).flatten();
+            if let Some(row) = row.as_object_mut() {
+                if let Some(ended) = ended {
+                    row.insert("conditions".to_owned(), json!([ended]));
+                }
+                if let Some(shown) = shown {
+                    row.insert("object".to_owned(), shown);
+                }
             }
             row
         })

@@ -5,9 +5,9 @@ mod plain;
 mod pod;
 mod service;
 
-use crate::{field::FieldError, names, table::Column};
+use crate::{field::FieldError, meta::drop_nulls, names, quantity::Quantity, table::Column};
 use k8s_openapi::Resource;
-use serde::{Serialize, de::DeserializeOwned};
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 /// Everything the generic registry needs to know of one kind. Objects are whole JSON values, so that
@@ -149,7 +149,12 @@ pub fn by_alias(alias: &str) -> Option<&'static Kind> {
     })
 }
 
-/// What most kinds do: nothing.
+/// What most kinds default: nothing. A null is a field that is not there.
+pub(crate) fn no_defaults(object: &mut Value) {
+    drop_nulls(object);
+}
+
+/// What most kinds drop or set at creation: nothing.
 pub(crate) const fn nothing(_: &mut Value) {}
 
 /// Keeps the old status: it has a subresource of its own.
@@ -212,49 +217,116 @@ pub(crate) fn text(object: &Value, pointer: &str) -> String {
     }
 }
 
-/// Whether the object decodes as `K`; the message names what was expected.
+/// Whether the object decodes as `K`; the message names the field and what was expected.
 pub(crate) fn decodes<K: DeserializeOwned>(object: &Value) -> Result<(), String> {
-    K::deserialize(object).map(|_| ()).map_err(|e| e.to_string())
+    if K::deserialize(object).is_ok() {
+        return Ok(());
+    }
+    // Once more for the path, which costs too much to follow when all is well.
+    serde_path_to_error::deserialize::<_, K>(object).map(|_| ()).map_err(|e| {
+        let path = e.path().to_string();
+        let path = if path == "." { String::new() } else { format!("{path}: ") };
+        format!("{path}{}", e.into_inner())
+    })
 }
 
-/// Paths of fields that decoding as `K` and encoding again drops.
-pub(crate) fn unknown<K: DeserializeOwned + Serialize>(object: &Value) -> Vec<String> {
-    let Ok(known) = K::deserialize(object).and_then(|k| serde_json::to_value(k)) else {
-        return Vec::new();
-    };
-    let mut paths = Vec::new();
-    dropped(object, &known, "", &mut paths);
-    paths
+/// The same, for a kind that has amounts: they must be amounts (QTY-2).
+pub(crate) fn decodes_amounts<K: DeserializeOwned>(
+    object: &Value,
+    amounts: &[&str],
+) -> Result<(), String> {
+    decodes::<K>(object)?;
+    for pattern in amounts {
+        let mut wrong = Ok(());
+        each_at(object, pattern, &mut |amount| {
+            if let Err(error) = amount_text(amount).parse::<Quantity>() {
+                wrong = wrong.clone().and(Err(error.to_string()));
+            }
+        });
+        wrong?;
+    }
+    Ok(())
 }
 
-fn dropped(object: &Value, known: &Value, path: &str, paths: &mut Vec<String>) {
-    let child = |key: &str| if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") };
-    match (object, known) {
-        (Value::Object(object), Value::Object(known)) => {
-            for (key, value) in object {
-                match known.get(key) {
-                    Some(known) => dropped(value, known, &child(key), paths),
-                    // What is empty or null is left out when it is encoded.
-                    None if is_empty(value) => {}
-                    None => paths.push(child(key)),
-                }
+/// Writes every amount in its canonical form (QTY-4), rounded up to thousandths (DEF-1).
+pub(crate) fn normalize_amounts(object: &mut Value, amounts: &[&str]) {
+    for pattern in amounts {
+        each_at_mut(object, pattern, &mut |amount| {
+            if let Ok(quantity) = amount_text(amount).parse::<Quantity>() {
+                *amount = quantity.rounded_to_milli().to_string().into();
             }
-        }
-        (Value::Array(object), Value::Array(known)) => {
-            for (i, (value, known)) in object.iter().zip(known).enumerate() {
-                dropped(value, known, &format!("{path}[{i}]"), paths);
-            }
-        }
-        _ => {}
+        });
     }
 }
 
-fn is_empty(value: &Value) -> bool {
-    match value {
-        Value::Null => true,
-        Value::Array(items) => items.is_empty(),
-        Value::Object(fields) => fields.is_empty(),
-        Value::Bool(_) | Value::Number(_) | Value::String(_) => false,
+/// An amount may come as a bare number.
+fn amount_text(amount: &Value) -> String {
+    amount.as_str().map_or_else(|| amount.to_string(), str::to_owned)
+}
+
+/// Visits what is at a path such as `spec/containers/*/resources/limits/*`.
+fn each_at(value: &Value, path: &str, visit: &mut impl FnMut(&Value)) {
+    let Some((key, rest)) = path.split_once('/').or((!path.is_empty()).then_some((path, "")))
+    else {
+        return visit(value);
+    };
+    match (value, key) {
+        (Value::Object(fields), "*") => fields.values().for_each(|v| each_at(v, rest, visit)),
+        (Value::Array(items), "*") => items.iter().for_each(|v| each_at(v, rest, visit)),
+        (Value::Object(fields), key) => {
+            if let Some(value) = fields.get(key).filter(|value| !value.is_null()) {
+                each_at(value, rest, visit);
+            }
+        }
+        (
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_),
+            _,
+        ) => {}
+    }
+}
+
+fn each_at_mut(value: &mut Value, path: &str, visit: &mut impl FnMut(&mut Value)) {
+    let Some((key, rest)) = path.split_once('/').or((!path.is_empty()).then_some((path, "")))
+    else {
+        return visit(value);
+    };
+    match (value, key) {
+        (Value::Object(fields), "*") => {
+            fields.values_mut().for_each(|v| each_at_mut(v, rest, visit));
+        }
+        (Value::Array(items), "*") => items.iter_mut().for_each(|v| each_at_mut(v, rest, visit)),
+        (Value::Object(fields), key) => {
+            if let Some(value) = fields.get_mut(key) {
+                each_at_mut(value, rest, visit);
+            }
+        }
+        (
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_),
+            _,
+        ) => {}
+    }
+}
+
+/// Paths of fields that decoding as `K` passes over, such as `spec.containers[0].foo` (HTTP-2).
+pub(crate) fn unknown<K: DeserializeOwned>(object: &Value) -> Vec<String> {
+    let mut paths = Vec::new();
+    // What does not decode is refused elsewhere; here counts what was seen until then.
+    let _ = serde_ignored::deserialize::<_, _, K>(object, |path| paths.push(ignored_path(&path)));
+    paths
+}
+
+fn ignored_path(path: &serde_ignored::Path<'_>) -> String {
+    use serde_ignored::Path::{Map, NewtypeStruct, NewtypeVariant, Root, Seq, Some};
+    match path {
+        Root => String::new(),
+        Seq { parent, index } => format!("{}[{index}]", ignored_path(parent)),
+        Map { parent, key } => match ignored_path(parent) {
+            parent if parent.is_empty() => key.clone(),
+            parent => format!("{parent}.{key}"),
+        },
+        Some { parent } | NewtypeStruct { parent } | NewtypeVariant { parent } => {
+            ignored_path(parent)
+        }
     }
 }
 

@@ -1,7 +1,8 @@
 //! Pod: defaults (§1.2), validation (§1.7), what an update may change (§1.8), columns.
 
 use super::{
-    Kind, column, decodes, keep_status, plain::PLAIN, text, unknown, valid_metadata, wide,
+    Kind, column, decodes_amounts, keep_status, normalize_amounts, plain::PLAIN, text, unknown,
+    valid_metadata, wide,
 };
 use crate::{
     core,
@@ -39,23 +40,14 @@ fn pull_policy(image: &str) -> &'static str {
     }
 }
 
-fn round(resources: &mut Map<String, Value>, key: &str) {
-    for amount in
-        resources.get_mut(key).and_then(Value::as_object_mut).into_iter().flat_map(Map::values_mut)
-    {
-        let text = match &*amount {
-            Value::String(text) => text.clone(),
-            Value::Null
-            | Value::Bool(_)
-            | Value::Number(_)
-            | Value::Array(_)
-            | Value::Object(_) => amount.to_string(),
-        };
-        if let Ok(quantity) = text.parse::<Quantity>() {
-            *amount = quantity.rounded_to_milli().to_string().into();
-        }
-    }
-}
+/// Where a Pod has amounts.
+const AMOUNTS: &[&str] = &[
+    "spec/containers/*/resources/limits/*",
+    "spec/containers/*/resources/requests/*",
+    "spec/initContainers/*/resources/limits/*",
+    "spec/initContainers/*/resources/requests/*",
+    "spec/overhead/*",
+];
 
 fn default_container(container: &mut Map<String, Value>, host_network: bool) {
     let image = container.get("image").and_then(Value::as_str).unwrap_or_default().to_owned();
@@ -81,8 +73,6 @@ fn default_container(container: &mut Map<String, Value>, host_network: bool) {
                 requests.entry(name).or_insert(amount);
             }
         }
-        round(resources, "limits");
-        round(resources, "requests");
     }
     for probe in ["livenessProbe", "readinessProbe", "startupProbe"] {
         let Some(probe) = container.get_mut(probe).and_then(Value::as_object_mut) else { continue };
@@ -130,6 +120,7 @@ fn default(pod: &mut Value) {
             }
         }
     });
+    normalize_amounts(pod, AMOUNTS);
 }
 
 fn prepare_create(pod: &mut Value) {
@@ -567,13 +558,15 @@ pub(super) const KIND: Kind = Kind {
         "spec.hostNetwork",
         "status.phase",
         "status.podIP",
+        "status.podIPs",
         "status.nominatedNodeName",
     ],
     field: |pod, label| match label {
         "spec.hostNetwork" => (text(pod, "/spec/hostNetwork") == "true").to_string(),
+        "status.podIPs" => text(pod, "/status/podIPs/0/ip"),
         label => text(pod, &format!("/{}", label.replace('.', "/"))),
     },
     unknown_fields: unknown::<core::Pod>,
-    decode: decodes::<core::Pod>,
+    decode: |object| decodes_amounts::<core::Pod>(object, AMOUNTS),
     ..PLAIN
 };

@@ -141,6 +141,9 @@ fn a_field_that_a_kind_does_not_have_is_named() {
     pod["spec"]["containers"][0]["bar"] = json!("x");
     assert_eq!((kind.unknown_fields)(&pod), ["spec.containers[0].bar", "spec.foo"]);
     assert!((kind.decode)(&with("/spec/containers", json!("x"))).is_err());
+    // QTY-2: what is no amount is not understood, rather than invalid.
+    let resources = json!({"limits": {"cpu": "many"}});
+    assert!((kind.decode)(&with("/spec/containers/0/resources", resources)).is_err());
 }
 
 #[test]

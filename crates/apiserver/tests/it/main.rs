@@ -9,7 +9,7 @@
 use api::{caller::ControllerOrigin, core::Pod};
 use apiserver::{ApiServer, Body, Config};
 use bytes::Bytes;
-use client::{Client, ClientError, ListOptions, WatchEvent, WatchOptions, WriteOptions};
+use client::{Client, ClientError, ListOptions, WatchEvent, WatchOptions};
 use futures::StreamExt as _;
 use http::{Method, Request};
 use http_body_util::{BodyExt as _, Full};
