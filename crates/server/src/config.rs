@@ -27,6 +27,9 @@ pub struct ReplicaConfig {
     /// What nodes get, and when they count as lost.
     #[serde(default)]
     pub nodes: NodesConfig,
+    /// How long old revisions are kept.
+    #[serde(default)]
+    pub history: HistoryConfig,
     /// End when standard input does: whoever started this process is gone.
     #[serde(default)]
     pub exit_with_parent: bool,
@@ -138,6 +141,23 @@ impl Default for NodesConfig {
             pod_cidr: "10.244.0.0/16".to_owned(),
             service_cidr: "10.96.0.0/16".to_owned(),
         }
+    }
+}
+
+/// What is kept of the past: a watch can be resumed from it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "camelCase")]
+pub struct HistoryConfig {
+    /// Revisions of this age are kept.
+    #[serde(with = "humantime_serde")]
+    pub retention: Duration,
+    /// No more than so many, however young: they cost memory.
+    pub revisions: u64,
+}
+
+impl Default for HistoryConfig {
+    fn default() -> Self {
+        Self { retention: Duration::from_secs(300), revisions: 500_000 }
     }
 }
 

@@ -6,7 +6,7 @@ use crate::{
     leader, tls,
 };
 use anyhow::Context as _;
-use apiserver::ApiServer;
+use apiserver::{ApiServer, Retention};
 use raft::{Member, RaftConfig, RaftStore, Timers};
 use std::{net::Ipv4Addr, sync::Arc, time::Duration};
 use tokio::{net::TcpListener, task::JoinSet};
@@ -48,8 +48,10 @@ pub async fn run(config: ReplicaConfig, shutdown: CancellationToken) -> anyhow::
         served.await;
         Ok(())
     });
+    let retention =
+        Retention { age: config.history.retention, revisions: config.history.revisions };
     let leadership = store::Cluster::leadership(&*store);
-    tasks.spawn(leader::run(leadership, api.clone(), scope.clone()));
+    tasks.spawn(leader::run(leadership, api.clone(), retention, scope.clone()));
     let mut failed = store.failed();
     tasks.spawn(async move {
         let failure = failed.wait_for(Option::is_some).await;

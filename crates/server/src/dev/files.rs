@@ -2,8 +2,8 @@
 
 use super::DevOptions;
 use crate::config::{
-    ListenConfig, MemberConfig, NodeConfig, NodesConfig, RaftConfig, ReplicaConfig, RuntimeKind,
-    TimerProfile, read,
+    HistoryConfig, ListenConfig, MemberConfig, NodeConfig, NodesConfig, RaftConfig, ReplicaConfig,
+    RuntimeKind, TimerProfile, read,
 };
 use crate::telemetry::LogConfig;
 use anyhow::{Context as _, ensure};
@@ -174,6 +174,7 @@ fn new_replicas(dir: &Path, options: &DevOptions) -> anyhow::Result<Vec<ReplicaC
                 segment_bytes: 64 << 20,
             },
             nodes: NodesConfig { silence: options.node_silence, ..NodesConfig::default() },
+            history: HistoryConfig::default(),
             exit_with_parent: true,
             log: log_config(options),
         })
