@@ -14,7 +14,10 @@ use tokio::{
 };
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
-use tonic::{Streaming, transport::Endpoint};
+use tonic::{
+    Streaming,
+    transport::{Certificate, ClientTlsConfig, Endpoint},
+};
 
 /// Who the node is, and where the replicas are.
 #[derive(Debug, Clone, PartialEq)]
@@ -31,6 +34,8 @@ pub struct NodeSessionConfig {
     pub node_json: serde_json::Value,
     /// `http(s)://host:port` of any replica; more are learned.
     pub endpoints: Vec<String>,
+    /// PEM of the authorities of `https` endpoints.
+    pub authorities: Option<Vec<u8>>,
     /// Between heartbeats.
     pub heartbeat_interval: Duration,
     /// Silence of the stream after which it counts as dead; well below a second.
@@ -255,8 +260,12 @@ async fn open(
     standby: bool,
 ) -> Result<Link, String> {
     let failed = |e: &dyn std::fmt::Display| format!("{endpoint}: {e}");
-    let channel = Endpoint::from_shared(endpoint.clone())
-        .map_err(|e| failed(&e))?
+    let mut target = Endpoint::from_shared(endpoint.clone()).map_err(|e| failed(&e))?;
+    if let Some(pem) = &config.authorities {
+        let tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(pem));
+        target = target.tls_config(tls).map_err(|e| failed(&e))?;
+    }
+    let channel = target
         .connect_timeout(config.silence_max)
         .tcp_nodelay(true)
         // A replica that hangs is left, not only one that dies.

@@ -26,7 +26,8 @@ pub async fn run(config: ReplicaConfig, shutdown: CancellationToken) -> anyhow::
     let raft_listener = bind(config.raft.listen).await?;
     let api_listener = bind(config.api.listen).await?;
     let tls = config.api.tls.as_ref().map(tls::server).transpose()?;
-    let store = RaftStore::start(raft_config(&config), clock::store_clock(), raft_listener).await?;
+    let store =
+        RaftStore::start(raft_config(&config)?, clock::store_clock(), raft_listener).await?;
     let me = config.members.iter().find(|m| m.id == config.id).map(|m| m.name.clone());
     let api_config = apiserver::Config {
         name: me.unwrap_or_default(),
@@ -73,7 +74,8 @@ pub async fn run(config: ReplicaConfig, shutdown: CancellationToken) -> anyhow::
     ended
 }
 
-fn raft_config(config: &ReplicaConfig) -> RaftConfig {
+fn raft_config(config: &ReplicaConfig) -> anyhow::Result<RaftConfig> {
+    let tls = config.raft.tls.as_ref().map(tls::peers).transpose()?;
     let members = config.members.iter().map(|m| {
         let member = Member {
             name: m.name.clone(),
@@ -82,7 +84,7 @@ fn raft_config(config: &ReplicaConfig) -> RaftConfig {
         };
         (m.id, member)
     });
-    RaftConfig {
+    Ok(RaftConfig {
         id: config.id,
         data_dir: config.data_dir.clone(),
         members: members.collect(),
@@ -92,9 +94,8 @@ fn raft_config(config: &ReplicaConfig) -> RaftConfig {
         },
         snapshot_entries: config.raft.snapshot_entries,
         segment_bytes: config.raft.segment_bytes,
-        client_tls: None,
-        server_tls: None,
-    }
+        tls,
+    })
 }
 
 /// The first two bytes of a /16.

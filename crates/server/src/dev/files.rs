@@ -187,6 +187,7 @@ fn new_nodes(dir: &Path, options: &DevOptions, endpoints: &[String]) -> Vec<Node
         name,
         // Each begins with another replica, so that every replica has nodes to serve.
         endpoints: endpoints.iter().cycle().skip(first).take(endpoints.len()).cloned().collect(),
+        ca_file: None,
         api: loopback(0),
         runtime,
         labels: BTreeMap::new(),
