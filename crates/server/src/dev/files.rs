@@ -101,7 +101,9 @@ impl Layout {
         self.replicas.iter().map(|r| r.id).collect()
     }
 
-    pub(super) fn node_names(&self) -> Vec<String> {
+    /// Of the nodes that are processes of their own.
+    #[must_use]
+    pub fn node_names(&self) -> Vec<String> {
         self.nodes.iter().map(|n| n.name.clone()).collect()
     }
 
