@@ -2,7 +2,7 @@
 
 use crate::{
     config::PodDirs,
-    runtime::{Runtime, native::NativeRuntime},
+    runtime::Runtime,
     worker::{self, Told, Worker},
 };
 use api::core::Pod;
@@ -48,7 +48,7 @@ pub type Clock = Arc<dyn Fn() -> u64 + Send + Sync>;
 
 /// What the workers share.
 pub(crate) struct Shared {
-    pub(crate) runtime: Arc<NativeRuntime>,
+    pub(crate) runtime: Arc<dyn Runtime>,
     pub(crate) clock: Clock,
     pub(crate) host_ip: String,
     node: String,
@@ -140,7 +140,7 @@ pub(crate) fn pod_status(pod: &Pod, status: Value) -> impl FnOnce(u64) -> ToCont
 /// Runs a node until `shutdown`; its Pods go on.
 pub async fn run(
     config: KubeletConfig,
-    runtime: Arc<NativeRuntime>,
+    runtime: Arc<dyn Runtime>,
     clock: Clock,
     listener: tokio::net::TcpListener,
     shutdown: CancellationToken,
