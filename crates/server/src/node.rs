@@ -39,8 +39,14 @@ pub async fn run(config: NodeConfig, shutdown: CancellationToken) -> anyhow::Res
         heartbeat: config.heartbeat,
         listen,
     };
-    agent::run(kubelet, Arc::clone(&runtime), Arc::new(clock::unix_micros), listener, shutdown)
-        .await;
+    agent::run(
+        kubelet,
+        Arc::clone(&runtime),
+        Arc::new(clock::unix_micros),
+        Some(listener),
+        shutdown,
+    )
+    .await;
     if config.remove_pods_on_exit {
         runtime.remove_all().await.context("take the Pods down")?;
     }
