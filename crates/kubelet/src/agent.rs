@@ -2,11 +2,11 @@
 
 use crate::{
     config::PodDirs,
-    runtime::{Runtime, native::NativeRuntime},
+    runtime::Runtime,
     worker::{self, Told, Worker},
 };
 use api::core::Pod;
-use client::node::{FromControlPlane, NodeSessionConfig, ToControlPlane, session};
+use client::node::{FromControlPlane, NodeSession, NodeSessionConfig, ToControlPlane, session};
 use serde_json::{Value, json};
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -19,6 +19,7 @@ use std::{
     time::Duration,
 };
 use tokio::{
+    net::TcpListener,
     sync::{Notify, broadcast::error::RecvError, mpsc, oneshot, watch},
     task::JoinSet,
 };
@@ -50,7 +51,7 @@ pub type Clock = Arc<dyn Fn() -> u64 + Send + Sync>;
 
 /// What the workers share.
 pub(crate) struct Shared {
-    pub(crate) runtime: Arc<NativeRuntime>,
+    pub(crate) runtime: Arc<dyn Runtime>,
     pub(crate) clock: Clock,
     pub(crate) host_ip: String,
     node: String,
@@ -139,12 +140,12 @@ pub(crate) fn pod_status(pod: &Pod, status: Value) -> impl FnOnce(u64) -> ToCont
     }
 }
 
-/// Runs a node until `shutdown`; its Pods go on.
+/// Runs a node until `shutdown`; its Pods go on. Without a `listener` nobody can ask for logs or exec.
 pub async fn run(
     config: KubeletConfig,
-    runtime: Arc<NativeRuntime>,
+    runtime: Arc<dyn Runtime>,
     clock: Clock,
-    listener: tokio::net::TcpListener,
+    listener: Option<TcpListener>,
     shutdown: CancellationToken,
 ) {
     let session_config = NodeSessionConfig {
@@ -158,9 +159,23 @@ pub async fn run(
         heartbeat_interval: config.heartbeat,
         silence_max: Duration::from_millis(600),
     };
-    let (mut ends, link) = session(session_config, shutdown.child_token());
+    let (ends, link) = session(session_config, shutdown.child_token());
     let mut tasks = JoinSet::new();
     tasks.spawn(link);
+    serve(config, runtime, clock, listener, ends, shutdown).await;
+    tasks.shutdown().await;
+}
+
+/// As [`run`], over the ends of a session that somebody else keeps alive.
+pub async fn serve(
+    config: KubeletConfig,
+    runtime: Arc<dyn Runtime>,
+    clock: Clock,
+    listener: Option<TcpListener>,
+    mut ends: NodeSession,
+    shutdown: CancellationToken,
+) {
+    let mut tasks = JoinSet::new();
     let shared = Arc::new(Shared {
         runtime: Arc::clone(&runtime),
         clock,
@@ -178,8 +193,10 @@ pub async fn run(
             tracing::warn!(%error, "the built-in image cannot be made");
         }
     });
-    let served = crate::serve::serve(Arc::clone(&shared), listener, shutdown.child_token());
-    tasks.spawn(served);
+    if let Some(listener) = listener {
+        let served = crate::serve::serve(Arc::clone(&shared), listener, shutdown.child_token());
+        tasks.spawn(served);
+    }
     let mut agent = Agent { shared, workers: BTreeMap::new(), tasks: JoinSet::new() };
     let mut events = runtime.events();
     let mut listed: Option<BTreeSet<String>> = None;

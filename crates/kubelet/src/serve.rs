@@ -2,7 +2,7 @@
 
 use crate::{
     agent::Shared,
-    runtime::{ExecConfig, Runtime as _, RuntimePod},
+    runtime::{ExecConfig, RuntimePod},
     worker::instance,
 };
 use axum::{

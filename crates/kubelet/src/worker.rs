@@ -4,8 +4,8 @@ use crate::{
     agent::{Shared, pod_status},
     config,
     runtime::{
-        Container, ContainerId, ExecConfig, PodRef, Resources, Runtime as _, RuntimeError,
-        RuntimePod, SandboxConfig, native,
+        Container, ContainerId, ExecConfig, PodRef, Resources, RuntimeError, RuntimePod,
+        SandboxConfig,
     },
     status::{self, Waiting},
     step::{Decision, Memory, Step, Termination, View, newest, next_step},
@@ -203,15 +203,12 @@ impl Worker {
             resources: Resources::default(),
             annotations: BTreeMap::new(),
         };
-        let uid = config.pod.uid.clone();
         let made = self.shared.runtime.run_sandbox(config).await;
         if let Err(error) = &made {
             let message = format!("Failed to create pod sandbox: {error}");
             self.shared.event(pod, "Warning", "FailedCreatePodSandBox", &message, "");
         }
-        made?;
-        native::follow(&self.shared.runtime, &uid);
-        Ok(())
+        made.map(drop)
     }
 
     async fn start(

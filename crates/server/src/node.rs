@@ -7,7 +7,10 @@ use crate::{
 use anyhow::Context as _;
 use kubelet::{
     agent::{self, KubeletConfig},
-    runtime::native::{NativeConfig, NativeRuntime},
+    runtime::{
+        Runtime,
+        native::{NativeConfig, NativeRuntime},
+    },
 };
 use std::{path::Path, sync::Arc};
 use tokio::net::TcpListener;
@@ -40,21 +43,27 @@ pub async fn run(config: NodeConfig, shutdown: CancellationToken) -> anyhow::Res
         heartbeat: config.heartbeat,
         listen,
     };
-    agent::run(kubelet, Arc::clone(&runtime), Arc::new(clock::unix_micros), listener, shutdown)
-        .await;
+    agent::run(
+        kubelet,
+        Arc::clone(&runtime),
+        Arc::new(clock::unix_micros),
+        Some(listener),
+        shutdown,
+    )
+    .await;
     if config.remove_pods_on_exit {
         runtime.remove_all().await.context("take the Pods down")?;
     }
     Ok(())
 }
 
-fn open(config: &NodeConfig) -> anyhow::Result<Arc<NativeRuntime>> {
+fn open(config: &NodeConfig) -> anyhow::Result<Arc<dyn Runtime>> {
     std::fs::create_dir_all(&config.data_dir)
         .with_context(|| format!("create {}", config.data_dir.display()))?;
     let data_dir = config.data_dir.canonicalize().context("resolve the data directory")?;
     let program = std::env::current_exe().context("find this program")?;
     let native = NativeConfig { data_dir, node: config.name.clone(), program };
-    NativeRuntime::open(native).context("open the container runtime")
+    Ok(NativeRuntime::open(native).context("open the container runtime")?)
 }
 
 /// Takes down what a node's agent, that was killed, has left behind.

@@ -385,6 +385,16 @@ pub trait Runtime: Send + Sync + 'static {
     /// [`RuntimeError::NotFound`], [`RuntimeError::Unsupported`].
     async fn attach(&self, id: &ContainerId) -> Result<ExecSession, RuntimeError>;
 
+    /// Tells the range from which Pods get their addresses, such as `10.244.1.0/24`. Pods that have one
+    /// keep it.
+    fn set_pod_cidr(&self, cidr: &str);
+
+    /// Takes every Pod down, and what a node without Pods leaves behind.
+    ///
+    /// # Errors
+    /// The first Pod that could not be removed; the others have been.
+    async fn remove_all(&self) -> Result<(), RuntimeError>;
+
     /// Told after every change of any Pod that this runtime did not answer to a caller: an exit,
     /// a sandbox that died.
     fn events(&self) -> broadcast::Receiver<RuntimeEvent>;

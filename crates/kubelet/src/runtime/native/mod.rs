@@ -26,7 +26,7 @@ use std::{
     os::fd::AsRawFd as _,
     path::{Path, PathBuf},
     process::{ExitCode, Stdio},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, Weak},
     time::Duration,
 };
 use tokio::{
@@ -84,6 +84,8 @@ pub struct NativeRuntime {
     /// The built-in image, once it is made.
     toolbox: tokio::sync::OnceCell<(Image, PathBuf)>,
     events: broadcast::Sender<RuntimeEvent>,
+    /// Itself, for those that listen to the shims.
+    this: Weak<Self>,
     /// One agent a data directory.
     _lock: nix::fcntl::Flock<fs::File>,
 }
@@ -121,42 +123,19 @@ impl NativeRuntime {
         }
         // Pods on one node reach each other through it; a host that forbids it keeps its loopback.
         let _ = fs::write("/proc/sys/net/ipv4/ip_forward", "1");
-        let runtime = Arc::new(Self {
+        let runtime = Arc::new_cyclic(|this| Self {
             config,
             range: Mutex::new(None),
             addresses: tokio::sync::Mutex::default(),
             toolbox: tokio::sync::OnceCell::new(),
             _lock: lock,
             events: broadcast::Sender::new(1024),
+            this: Weak::clone(this),
         });
         for record in runtime.records() {
             runtime.listen(&record.sandbox.config.pod.uid);
         }
         Ok(runtime)
-    }
-
-    /// Tells the range of this node's Pods, such as `10.244.1.0/24`.
-    pub fn set_pod_cidr(&self, cidr: &str) {
-        let octets = cidr.split('/').next().and_then(|ip| ip.parse::<Ipv4Addr>().ok());
-        let range = octets.map(|ip| {
-            let [a, b, c, _] = ip.octets();
-            [a, b, c]
-        });
-        *self.range.lock().unwrap_or_else(PoisonError::into_inner) = range;
-    }
-
-    /// Takes every Pod down, and what a node without Pods leaves behind.
-    ///
-    /// # Errors
-    /// The first Pod that could not be removed; the others have been.
-    pub async fn remove_all(&self) -> Result<(), RuntimeError> {
-        let mut result = Ok(());
-        for pod in self.pods().await? {
-            let removed = self.remove_pod(&pod.sandbox.config.pod.uid).await;
-            result = result.and(removed);
-        }
-        cgroup::remove_node(&self.config.node);
-        result
     }
 
     fn dir(&self, uid: &str) -> PathBuf {
@@ -219,8 +198,8 @@ impl NativeRuntime {
     }
 
     /// Passes a shim's words on as events, until it ends.
-    fn listen(self: &Arc<Self>, uid: &str) {
-        let (runtime, uid) = (Arc::downgrade(self), uid.to_owned());
+    fn listen(&self, uid: &str) {
+        let (runtime, uid) = (Weak::clone(&self.this), uid.to_owned());
         #[expect(clippy::disallowed_methods, reason = "ends with the shim that it listens to")]
         tokio::spawn(async move {
             let Some(strong) = runtime.upgrade() else { return };
@@ -377,6 +356,7 @@ impl Runtime for NativeRuntime {
             let _ = self.remove_pod(&uid).await;
             return Err(error);
         }
+        self.listen(&uid);
         Ok(record.sandbox)
     }
 
@@ -494,6 +474,25 @@ impl Runtime for NativeRuntime {
         Err(RuntimeError::Unsupported { detail })
     }
 
+    fn set_pod_cidr(&self, cidr: &str) {
+        let octets = cidr.split('/').next().and_then(|ip| ip.parse::<Ipv4Addr>().ok());
+        let range = octets.map(|ip| {
+            let [a, b, c, _] = ip.octets();
+            [a, b, c]
+        });
+        *self.range.lock().unwrap_or_else(PoisonError::into_inner) = range;
+    }
+
+    async fn remove_all(&self) -> Result<(), RuntimeError> {
+        let mut result = Ok(());
+        for pod in self.pods().await? {
+            let removed = self.remove_pod(&pod.sandbox.config.pod.uid).await;
+            result = result.and(removed);
+        }
+        cgroup::remove_node(&self.config.node);
+        result
+    }
+
     fn events(&self) -> broadcast::Receiver<RuntimeEvent> {
         self.events.subscribe()
     }
@@ -546,11 +545,6 @@ pub fn recorded(data_dir: &Path, uid: &str) -> io::Result<(UnixMicros, Vec<UnixM
         Some(started_at)
     });
     Ok((record.sandbox.created_at, started.collect()))
-}
-
-/// Listens to a sandbox that was just made: separate, because it needs the runtime's own handle.
-pub fn follow(runtime: &Arc<NativeRuntime>, uid: &str) {
-    runtime.listen(uid);
 }
 
 /// Sets a signal handler, for the toolbox.
