@@ -26,7 +26,7 @@ pub(crate) struct Wanted {
     pub(crate) watch: bool,
 }
 
-fn unreadable(error: impl std::fmt::Display) -> Failure {
+pub(crate) fn unreadable(error: impl std::fmt::Display) -> Failure {
     Failure::Client(ClientError::Decode {
         endpoint: "the API".to_owned(),
         error: error.to_string(),
@@ -279,47 +279,4 @@ pub(crate) async fn wait(
         sleep(Duration::from_millis(50)).await;
     }
     Err(Failure::Late(format!("{object}: not {wanted} within {seconds} s")))
-}
-
-pub(crate) async fn cluster_status(target: &Target, json: bool) -> Result<(), Failure> {
-    let status = client::admin::status(&target.endpoints).await?;
-    if json {
-        println!("{}", serde_json::to_string_pretty(&status).map_err(unreadable)?);
-        return Ok(());
-    }
-    let furthest = status.members.iter().map(|m| m.applied_index).max().unwrap_or_default();
-    println!("cluster {}   epoch {}   leader {}", status.cluster_id, status.epoch, status.leader);
-    println!(
-        "{:<12} {:<10} {:>6} {:>10} {:>5} {:>10} {:>9}  {:<16}  API",
-        "REPLICA", "ROLE", "TERM", "REVISION", "LAG", "SYNC P99", "RSS", "STATE HASH"
-    );
-    for member in &status.members {
-        if !member.reachable {
-            println!("{:<12} does not answer", member.name);
-            continue;
-        }
-        println!(
-            "{:<12} {:<10} {:>6} {:>10} {:>5} {:>7.2} ms {:>5} MiB  {:<16}  {}",
-            member.name,
-            member.role,
-            member.term,
-            member.revision,
-            furthest - member.applied_index,
-            Duration::from_micros(member.sync_p99_us).as_secs_f64() * 1000.0,
-            member.rss_bytes >> 20,
-            member.state_hash,
-            member.client_url,
-        );
-    }
-    println!();
-    let wanted = Wanted {
-        kind: kinds::by_alias("nodes").expect("Node is served"),
-        name: String::new(),
-        output: String::new(),
-        all_namespaces: false,
-        selector: String::new(),
-        field_selector: String::new(),
-        watch: false,
-    };
-    get(target, &wanted).await
 }

@@ -2,6 +2,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command line's output")]
 
 mod apply;
+mod cluster;
 mod exec;
 mod failure;
 mod get;
@@ -233,7 +234,7 @@ async fn verb(command: Command) -> Result<ExitCode, Failure> {
             get::wait(&Target::new(target)?, &object, &wanted, timeout).await?;
         }
         Command::Cluster { verb: ClusterVerb::Status { json, target } } => {
-            get::cluster_status(&Target::new(target)?, json).await?;
+            cluster::status(&Target::new(target)?, json).await?;
         }
         Command::Cluster { verb: ClusterVerb::TransferLeader { to, target } } => {
             let target = Target::new(target)?;

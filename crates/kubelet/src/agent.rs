@@ -67,6 +67,10 @@ impl Shared {
         i64::try_from((self.clock)() / 1_000_000).unwrap_or_default()
     }
 
+    pub(crate) fn node(&self) -> &str {
+        &self.node
+    }
+
     pub(crate) fn dirs(&self, pod: &Pod) -> PodDirs {
         let uid = pod.metadata.uid.as_deref().unwrap_or_default();
         let name = pod.metadata.name.as_deref().unwrap_or_default();

@@ -2,11 +2,11 @@
 
 use crate::{
     agent::Shared,
-    runtime::{ExecConfig, RuntimePod},
+    runtime::{ExecConfig, PodRef, RuntimePod},
     worker::instance,
 };
 use axum::{
-    Router,
+    Json, Router,
     body::{Body, Bytes},
     extract::{
         Path, Query, State, WebSocketUpgrade,
@@ -17,7 +17,7 @@ use axum::{
     routing::get,
 };
 use futures::{SinkExt as _, StreamExt as _, stream};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::{
     collections::BTreeMap, convert::Infallible, io, path::PathBuf, sync::Arc, time::Duration,
 };
@@ -32,6 +32,7 @@ use tokio_util::sync::CancellationToken;
 pub(crate) async fn serve(shared: Arc<Shared>, listener: TcpListener, shutdown: CancellationToken) {
     let router = Router::new()
         .route("/healthz", get(async || "ok"))
+        .route("/stats/summary", get(summary))
         .route("/containerLogs/{namespace}/{pod}/{container}", get(logs))
         .route("/exec/{namespace}/{pod}/{container}", get(exec))
         .with_state(shared);
@@ -43,6 +44,26 @@ pub(crate) async fn serve(shared: Arc<Shared>, listener: TcpListener, shutdown: 
         }
         () = shutdown.cancelled() => {}
     }
+}
+
+/// As much of the kubelet's summary as is known, in its form.
+async fn summary(State(shared): State<Arc<Shared>>) -> Json<Value> {
+    let pages: u64 = std::fs::read_to_string("/proc/self/statm")
+        .ok()
+        .and_then(|statm| statm.split_whitespace().nth(1)?.parse().ok())
+        .unwrap_or_default();
+    let pods = shared.runtime.pods().await.unwrap_or_default();
+    let pods = pods.iter().map(|pod| {
+        let PodRef { namespace, name, uid } = &pod.sandbox.config.pod;
+        json!({"podRef": {"namespace": namespace, "name": name, "uid": uid}})
+    });
+    Json(json!({
+        "node": {
+            "nodeName": shared.node(),
+            "systemContainers": [{"name": "kubelet", "memory": {"rssBytes": pages * 4096}}],
+        },
+        "pods": pods.collect::<Vec<_>>(),
+    }))
 }
 
 type Where = Path<(String, String, String)>;

@@ -80,9 +80,15 @@ struct Target {
     subresource: String,
 }
 
-/// Either the discovery document of a group, or a target.
+/// What a path means.
 enum Path {
+    /// The discovery document of a group.
     Discovery(Value),
+    /// Something that a node serves itself.
+    Node {
+        name: String,
+        path: String,
+    },
     Target(Target),
 }
 
@@ -115,6 +121,9 @@ fn parse(path: &str) -> Result<Path, Status> {
         ["namespaces", namespace, plural] => target(plural, namespace, "", ""),
         ["namespaces", namespace, plural, name] => target(plural, namespace, name, ""),
         ["namespaces", namespace, plural, name, sub] => target(plural, namespace, name, sub),
+        ["nodes", name, "proxy", path @ ..] if group.is_empty() => {
+            Ok(Path::Node { name: (*name).to_owned(), path: format!("/{}", path.join("/")) })
+        }
         [plural] => target(plural, "", "", ""),
         [plural, name] => target(plural, "", name, ""),
         [plural, name, sub] => target(plural, "", name, sub),
@@ -140,6 +149,7 @@ async fn resource(State(kube): State<Arc<Kube>>, request: Request) -> Response {
 async fn handle(kube: &Kube, request: Request) -> Result<Response, Status> {
     let target = match parse(request.uri().path())? {
         Path::Discovery(document) => return Ok(answer::json(StatusCode::OK, &document)),
+        Path::Node { name, path } => return proxy::to_node(kube, &name, &path, request).await,
         Path::Target(target) => target,
     };
     let query = query(&request)?;

@@ -1,11 +1,11 @@
-//! Logs, exec and attach: relayed to the kubelet that has the Pod.
+//! Logs, exec and attach, and what a node says of itself: relayed to its kubelet.
 
 use super::{Kube, Target};
 use api::{kinds, meta, status::Status};
 use axum::{
     body::Body,
     extract::Request,
-    http::{StatusCode, Uri, header, uri::Authority},
+    http::{Method, StatusCode, Uri, header, uri::Authority},
     response::Response,
 };
 use hyper_util::rt::TokioIo;
@@ -15,23 +15,50 @@ use tokio::{net::TcpStream, time::timeout};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// A Pod's subresource, at the kubelet of its node.
 pub(super) async fn to_kubelet(
     kube: &Kube,
     target: &Target,
-    mut request: Request,
+    request: Request,
 ) -> Result<Response, Status> {
     let (namespace, name) = (&target.namespace, &target.name);
     let pod = kube.registry.get(target.kind, namespace, name, "").await?;
-    let text = |value: &Value, pointer: &str| {
-        value.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned()
-    };
-    let node_name = text(&pod, "/spec/nodeName");
-    if node_name.is_empty() {
+    let node = text(&pod, "/spec/nodeName");
+    if node.is_empty() {
         return Err(Status::bad_request(format!("pod {name} does not have a host assigned")));
     }
     let container = container(&request, &pod)?;
+    let verb =
+        if target.subresource == "log" { "containerLogs" } else { target.subresource.as_str() };
+    relay(kube, &node, &format!("/{verb}/{namespace}/{name}/{container}"), request).await
+}
+
+fn text(value: &Value, pointer: &str) -> String {
+    value.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned()
+}
+
+/// What a node itself serves below `path`.
+pub(super) async fn to_node(
+    kube: &Kube,
+    node: &str,
+    path: &str,
+    request: Request,
+) -> Result<Response, Status> {
+    if request.method() != Method::GET {
+        let nodes = kinds::by_alias("nodes").expect("Node is served");
+        return Err(Status::method_not_allowed(nodes, &request.method().as_str().to_lowercase()));
+    }
+    relay(kube, node, path, request).await
+}
+
+async fn relay(
+    kube: &Kube,
+    node_name: &str,
+    path: &str,
+    mut request: Request,
+) -> Result<Response, Status> {
     let nodes = kinds::by_alias("nodes").expect("Node is served");
-    let node = kube.registry.get(nodes, "", &node_name, "0").await?;
+    let node = kube.registry.get(nodes, "", node_name, "0").await?;
     let address = node
         .pointer("/status/addresses")
         .and_then(Value::as_array)
@@ -44,10 +71,8 @@ pub(super) async fn to_kubelet(
         return Err(Status::unavailable(format!("node {node_name} has not said where it listens")));
     };
     let authority = format!("{address}:{port}");
-    let verb =
-        if target.subresource == "log" { "containerLogs" } else { target.subresource.as_str() };
     let query = request.uri().query().map_or_else(String::new, |query| format!("?{query}"));
-    let path = format!("/{verb}/{namespace}/{name}/{container}{query}");
+    let path = format!("{path}{query}");
     let unreachable = |error: &dyn std::fmt::Display| {
         Status::internal(format!("node {node_name} at {authority} does not answer: {error}"))
     };
