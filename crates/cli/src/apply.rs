@@ -1,6 +1,9 @@
 //! `apply`: what a manifest says becomes what is stored.
 
-use crate::{failure::Failure, target::Target};
+use crate::{
+    failure::Failure,
+    target::{Object, Target},
+};
 use api::{
     kinds::{self, Kind},
     meta::{self, metadata_mut},
@@ -14,16 +17,29 @@ use std::io::Read as _;
 
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
+fn read(filename: &str) -> Result<String, Failure> {
+    if filename != "-" {
+        return std::fs::read_to_string(filename)
+            .map_err(|e| Failure::Input(format!("{filename}: {e}")));
+    }
+    let mut text = String::new();
+    let read = std::io::stdin().read_to_string(&mut text);
+    read.map(|_| text).map_err(|e| Failure::Input(format!("standard input: {e}")))
+}
+
+/// The objects that a manifest names.
+pub(crate) fn named(target: &Target, filename: &str) -> Result<Vec<Object>, Failure> {
+    let objects = parse(filename, &read(filename)?)?;
+    let named = objects.into_iter().map(|(kind, object)| {
+        let own = meta::namespace(&object);
+        let namespace = if own.is_empty() { target.namespace.clone() } else { own.to_owned() };
+        Object { kind, namespace, name: meta::name(&object).to_owned() }
+    });
+    Ok(named.collect())
+}
+
 pub(crate) async fn apply(target: &Target, filename: &str, dry_run: &str) -> Result<(), Failure> {
-    let text = if filename == "-" {
-        let mut text = String::new();
-        std::io::stdin()
-            .read_to_string(&mut text)
-            .map_err(|e| Failure::Input(format!("standard input: {e}")))?;
-        text
-    } else {
-        std::fs::read_to_string(filename).map_err(|e| Failure::Input(format!("{filename}: {e}")))?
-    };
+    let text = read(filename)?;
     // Everything is read before anything is written.
     let objects = parse(filename, &text)?;
     let query = match dry_run {

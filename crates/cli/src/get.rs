@@ -1,6 +1,9 @@
 //! Reading verbs, deletion, and waiting.
 
-use crate::{failure::Failure, target::Target};
+use crate::{
+    failure::Failure,
+    target::{Object, Target},
+};
 use api::{
     deletion::DeleteOptions,
     kinds::{self, Kind},
@@ -195,33 +198,36 @@ impl Printer {
     }
 }
 
+/// Begins every deletion before it waits for the first.
 pub(crate) async fn delete(
     target: &Target,
-    kind: &'static Kind,
-    name: &str,
+    objects: &[Object],
     grace: Option<i64>,
     wait: bool,
 ) -> Result<(), Failure> {
-    let path = target.path(kind, &target.namespace, name);
     let options = DeleteOptions { grace_period_seconds: grace, ..DeleteOptions::default() };
     let body = options.to_json().to_string().into_bytes();
-    let object: Value = target.client.call(Method::DELETE, &path, Some(body)).await?;
-    println!("{} \"{name}\" deleted", kind.singular);
-    let uid = meta::uid(&object).to_owned();
-    if !wait {
-        return Ok(());
+    let mut begun = Vec::new();
+    for Object { kind, namespace, name } in objects {
+        let path = target.path(kind, namespace, name);
+        let object: Value = target.client.call(Method::DELETE, &path, Some(body.clone())).await?;
+        println!("{} \"{name}\" deleted", kind.singular);
+        begun.push((path, meta::uid(&object).to_owned()));
     }
-    loop {
-        match target.client.call::<Value>(Method::GET, &path, None).await {
-            // A namesake made since is not the one that was deleted.
-            Ok(now) if uid.is_empty() || meta::uid(&now) == uid => {
-                sleep(Duration::from_millis(50)).await
+    for (path, uid) in begun.iter().filter(|_| wait) {
+        loop {
+            match target.client.call::<Value>(Method::GET, path, None).await {
+                // A namesake made since is not the one that was deleted.
+                Ok(now) if uid.is_empty() || meta::uid(&now) == uid => {
+                    sleep(Duration::from_millis(50)).await;
+                }
+                Ok(_) => break,
+                Err(ClientError::Api(status)) if status.is_not_found() => break,
+                Err(error) => return Err(error.into()),
             }
-            Ok(_) => return Ok(()),
-            Err(ClientError::Api(status)) if status.is_not_found() => return Ok(()),
-            Err(error) => return Err(error.into()),
         }
     }
+    Ok(())
 }
 
 pub(crate) async fn logs(target: &Target, pod: &str, query: &str) -> Result<(), Failure> {

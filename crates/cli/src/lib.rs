@@ -8,7 +8,7 @@ mod failure;
 mod get;
 mod target;
 
-use clap::{Args, Subcommand};
+use clap::{ArgAction, Args, Subcommand};
 use failure::Failure;
 use std::{path::PathBuf, process::ExitCode};
 use target::Target;
@@ -55,12 +55,14 @@ pub enum Command {
         #[command(flatten)]
         target: TargetArguments,
     },
-    /// Delete an object and wait until it is gone.
+    /// Delete objects and wait until they are gone.
     Delete {
-        /// Such as `pod`.
-        kind: String,
-        /// Which.
-        name: String,
+        /// `KIND NAME…` or `KIND/NAME…`
+        #[arg(required_unless_present = "filename")]
+        objects: Vec<String>,
+        /// Those of a manifest: a file, or - for standard input.
+        #[arg(short, long, conflicts_with = "objects")]
+        filename: Option<String>,
         /// Seconds to end in; the object's own without it.
         #[arg(long)]
         grace_period: Option<i64>,
@@ -70,9 +72,10 @@ pub enum Command {
         /// Remove it at once, without waiting for its node.
         #[arg(long)]
         force: bool,
-        /// Return when the deletion has begun.
-        #[arg(long)]
-        no_wait: bool,
+        /// Until they are gone; `--wait=false` returns when the deletion has begun.
+        #[arg(long, action = ArgAction::Set, num_args = 0..=1, require_equals = true,
+              default_value_t = true, default_missing_value = "true")]
+        wait: bool,
         #[command(flatten)]
         target: TargetArguments,
     },
@@ -205,7 +208,7 @@ async fn verb(command: Command) -> Result<ExitCode, Failure> {
             };
             get::get(&Target::new(target)?, &wanted).await?;
         }
-        Command::Delete { kind, name, grace_period, now, force, no_wait, target } => {
+        Command::Delete { objects, filename, grace_period, now, force, wait, target } => {
             let grace = if force {
                 Some(0)
             } else if now {
@@ -214,7 +217,11 @@ async fn verb(command: Command) -> Result<ExitCode, Failure> {
                 grace_period
             };
             let target = Target::new(target)?;
-            get::delete(&target, target::kind(&kind)?, &name, grace, !no_wait).await?;
+            let objects = match filename {
+                Some(filename) => apply::named(&target, &filename)?,
+                None => target::objects(&target, &objects)?,
+            };
+            get::delete(&target, &objects, grace, wait).await?;
         }
         Command::Logs { pod, container, follow, previous, tail, target } => {
             let flag = |on: bool| if on { "true" } else { "" };

@@ -49,6 +49,32 @@ impl Target {
     }
 }
 
+/// One object of a cluster.
+#[derive(Debug)]
+pub(crate) struct Object {
+    pub(crate) kind: &'static Kind,
+    pub(crate) namespace: String,
+    pub(crate) name: String,
+}
+
+/// What `KIND NAME…` or `KIND/NAME…` names.
+pub(crate) fn objects(target: &Target, words: &[String]) -> Result<Vec<Object>, Failure> {
+    let object = |alias: &str, name: &str| {
+        let (namespace, name) = (target.namespace.clone(), name.to_owned());
+        Ok(Object { kind: kind(alias)?, namespace, name })
+    };
+    if words.iter().all(|word| word.contains('/')) {
+        let parts = words.iter().filter_map(|word| word.split_once('/'));
+        return parts.map(|(alias, name)| object(alias, name)).collect();
+    }
+    match words {
+        [alias, names @ ..] if !names.is_empty() && !alias.contains('/') => {
+            names.iter().map(|name| object(alias, name)).collect()
+        }
+        _ => Err(Failure::Input("name what to delete: KIND NAME… or KIND/NAME…".to_owned())),
+    }
+}
+
 pub(crate) fn kind(alias: &str) -> Result<&'static Kind, Failure> {
     kinds::by_alias(alias).ok_or_else(|| {
         let known: Vec<&str> = kinds::all().iter().map(|k| k.plural).collect();
