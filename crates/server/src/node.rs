@@ -49,7 +49,12 @@ fn open(config: &NodeConfig) -> anyhow::Result<Arc<NativeRuntime>> {
         .with_context(|| format!("create {}", config.data_dir.display()))?;
     let data_dir = config.data_dir.canonicalize().context("resolve the data directory")?;
     let program = std::env::current_exe().context("find this program")?;
-    let native = NativeConfig { data_dir, node: config.name.clone(), program };
+    let native = NativeConfig {
+        data_dir,
+        node: config.name.clone(),
+        program,
+        insecure_registries: config.images.insecure_registries.clone(),
+    };
     NativeRuntime::open(native).context("open the container runtime")
 }
 

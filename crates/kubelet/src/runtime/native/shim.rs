@@ -3,6 +3,7 @@
 
 use super::{
     cgroup::Cgroup,
+    image::ImageRoot,
     init::InitConfig,
     net::Netlink,
     now_micros,
@@ -26,9 +27,11 @@ use std::{
     io::{self, BufRead as _, BufReader, Read as _, Write as _},
     os::{
         fd::{AsFd as _, OwnedFd},
-        unix::net::{UnixListener, UnixStream},
+        unix::{
+            fs::PermissionsExt as _,
+            net::{UnixListener, UnixStream},
+        },
     },
-    path::PathBuf,
     process::{ChildStderr, ChildStdout, Command, ExitCode, Stdio},
 };
 
@@ -36,7 +39,7 @@ use std::{
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Ask {
     /// Starts a container; answers when its program runs.
-    Start { id: ContainerId, config: Box<ContainerConfig>, rootfs: PathBuf },
+    Start { id: ContainerId, config: Box<ContainerConfig>, root: ImageRoot },
     /// To the container's first process.
     Signal { id: ContainerId, signal: i32 },
     /// To everything of the container.
@@ -186,8 +189,8 @@ impl Shim {
         let mut line = String::new();
         BufReader::new(stream.try_clone()?).read_line(&mut line)?;
         let answer = match serde_json::from_str(&line)? {
-            Ask::Start { id, config, rootfs } => {
-                Answer::Container(Box::new(self.start(id, *config, rootfs)?))
+            Ask::Start { id, config, root } => {
+                Answer::Container(Box::new(self.start(id, *config, root)?))
             }
             Ask::Signal { id, signal } => match self.running.get(&id.0) {
                 Some(running) => {
@@ -224,7 +227,7 @@ impl Shim {
         &mut self,
         id: ContainerId,
         config: ContainerConfig,
-        rootfs: PathBuf,
+        root: ImageRoot,
     ) -> io::Result<Container> {
         let dir = std::env::current_dir()?.join("containers").join(&id.0);
         if let Some(running) = self.running.get(&id.0) {
@@ -236,6 +239,8 @@ impl Shim {
         for sub in ["upper", "work", "root"] {
             fs::create_dir_all(dir.join(sub))?;
         }
+        // It is the container's root directory: every user goes through it.
+        fs::set_permissions(dir.join("upper"), fs::Permissions::from_mode(0o755))?;
         let cgroup =
             Cgroup::create(&format!("{}/{}", self.record.cgroup_name, id.0), &config.resources);
         let uid = self.record.sandbox.config.pod.uid.clone();
@@ -247,7 +252,7 @@ impl Shim {
         };
         let init = InitConfig {
             container: container.config.clone(),
-            rootfs,
+            root,
             dir: dir.clone(),
             cgroup: cgroup.clone(),
         };
