@@ -195,8 +195,11 @@ fn mounts(config: &InitConfig, root: &Path) -> Fallible<()> {
         let _ = directory(dir);
     }
     let safe = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
-    let proc = within::path_of(&directory("proc")?);
-    step("mount /proc", mount(Some("proc"), &proc, Some("proc"), safe, none))?;
+    let below_proc = directory("proc")?;
+    step(
+        "mount /proc",
+        mount(Some("proc"), &within::path_of(&below_proc), Some("proc"), safe, none),
+    )?;
     let below_dev = directory("dev")?;
     step(
         "mount /dev",
@@ -272,15 +275,12 @@ fn overlay(config: &InitConfig, root: &Path) -> Fallible<()> {
     };
     let lower: Vec<OwnedFd> =
         config.root.lower.iter().map(|dir| open(dir)).collect::<Result<_, _>>()?;
-    let [upper, work] = ["upper", "work"].map(|dir| open(&config.dir.join(dir)));
+    // Open until it is mounted.
+    let (upper, work) = (open(&config.dir.join("upper"))?, open(&config.dir.join("work"))?);
     let shown = |fd: &OwnedFd| within::path_of(fd).display().to_string();
     let lower: Vec<String> = lower.iter().map(shown).collect();
-    let options = format!(
-        "lowerdir={},upperdir={},workdir={}",
-        lower.join(":"),
-        shown(&upper?),
-        shown(&work?)
-    );
+    let options =
+        format!("lowerdir={},upperdir={},workdir={}", lower.join(":"), shown(&upper), shown(&work));
     let options = Some(options.as_str());
     step("mount the root", mount(Some("overlay"), root, Some("overlay"), MsFlags::empty(), options))
 }

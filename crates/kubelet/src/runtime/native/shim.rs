@@ -9,7 +9,10 @@ use super::{
     now_micros,
     records::{self, SandboxRecord},
 };
-use crate::runtime::{Container, ContainerConfig, ContainerId, ContainerState};
+use crate::{
+    log_file::rotated,
+    runtime::{Container, ContainerConfig, ContainerId, ContainerState},
+};
 use nix::{
     poll::{PollFd, PollFlags, PollTimeout, poll},
     sched::{CloneFlags, unshare},
@@ -303,7 +306,8 @@ impl Shim {
     fn ended(&mut self, id: &str, exit_code: i32, signal: Option<i32>) -> io::Result<()> {
         let Some(mut running) = self.running.remove(id) else { return Ok(()) };
         for log in &mut running.logs {
-            while copy(log, &running.container.config) && !log.buffer.is_empty() {}
+            // Nobody is left who could write: it ends.
+            while copy(log, &running.container.config) {}
         }
         let oom_killed = running.cgroup.oom_killed();
         running.cgroup.kill();
@@ -433,18 +437,28 @@ fn copy(log: &mut LogPipe, config: &ContainerConfig) -> bool {
     read > 0
 }
 
-fn append(config: &ContainerConfig, bytes: &[u8]) -> io::Result<()> {
-    if bytes.is_empty() {
-        return Ok(());
-    }
+/// Whole lines; as many as fit into the file, the others into the next one.
+fn append(config: &ContainerConfig, mut lines: &[u8]) -> io::Result<()> {
     let path = &config.log_path;
-    if fs::metadata(path).is_ok_and(|m| m.len() + bytes.len() as u64 > config.log_bytes_max) {
-        let mut old = path.clone().into_os_string();
-        old.push(".1");
-        fs::rename(path, old)?;
-    }
-    if let Some(parent) = path.parent() {
+    if let (Some(parent), false) = (path.parent(), lines.is_empty()) {
         fs::create_dir_all(parent)?;
     }
-    OpenOptions::new().create(true).append(true).open(path)?.write_all(bytes)
+    while !lines.is_empty() {
+        let length = fs::metadata(path).map_or(0, |m| m.len());
+        let room = usize::try_from(config.log_bytes_max.saturating_sub(length));
+        let fitting = lines.get(..room.unwrap_or(usize::MAX)).unwrap_or(lines);
+        let mut end = fitting.iter().rposition(|b| *b == b'\n').map_or(0, |at| at + 1);
+        if end == 0 && length > 0 {
+            fs::rename(path, rotated(path))?;
+            continue;
+        }
+        if end == 0 {
+            // One that is longer than a whole file.
+            end = lines.iter().position(|b| *b == b'\n').map_or(lines.len(), |at| at + 1);
+        }
+        let (now, later) = lines.split_at(end);
+        OpenOptions::new().create(true).append(true).open(path)?.write_all(now)?;
+        lines = later;
+    }
+    Ok(())
 }

@@ -85,7 +85,7 @@ pub(super) fn read(root: &OwnedFd, path: &Path, max: u64) -> io::Result<Vec<u8>>
     Ok(bytes)
 }
 
-/// A path of this process that is exactly what was opened.
+/// A path of this process that is exactly what was opened, as long as it is.
 #[must_use]
 pub(super) fn path_of(fd: &OwnedFd) -> PathBuf {
     PathBuf::from(format!("/proc/self/fd/{}", fd.as_raw_fd()))
