@@ -1,5 +1,11 @@
 //! Containers of real images, with a root file system of several layers. The test is its own shim:
 //! like `trireme` it is started again for it, and therefore has a `main` of its own.
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "all of it is a test"
+)]
 
 mod kit;
 

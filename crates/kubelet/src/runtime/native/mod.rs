@@ -6,6 +6,7 @@ mod cgroup;
 mod image;
 mod init;
 mod net;
+mod privileges;
 mod records;
 mod shim;
 mod sys;
@@ -104,11 +105,10 @@ impl NativeRuntime {
     /// # Errors
     /// Not root; or the data directory cannot be used.
     pub fn open(config: NativeConfig) -> Result<Arc<Self>, RuntimeError> {
-        if !nix::unistd::geteuid().is_root() {
-            return Err(RuntimeError::Unsupported {
-                detail: "containers need root: run as root, or choose runtime = \"fake\""
-                    .to_owned(),
-            });
+        let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let uid = nix::unistd::geteuid().as_raw();
+        if let Some(detail) = privileges::missing(uid, &status) {
+            return Err(RuntimeError::Unsupported { detail });
         }
         fs::create_dir_all(&config.data_dir)
             .map_err(failed(format!("create {}", config.data_dir.display())))?;

@@ -8,17 +8,20 @@ use super::{
     net::Netlink,
     now_micros,
     records::{self, SandboxRecord},
+    within,
 };
 use crate::{
     log_file::rotated,
     runtime::{Container, ContainerConfig, ContainerId, ContainerState},
 };
 use nix::{
+    fcntl::OFlag,
     poll::{PollFd, PollFlags, PollTimeout, poll},
     sched::{CloneFlags, unshare},
     sys::{
         signal::{SigSet, Signal, kill},
         signalfd::{SfdFlags, SignalFd},
+        stat::Mode,
         wait::{WaitPidFlag, WaitStatus, waitpid},
     },
     unistd::Pid,
@@ -35,6 +38,7 @@ use std::{
             net::{UnixListener, UnixStream},
         },
     },
+    path::Path,
     process::{ChildStderr, ChildStdout, Command, ExitCode, Stdio},
 };
 
@@ -314,16 +318,14 @@ impl Shim {
         let ContainerState::Running { started_at } = running.container.state else { return Ok(()) };
         let dir = std::env::current_dir()?.join("containers").join(id);
         let path = &running.container.config.termination_message_path;
-        let message = fs::read(dir.join("upper").join(path.trim_start_matches('/')));
-        let message = message.unwrap_or_default();
-        let shown = message.get(..message.len().min(4096)).unwrap_or_default();
+        let message = message(&dir.join("upper"), path).unwrap_or_default();
         running.container.state = ContainerState::Exited {
             started_at,
             finished_at: now_micros(),
             exit_code,
             signal,
             oom_killed,
-            message: String::from_utf8_lossy(shown).into_owned(),
+            message: String::from_utf8_lossy(&message).into_owned(),
         };
         records::write(&dir.join("record.json"), &running.container)?;
         remove_cgroup(&running.cgroup);
@@ -350,6 +352,13 @@ impl Shim {
         }
         Ok(())
     }
+}
+
+/// What a container has left to say (CST-8). A link there leads nowhere on the node.
+fn message(upper: &Path, path: &str) -> io::Result<Vec<u8>> {
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let upper = nix::fcntl::open(upper, flags, Mode::empty())?;
+    within::read(&upper, Path::new(path), 4096)
 }
 
 /// The kernel empties a cgroup a moment after the last process was reaped.

@@ -20,6 +20,20 @@ pub(in super::super) enum ImageError {
     Io { step: String, source: io::Error },
 }
 
+impl ImageError {
+    /// With what it is about in front.
+    pub(super) fn about(self, what: &str) -> Self {
+        match self {
+            Self::Digest { what: inner, wanted, found } => {
+                Self::Digest { what: format!("{what}: {inner}"), wanted, found }
+            }
+            Self::Malformed(text) => Self::Malformed(format!("{what}: {text}")),
+            Self::Registry(text) => Self::Registry(format!("{what}: {text}")),
+            Self::Io { step, source } => Self::Io { step: format!("{what}: {step}"), source },
+        }
+    }
+}
+
 /// With what was tried, for `map_err`.
 pub(super) fn io_error<E: Into<io::Error>>(
     step: impl Into<String>,

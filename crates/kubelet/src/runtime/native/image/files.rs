@@ -8,7 +8,7 @@ use std::{
     collections::BTreeMap,
     fs::{self, File},
     io::{Read as _, Seek as _, SeekFrom},
-    path::{Path, PathBuf},
+    path::{Component, Path, PathBuf},
 };
 
 /// Some bytes of a file on the node.
@@ -138,9 +138,9 @@ fn clean(path: &Path) -> PathBuf {
     let mut out = PathBuf::new();
     for component in path.components() {
         match component {
-            std::path::Component::Normal(part) => out.push(part),
-            std::path::Component::ParentDir => drop(out.pop()),
-            _ => {}
+            Component::Normal(part) => out.push(part),
+            Component::ParentDir => drop(out.pop()),
+            Component::RootDir | Component::CurDir | Component::Prefix(_) => {}
         }
     }
     out

@@ -195,12 +195,7 @@ fn verified<T>(
         let wanted = wanted.clone();
         return Err(ImageError::Digest { what: what(), wanted, found });
     }
-    let (unpacked, found) = outcome.map_err(|error| match error {
-        ImageError::Io { step, source } => {
-            ImageError::Io { step: format!("{}: {step}", what()), source }
-        }
-        other => ImageError::Malformed(format!("{}: {other}", what())),
-    })?;
+    let (unpacked, found) = outcome.map_err(|error| error.about(&what()))?;
     if found != wanted.diff_id {
         let what = format!("{}, unpacked", what());
         return Err(ImageError::Digest { what, wanted: wanted.diff_id.clone(), found });

@@ -143,7 +143,10 @@ impl ImageStore {
                 Some(digest) => Digest::try_from(digest.to_owned()).ok(),
                 None => None,
             },
-            _ => {
+            Reference::Toolbox
+            | Reference::Layout { .. }
+            | Reference::Archive { .. }
+            | Reference::DockerArchive { .. } => {
                 // A file may have changed since; one that is gone stands for what it was.
                 let reference = reference.clone();
                 blocking(move || digest_of_file(&reference)).await.ok()
@@ -166,7 +169,9 @@ impl ImageStore {
                 let registry = Registry::new((**name).clone(), &self.insecure_registries)?;
                 self.store(Arc::new(registry).resolve().await?).await?
             }
-            _ => {
+            Reference::Layout { .. }
+            | Reference::Archive { .. }
+            | Reference::DockerArchive { .. } => {
                 let from = reference.clone();
                 self.store(blocking(move || resolve_file(&from)).await?).await?
             }

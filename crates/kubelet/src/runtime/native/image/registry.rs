@@ -56,6 +56,7 @@ fn is_plain(host: &str, insecure: &[String]) -> bool {
 
 /// The answer of a registry as it is shown.
 fn answer(error: &OciDistributionError) -> String {
+    #[expect(clippy::wildcard_enum_match_arm, reason = "all others say enough themselves")]
     match error {
         OciDistributionError::RegistryError { envelope, .. } => {
             let each = envelope.errors.iter().map(|error| {

@@ -190,11 +190,13 @@ async fn content_that_is_not_what_its_name_says_is_never_kept() {
     let layer = tar(&[("a", file("b"))]);
     let wrong = digest(b"other");
     let config = json!({"config": {}, "rootfs": {"diff_ids": [wrong]}});
-    Made::with_config(&[layer.clone()], &[gzip(&layer)], &config).layout(&bench.path("diff"), &[]);
+    Made::with_config(std::slice::from_ref(&layer), &[gzip(&layer)], &config)
+        .layout(&bench.path("diff"), &[]);
     let error = bench.refused(&reference("diff")).await;
     assert!(error.contains(&wrong) && error.contains(&digest(&layer)), "{error}");
     let config = json!({"config": {}, "rootfs": {"diff_ids": []}});
-    Made::with_config(&[layer.clone()], &[gzip(&layer)], &config).layout(&bench.path("count"), &[]);
+    Made::with_config(std::slice::from_ref(&layer), &[gzip(&layer)], &config)
+        .layout(&bench.path("count"), &[]);
     assert!(bench.refused(&reference("count")).await.contains("configuration knows 0"));
     // A hostile layer says what is wrong with it, and of which layer.
     let mut hostile = tar::Builder::new(Vec::new());
@@ -234,14 +236,15 @@ async fn layers_are_unpacked_however_they_are_packed() {
     ] {
         fs::remove_dir_all(bench.path("images/layers")).unwrap();
         fs::create_dir(bench.path("images/layers")).unwrap();
-        let made = Made::packed(&[layer.clone()], &[packed], &json!({}));
+        let made = Made::packed(std::slice::from_ref(&layer), &[packed], &json!({}));
         made.layout(&bench.path(name), &[]);
         let reference = format!("oci:{}", bench.path(name).display());
         let image = bench.store.pull(&reference).await.unwrap();
         let root = bench.lower(&image).await;
         assert_eq!(fs::read_to_string(root[0].join("a")).unwrap(), "content", "{name}");
     }
-    let made = Made::packed(&[layer.clone()], &[b"BZh9 and so on".to_vec()], &json!({}));
+    let made =
+        Made::packed(std::slice::from_ref(&layer), &[b"BZh9 and so on".to_vec()], &json!({}));
     made.layout(&bench.path("bzip2"), &[]);
     let reference = format!("oci:{}", bench.path("bzip2").display());
     fs::remove_dir_all(bench.path("images/layers")).unwrap();
@@ -431,8 +434,8 @@ async fn a_registry_is_asked_for_what_is_missing_and_once() {
 #[tokio::test]
 async fn what_a_registry_does_wrong_is_said() {
     // CST-1: ErrImagePull with a text that helps.
-    let big = tar(&[("a", kit::Content::File(vec![7; 300_000], 0o644))]);
-    let made = Made::packed(&[big.clone()], &[big], &json!({}));
+    let big = [tar(&[("a", kit::Content::File(vec![7; 300_000], 0o644))])];
+    let made = Made::packed(&big, &big, &json!({}));
     for (manner, name, why) in [
         (Manner::Open, "app/web:v2", vec!["MANIFEST_UNKNOWN: there is no such thing"]),
         (Manner::Open, "other/web:v1", vec!["BLOB_UNKNOWN"]),

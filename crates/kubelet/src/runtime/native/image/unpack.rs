@@ -101,15 +101,8 @@ pub(super) fn unpack(
         let rest = limits.bytes - tree.bytes;
         left.set(rest.saturating_add(HEADER_BYTES_MAX));
         let name = entry.path_bytes().into_owned();
-        tree.add(&mut entry, &name, rest).map_err(|error| {
-            let name = String::from_utf8_lossy(&name).into_owned();
-            match error {
-                ImageError::Io { step, source } => {
-                    ImageError::Io { step: format!("entry {name:?}: {step}"), source }
-                }
-                other => ImageError::Malformed(format!("entry {name:?}: {other}")),
-            }
-        })?;
+        tree.add(&mut entry, &name, rest)
+            .map_err(|error| error.about(&format!("entry {:?}", String::from_utf8_lossy(&name))))?;
         io::copy(&mut entry, &mut io::sink()).map_err(broken)?;
         left.set(HEADER_BYTES_MAX);
     }
@@ -254,6 +247,7 @@ impl Tree {
         if let Some(hidden) = bytes.strip_prefix(HIDE) {
             return self.hide(&parent, parent_path, OsStr::from_bytes(hidden));
         }
+        #[expect(clippy::wildcard_enum_match_arm, reason = "an archive may have any number there")]
         match kind {
             EntryType::Directory => self.directory(&parent, &path, &attributes),
             EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => {
