@@ -1,3 +1,5 @@
+//! The store with images made on the spot, and with a registry.
+
 use super::*;
 use axum::{
     Router,

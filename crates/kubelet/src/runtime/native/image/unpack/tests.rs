@@ -1,3 +1,5 @@
+//! Archives that are as they should be, and hostile ones.
+
 use super::*;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use tar::{Builder, Header};
