@@ -10,6 +10,7 @@ pub mod status;
 pub mod step;
 pub mod toolbox;
 
+mod log_file;
 mod serve;
 mod worker;
 

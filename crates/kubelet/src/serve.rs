@@ -2,6 +2,7 @@
 
 use crate::{
     agent::Shared,
+    log_file::LogReader,
     runtime::{ExecConfig, PodRef, RuntimePod},
     worker::instance,
 };
@@ -18,9 +19,7 @@ use axum::{
 };
 use futures::{SinkExt as _, StreamExt as _, stream};
 use serde_json::{Value, json};
-use std::{
-    collections::BTreeMap, convert::Infallible, io, path::PathBuf, sync::Arc, time::Duration,
-};
+use std::{collections::BTreeMap, convert::Infallible, io, sync::Arc, time::Duration};
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpListener,
@@ -122,8 +121,8 @@ async fn logs(
         timestamps: flag("timestamps"),
         tail: query.get("tailLines").and_then(|n| n.parse().ok()),
     };
-    let path = dir.join(format!("{attempt}.log"));
-    Body::from_stream(lines(shared, uid, container, path, selection)).into_response()
+    let log = LogReader::new(dir.join(format!("{attempt}.log")));
+    Body::from_stream(lines(shared, uid, container, log, selection)).into_response()
 }
 
 /// The log's lines; with `follow` until the container has ended.
@@ -131,12 +130,12 @@ fn lines(
     shared: Arc<Shared>,
     uid: String,
     container: String,
-    path: PathBuf,
+    log: LogReader,
     selection: Selection,
 ) -> impl futures::Stream<Item = Result<Bytes, Infallible>> {
-    let state = (shared, selection, 0usize, false);
-    stream::unfold(state, move |(shared, mut selection, offset, done)| {
-        let (path, uid, container) = (path.clone(), uid.clone(), container.clone());
+    let state = (shared, selection, log, false);
+    stream::unfold(state, move |(shared, mut selection, mut log, done)| {
+        let (uid, container) = (uid.clone(), container.clone());
         async move {
             if done {
                 return None;
@@ -148,11 +147,10 @@ fn lines(
                         matches!(c.state, crate::runtime::ContainerState::Running { .. })
                     })
                 });
-                let text = tokio::fs::read(&path).await.unwrap_or_default();
-                // Rotated: it begins anew.
-                let from = if text.len() < offset { 0 } else { offset };
-                let fresh =
-                    String::from_utf8_lossy(text.get(from..).unwrap_or_default()).into_owned();
+                let read = tokio::task::spawn_blocking(move || (log.read(), log)).await;
+                let Ok((fresh, reader)) = read else { return None };
+                log = reader;
+                let fresh = String::from_utf8_lossy(&fresh.unwrap_or_default()).into_owned();
                 let end = !(selection.follow && running);
                 if fresh.is_empty() && !end {
                     sleep(Duration::from_millis(100)).await;
@@ -164,7 +162,7 @@ fn lines(
                     shown.drain(..shown.len().saturating_sub(tail));
                 }
                 let bytes = Bytes::from(shown.concat());
-                return Some((Ok(bytes), (shared, selection, text.len(), end)));
+                return Some((Ok(bytes), (shared, selection, log, end)));
             }
         }
     })

@@ -179,6 +179,9 @@ pub struct NodeConfig {
     /// How containers run.
     #[serde(default)]
     pub runtime: RuntimeKind,
+    /// Where images come from.
+    #[serde(default)]
+    pub images: ImagesConfig,
     /// Labels beside the well-known ones.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
@@ -213,6 +216,15 @@ const fn default_heartbeat() -> Duration {
 
 const fn default_hollow() -> u32 {
     1
+}
+
+/// Where a node's images come from.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "camelCase")]
+pub struct ImagesConfig {
+    /// `host` or `host:port` of registries that are talked to without TLS. Those on loopback
+    /// always are.
+    pub insecure_registries: Vec<String>,
 }
 
 /// How containers run on a node.

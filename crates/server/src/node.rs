@@ -62,7 +62,12 @@ fn open(config: &NodeConfig) -> anyhow::Result<Arc<dyn Runtime>> {
         .with_context(|| format!("create {}", config.data_dir.display()))?;
     let data_dir = config.data_dir.canonicalize().context("resolve the data directory")?;
     let program = std::env::current_exe().context("find this program")?;
-    let native = NativeConfig { data_dir, node: config.name.clone(), program };
+    let native = NativeConfig {
+        data_dir,
+        node: config.name.clone(),
+        program,
+        insecure_registries: config.images.insecure_registries.clone(),
+    };
     Ok(NativeRuntime::open(native).context("open the container runtime")?)
 }
 

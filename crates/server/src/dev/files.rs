@@ -2,8 +2,8 @@
 
 use super::DevOptions;
 use crate::config::{
-    HistoryConfig, ListenConfig, MemberConfig, NodeConfig, NodesConfig, RaftConfig, ReplicaConfig,
-    RuntimeKind, TimerProfile, read,
+    HistoryConfig, ImagesConfig, ListenConfig, MemberConfig, NodeConfig, NodesConfig, RaftConfig,
+    ReplicaConfig, RuntimeKind, TimerProfile, read,
 };
 use crate::telemetry::LogConfig;
 use anyhow::{Context as _, ensure};
@@ -192,6 +192,7 @@ fn new_nodes(dir: &Path, options: &DevOptions, endpoints: &[String]) -> Vec<Node
         ca_file: None,
         api: loopback(0),
         runtime,
+        images: ImagesConfig::default(),
         labels: BTreeMap::new(),
         max_pods: 110,
         heartbeat: (options.node_silence / 5).min(Duration::from_secs(10)),

@@ -1,6 +1,12 @@
 //! The first moments of a container: from a fresh single-threaded process to its program.
 
-use super::{cgroup::Cgroup, sys};
+use super::{
+    cgroup::Cgroup,
+    image::ImageRoot,
+    sys,
+    user::{self, Identity},
+    within,
+};
 use crate::runtime::ContainerConfig;
 use nix::{
     fcntl::OFlag,
@@ -26,7 +32,7 @@ use std::{
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct InitConfig {
     pub(super) container: ContainerConfig,
-    pub(super) rootfs: PathBuf,
+    pub(super) root: ImageRoot,
     /// Upper, work and merged directories of the overlay.
     pub(super) dir: PathBuf,
     pub(super) cgroup: Cgroup,
@@ -109,15 +115,50 @@ fn enter(config: &InitConfig, before: &Path) -> Fallible<std::convert::Infallibl
     step("pivot_root", pivot_root(".", "."))?;
     step("leave the old root", umount2(".", MntFlags::MNT_DETACH))?;
     let container = &config.container;
-    let _ = fs::create_dir_all(&container.working_dir);
-    step(&format!("enter {}", container.working_dir), chdir(Path::new(&container.working_dir)))?;
-    restrict(config)?;
+    let working_dir = working_dir(config);
+    let _ = fs::create_dir_all(working_dir);
+    step(&format!("enter {}", working_dir.display()), chdir(working_dir))?;
+    let identity = identity(config)?;
+    restrict(config, &identity)?;
     let program = find_program(config)?;
     let text = |s: &str| step("an argument", CString::new(s));
     let argv: Vec<CString> = container.argv.iter().map(|a| text(a)).collect::<Result<_, _>>()?;
-    let env: Vec<CString> =
-        container.env.iter().map(|(k, v)| text(&format!("{k}={v}"))).collect::<Result<_, _>>()?;
+    let env = environment(config, &identity)?;
     step(&format!("exec {program:?}"), execve(&text(&program)?, &argv, &env))
+}
+
+/// `/` where neither Pod nor image says anything.
+fn working_dir(config: &InitConfig) -> &Path {
+    let dir = config.container.working_dir.as_str();
+    Path::new(if dir.is_empty() { "/" } else { dir })
+}
+
+/// The Pod's user, else the image's; the image's files name them. To be asked inside.
+fn identity(config: &InitConfig) -> Fallible<Identity> {
+    let security = &config.container.security;
+    let asked = security.run_as_user.map_or_else(|| config.root.user.clone(), |u| u.to_string());
+    let root = step("open /", nix::fcntl::open("/", OFlag::O_PATH, Mode::empty()))?;
+    let read = |path: &str| {
+        let bytes = within::read(&root, Path::new(path), 1 << 20).unwrap_or_default();
+        String::from_utf8_lossy(&bytes).into_owned()
+    };
+    let mut identity = user::resolve(&asked, &read("etc/passwd"), &read("etc/group"))?;
+    if let Some(group) = security.run_as_group {
+        identity.gid = group;
+    }
+    identity.groups.extend(&security.supplemental_groups);
+    Ok(identity)
+}
+
+/// With the user's own directory, unless somebody chose another.
+fn environment(config: &InitConfig, identity: &Identity) -> Fallible<Vec<CString>> {
+    let env = &config.container.env;
+    let home = ("HOME".to_owned(), identity.home.clone());
+    let missing = Some(&home).filter(|_| env.iter().all(|(key, _)| key != "HOME"));
+    env.iter()
+        .chain(missing)
+        .map(|(k, v)| step("an argument", CString::new(format!("{k}={v}"))))
+        .collect()
 }
 
 fn find_program(config: &InitConfig) -> Fallible<String> {
@@ -144,27 +185,35 @@ fn mounts(config: &InitConfig, root: &Path) -> Fallible<()> {
         "make mounts private",
         mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none),
     )?;
-    let overlay = format!(
-        "lowerdir={},upperdir={},workdir={}",
-        config.rootfs.display(),
-        config.dir.join("upper").display(),
-        config.dir.join("work").display()
-    );
-    step(
-        "mount the root",
-        mount(Some("overlay"), root, Some("overlay"), MsFlags::empty(), Some(overlay.as_str())),
-    )?;
-    let inside = |path: &str| root.join(path.trim_start_matches('/'));
-    for dir in ["proc", "dev", "tmp", "sys", "etc"] {
-        let _ = fs::create_dir_all(inside(dir));
+    overlay(config, root)?;
+    // From here on nothing of the image's is followed out of it: its links are not ours.
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let root_fd = step("open the root", nix::fcntl::open(root, flags, Mode::empty()))?;
+    let directory =
+        |path: &str| step(&format!("make /{path}"), within::directory(&root_fd, Path::new(path)));
+    for dir in ["tmp", "sys", "etc"] {
+        let _ = directory(dir);
     }
     let safe = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
-    step("mount /proc", mount(Some("proc"), &inside("proc"), Some("proc"), safe, none))?;
-    let dev = inside("dev");
+    let below_proc = directory("proc")?;
+    step(
+        "mount /proc",
+        mount(Some("proc"), &within::path_of(&below_proc), Some("proc"), safe, none),
+    )?;
+    let below_dev = directory("dev")?;
     step(
         "mount /dev",
-        mount(Some("tmpfs"), &dev, Some("tmpfs"), MsFlags::MS_NOSUID, Some("mode=755")),
+        mount(
+            Some("tmpfs"),
+            &within::path_of(&below_dev),
+            Some("tmpfs"),
+            MsFlags::MS_NOSUID,
+            Some("mode=755"),
+        ),
     )?;
+    // The file system that has just been mounted, not the directory below it.
+    let dev_fd = directory("dev")?;
+    let dev = within::path_of(&dev_fd);
     for device in ["null", "zero", "full", "random", "urandom", "tty"] {
         let target = dev.join(device);
         step("make a device", fs::write(&target, ""))?;
@@ -174,36 +223,37 @@ fn mounts(config: &InitConfig, root: &Path) -> Fallible<()> {
             mount(Some(&source), &target, none, MsFlags::MS_BIND, none),
         )?;
     }
+    for (name, target) in [("fd", ""), ("stdin", "/0"), ("stdout", "/1"), ("stderr", "/2")] {
+        let link = std::os::unix::fs::symlink(format!("/proc/self/fd{target}"), dev.join(name));
+        step("make a link in /dev", link)?;
+    }
     for dir in ["shm", "pts"] {
         let _ = fs::create_dir_all(dev.join(dir));
     }
     let _ = mount(Some("tmpfs"), &dev.join("shm"), Some("tmpfs"), safe, Some("mode=1777"));
     for entry in &config.container.mounts {
-        let target = inside(&entry.container_path.to_string_lossy());
-        if entry.host_path.is_dir() {
-            let _ = fs::create_dir_all(&target);
-        } else {
-            if let Some(parent) = target.parent() {
-                let _ = fs::create_dir_all(parent);
-            }
-            if !target.exists() {
-                let _ = fs::write(&target, "");
-            }
-        }
         let what = format!("mount {}", entry.container_path.display());
-        step(
-            &what,
-            mount(Some(&entry.host_path), &target, none, MsFlags::MS_BIND | MsFlags::MS_REC, none),
-        )?;
+        let target = || {
+            let made = if entry.host_path.is_dir() {
+                within::directory(&root_fd, &relative(&entry.container_path))
+            } else {
+                within::file(&root_fd, &relative(&entry.container_path))
+            };
+            step(&what, made)
+        };
+        let below = target()?;
+        let (source, flags) = (&entry.host_path, MsFlags::MS_BIND | MsFlags::MS_REC);
+        step(&what, mount(Some(source), &within::path_of(&below), none, flags, none))?;
         if entry.read_only {
+            let mounted = target()?;
             let flags = MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY;
-            step(&what, mount(none, &target, none, flags, none))?;
+            step(&what, mount(none, &within::path_of(&mounted), none, flags, none))?;
         }
     }
     if !config.container.security.privileged {
         for path in ["proc/kcore", "proc/keys", "proc/timer_list", "proc/sysrq-trigger"] {
-            let target = inside(path);
-            if target.exists() {
+            if let Ok(target) = within::open(&root_fd, Path::new(path), OFlag::O_PATH) {
+                let target = within::path_of(&target);
                 let _ = mount(Some("/dev/null"), &target, none, MsFlags::MS_BIND, none);
             }
         }
@@ -215,24 +265,60 @@ fn mounts(config: &InitConfig, root: &Path) -> Fallible<()> {
     Ok(())
 }
 
-fn restrict(config: &InitConfig) -> Fallible<()> {
+/// Layers by their open directories: a mount's options are one page, and names with commas or colons
+/// would mean something in them.
+fn overlay(config: &InitConfig, root: &Path) -> Fallible<()> {
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let open = |path: &Path| {
+        let opened = nix::fcntl::open(path, flags, Mode::empty());
+        step(&format!("open {}", path.display()), opened)
+    };
+    let lower: Vec<OwnedFd> =
+        config.root.lower.iter().map(|dir| open(dir)).collect::<Result<_, _>>()?;
+    // Open until it is mounted.
+    let (upper, work) = (open(&config.dir.join("upper"))?, open(&config.dir.join("work"))?);
+    let shown = |fd: &OwnedFd| within::path_of(fd).display().to_string();
+    let lower: Vec<String> = lower.iter().map(shown).collect();
+    let options =
+        format!("lowerdir={},upperdir={},workdir={}", lower.join(":"), shown(&upper), shown(&work));
+    let options = Some(options.as_str());
+    step("mount the root", mount(Some("overlay"), root, Some("overlay"), MsFlags::empty(), options))
+}
+
+fn relative(path: &Path) -> PathBuf {
+    path.strip_prefix("/").unwrap_or(path).to_owned()
+}
+
+fn restrict(config: &InitConfig, identity: &Identity) -> Fallible<()> {
     let security = &config.container.security;
-    let user = security.run_as_user.unwrap_or(0);
-    let group = security.run_as_group.unwrap_or(0);
+    own_pipes(identity);
     if !security.privileged {
         let keep = KEEP.iter().map(|bit| 1u64 << bit).sum();
         step("drop capabilities", sys::limit_capabilities(keep))?;
     }
     let groups: Vec<nix::unistd::Gid> =
-        security.supplemental_groups.iter().map(|g| nix::unistd::Gid::from_raw(*g)).collect();
+        identity.groups.iter().map(|g| nix::unistd::Gid::from_raw(*g)).collect();
     step("setgroups", setgroups(&groups))?;
-    step("setgid", setgid(nix::unistd::Gid::from_raw(group)))?;
-    step("setuid", setuid(nix::unistd::Uid::from_raw(user)))?;
+    step("setgid", setgid(nix::unistd::Gid::from_raw(identity.gid)))?;
+    step("setuid", setuid(nix::unistd::Uid::from_raw(identity.uid)))?;
     if !security.privileged {
         step("no_new_privs", nix::sys::prctl::set_no_new_privs())?;
         step("seccomp", deny_dangerous_calls())?;
     }
     Ok(())
+}
+
+/// A program that opens `/dev/stdout` anew must be allowed to.
+fn own_pipes(identity: &Identity) {
+    use nix::sys::stat::{SFlag, fstat};
+    let (out, err) = (std::io::stdout(), std::io::stderr());
+    for stream in [out.as_fd(), err.as_fd()] {
+        let kind = fstat(stream).map(|s| SFlag::from_bits_truncate(s.st_mode) & SFlag::S_IFMT);
+        if kind == Ok(SFlag::S_IFIFO) {
+            let owner = nix::unistd::Uid::from_raw(identity.uid);
+            let _ = nix::unistd::fchown(stream, Some(owner), None);
+        }
+    }
 }
 
 /// EPERM for what reaches out of a container; everything else is allowed.
@@ -315,18 +401,14 @@ fn exec(arguments: &mut impl Iterator<Item = String>) -> Fallible<ExitCode> {
     }
     let mut inner = config;
     inner.container.argv = argv;
-    let _ = chdir(Path::new(&inner.container.working_dir));
-    restrict(&inner)?;
+    let _ = chdir(working_dir(&inner));
+    let identity = identity(&inner)?;
+    restrict(&inner, &identity)?;
     let program = find_program(&inner)?;
     let text = |s: &str| step("an argument", CString::new(s));
     let argv: Vec<CString> =
         inner.container.argv.iter().map(|a| text(a)).collect::<Result<_, _>>()?;
-    let env: Vec<CString> = inner
-        .container
-        .env
-        .iter()
-        .map(|(k, v)| text(&format!("{k}={v}")))
-        .collect::<Result<_, _>>()?;
+    let env = environment(&inner, &identity)?;
     let Err(error) = execve(&text(&program)?, &argv, &env);
     #[expect(clippy::print_stderr, reason = "the caller reads it as the program's own")]
     {

@@ -6,9 +6,12 @@ mod cgroup;
 mod image;
 mod init;
 mod net;
+mod privileges;
 mod records;
 mod shim;
 mod sys;
+mod user;
+mod within;
 
 use super::{
     Container, ContainerConfig, ContainerId, ContainerState, ExecConfig, ExecSession, Image,
@@ -16,6 +19,7 @@ use super::{
 };
 use async_trait::async_trait;
 use cgroup::Cgroup;
+use image::ImageStore;
 use init::InitConfig;
 use records::SandboxRecord;
 use shim::{Answer, Ask};
@@ -71,6 +75,9 @@ pub struct NativeConfig {
     pub node: String,
     /// Started as `shim` and so on; this binary.
     pub program: PathBuf,
+    /// `host` or `host:port` of registries that are talked to without TLS, beside those of this
+    /// machine.
+    pub insecure_registries: Vec<String>,
 }
 
 /// Runs containers on this kernel.
@@ -81,8 +88,7 @@ pub struct NativeRuntime {
     range: Mutex<Option<[u8; 3]>>,
     /// Addresses that are being given out.
     addresses: tokio::sync::Mutex<BTreeSet<Ipv4Addr>>,
-    /// The built-in image, once it is made.
-    toolbox: tokio::sync::OnceCell<(Image, PathBuf)>,
+    images: ImageStore,
     events: broadcast::Sender<RuntimeEvent>,
     /// Itself, for those that listen to the shims.
     this: Weak<Self>,
@@ -101,11 +107,10 @@ impl NativeRuntime {
     /// # Errors
     /// Not root; or the data directory cannot be used.
     pub fn open(config: NativeConfig) -> Result<Arc<Self>, RuntimeError> {
-        if !nix::unistd::geteuid().is_root() {
-            return Err(RuntimeError::Unsupported {
-                detail: "containers need root: run as root, or choose runtime = \"fake\""
-                    .to_owned(),
-            });
+        let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let uid = nix::unistd::geteuid().as_raw();
+        if let Some(detail) = privileges::missing(uid, &status) {
+            return Err(RuntimeError::Unsupported { detail });
         }
         fs::create_dir_all(&config.data_dir)
             .map_err(failed(format!("create {}", config.data_dir.display())))?;
@@ -117,17 +122,20 @@ impl NativeRuntime {
                     config.data_dir.display()
                 ),
             })?;
-        for dir in ["pods", "images"] {
-            let dir = config.data_dir.join(dir);
-            fs::create_dir_all(&dir).map_err(failed(format!("create {}", dir.display())))?;
-        }
+        let pods = config.data_dir.join("pods");
+        fs::create_dir_all(&pods).map_err(failed(format!("create {}", pods.display())))?;
+        let images = ImageStore::open(
+            config.data_dir.join("images"),
+            config.insecure_registries.clone(),
+            &images_in_use(&pods),
+        )?;
         // Pods on one node reach each other through it; a host that forbids it keeps its loopback.
         let _ = fs::write("/proc/sys/net/ipv4/ip_forward", "1");
         let runtime = Arc::new_cyclic(|this| Self {
             config,
             range: Mutex::new(None),
             addresses: tokio::sync::Mutex::default(),
-            toolbox: tokio::sync::OnceCell::new(),
+            images,
             _lock: lock,
             events: broadcast::Sender::new(1024),
             this: Weak::clone(this),
@@ -150,16 +158,6 @@ impl NativeRuntime {
             .flatten()
             .filter_map(|entry| records::read(&entry.path().join("sandbox.json")).ok())
             .collect()
-    }
-
-    /// Made once by each start of the agent.
-    async fn toolbox(&self) -> Result<&(Image, PathBuf), RuntimeError> {
-        let make = async || {
-            let dir = self.config.data_dir.join("images");
-            let made = tokio::task::spawn_blocking(move || image::toolbox(&dir)).await;
-            made.map_err(|e| RuntimeError::ImagePull { detail: e.to_string() })?
-        };
-        self.toolbox.get_or_try_init(make).await
     }
 
     async fn address(&self) -> Result<Option<Ipv4Addr>, RuntimeError> {
@@ -277,6 +275,16 @@ impl NativeRuntime {
     }
 }
 
+/// The ids of all images that a container on this node was made from.
+fn images_in_use(pods: &Path) -> BTreeSet<String> {
+    let below = |dir: &Path| fs::read_dir(dir).into_iter().flatten().flatten();
+    below(pods)
+        .flat_map(|pod| below(&pod.path().join("containers")))
+        .filter_map(|entry| records::read(&entry.path().join("record.json")).ok())
+        .map(|container: Container| container.config.image_id)
+        .collect()
+}
+
 async fn send(stream: &mut UnixStream, ask: &Ask) -> io::Result<()> {
     let mut line = serde_json::to_vec(ask)?;
     line.push(b'\n');
@@ -309,22 +317,11 @@ impl Runtime for NativeRuntime {
     }
 
     async fn image(&self, reference: &str) -> Result<Option<Image>, RuntimeError> {
-        if !image::is_toolbox(reference) {
-            return Ok(None);
-        }
-        self.pull_image(reference).await.map(Some)
+        self.images.image(reference).await
     }
 
     async fn pull_image(&self, reference: &str) -> Result<Image, RuntimeError> {
-        if !image::is_toolbox(reference) {
-            return Err(RuntimeError::ImagePull {
-                detail: format!(
-                    "image {reference:?} is not on this node; this version runs the built-in \
-                     \"toolbox\" image only"
-                ),
-            });
-        }
-        self.toolbox().await.map(|(image, _)| image.clone())
+        self.images.pull(reference).await
     }
 
     async fn run_sandbox(&self, config: SandboxConfig) -> Result<Sandbox, RuntimeError> {
@@ -365,9 +362,9 @@ impl Runtime for NativeRuntime {
         pod_uid: &str,
         config: ContainerConfig,
     ) -> Result<Container, RuntimeError> {
-        let rootfs = self.toolbox().await?.1.clone();
+        let root = self.images.root(&config.image_id).await?;
         let id = ContainerId(format!("{pod_uid}-{}-{}", config.name, config.attempt));
-        let ask = Ask::Start { id, config: Box::new(config), rootfs };
+        let ask = Ask::Start { id, config: Box::new(config), root };
         let answer = self.ask(pod_uid, &ask).await.map_err(failed("ask the shim"))?;
         let Answer::Container(container) = answer else {
             return Err(RuntimeError::Start { detail: "the shim answers otherwise".to_owned() });

@@ -3,18 +3,25 @@
 
 use super::{
     cgroup::Cgroup,
+    image::ImageRoot,
     init::InitConfig,
     net::Netlink,
     now_micros,
     records::{self, SandboxRecord},
+    within,
 };
-use crate::runtime::{Container, ContainerConfig, ContainerId, ContainerState};
+use crate::{
+    log_file::rotated,
+    runtime::{Container, ContainerConfig, ContainerId, ContainerState},
+};
 use nix::{
+    fcntl::OFlag,
     poll::{PollFd, PollFlags, PollTimeout, poll},
     sched::{CloneFlags, unshare},
     sys::{
         signal::{SigSet, Signal, kill},
         signalfd::{SfdFlags, SignalFd},
+        stat::Mode,
         wait::{WaitPidFlag, WaitStatus, waitpid},
     },
     unistd::Pid,
@@ -26,9 +33,12 @@ use std::{
     io::{self, BufRead as _, BufReader, Read as _, Write as _},
     os::{
         fd::{AsFd as _, OwnedFd},
-        unix::net::{UnixListener, UnixStream},
+        unix::{
+            fs::PermissionsExt as _,
+            net::{UnixListener, UnixStream},
+        },
     },
-    path::PathBuf,
+    path::Path,
     process::{ChildStderr, ChildStdout, Command, ExitCode, Stdio},
 };
 
@@ -36,7 +46,7 @@ use std::{
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Ask {
     /// Starts a container; answers when its program runs.
-    Start { id: ContainerId, config: Box<ContainerConfig>, rootfs: PathBuf },
+    Start { id: ContainerId, config: Box<ContainerConfig>, root: ImageRoot },
     /// To the container's first process.
     Signal { id: ContainerId, signal: i32 },
     /// To everything of the container.
@@ -186,8 +196,8 @@ impl Shim {
         let mut line = String::new();
         BufReader::new(stream.try_clone()?).read_line(&mut line)?;
         let answer = match serde_json::from_str(&line)? {
-            Ask::Start { id, config, rootfs } => {
-                Answer::Container(Box::new(self.start(id, *config, rootfs)?))
+            Ask::Start { id, config, root } => {
+                Answer::Container(Box::new(self.start(id, *config, root)?))
             }
             Ask::Signal { id, signal } => match self.running.get(&id.0) {
                 Some(running) => {
@@ -224,7 +234,7 @@ impl Shim {
         &mut self,
         id: ContainerId,
         config: ContainerConfig,
-        rootfs: PathBuf,
+        root: ImageRoot,
     ) -> io::Result<Container> {
         let dir = std::env::current_dir()?.join("containers").join(&id.0);
         if let Some(running) = self.running.get(&id.0) {
@@ -236,6 +246,8 @@ impl Shim {
         for sub in ["upper", "work", "root"] {
             fs::create_dir_all(dir.join(sub))?;
         }
+        // It is the container's root directory: every user goes through it.
+        fs::set_permissions(dir.join("upper"), fs::Permissions::from_mode(0o755))?;
         let cgroup =
             Cgroup::create(&format!("{}/{}", self.record.cgroup_name, id.0), &config.resources);
         let uid = self.record.sandbox.config.pod.uid.clone();
@@ -247,7 +259,7 @@ impl Shim {
         };
         let init = InitConfig {
             container: container.config.clone(),
-            rootfs,
+            root,
             dir: dir.clone(),
             cgroup: cgroup.clone(),
         };
@@ -298,23 +310,22 @@ impl Shim {
     fn ended(&mut self, id: &str, exit_code: i32, signal: Option<i32>) -> io::Result<()> {
         let Some(mut running) = self.running.remove(id) else { return Ok(()) };
         for log in &mut running.logs {
-            while copy(log, &running.container.config) && !log.buffer.is_empty() {}
+            // Nobody is left who could write: it ends.
+            while copy(log, &running.container.config) {}
         }
         let oom_killed = running.cgroup.oom_killed();
         running.cgroup.kill();
         let ContainerState::Running { started_at } = running.container.state else { return Ok(()) };
         let dir = std::env::current_dir()?.join("containers").join(id);
         let path = &running.container.config.termination_message_path;
-        let message = fs::read(dir.join("upper").join(path.trim_start_matches('/')));
-        let message = message.unwrap_or_default();
-        let shown = message.get(..message.len().min(4096)).unwrap_or_default();
+        let message = message(&dir.join("upper"), path).unwrap_or_default();
         running.container.state = ContainerState::Exited {
             started_at,
             finished_at: now_micros(),
             exit_code,
             signal,
             oom_killed,
-            message: String::from_utf8_lossy(shown).into_owned(),
+            message: String::from_utf8_lossy(&message).into_owned(),
         };
         records::write(&dir.join("record.json"), &running.container)?;
         remove_cgroup(&running.cgroup);
@@ -341,6 +352,13 @@ impl Shim {
         }
         Ok(())
     }
+}
+
+/// What a container has left to say (CST-8). A link there leads nowhere on the node.
+fn message(upper: &Path, path: &str) -> io::Result<Vec<u8>> {
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let upper = nix::fcntl::open(upper, flags, Mode::empty())?;
+    within::read(&upper, Path::new(path), 4096)
 }
 
 /// The kernel empties a cgroup a moment after the last process was reaped.
@@ -428,18 +446,28 @@ fn copy(log: &mut LogPipe, config: &ContainerConfig) -> bool {
     read > 0
 }
 
-fn append(config: &ContainerConfig, bytes: &[u8]) -> io::Result<()> {
-    if bytes.is_empty() {
-        return Ok(());
-    }
+/// Whole lines; as many as fit into the file, the others into the next one.
+fn append(config: &ContainerConfig, mut lines: &[u8]) -> io::Result<()> {
     let path = &config.log_path;
-    if fs::metadata(path).is_ok_and(|m| m.len() + bytes.len() as u64 > config.log_bytes_max) {
-        let mut old = path.clone().into_os_string();
-        old.push(".1");
-        fs::rename(path, old)?;
-    }
-    if let Some(parent) = path.parent() {
+    if let (Some(parent), false) = (path.parent(), lines.is_empty()) {
         fs::create_dir_all(parent)?;
     }
-    OpenOptions::new().create(true).append(true).open(path)?.write_all(bytes)
+    while !lines.is_empty() {
+        let length = fs::metadata(path).map_or(0, |m| m.len());
+        let room = usize::try_from(config.log_bytes_max.saturating_sub(length));
+        let fitting = lines.get(..room.unwrap_or(usize::MAX)).unwrap_or(lines);
+        let mut end = fitting.iter().rposition(|b| *b == b'\n').map_or(0, |at| at + 1);
+        if end == 0 && length > 0 {
+            fs::rename(path, rotated(path))?;
+            continue;
+        }
+        if end == 0 {
+            // One that is longer than a whole file.
+            end = lines.iter().position(|b| *b == b'\n').map_or(lines.len(), |at| at + 1);
+        }
+        let (now, later) = lines.split_at(end);
+        OpenOptions::new().create(true).append(true).open(path)?.write_all(now)?;
+        lines = later;
+    }
+    Ok(())
 }

@@ -1,7 +1,11 @@
 //! The system calls that have no safe wrapper.
 #![allow(unsafe_code, reason = "the only place for it: each block says why it is sound")]
 
-use std::io;
+use std::{
+    ffi::CStr,
+    io,
+    os::fd::{AsRawFd as _, BorrowedFd},
+};
 
 fn check(result: i64) -> io::Result<()> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
@@ -46,4 +50,29 @@ pub(super) fn fork_single_threaded() -> io::Result<i32> {
 pub(super) fn set_handler(signal: nix::sys::signal::Signal, action: &nix::sys::signal::SigAction) {
     // SAFETY: the handlers passed here only store to an atomic, which a signal may interrupt.
     let _ = unsafe { nix::sys::signal::sigaction(signal, action) };
+}
+
+/// Sets an extended attribute of an open file or directory.
+///
+/// # Errors
+/// As the kernel says.
+pub(super) fn set_xattr(file: BorrowedFd<'_>, name: &CStr, value: &[u8]) -> io::Result<()> {
+    // SAFETY: name and value outlive the call, and the length is the value's own.
+    let result = unsafe {
+        libc::fsetxattr(file.as_raw_fd(), name.as_ptr(), value.as_ptr().cast(), value.len(), 0)
+    };
+    check(result.into())
+}
+
+/// Reads an extended attribute of a path; its length.
+///
+/// # Errors
+/// As the kernel says.
+#[cfg(test)]
+pub(super) fn get_xattr(path: &CStr, name: &CStr, value: &mut [u8]) -> io::Result<usize> {
+    // SAFETY: the kernel writes at most the length of the value, which outlives the call.
+    let result = unsafe {
+        libc::lgetxattr(path.as_ptr(), name.as_ptr(), value.as_mut_ptr().cast(), value.len())
+    };
+    usize::try_from(result).map_err(|_| io::Error::last_os_error())
 }

@@ -1,19 +1,13 @@
 //! The built-in image: made on the spot, so that nothing is downloaded for a first Pod.
 
+use super::{digest::Digest, reference::Reference};
 use crate::runtime::{Image, RuntimeError};
-use sha2::{Digest as _, Sha256};
 use std::{
     collections::BTreeSet,
     fs, io,
     os::unix::fs::{PermissionsExt as _, symlink},
-    path::{Path, PathBuf},
+    path::Path,
 };
-
-/// Whether a reference names the built-in image.
-pub(super) fn is_toolbox(reference: &str) -> bool {
-    let name = reference.strip_prefix("trireme.local/").unwrap_or(reference);
-    matches!(name, "toolbox" | "toolbox:latest")
-}
 
 fn failed(step: &str) -> impl FnOnce(io::Error) -> RuntimeError + '_ {
     move |source| RuntimeError::Io { step: step.to_owned(), source }
@@ -21,7 +15,7 @@ fn failed(step: &str) -> impl FnOnce(io::Error) -> RuntimeError + '_ {
 
 /// Unpacks the image below `dir`, unless it is there: the programs of the host's static busybox if it
 /// has one, else this very binary under the names of its applets, with the libraries it is linked to.
-pub(super) fn toolbox(dir: &Path) -> Result<(Image, PathBuf), RuntimeError> {
+pub(super) fn make(dir: &Path) -> Result<Image, RuntimeError> {
     let busybox = Path::new("/bin/busybox");
     let program = if busybox.exists() {
         busybox.to_owned()
@@ -29,11 +23,10 @@ pub(super) fn toolbox(dir: &Path) -> Result<(Image, PathBuf), RuntimeError> {
         fs::canonicalize("/proc/self/exe").map_err(failed("find this program"))?
     };
     let bytes = fs::read(&program).map_err(failed("read the toolbox's program"))?;
-    let digest: String =
-        Sha256::digest(&bytes).iter().take(16).map(|byte| format!("{byte:02x}")).collect();
-    let rootfs = dir.join(&digest);
+    let digest = Digest::of(&bytes);
+    let rootfs = dir.join(digest.hex());
     if !rootfs.exists() {
-        let building = dir.join(format!("{digest}.building-{}", std::process::id()));
+        let building = dir.join(format!(".building-{}-{}", digest.hex(), std::process::id()));
         let _ = fs::remove_dir_all(&building);
         build(&building, &program, &bytes).map_err(failed("build the toolbox image"))?;
         if let Err(error) = fs::rename(&building, &rootfs) {
@@ -44,8 +37,8 @@ pub(super) fn toolbox(dir: &Path) -> Result<(Image, PathBuf), RuntimeError> {
             }
         }
     }
-    let image = Image {
-        id: format!("trireme.local/toolbox@sha256:{digest}"),
+    Ok(Image {
+        id: format!("{}@{digest}", Reference::Toolbox.repository()),
         size_bytes: bytes.len() as u64,
         entrypoint: Vec::new(),
         cmd: vec!["sleep".to_owned(), "inf".to_owned()],
@@ -53,8 +46,7 @@ pub(super) fn toolbox(dir: &Path) -> Result<(Image, PathBuf), RuntimeError> {
         working_dir: "/".to_owned(),
         user: String::new(),
         stop_signal: None,
-    };
-    Ok((image, rootfs))
+    })
 }
 
 fn build(root: &Path, program: &Path, bytes: &[u8]) -> io::Result<()> {
