@@ -13,6 +13,7 @@ mod sys;
 use super::{
     Container, ContainerConfig, ContainerId, ContainerState, ExecConfig, ExecSession, Image,
     Runtime, RuntimeError, RuntimeEvent, RuntimePod, Sandbox, SandboxConfig, UnixMicros,
+    addresses::Range,
 };
 use async_trait::async_trait;
 use cgroup::Cgroup;
@@ -78,7 +79,7 @@ pub struct NativeConfig {
 pub struct NativeRuntime {
     config: NativeConfig,
     /// The range of this node's Pods, once it is known.
-    range: Mutex<Option<[u8; 3]>>,
+    range: Mutex<Option<Range>>,
     /// Addresses that are being given out.
     addresses: tokio::sync::Mutex<BTreeSet<Ipv4Addr>>,
     /// The built-in image, once it is made.
@@ -164,7 +165,7 @@ impl NativeRuntime {
 
     async fn address(&self) -> Result<Option<Ipv4Addr>, RuntimeError> {
         let range = *self.range.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some([a, b, c]) = range else { return Ok(None) };
+        let Some(range) = range else { return Ok(None) };
         let mut given = self.addresses.lock().await;
         let taken: BTreeSet<Ipv4Addr> = self
             .records()
@@ -175,10 +176,7 @@ impl NativeRuntime {
             })
             .chain(given.iter().copied())
             .collect();
-        let free = (2..=254).map(|d| Ipv4Addr::new(a, b, c, d)).find(|ip| !taken.contains(ip));
-        let free = free.ok_or_else(|| RuntimeError::Unsupported {
-            detail: format!("every address of {a}.{b}.{c}.0/24 is in use"),
-        })?;
+        let free = range.free(&taken)?;
         given.insert(free);
         Ok(Some(free))
     }
@@ -475,12 +473,7 @@ impl Runtime for NativeRuntime {
     }
 
     fn set_pod_cidr(&self, cidr: &str) {
-        let octets = cidr.split('/').next().and_then(|ip| ip.parse::<Ipv4Addr>().ok());
-        let range = octets.map(|ip| {
-            let [a, b, c, _] = ip.octets();
-            [a, b, c]
-        });
-        *self.range.lock().unwrap_or_else(PoisonError::into_inner) = range;
+        *self.range.lock().unwrap_or_else(PoisonError::into_inner) = Range::parse(cidr);
     }
 
     async fn remove_all(&self) -> Result<(), RuntimeError> {
