@@ -34,6 +34,8 @@ pub struct KubeletConfig {
     pub data_dir: PathBuf,
     /// `http://host:port` of any replicas.
     pub endpoints: Vec<String>,
+    /// PEM of the authorities of `https` endpoints.
+    pub authorities: Option<Vec<u8>>,
     /// Labels beside the well-known ones.
     pub labels: BTreeMap<String, String>,
     /// Pods at most.
@@ -153,6 +155,7 @@ pub async fn run(
         boot_id: read("/proc/sys/kernel/random/boot_id"),
         node_json: node_object(&config, &clock),
         endpoints: config.endpoints.clone(),
+        authorities: config.authorities.clone(),
         heartbeat_interval: config.heartbeat,
         silence_max: Duration::from_millis(600),
     };

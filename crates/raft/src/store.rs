@@ -1,7 +1,7 @@
 //! [`RaftStore`]: the replicated [`Store`], and what happens around the consensus.
 
 use crate::{
-    config::{Clock, RaftConfig},
+    config::{Clock, PeerTls, RaftConfig},
     connection::Accepted,
     disk::RealDisk,
     identity::{self, DirLock},
@@ -260,7 +260,8 @@ impl RaftStore {
         .await
         .map_err(failed("open the data directory"))??;
         let (hub, applied) = (machine.hub(), machine.applied());
-        let peers = Peers::new(config.timers.election_max, config.client_tls.clone());
+        let peers =
+            Peers::new(config.timers.election_max, config.tls.as_ref().map(PeerTls::client));
         let raft = Raft::build(
             config.id,
             Arc::new(raft_config(&config)?),
@@ -667,7 +668,7 @@ fn serve(
     let service = PeerServiceServer::new(service)
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX);
-    let tls = config.server_tls.clone();
+    let tls = config.tls.as_ref().map(PeerTls::server);
     async move {
         let mut server = tonic::transport::Server::builder()
             .tcp_nodelay(true)

@@ -30,7 +30,11 @@ pub async fn run(config: NodeConfig, shutdown: CancellationToken) -> anyhow::Res
         .await
         .with_context(|| format!("listen on {}", config.api.listen))?;
     let listen = listener.local_addr().context("ask for the port")?;
+    let read = |file: &std::path::PathBuf| {
+        std::fs::read(file).with_context(|| format!("read caFile {}", file.display()))
+    };
     let kubelet = KubeletConfig {
+        authorities: config.ca_file.as_ref().map(read).transpose()?,
         name: config.name.clone(),
         data_dir: config.data_dir.clone(),
         endpoints: config.endpoints.clone(),

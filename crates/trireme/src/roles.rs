@@ -60,6 +60,15 @@ enum Role {
 
 #[derive(Debug, Subcommand)]
 enum Workload {
+    /// Start Pods one after another on an idle cluster, and say where the time goes.
+    Start {
+        /// How many.
+        #[arg(long, default_value_t = 50)]
+        pods: usize,
+        /// One JSON object on standard output.
+        #[arg(long)]
+        json: bool,
+    },
     /// Kill the leader again and again under writers at full speed.
     Failover {
         /// How often.
@@ -145,6 +154,21 @@ async fn play(role: Role) -> anyhow::Result<ExitCode> {
             }
             let held = measured.verdict.lost == 0 && measured.verdict.violations.is_empty();
             return Ok(if held { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+        }
+        Role::Bench { workload: Workload::Start { pods, json } } => {
+            let dir = tempfile::tempdir().context("make a directory")?;
+            let measured = bench::starts(dir.path().to_owned(), pods).await?;
+            if json {
+                println!("{}", serde_json::to_string(&measured)?);
+                return Ok(ExitCode::SUCCESS);
+            }
+            println!("{pods} Pods, one after another   median      p99      max  (ms)");
+            let steps = ["commit", "bind", "deliver", "start", "report"];
+            let steps = steps.iter().filter_map(|step| measured.steps_ms.get_key_value(step));
+            for (step, spread) in steps.chain([(&"apply to running", &measured.total_ms)]) {
+                let (median, p99, max) = (spread.median, spread.p99, spread.max);
+                println!("{step:24} {median:10.1} {p99:8.1} {max:8.1}");
+            }
         }
         Role::Client(command) => return Ok(cli::run(command).await),
     }

@@ -2,8 +2,8 @@
 
 use super::DevOptions;
 use crate::config::{
-    ListenConfig, MemberConfig, NodeConfig, NodesConfig, RaftConfig, ReplicaConfig, RuntimeKind,
-    TimerProfile, read,
+    HistoryConfig, ListenConfig, MemberConfig, NodeConfig, NodesConfig, RaftConfig, ReplicaConfig,
+    RuntimeKind, TimerProfile, read,
 };
 use crate::telemetry::LogConfig;
 use anyhow::{Context as _, ensure};
@@ -101,7 +101,9 @@ impl Layout {
         self.replicas.iter().map(|r| r.id).collect()
     }
 
-    pub(super) fn node_names(&self) -> Vec<String> {
+    /// Of the nodes that are processes of their own.
+    #[must_use]
+    pub fn node_names(&self) -> Vec<String> {
         self.nodes.iter().map(|n| n.name.clone()).collect()
     }
 
@@ -174,6 +176,7 @@ fn new_replicas(dir: &Path, options: &DevOptions) -> anyhow::Result<Vec<ReplicaC
                 segment_bytes: 64 << 20,
             },
             nodes: NodesConfig { silence: options.node_silence, ..NodesConfig::default() },
+            history: HistoryConfig::default(),
             exit_with_parent: true,
             log: log_config(options),
         })
@@ -186,6 +189,7 @@ fn new_nodes(dir: &Path, options: &DevOptions, endpoints: &[String]) -> Vec<Node
         name,
         // Each begins with another replica, so that every replica has nodes to serve.
         endpoints: endpoints.iter().cycle().skip(first).take(endpoints.len()).cloned().collect(),
+        ca_file: None,
         api: loopback(0),
         runtime,
         labels: BTreeMap::new(),

@@ -522,6 +522,24 @@ impl NativeRuntime {
     }
 }
 
+/// When a Pod's sandbox was begun and when each of its containers ran, by the records that another
+/// process keeps below its data directory.
+///
+/// # Errors
+/// There are none of this Pod.
+pub fn recorded(data_dir: &Path, uid: &str) -> io::Result<(UnixMicros, Vec<UnixMicros>)> {
+    let dir = data_dir.join("pods").join(uid);
+    let record: SandboxRecord = records::read(&dir.join("sandbox.json"))?;
+    let containers = fs::read_dir(dir.join("containers"))?.flatten();
+    let started = containers.filter_map(|entry| {
+        let container: Container = records::read(&entry.path().join("record.json")).ok()?;
+        let (ContainerState::Running { started_at } | ContainerState::Exited { started_at, .. }) =
+            container.state;
+        Some(started_at)
+    });
+    Ok((record.sandbox.created_at, started.collect()))
+}
+
 /// Sets a signal handler, for the toolbox.
 pub(crate) fn handle(signal: nix::sys::signal::Signal, action: &nix::sys::signal::SigAction) {
     sys::set_handler(signal, action);
