@@ -15,6 +15,7 @@ use tokio::{
 mod addresses;
 pub mod fake;
 pub mod native;
+pub mod suite;
 
 /// Microseconds since the Unix epoch.
 pub type UnixMicros = u64;

@@ -261,6 +261,14 @@ impl NativeRuntime {
             .ok_or_else(|| RuntimeError::NotFound { what: format!("container {}", id.0) })
     }
 
+    /// Whether the container's program runs.
+    fn runs(&self, id: &ContainerId) -> Result<bool, RuntimeError> {
+        let uid = self.uid_of(id)?;
+        let containers = self.containers(&uid, is_alive(&self.dir(&uid)));
+        let found = containers.into_iter().find(|container| container.id == *id);
+        Ok(found.is_some_and(|c| matches!(c.state, ContainerState::Running { .. })))
+    }
+
     async fn ask_about(&self, id: &ContainerId, ask: &Ask) -> Result<(), RuntimeError> {
         let uid = self.uid_of(id)?;
         match self.ask(&uid, ask).await {
@@ -363,6 +371,10 @@ impl Runtime for NativeRuntime {
         pod_uid: &str,
         config: ContainerConfig,
     ) -> Result<Container, RuntimeError> {
+        if !self.dir(pod_uid).join("sandbox.json").exists() {
+            let what = format!("sandbox of Pod {pod_uid}");
+            return Err(RuntimeError::NotFound { what });
+        }
         let rootfs = self.toolbox().await?.1.clone();
         let id = ContainerId(format!("{pod_uid}-{}-{}", config.name, config.attempt));
         let ask = Ask::Start { id, config: Box::new(config), rootfs };
@@ -387,6 +399,10 @@ impl Runtime for NativeRuntime {
     }
 
     async fn remove_container(&self, id: &ContainerId) -> Result<(), RuntimeError> {
+        if self.runs(id)? {
+            let source = io::Error::other("it still runs");
+            return Err(failed(format!("remove container {}", id.0))(source));
+        }
         let uid = self.uid_of(id)?;
         let dir = self.dir(&uid).join("containers").join(&id.0);
         fs::remove_dir_all(&dir).map_err(failed(format!("remove {}", dir.display())))
@@ -402,8 +418,13 @@ impl Runtime for NativeRuntime {
             let removed = tokio::task::spawn_blocking(move || {
                 record.cgroup.kill();
                 shim::remove_cgroup(&record.cgroup);
+                match record.sandbox.ip {
+                    Some(IpAddr::V4(ip)) => net::Netlink::open()?.detach(ip),
+                    Some(IpAddr::V6(_)) | None => Ok(()),
+                }
             });
-            let _ = removed.await;
+            let removed = removed.await.map_err(io::Error::other).and_then(|result| result);
+            removed.map_err(failed("remove the Pod's network"))?;
         }
         match fs::remove_dir_all(&dir) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -420,6 +441,10 @@ impl Runtime for NativeRuntime {
     ) -> Result<ExecSession, RuntimeError> {
         if config.tty {
             return Err(RuntimeError::Unsupported { detail: "a terminal for exec".to_owned() });
+        }
+        // The PID on record may be another process's by now.
+        if !self.runs(id)? {
+            return Err(RuntimeError::NotFound { what: format!("running container {}", id.0) });
         }
         let uid = self.uid_of(id)?;
         let path = self.dir(&uid).join("containers").join(&id.0).join("init.json");
