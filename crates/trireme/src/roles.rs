@@ -7,7 +7,7 @@ use server::{
     dev::{DevCluster, DevOptions},
     node, replica, signal, telemetry,
 };
-use std::{path::PathBuf, process::ExitCode};
+use std::{path::PathBuf, process::ExitCode, time::Duration};
 use tokio_util::sync::CancellationToken;
 
 /// A highly available control plane: three replicas, an API that kubectl speaks, real Pods.
@@ -65,6 +65,21 @@ enum Workload {
         /// How many.
         #[arg(long, default_value_t = 50)]
         pods: usize,
+        /// One JSON object on standard output.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Leave a cluster alone, idle or under load: no election may happen that nobody caused.
+    Steady {
+        /// How long.
+        #[arg(long, default_value_t = 60)]
+        minutes: u64,
+        /// Writers, and as many readers; 0 is an idle cluster.
+        #[arg(long, default_value_t = 0)]
+        writers: usize,
+        /// Milliseconds that each of them waits after each request; 0 is full speed.
+        #[arg(long, default_value_t = 0)]
+        pause_ms: u64,
         /// One JSON object on standard output.
         #[arg(long)]
         json: bool,
@@ -153,6 +168,32 @@ async fn play(role: Role) -> anyhow::Result<ExitCode> {
                 println!("VIOLATION: {violation}");
             }
             let held = measured.verdict.lost == 0 && measured.verdict.violations.is_empty();
+            return Ok(if held { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+        }
+        Role::Bench { workload: Workload::Steady { minutes, writers, pause_ms, json } } => {
+            let load = bench::SteadyLoad {
+                time: Duration::from_secs(minutes * 60),
+                writers,
+                pause: Duration::from_millis(pause_ms),
+            };
+            let dir = tempfile::tempdir().context("make a directory")?;
+            let seen =
+                until_asked(false, |stop| bench::steady(dir.path().to_owned(), load, stop)).await?;
+            if json {
+                println!("{}", serde_json::to_string(&seen)?);
+            } else {
+                println!(
+                    "{} s with {writers} writers: {} elections that nobody caused; no write for \
+                     {:.0} ms at most; resident memory {} MiB",
+                    seen.seconds,
+                    seen.elections,
+                    seen.write_gap_ms,
+                    seen.rss_bytes.iter().max().copied().unwrap_or_default() >> 20,
+                );
+            }
+            let lost =
+                seen.verdict.as_ref().is_some_and(|v| v.lost > 0 || !v.violations.is_empty());
+            let held = seen.elections == 0 && !lost;
             return Ok(if held { ExitCode::SUCCESS } else { ExitCode::FAILURE });
         }
         Role::Bench { workload: Workload::Start { pods, json } } => {

@@ -2,9 +2,11 @@
 
 mod failover;
 mod start;
+mod steady;
 
 pub use failover::{Failover, failover, leader};
 pub use start::{Starts, starts};
+pub use steady::{Steady, SteadyLoad, steady};
 
 use serde::Serialize;
 use std::time::Duration;
