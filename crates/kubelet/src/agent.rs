@@ -42,6 +42,8 @@ pub struct KubeletConfig {
     pub max_pods: u32,
     /// Between heartbeats.
     pub heartbeat: Duration,
+    /// Silence of the control plane's stream after which another replica is taken.
+    pub silence_max: Duration,
     /// Where logs and exec are served.
     pub listen: SocketAddr,
 }
@@ -161,7 +163,7 @@ pub async fn run(
         endpoints: config.endpoints.clone(),
         authorities: config.authorities.clone(),
         heartbeat_interval: config.heartbeat,
-        silence_max: Duration::from_millis(600),
+        silence_max: config.silence_max,
     };
     let (ends, link) = session(session_config, shutdown.child_token());
     let mut tasks = JoinSet::new();

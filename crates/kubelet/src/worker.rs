@@ -13,7 +13,7 @@ use crate::{
 use api::core::Pod;
 use client::node::ToControlPlane;
 use serde_json::Value;
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
@@ -201,7 +201,7 @@ impl Worker {
             hostname: spec.hostname.unwrap_or(name).chars().take(63).collect(),
             host_network: spec.host_network.unwrap_or_default(),
             resources: Resources::default(),
-            annotations: BTreeMap::new(),
+            annotations: pod.metadata.annotations.clone().unwrap_or_default(),
         };
         let made = self.shared.runtime.run_sandbox(config).await;
         if let Err(error) = &made {

@@ -309,6 +309,17 @@ impl Check for ReplicaConfig {
     }
 }
 
+impl NodeConfig {
+    /// The nodes of this process.
+    #[must_use]
+    pub fn node_names(&self) -> Vec<String> {
+        match self.count {
+            1 => vec![self.name.clone()],
+            count => (1..=count).map(|n| format!("{}-{n}", self.name)).collect(),
+        }
+    }
+}
+
 impl Check for NodeConfig {
     fn check(&self) -> anyhow::Result<()> {
         ensure!(!self.name.is_empty(), "name: must not be empty");
@@ -325,6 +336,7 @@ impl Check for NodeConfig {
             "api.tls: this version's replicas reach a node without TLS only; leave it out"
         );
         check_listener("api", self.api.listen, self.api.tls.is_some() || self.api.allow_plaintext)?;
+        ensure!(self.count > 0, "count: at least one node");
         ensure!(
             self.count == 1 || self.runtime == RuntimeKind::Fake,
             "count: {} nodes in one process need runtime = \"fake\"",

@@ -40,6 +40,9 @@ enum Role {
         /// Nodes.
         #[arg(long, default_value_t = 2)]
         nodes: u32,
+        /// Nodes beside them that only say that they run Pods, all in one process.
+        #[arg(long, default_value_t = 0)]
+        hollow: u32,
         /// Where everything is kept; the same directory starts the same cluster again.
         #[arg(long, default_value = "trireme-dev")]
         data_dir: PathBuf,
@@ -80,6 +83,21 @@ enum Workload {
         /// Milliseconds that each of them waits after each request; 0 is full speed.
         #[arg(long, default_value_t = 0)]
         pause_ms: u64,
+        /// One JSON object on standard output.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Create many Pods at once on nodes that only say that they run them.
+    Pods {
+        /// Nodes, at most 255.
+        #[arg(long, default_value_t = 200)]
+        hollow: u32,
+        /// Pods, at most 110 a node.
+        #[arg(long, default_value_t = 2000)]
+        pods: u32,
+        /// Replicas, 1 to 9.
+        #[arg(long, default_value_t = 3)]
+        replicas: u32,
         /// One JSON object on standard output.
         #[arg(long)]
         json: bool,
@@ -129,9 +147,10 @@ async fn play(role: Role) -> anyhow::Result<ExitCode> {
             let with_parent = config.exit_with_parent;
             until_asked(with_parent, |stop| node::run(config, stop)).await?;
         }
-        Role::Dev { replicas, nodes, data_dir, no_restart } => {
+        Role::Dev { replicas, nodes, hollow, data_dir, no_restart } => {
+            let restart = !no_restart;
             let options =
-                DevOptions { replicas, nodes, restart: !no_restart, ..DevOptions::new(data_dir) };
+                DevOptions { replicas, nodes, hollow, restart, ..DevOptions::new(data_dir) };
             until_asked(false, |stop| dev(options, stop)).await?;
         }
         Role::Demo => {
@@ -210,6 +229,32 @@ async fn play(role: Role) -> anyhow::Result<ExitCode> {
                 let (median, p99, max) = (spread.median, spread.p99, spread.max);
                 println!("{step:24} {median:10.1} {p99:8.1} {max:8.1}");
             }
+        }
+        Role::Bench { workload: Workload::Pods { hollow, pods, replicas, json } } => {
+            let dir = tempfile::tempdir().context("make a directory")?;
+            let options = bench::PodsOptions { replicas, hollow, pods };
+            let measured = bench::pods(dir.path().to_owned(), options).await?;
+            if json {
+                println!("{}", serde_json::to_string(&measured)?);
+            } else {
+                println!("{pods} Pods on {hollow} nodes, {replicas} replicas");
+                println!("created  {:8.1} /s", measured.created_per_second);
+                println!("bound    {:8.1} /s", measured.bound_per_second);
+                println!("running  {:8.1} /s", measured.running_per_second);
+                for (what, spread) in [
+                    ("create to bound", measured.create_to_bound_ms),
+                    ("create to running", measured.create_to_running_ms),
+                ] {
+                    let (p50, p99, max) = (spread.p50, spread.p99, spread.max);
+                    println!("{what:18} p50 {p50:.1} ms, p99 {p99:.1} ms, max {max:.1} ms");
+                }
+                for (process, bytes) in &measured.rss_bytes {
+                    println!("{process:10} {:6} MiB", bytes >> 20);
+                }
+                println!("leader changed {} times", measured.leader_changes);
+            }
+            let held = measured.leader_changes == 0;
+            return Ok(if held { ExitCode::SUCCESS } else { ExitCode::FAILURE });
         }
         Role::Client(command) => return Ok(cli::run(command).await),
     }

@@ -1,10 +1,12 @@
 //! `trireme bench`: what users can measure for themselves, on a cluster that is made for it.
 
 mod failover;
+mod hollow;
 mod start;
 mod steady;
 
 pub use failover::{Failover, failover, leader};
+pub use hollow::{Pods, PodsOptions, Quantiles, pods};
 pub use start::{Starts, starts};
 pub use steady::{Steady, SteadyLoad, steady};
 

@@ -26,6 +26,9 @@ pub struct Layout {
 /// while its process restarts must not be taken by chance.
 const PORTS: std::ops::Range<u16> = 20_000..30_000;
 
+/// Each node has a /24 of the Pods' /16, of which the first is left out.
+const NODES_MAX: u32 = 255;
+
 impl Layout {
     /// Writes the configuration of a new cluster, or reads the one that is there.
     ///
@@ -36,6 +39,11 @@ impl Layout {
             (1..=9).contains(&options.replicas),
             "--replicas: 1 to 9, not {}",
             options.replicas
+        );
+        let nodes = options.nodes.saturating_add(options.hollow);
+        ensure!(
+            nodes <= NODES_MAX,
+            "--nodes and --hollow: {nodes} nodes, but there are ranges of Pod addresses for {NODES_MAX}"
         );
         std::fs::create_dir_all(&options.data_dir)
             .with_context(|| format!("create {}", options.data_dir.display()))?;
@@ -109,16 +117,7 @@ impl Layout {
 
     /// The names that the API shows: those of hollow nodes are made by their process.
     pub(super) fn ready_node_names(&self) -> BTreeSet<String> {
-        self.nodes
-            .iter()
-            .flat_map(|n| {
-                if n.count == 1 {
-                    vec![n.name.clone()]
-                } else {
-                    (1..=n.count).map(|i| format!("{}-{i}", n.name)).collect()
-                }
-            })
-            .collect()
+        self.nodes.iter().flat_map(NodeConfig::node_names).collect()
     }
 
     pub(super) fn client_url(&self, id: u64) -> String {
@@ -205,7 +204,8 @@ fn new_nodes(dir: &Path, options: &DevOptions, endpoints: &[String]) -> Vec<Node
         .map(|n| node(format!("node-{n}"), options.runtime, 1, n as usize % endpoints.len().max(1)))
         .collect();
     if options.hollow > 0 {
-        nodes.push(node("hollow".to_owned(), RuntimeKind::Fake, options.hollow, 0));
+        let name = if options.hollow == 1 { "hollow-1" } else { "hollow" };
+        nodes.push(node(name.to_owned(), RuntimeKind::Fake, options.hollow, 0));
     }
     nodes
 }
@@ -278,6 +278,17 @@ mod tests {
         let second = Layout::prepare(&options(dir.path(), 3)).unwrap();
         assert_eq!(first.endpoints(), second.endpoints());
         assert_eq!(first.endpoints().len(), 3);
+    }
+
+    #[test]
+    fn no_more_nodes_than_there_are_ranges_for_their_pods() {
+        let dir = tempfile::tempdir().unwrap();
+        let with = |hollow| DevOptions { hollow, ..options(dir.path(), 1) };
+        let error = Layout::prepare(&with(254)).unwrap_err().to_string();
+        assert!(error.contains("256 nodes"), "{error}");
+        let layout = Layout::prepare(&with(253)).unwrap();
+        assert!(layout.ready_node_names().contains("hollow-253"));
+        assert_eq!(layout.ready_node_names().len(), 255);
     }
 
     #[test]
