@@ -17,6 +17,9 @@ use std::io::Read as _;
 
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
+/// A misspelt field is an error, not something that silently does nothing.
+const STRICT: &str = "?fieldValidation=Strict";
+
 fn read(filename: &str) -> Result<String, Failure> {
     if filename != "-" {
         return std::fs::read_to_string(filename)
@@ -44,7 +47,7 @@ pub(crate) async fn apply(target: &Target, filename: &str, dry_run: &str) -> Res
     let objects = parse(filename, &text)?;
     let query = match dry_run {
         "none" => "",
-        "server" => "?dryRun=All",
+        "server" => "&dryRun=All",
         other => return Err(Failure::Input(format!("--dry-run: none or server, not {other:?}"))),
     };
     for (kind, object) in objects {
@@ -58,7 +61,9 @@ pub(crate) async fn apply(target: &Target, filename: &str, dry_run: &str) -> Res
 fn parse(filename: &str, text: &str) -> Result<Vec<(&'static Kind, Value)>, Failure> {
     let mut objects = Vec::new();
     for document in serde_yaml_ng::Deserializer::from_str(text) {
-        let object = Value::deserialize(document).map_err(|e| {
+        // By way of YAML's own values, which refuse a key that is there twice.
+        let read = serde_yaml_ng::Value::deserialize(document);
+        let object = read.and_then(Value::deserialize).map_err(|e| {
             let place =
                 e.location().map_or_else(String::new, |l| format!(":{}:{}", l.line(), l.column()));
             Failure::Input(format!("{filename}{place}: {e}"))
@@ -97,7 +102,7 @@ async fn apply_one(
     let old = match old {
         Ok(old) => old,
         Err(ClientError::Api(status)) if status.is_not_found() => {
-            let path = format!("{}{query}", target.path(kind, &namespace, ""));
+            let path = format!("{}{STRICT}{query}", target.path(kind, &namespace, ""));
             let body = object.to_string().into_bytes();
             target.client.call::<Value>(Method::POST, &path, Some(body)).await?;
             return Ok(format!("{name} created"));
@@ -106,7 +111,7 @@ async fn apply_one(
     };
     let mut patch = object.clone();
     forget_dropped(&old, &object, &mut patch);
-    let request = patch_request(&format!("{path}{query}"), &Patch::Merge(patch))?;
+    let request = patch_request(&format!("{path}{STRICT}{query}"), &Patch::Merge(patch))?;
     let answer = refuse(target.client.request(request).await?).await?;
     let bytes = answer.into_body().collect().await.map_err(|e| {
         Failure::Client(ClientError::Decode { endpoint: path.clone(), error: e.to_string() })
@@ -151,6 +156,10 @@ mod tests {
             panic!("accepted")
         };
         assert!(text.starts_with("pod.yaml:3:1:") || text.starts_with("pod.yaml:2:"), "{text}");
+        let Err(Failure::Input(text)) = parse("f", "kind: Pod\nkind: Node\n") else {
+            panic!("accepted")
+        };
+        assert!(text.starts_with("f:1:1:") && text.contains("kind"), "{text}");
         let Err(Failure::Input(text)) = parse("f", "apiVersion: v9\nkind: Pod\n") else {
             panic!("accepted")
         };

@@ -61,6 +61,8 @@ const ENTRIES_IN_FLIGHT: usize = 4;
 const CAMPAIGN_TURN: Duration = Duration::from_millis(40);
 /// Between two requests of one follower.
 const CAMPAIGN_RETRY: Duration = Duration::from_millis(10);
+/// Elections that may fail, one after the other, before a majority is taken to be gone.
+const ELECTIONS: u32 = 12;
 /// A command larger than this would not fit in a segment.
 const COMMAND_BYTES_MAX: usize = 8 << 20;
 
@@ -217,6 +219,8 @@ pub struct RaftStore {
     peers: Peers,
     members: BTreeMap<u64, crate::types::Member>,
     cluster_id: u64,
+    /// Without a leader for so long, callers are told instead of kept waiting.
+    leaderless_max: Duration,
     leadership: watch::Sender<Leadership>,
     barriers: mpsc::Sender<oneshot::Sender<Result<u64, String>>>,
     stop: CancellationToken,
@@ -296,6 +300,7 @@ impl RaftStore {
             core: Arc::clone(&core),
             peers,
             members: config.members.clone(),
+            leaderless_max: config.timers.election_max * ELECTIONS,
             cluster_id,
             leadership: watch::Sender::new(Leadership::Following),
             barriers,
@@ -380,6 +385,8 @@ impl RaftStore {
                 Some(Forwarded::Unknown(detail)) => Attempt::Unknown(detail),
                 None => Attempt::Unknown("an answer without an outcome".to_owned()),
             },
+            // Nothing was sent: it is no doubt that nothing was done.
+            Ok(Err(status)) if is_refused(&status) => Attempt::NotLeader(None),
             Ok(Err(status)) => Attempt::Unknown(status.message().to_owned()),
             Err(_) => Attempt::Unknown(format!("no answer within {deadline:?}")),
         }
@@ -391,11 +398,16 @@ impl RaftStore {
         timeout_at(until, known).await.ok()??.current_leader
     }
 
+    fn leaderless(&self) -> String {
+        let waited = self.leaderless_max;
+        format!("nobody has led for {waited:?}, as if a majority of the replicas were gone")
+    }
+
     async fn read_index(&self) -> Result<u64, String> {
-        let until = Instant::now() + Duration::from_secs(2);
-        let mut detail = "no leader is known".to_owned();
+        let until = Instant::now() + self.leaderless_max;
+        let mut detail = String::new();
         while Instant::now() < until {
-            let Some(leader) = self.leader(until).await else { break };
+            let Some(leader) = self.leader(until).await else { return Err(self.leaderless()) };
             let index = if leader == self.core.id {
                 self.core.read_index_here().await
             } else {
@@ -403,11 +415,11 @@ impl RaftStore {
             };
             match index {
                 Ok(index) => return Ok(index),
-                Err(error) => detail = error,
+                Err(error) => detail = format!("; replica {leader}, which led last: {error}"),
             }
             sleep(Duration::from_millis(5)).await;
         }
-        Err(detail)
+        Err(self.leaderless() + &detail)
     }
 
     async fn read_index_at(&self, leader: u64) -> Result<u64, String> {
@@ -422,6 +434,19 @@ impl RaftStore {
             }
         }
     }
+}
+
+/// Nobody listens there.
+fn is_refused(status: &tonic::Status) -> bool {
+    let mut cause = std::error::Error::source(status);
+    while let Some(error) = cause {
+        let io = error.downcast_ref::<std::io::Error>();
+        if io.is_some_and(|io| io.kind() == std::io::ErrorKind::ConnectionRefused) {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
 }
 
 #[async_trait]
@@ -441,14 +466,17 @@ impl Store for RaftStore {
         }
         let until = Instant::now() + deadline;
         let mut unknown = None;
-        let mut detail = "no leader is known".to_owned();
+        let give_up = Instant::now() + self.leaderless_max;
+        let mut detail = String::new();
         loop {
+            let leader = self.leader(until.min(give_up)).await;
             let left = until.saturating_duration_since(Instant::now());
-            let leader = self.leader(until).await;
-            let (Some(leader), false) = (leader, left.is_zero()) else {
+            // While an outcome is unknown it is worth the whole time to learn it.
+            let hopeless = unknown.is_none() && Instant::now() >= give_up;
+            let (Some(leader), false, false) = (leader, left.is_zero(), hopeless) else {
                 return Err(match unknown {
                     Some(detail) => StoreError::Unknown { detail },
-                    None => StoreError::NoLeader { detail },
+                    None => StoreError::NoLeader { detail: self.leaderless() + &detail },
                 });
             };
             let attempt = if leader == self.core.id {
@@ -459,7 +487,9 @@ impl Store for RaftStore {
             match attempt {
                 Attempt::Applied(applied) => return Ok(applied),
                 Attempt::NotLeader(other) => {
-                    detail = format!("{leader} does not lead, but {other:?}")
+                    let other = other.map_or_else(|| "nobody".to_owned(), |id| id.to_string());
+                    detail =
+                        format!("; replica {leader} leads no more, as far as it knows {other}");
                 }
                 // Asked again under the same request id, it is answered with its first result.
                 Attempt::Unknown(why) => unknown = Some(why),

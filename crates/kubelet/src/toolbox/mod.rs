@@ -1,5 +1,7 @@
 //! Small programs for the built-in image, where the host has no busybox: this binary under other names.
 
+mod run;
+
 use std::{
     io::{self, BufRead as _, BufReader, Read as _, Write as _},
     net::{TcpListener, TcpStream},
@@ -12,7 +14,8 @@ use std::{
 
 /// Their names.
 pub const APPLETS: &[&str] = &[
-    "cat", "echo", "env", "false", "hog", "hostname", "httpd", "ls", "put", "sleep", "true", "wget",
+    "cat", "echo", "env", "false", "hog", "hostname", "httpd", "ls", "put", "run", "sleep", "true",
+    "wget",
 ];
 
 static TERMINATED: AtomicBool = AtomicBool::new(false);
@@ -75,6 +78,11 @@ fn applet(name: &str, arguments: &[String]) -> io::Result<ExitCode> {
         "hog" => hog(argument(0).parse().map_err(io::Error::other)?),
         "sleep" => return Ok(sleep(argument(0))),
         "httpd" => return httpd(argument(0), argument(1)),
+        "run" => {
+            // Held, it would keep the program's other threads from writing.
+            drop(out);
+            return run::run(arguments);
+        }
         _ => return wget(arguments),
     }
     Ok(ExitCode::SUCCESS)

@@ -149,6 +149,7 @@ fn new_replicas(dir: &Path, options: &DevOptions) -> anyhow::Result<Vec<ReplicaC
     let count = options.replicas as usize;
     let ports = free_ports(2 * count)?;
     let (api_ports, raft_ports) = ports.split_at(count);
+    let pod_cidr = free_pod_cidr()?;
     let members: Vec<MemberConfig> = (1u64..)
         .zip(api_ports.iter().zip(raft_ports))
         .map(|(id, (api, raft))| MemberConfig {
@@ -174,7 +175,11 @@ fn new_replicas(dir: &Path, options: &DevOptions) -> anyhow::Result<Vec<ReplicaC
                 snapshot_entries: 50_000,
                 segment_bytes: 64 << 20,
             },
-            nodes: NodesConfig { silence: options.node_silence, ..NodesConfig::default() },
+            nodes: NodesConfig {
+                silence: options.node_silence,
+                pod_cidr: pod_cidr.clone(),
+                ..NodesConfig::default()
+            },
             history: HistoryConfig::default(),
             exit_with_parent: true,
             log: log_config(options),
@@ -243,6 +248,33 @@ fn free_ports(count: usize) -> anyhow::Result<Vec<u16>> {
     Ok(ports)
 }
 
+/// Second octets that a range of Pods is taken from: clear of the Services' 96 and of the 244 that a
+/// configuration without a range means.
+const POD_OCTETS: std::ops::Range<u8> = 128..244;
+
+/// A /16 of which no Pod on this machine has an address: routes and veths of two clusters beside each
+/// other must not meet.
+fn free_pod_cidr() -> anyhow::Result<String> {
+    let taken: BTreeSet<String> = std::fs::read_dir("/sys/class/net")
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|link| link.file_name().to_str()?.get(..7).map(str::to_owned))
+        .collect();
+    let span = POD_OCTETS.end - POD_OCTETS.start;
+    let seed = uuid::Uuid::new_v4().as_u128() % u128::from(span);
+    let start = u8::try_from(seed).unwrap_or_default();
+    (0..span)
+        .map(|i| {
+            POD_OCTETS.start
+                + u8::try_from((u16::from(start) + u16::from(i)) % u16::from(span))
+                    .unwrap_or_default()
+        })
+        .find(|octet| !taken.contains(&format!("tri0a{octet:02x}")))
+        .map(|octet| format!("10.{octet}.0.0/16"))
+        .with_context(|| format!("every range of Pods in 10.{}.0.0/9 is in use", POD_OCTETS.start))
+}
+
 fn kubeconfig(url: &str) -> String {
     format!(
         "apiVersion: v1\n\
@@ -289,6 +321,14 @@ mod tests {
         let layout = Layout::prepare(&with(253)).unwrap();
         assert!(layout.ready_node_names().contains("hollow-253"));
         assert_eq!(layout.ready_node_names().len(), 255);
+    }
+
+    #[test]
+    fn two_clusters_get_ranges_of_their_own_for_pods() {
+        let range = || free_pod_cidr().unwrap();
+        let drawn: BTreeSet<String> = (0..40).map(|_| range()).collect();
+        assert!(drawn.len() > 1, "{drawn:?}");
+        assert!(drawn.iter().all(|cidr| cidr.starts_with("10.") && cidr.ends_with(".0.0/16")));
     }
 
     #[test]

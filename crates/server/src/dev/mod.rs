@@ -31,6 +31,8 @@ pub struct DevOptions {
     pub hollow: u32,
     /// Everything is kept here, so that the same cluster can be started again.
     pub data_dir: PathBuf,
+    /// Started for every process; this very program without it.
+    pub program: Option<PathBuf>,
     /// What the processes log.
     pub log_filter: String,
     /// Silence after which a node is `NotReady`.
@@ -49,6 +51,7 @@ impl DevOptions {
             runtime: RuntimeKind::Native,
             hollow: 0,
             data_dir,
+            program: None,
             log_filter: "info,openraft=error".to_owned(),
             node_silence: Duration::from_secs(50),
             restart: true,
@@ -119,7 +122,7 @@ impl DevCluster {
     /// It runs, or the program cannot be started.
     pub fn start_replica(&mut self, id: u64) -> anyhow::Result<()> {
         let dir = self.layout.replica_dir(id);
-        let process = Process::spawn("server", &dir)?;
+        let process = Process::spawn(self.options.program.as_deref(), "server", &dir)?;
         self.replicas.insert(id, process);
         Ok(())
     }
@@ -129,7 +132,8 @@ impl DevCluster {
     /// # Errors
     /// It runs, or the program cannot be started.
     pub fn start_node(&mut self, name: &str) -> anyhow::Result<()> {
-        let process = Process::spawn("kubelet", &self.layout.node_dir(name))?;
+        let dir = self.layout.node_dir(name);
+        let process = Process::spawn(self.options.program.as_deref(), "kubelet", &dir)?;
         self.nodes.insert(name.to_owned(), process);
         Ok(())
     }

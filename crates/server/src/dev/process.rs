@@ -25,8 +25,9 @@ pub(super) struct Process {
 }
 
 impl Process {
-    /// Starts `trireme ROLE --config DIR/config.toml`, logging to `DIR/log`.
-    pub(super) fn spawn(role: &str, dir: &Path) -> anyhow::Result<Self> {
+    /// Starts `PROGRAM ROLE --config DIR/config.toml`, logging to `DIR/log`; this very program when
+    /// there is none.
+    pub(super) fn spawn(program: Option<&Path>, role: &str, dir: &Path) -> anyhow::Result<Self> {
         let name = dir.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let log = dir.join("log");
         let file = OpenOptions::new()
@@ -34,7 +35,10 @@ impl Process {
             .append(true)
             .open(&log)
             .with_context(|| format!("open {}", log.display()))?;
-        let program = std::env::current_exe().context("find this program")?;
+        let program = match program {
+            Some(program) => program.to_owned(),
+            None => std::env::current_exe().context("find this program")?,
+        };
         let child = Command::new(&program)
             .arg(role)
             .arg("--config")

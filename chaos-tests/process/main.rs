@@ -1,0 +1,16 @@
+//! The whole, with real processes and real containers: what the claims promise, seen from outside.
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a panic in a test is its failure"
+)]
+
+mod cluster;
+mod create;
+mod delete;
+mod durable;
+mod machine;
+mod manifests;
+mod observer;
+mod pod;
+mod replicas;
