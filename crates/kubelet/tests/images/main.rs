@@ -13,7 +13,7 @@ use kit::{Content, Made, file};
 use kubelet::runtime::{
     Container, ContainerConfig, ContainerState, Image, Mount, PodRef, Resources, Runtime as _,
     RuntimeError, SandboxConfig, Security,
-    native::{NativeConfig, NativeRuntime, follow},
+    native::{NativeConfig, NativeRuntime},
 };
 use serde_json::json;
 use std::{
@@ -83,7 +83,6 @@ impl Bench {
             annotations: BTreeMap::new(),
         };
         runtime.run_sandbox(config).await.unwrap();
-        follow(&runtime, &uid);
         Self { dir, runtime, uid }
     }
 

@@ -88,6 +88,7 @@ impl Native {
 impl Subject for Native {
     async fn open(&self) -> Arc<dyn Runtime> {
         let config = NativeConfig {
+            insecure_registries: Vec::new(),
             data_dir: self.dir.clone(),
             node: self.node.clone(),
             program: std::env::current_exe().expect("this program"),

@@ -13,13 +13,16 @@ use nix::{
     mount::{MntFlags, MsFlags, mount, umount2},
     sched::{CloneFlags, unshare},
     sys::stat::Mode,
-    unistd::{chdir, dup2_stdin, execve, pivot_root, setgid, setgroups, setsid, setuid},
+    unistd::{
+        chdir, dup2_stderr, dup2_stdin, dup2_stdout, execve, pivot_root, setgid, setgroups, setsid,
+        setuid,
+    },
 };
 use serde::{Deserialize, Serialize};
 use std::{
     ffi::CString,
     fs,
-    io::{Read as _, Write as _},
+    io::Write as _,
     os::{
         fd::{AsFd as _, OwnedFd},
         unix::net::UnixStream,
@@ -28,7 +31,7 @@ use std::{
     process::ExitCode,
 };
 
-/// What the container's init needs; the shim sends it over standard input.
+/// What the container's init needs.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct InitConfig {
     pub(super) container: ContainerConfig,
@@ -47,29 +50,22 @@ fn step<T, E: std::fmt::Display>(what: &str, result: Result<T, E>) -> Fallible<T
     result.map_err(|error| format!("{what}: {error}"))
 }
 
-/// Runs as `container-init`. Standard input is a socket to the shim: the configuration comes in, the
-/// PID goes out, and then nothing but its end when the program has been started, or an error.
-pub(super) fn main() -> ExitCode {
-    let fd = match step("take the socket", std::io::stdin().as_fd().try_clone_to_owned()) {
-        Ok(fd) => fd,
-        Err(_) => return ExitCode::FAILURE,
-    };
-    let mut socket = UnixStream::from(fd);
-    match prepare(&mut socket) {
-        Ok(()) => ExitCode::SUCCESS,
+/// Goes on in a fresh copy of the shim. Over the socket the PID goes out, and then nothing but its end
+/// when the program has been started, or an error.
+pub(super) fn main(mut socket: UnixStream, out: &OwnedFd, err: &OwnedFd, config: &InitConfig) -> ! {
+    let prepared = step("take the outputs", dup2_stdout(out).and_then(|()| dup2_stderr(err)))
+        .and_then(|()| prepare(&mut socket, config));
+    let code = match prepared {
+        Ok(()) => 0,
         Err(error) => {
             let _ = socket.write_all(format!("error {error}").as_bytes());
-            ExitCode::FAILURE
+            128
         }
-    }
+    };
+    std::process::exit(code)
 }
 
-fn prepare(socket: &mut UnixStream) -> Fallible<()> {
-    let mut len = [0; 4];
-    step("read", socket.read_exact(&mut len))?;
-    let mut bytes = vec![0; u32::from_le_bytes(len) as usize];
-    step("read", socket.read_exact(&mut bytes))?;
-    let config: InitConfig = step("read the configuration", serde_json::from_slice(&bytes))?;
+fn prepare(socket: &mut UnixStream, config: &InitConfig) -> Fallible<()> {
     if let Err(error) = config.cgroup.enter() {
         tracing::debug!(%error, "cgroup not entered");
     }
@@ -80,12 +76,10 @@ fn prepare(socket: &mut UnixStream) -> Fallible<()> {
         // The child is the program; it is handed to the shim when this process ends.
         return step("tell the PID", socket.write_all(format!("pid {pid}\n").as_bytes()));
     }
-    let error = match enter(&config, &before) {
+    match enter(config, &before) {
         Ok(never) => match never {},
-        Err(error) => error,
-    };
-    let _ = socket.write_all(format!("error {error}").as_bytes());
-    std::process::exit(128)
+        Err(error) => Err(error),
+    }
 }
 
 fn own_mounts() -> Fallible<PathBuf> {
@@ -120,6 +114,7 @@ fn enter(config: &InitConfig, before: &Path) -> Fallible<std::convert::Infallibl
     step(&format!("enter {}", working_dir.display()), chdir(working_dir))?;
     let identity = identity(config)?;
     restrict(config, &identity)?;
+    step("reset signals", sys::default_signals())?;
     let program = find_program(config)?;
     let text = |s: &str| step("an argument", CString::new(s));
     let argv: Vec<CString> = container.argv.iter().map(|a| text(a)).collect::<Result<_, _>>()?;
@@ -404,6 +399,7 @@ fn exec(arguments: &mut impl Iterator<Item = String>) -> Fallible<ExitCode> {
     let _ = chdir(working_dir(&inner));
     let identity = identity(&inner)?;
     restrict(&inner, &identity)?;
+    step("reset signals", sys::default_signals())?;
     let program = find_program(&inner)?;
     let text = |s: &str| step("an argument", CString::new(s));
     let argv: Vec<CString> =

@@ -61,7 +61,6 @@ pub fn reexec() -> Option<ExitCode> {
     let _program = arguments.next();
     match arguments.next()?.as_str() {
         "shim" => Some(shim::main()),
-        "container-init" => Some(init::main()),
         "container-exec" => Some(init::exec_main(arguments)),
         _ => None,
     }

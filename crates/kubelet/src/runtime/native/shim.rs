@@ -4,11 +4,11 @@
 use super::{
     cgroup::Cgroup,
     image::ImageRoot,
-    init::InitConfig,
+    init::{self, InitConfig},
     net::{Netlink, host_link},
     now_micros,
     records::{self, SandboxRecord},
-    within,
+    sys, within,
 };
 use crate::{
     log_file::rotated,
@@ -39,7 +39,7 @@ use std::{
         },
     },
     path::Path,
-    process::{ChildStderr, ChildStdout, Command, ExitCode, Stdio},
+    process::ExitCode,
 };
 
 /// What the kubelet asks, a line of JSON a connection.
@@ -378,22 +378,19 @@ fn say(mut stream: &UnixStream, answer: &Answer) -> io::Result<()> {
 /// Starts the container's init and waits until its program runs.
 fn spawn(init: &InitConfig) -> Result<(i32, Vec<LogPipe>), String> {
     let text = |error: io::Error| error.to_string();
+    let pipe = || nix::unistd::pipe2(OFlag::O_CLOEXEC).map_err(|e| text(e.into()));
     let (mut ours, theirs) = UnixStream::pair().map_err(text)?;
-    let mut child = Command::new("/proc/self/exe")
-        .arg("container-init")
-        .env_clear()
-        .stdin(Stdio::from(OwnedFd::from(theirs)))
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .map_err(text)?;
-    let bytes = serde_json::to_vec(init).map_err(|e| e.to_string())?;
-    let len = u32::try_from(bytes.len()).map_err(|e| e.to_string())?;
-    ours.write_all(&len.to_le_bytes()).and_then(|()| ours.write_all(&bytes)).map_err(text)?;
+    let ((out, their_out), (err, their_err)) = (pipe()?, pipe()?);
+    // This process has one thread, so a copy of it is whole, and there is no program to be loaded.
+    let child = sys::fork_single_threaded().map_err(text)?;
+    if child == 0 {
+        init::main(theirs, &their_out, &their_err, init);
+    }
+    drop((theirs, their_out, their_err));
     let mut said = String::new();
     // Ends when the program has replaced the init, which closes its end.
     ours.read_to_string(&mut said).map_err(text)?;
-    let _ = child.wait();
+    let _ = waitpid(Pid::from_raw(child), None);
     let (pid, error) = match said.strip_prefix("pid ").and_then(|rest| rest.split_once('\n')) {
         Some((pid, rest)) => (pid.parse().unwrap_or_default(), rest),
         None => (0, said.as_str()),
@@ -407,15 +404,8 @@ fn spawn(init: &InitConfig) -> Result<(i32, Vec<LogPipe>), String> {
     if pid == 0 {
         return Err("the container's init ended without a word".to_owned());
     }
-    let out: Option<ChildStdout> = child.stdout.take();
-    let err: Option<ChildStderr> = child.stderr.take();
-    let mut logs = Vec::new();
-    for (stream, pipe) in [("stdout", out.map(OwnedFd::from)), ("stderr", err.map(OwnedFd::from))] {
-        if let Some(pipe) = pipe {
-            logs.push(LogPipe { stream, pipe, buffer: Vec::new() });
-        }
-    }
-    Ok((pid, logs))
+    let log = |stream, pipe| LogPipe { stream, pipe, buffer: Vec::new() };
+    Ok((pid, vec![log("stdout", out), log("stderr", err)]))
 }
 
 /// Copies what is there into the log; false at the end of the output.

@@ -39,11 +39,23 @@ pub(super) fn limit_capabilities(keep: u64) -> io::Result<()> {
 /// # Errors
 /// As the kernel says.
 pub(super) fn fork_single_threaded() -> io::Result<i32> {
-    // SAFETY: called only in the container's init process, which has one thread.
+    // SAFETY: called only in the shim and what it forked or started, which have one thread.
     match unsafe { libc::fork() } {
         -1 => Err(io::Error::last_os_error()),
         pid => Ok(pid),
     }
+}
+
+/// Blocks no signal and lets a broken pipe end the program, as programs expect to begin.
+///
+/// # Errors
+/// As the kernel says.
+pub(super) fn default_signals() -> io::Result<()> {
+    use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
+    let default = SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty());
+    // SAFETY: no handler of ours is installed.
+    unsafe { sigaction(Signal::SIGPIPE, &default) }?;
+    Ok(SigSet::empty().thread_set_mask()?)
 }
 
 /// Sets a handler that does nothing but an atomic store.
