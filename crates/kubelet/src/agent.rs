@@ -279,7 +279,8 @@ impl Agent {
         let (sender, receiver) = watch::channel(told);
         let wake = Arc::new(Notify::new());
         self.workers.insert(uid.clone(), Handle { told: sender, wake: Arc::clone(&wake) });
-        let worker = Worker::new(Arc::clone(&self.shared), receiver, wake);
+        let ended = Arc::new(std::sync::atomic::AtomicBool::new(false));
+        let worker = Worker::new(Arc::clone(&self.shared), receiver, wake, ended, None);
         self.tasks.spawn(async move {
             worker::run(worker).await;
             uid

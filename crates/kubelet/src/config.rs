@@ -1,6 +1,9 @@
 //! From a Pod's spec to what the runtime is told.
 
-use crate::runtime::{ContainerConfig, Image, Mount, Resources, Security};
+use crate::{
+    ending::{STOP_SIGNAL, signal},
+    runtime::{ContainerConfig, Image, Mount, PodRef, Resources, SandboxConfig, Security},
+};
 use api::{
     core::{Container, Pod},
     resources::amount,
@@ -192,8 +195,62 @@ pub fn container(
             .clone()
             .unwrap_or_else(|| "/dev/termination-log".to_owned()),
         hash: 0,
-        annotations: BTreeMap::new(),
+        annotations: stop_signal(spec, image)?,
     })
+}
+
+/// DEL-22: kept with the container, so that a kubelet that starts anew knows it without the image.
+fn stop_signal(spec: &Container, image: &Image) -> Result<BTreeMap<String, String>, ConfigError> {
+    let asked = spec.lifecycle.as_ref().and_then(|lifecycle| lifecycle.stop_signal.as_deref());
+    let number = match asked {
+        Some(text) => Some(
+            signal(text)
+                .ok_or_else(|| ConfigError(format!("stop signal {text:?} is not known")))?,
+        ),
+        None => image.stop_signal,
+    };
+    Ok(number.map(|number| (STOP_SIGNAL.to_owned(), number.to_string())).into_iter().collect())
+}
+
+/// Where a sandbox keeps the Pod that it was made for.
+const POD: &str = "pod";
+
+/// A Pod's sandbox (NET-1).
+#[must_use]
+pub fn sandbox(pod: &Pod, attempt: u32) -> SandboxConfig {
+    let metadata = &pod.metadata;
+    let spec = pod.spec.clone().unwrap_or_default();
+    let name = metadata.name.clone().unwrap_or_default();
+    let hostname: String =
+        spec.hostname.clone().unwrap_or_else(|| name.clone()).chars().take(63).collect();
+    let kept = Pod {
+        metadata: api::core::ObjectMeta {
+            name: metadata.name.clone(),
+            namespace: metadata.namespace.clone(),
+            uid: metadata.uid.clone(),
+            ..Default::default()
+        },
+        ..pod.clone()
+    };
+    let kept = serde_json::to_string(&kept).unwrap_or_default();
+    SandboxConfig {
+        pod: PodRef {
+            namespace: metadata.namespace.clone().unwrap_or_default(),
+            name,
+            uid: metadata.uid.clone().unwrap_or_default(),
+        },
+        attempt,
+        hostname: hostname.trim_end_matches(['-', '.']).to_owned(),
+        host_network: spec.host_network.unwrap_or_default(),
+        resources: Resources::default(),
+        annotations: BTreeMap::from([(POD.to_owned(), kept)]),
+    }
+}
+
+/// The Pod that a sandbox was made for: what a kubelet knows of it when nobody else does (DEL-31).
+#[must_use]
+pub fn pod_of(sandbox: &SandboxConfig) -> Option<Pod> {
+    serde_json::from_str(sandbox.annotations.get(POD)?).ok()
 }
 
 fn mounts(pod: &Pod, spec: &Container, dirs: &PodDirs) -> Result<Vec<Mount>, ConfigError> {

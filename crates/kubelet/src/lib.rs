@@ -5,12 +5,18 @@
 
 pub mod agent;
 pub mod config;
+pub mod ending;
+pub mod pull;
 pub mod runtime;
 pub mod status;
 pub mod step;
 pub mod toolbox;
 
+mod hooks;
 mod serve;
+mod start;
+#[cfg(test)]
+mod testing;
 mod worker;
 
 pub use runtime::native::reexec;
