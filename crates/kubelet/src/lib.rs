@@ -12,7 +12,11 @@ pub mod status;
 pub mod step;
 pub mod toolbox;
 
+mod admission;
+mod checkpoint;
 mod hooks;
+mod journal;
+mod outbox;
 mod serve;
 mod start;
 #[cfg(test)]

@@ -1,10 +1,12 @@
 //! One Pod's worker: reads what is, asks [`next_step`] what to do, does it.
 
 use crate::{
-    agent::{Shared, pod_status},
+    agent::Shared,
+    checkpoint::Checkpoint,
     config,
     ending::{Termination, stop_signal},
     hooks,
+    outbox::Message,
     pull::Failure,
     runtime::{Container, ContainerId, Image, RuntimeError, RuntimePod},
     status::{self, Facts, Waiting},
@@ -14,7 +16,6 @@ use api::{
     core::{Container as Spec, Pod},
     meta,
 };
-use client::node::ToControlPlane;
 use serde_json::Value;
 use std::{
     collections::BTreeMap,
@@ -54,6 +55,8 @@ pub(crate) struct Worker {
     told: watch::Receiver<Told>,
     wake: Arc<Notify>,
     pub(crate) memory: Memory,
+    /// What of the memory is kept over a restart, as last written.
+    checkpoint: Checkpoint,
     /// Why containers do not run, beside their back-off.
     pub(crate) waiting: Waiting,
     /// Containers in a back-off: how long it is.
@@ -88,11 +91,16 @@ impl Worker {
             matches!(last.get("phase").and_then(Value::as_str), Some("Succeeded" | "Failed"));
         ended.fetch_or(is_final, Ordering::Relaxed);
         let attempts = status::next_attempts(&last);
+        let mut memory = Memory { verdict, attempts, ..Memory::default() };
+        let uid = told.borrow().pod.metadata.uid.clone().unwrap_or_default();
+        let checkpoint = shared.checkpoints.found(&uid).unwrap_or_default();
+        checkpoint.restore(&mut memory, Instant::now(), (shared.clock)());
         Self {
             shared,
             told,
             wake,
-            memory: Memory { verdict, attempts, ..Memory::default() },
+            memory,
+            checkpoint,
             waiting: Waiting::new(),
             crash_loops: BTreeMap::new(),
             last,
@@ -125,6 +133,7 @@ pub(crate) async fn run(mut worker: Worker) {
                 continue;
             }
         };
+        worker.keep(&uid);
         let decision = worker.decide(&told.pod, runtime.as_ref());
         worker.note_crash_loops(&told.pod, &decision);
         if decision.steps == [Step::Finish] {
@@ -134,7 +143,7 @@ pub(crate) async fn run(mut worker: Worker) {
             worker.wait(None).await;
             continue;
         }
-        worker.publish(&told, runtime.as_ref()).await;
+        worker.publish(&told, runtime.as_ref());
         if decision.steps.is_empty() {
             worker.wait(decision.wake).await;
             continue;
@@ -166,6 +175,16 @@ impl Worker {
         Termination::update(&mut self.memory.termination, grace_seconds, Instant::now());
         if first {
             self.pulls.abort_all();
+        }
+    }
+
+    /// A deletion goes on where it was when the agent starts again (DEL-32). Nothing waits for the
+    /// disk: what is lost of it is done once more.
+    fn keep(&mut self, uid: &str) {
+        let checkpoint = Checkpoint::of(&self.memory, Instant::now(), (self.shared.clock)());
+        if !checkpoint.is_same(&self.checkpoint) {
+            self.shared.checkpoints.keep(uid, &checkpoint);
+            self.checkpoint = checkpoint;
         }
     }
 
@@ -277,7 +296,7 @@ impl Worker {
     }
 
     /// Sends the status if it has changed. Never a terminal phase: that is [`Worker::finish`]'s.
-    async fn publish(&mut self, told: &Told, runtime: Option<&RuntimePod>) {
+    fn publish(&mut self, told: &Told, runtime: Option<&RuntimePod>) {
         if told.removed || self.ended.load(Ordering::Relaxed) {
             return;
         }
@@ -285,7 +304,7 @@ impl Worker {
         if !self.is_sent || status != self.last {
             self.last = status.clone();
             self.is_sent = true;
-            self.shared.send_status(&told.pod, status).await;
+            self.shared.outbox.send(Message::status(&told.pod, &status));
         }
     }
 
@@ -423,7 +442,7 @@ impl Worker {
             self.last = status.clone();
             self.is_sent = true;
             // Final deletion needs a terminal phase that the API shows (DEL-30).
-            match shared.acknowledged(pod_status(pod, status)).await {
+            match shared.outbox.acknowledged(Message::status(pod, &status)).await {
                 Ok(_) => self.is_final = true,
                 Err(error) => tracing::debug!(%error, uid, "final status refused"),
             }
@@ -440,20 +459,13 @@ impl Worker {
         }
         let _ = std::fs::remove_dir_all(&shared.dirs(pod).data);
         if !told.removed {
-            let metadata = pod.metadata.clone();
-            let deleted = shared
-                .acknowledged(|sequence| ToControlPlane::PodDelete {
-                    sequence,
-                    namespace: metadata.namespace.unwrap_or_default(),
-                    name: metadata.name.unwrap_or_default(),
-                    uid: metadata.uid.unwrap_or_default(),
-                })
-                .await;
+            let deleted = shared.outbox.acknowledged(Message::delete(pod)).await;
             if let Err(error) = deleted {
                 tracing::debug!(%error, uid, "final delete refused");
             }
         }
         let _ = std::fs::remove_dir_all(&shared.dirs(pod).logs);
+        shared.checkpoints.forget(&uid);
         true
     }
 }
