@@ -115,6 +115,11 @@ impl Disk {
                     let keys = found.0.keys().cloned().collect();
                     return (Self { dir: dir.to_owned(), db: Some(db), keys }, found);
                 }
+                // Nothing is wrong with it: another agent is still closing it.
+                Err(error) if error.contains("could not acquire lock") => {
+                    tracing::error!(error, "the journal is in use");
+                    break;
+                }
                 Err(error) => {
                     let aside = aside(dir);
                     tracing::warn!(error, aside = %aside.display(), "the journal is damaged");
@@ -299,6 +304,18 @@ mod tests {
                 assert_eq!(read(&dir)["new"], "n", "{name} {file}: it works on");
             }
         }
+    }
+
+    #[tokio::test]
+    async fn a_database_in_use_is_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = dir.path().join("journal");
+        write(&dir, &[("a", Some("x"))]).await;
+        let (first, _) = Disk::open(&dir);
+        let (second, found) = Disk::open(&dir);
+        assert!(second.db.is_none() && found == Found::default());
+        drop(first);
+        assert_eq!(read(&dir)["a"], "x");
     }
 
     #[test]

@@ -272,6 +272,8 @@ impl Facts<'_> {
         };
         let ready = containers_ready.clone().and_then(|()| self.gates(spec));
         json!([
+            // CRE-2: nobody else has said it of a Pod that came with its node's name.
+            self.condition("PodScheduled", true, None),
             self.condition("PodReadyToStartContainers", sandbox, None),
             self.condition("Initialized", initialized.0, initialized.1),
             self.condition("ContainersReady", containers_ready.is_ok(), containers_ready.err()),
