@@ -4,6 +4,7 @@
 //! `node` keeps the kubelets' sessions, `admin` tells how the group is. All of them share one port.
 
 mod admin;
+mod history;
 mod kube;
 mod node;
 mod patch;
@@ -12,4 +13,5 @@ mod serve;
 
 pub mod registry;
 
+pub use history::Retention;
 pub use serve::{ApiServer, Body, Config};

@@ -2,6 +2,7 @@
 
 use crate::{
     admin::Admin,
+    history::{self, Retention},
     kube::{self, Kube},
     node::NodeSessions,
     proto::{
@@ -21,7 +22,7 @@ use hyper_util::{
 };
 use serde_json::json;
 use std::{convert::Infallible, sync::Arc, time::Duration};
-use store::{Cluster, Store};
+use store::{Cluster, Epoch, Store};
 use tokio::{net::TcpListener, task::JoinSet, time::timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
@@ -120,6 +121,11 @@ impl ApiServer {
             }
         }
         Ok(())
+    }
+
+    /// Forgets old revisions, while this replica leads in `epoch`; runs until it is dropped.
+    pub async fn keep_history(&self, epoch: Epoch, retention: Retention) {
+        history::keep(&self.registry, epoch, retention).await;
     }
 
     /// Serves until `shutdown`, then lets requests that have begun end for a moment.

@@ -5,6 +5,7 @@ use crate::proto::node::{
     ToNode, from_node::Message as From, node_service_client::NodeServiceClient,
     to_node::Message as To,
 };
+use futures::future::BoxFuture;
 use serde_json::Value;
 use std::{collections::BTreeMap, time::Duration};
 use tokio::{
@@ -13,7 +14,10 @@ use tokio::{
 };
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
-use tonic::{Streaming, transport::Endpoint};
+use tonic::{
+    Streaming,
+    transport::{Certificate, ClientTlsConfig, Endpoint},
+};
 
 /// Who the node is, and where the replicas are.
 #[derive(Debug, Clone, PartialEq)]
@@ -30,6 +34,8 @@ pub struct NodeSessionConfig {
     pub node_json: serde_json::Value,
     /// `http(s)://host:port` of any replica; more are learned.
     pub endpoints: Vec<String>,
+    /// PEM of the authorities of `https` endpoints.
+    pub authorities: Option<Vec<u8>>,
     /// Between heartbeats.
     pub heartbeat_interval: Duration,
     /// Silence of the stream after which it counts as dead; well below a second.
@@ -168,6 +174,7 @@ pub fn session(
             pending: BTreeMap::new(),
             asked: BTreeMap::new(),
             next_fetch: 0,
+            revision: 0,
         };
         tokio::select! {
             () = agent.run() => {}
@@ -180,6 +187,8 @@ pub fn session(
 /// Between rounds when no replica answers; grows to [`BACKOFF_MAX`].
 const BACKOFF_MIN: Duration = Duration::from_millis(20);
 const BACKOFF_MAX: Duration = Duration::from_millis(500);
+/// Before a second connection is looked for again.
+const SPARE_PAUSE: Duration = Duration::from_secs(1);
 /// Waits before a request that the control plane could not carry out yet is sent again.
 const RESEND: Duration = Duration::from_millis(100);
 
@@ -193,6 +202,8 @@ struct Agent {
     pending: BTreeMap<u64, ToControlPlane>,
     asked: BTreeMap<u64, oneshot::Sender<Result<Option<Value>, String>>>,
     next_fetch: u64,
+    /// Every Pod of this node has been told as it was here; 0 before the first complete list.
+    revision: u64,
 }
 
 /// An open stream: what is sent, and what comes.
@@ -200,6 +211,89 @@ struct Link {
     endpoint: String,
     out: mpsc::Sender<FromNode>,
     incoming: Streaming<ToNode>,
+}
+
+/// A second connection to another replica, open and idle, so that a lost one costs no connecting.
+#[derive(Default)]
+struct Spare {
+    link: Option<Link>,
+    looking: Option<BoxFuture<'static, Option<Link>>>,
+}
+
+impl Spare {
+    /// Begins to look for one, at any replica but the one in use.
+    fn look_for(&mut self, config: &NodeSessionConfig, endpoints: &[String], used: &str) {
+        if self.link.as_ref().is_some_and(|link| link.endpoint != used) {
+            return;
+        }
+        self.link = None;
+        let config = config.clone();
+        let others: Vec<String> = endpoints.iter().filter(|e| *e != used).cloned().collect();
+        self.looking = Some(Box::pin(async move {
+            for endpoint in others {
+                if let Ok(link) = open(config.clone(), endpoint, 0, true).await {
+                    return Some(link);
+                }
+            }
+            sleep(SPARE_PAUSE).await;
+            None
+        }));
+    }
+
+    /// Returns when there is none and nobody looks for one. Safe to drop while waiting.
+    async fn keep(&mut self) {
+        if let Some(looking) = &mut self.looking {
+            self.link = looking.await;
+            self.looking = None;
+        }
+        let Some(link) = &mut self.link else { return };
+        // A replica says nothing on a stream that stands by, until it ends.
+        while let Ok(Some(_)) = link.incoming.message().await {}
+        self.link = None;
+    }
+}
+
+async fn open(
+    config: NodeSessionConfig,
+    endpoint: String,
+    revision: u64,
+    standby: bool,
+) -> Result<Link, String> {
+    let failed = |e: &dyn std::fmt::Display| format!("{endpoint}: {e}");
+    let mut target = Endpoint::from_shared(endpoint.clone()).map_err(|e| failed(&e))?;
+    if let Some(pem) = &config.authorities {
+        let tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(pem));
+        target = target.tls_config(tls).map_err(|e| failed(&e))?;
+    }
+    let channel = target
+        .connect_timeout(config.silence_max)
+        .tcp_nodelay(true)
+        // A replica that hangs is left, not only one that dies.
+        .http2_keep_alive_interval(config.silence_max / 2)
+        .keep_alive_timeout(config.silence_max / 2)
+        .keep_alive_while_idle(true)
+        .connect()
+        .await
+        .map_err(|e| failed(&cause(&e)))?;
+    let (out, outgoing) = mpsc::channel(1024);
+    let hello = From::Hello(Hello {
+        node: config.node.clone(),
+        instance: config.instance.clone(),
+        machine_id: config.machine_id.clone(),
+        boot_id: config.boot_id.clone(),
+        node_json: config.node_json.to_string().into_bytes(),
+        revision,
+        standby,
+    });
+    out.send(message(hello)).await.map_err(|e| failed(&e))?;
+    let mut client = NodeServiceClient::new(channel).max_decoding_message_size(64 << 20);
+    let stream = client.session(ReceiverStream::new(outgoing));
+    let incoming = timeout(config.silence_max * 4, stream)
+        .await
+        .map_err(|e| failed(&e))?
+        .map_err(|status| failed(&status.message()))?
+        .into_inner();
+    Ok(Link { endpoint, out, incoming })
 }
 
 /// Why a stream is left.
@@ -214,12 +308,11 @@ impl Agent {
     async fn run(&mut self) {
         let mut next = 0;
         let mut backoff = BACKOFF_MIN;
-        // Connected and idle, so that a lost replica costs no connecting.
-        let mut spare: Option<Link> = None;
+        let mut spare = Spare::default();
         loop {
-            let link = match spare.take() {
+            let link = match spare.link.take() {
                 Some(link) => {
-                    let activate = From::Activate(Activate { revision: 0 });
+                    let activate = From::Activate(Activate { revision: self.revision });
                     let _ = link.out.send(message(activate)).await;
                     Ok(link)
                 }
@@ -227,7 +320,7 @@ impl Agent {
                     let count = self.endpoints.len().max(1);
                     let endpoint = self.endpoints.get(next % count).cloned().unwrap_or_default();
                     next += 1;
-                    self.open(&endpoint, false).await
+                    open(self.config.clone(), endpoint, self.revision, false).await
                 }
             };
             let reason = match link {
@@ -241,7 +334,7 @@ impl Agent {
                 }
             };
             tracing::debug!(node = self.config.node, reason, "no stream");
-            if spare.is_some() {
+            if spare.link.is_some() {
                 continue;
             }
             if self.events.send(FromControlPlane::Disconnected { reason }).await.is_err() {
@@ -251,57 +344,20 @@ impl Agent {
             if next % self.endpoints.len().max(1) == 0 {
                 sleep(backoff).await;
                 backoff = (backoff * 2).min(BACKOFF_MAX);
+                // Nobody goes on from there: it may be of a cluster that was since restored.
+                self.revision = 0;
             }
         }
     }
 
-    async fn open(&self, endpoint: &str, standby: bool) -> Result<Link, String> {
-        let failed = |e: &dyn std::fmt::Display| format!("{endpoint}: {e}");
-        let channel = Endpoint::from_shared(endpoint.to_owned())
-            .map_err(|e| failed(&e))?
-            .connect_timeout(self.config.silence_max)
-            .tcp_nodelay(true)
-            // A replica that hangs is left, not only one that dies.
-            .http2_keep_alive_interval(self.config.silence_max / 2)
-            .keep_alive_timeout(self.config.silence_max / 2)
-            .keep_alive_while_idle(true)
-            .connect()
-            .await
-            .map_err(|e| failed(&cause(&e)))?;
-        let (out, outgoing) = mpsc::channel(1024);
-        let hello = From::Hello(Hello {
-            node: self.config.node.clone(),
-            instance: self.config.instance.clone(),
-            machine_id: self.config.machine_id.clone(),
-            boot_id: self.config.boot_id.clone(),
-            node_json: self.config.node_json.to_string().into_bytes(),
-            revision: 0,
-            standby,
-        });
-        out.send(message(hello)).await.map_err(|e| failed(&e))?;
-        let mut client = NodeServiceClient::new(channel).max_decoding_message_size(64 << 20);
-        let stream = client.session(ReceiverStream::new(outgoing));
-        let incoming = timeout(self.config.silence_max * 4, stream)
-            .await
-            .map_err(|e| failed(&e))?
-            .map_err(|status| failed(&status.message()))?
-            .into_inner();
-        Ok(Link { endpoint: endpoint.to_owned(), out, incoming })
-    }
-
     /// One stream, until it breaks.
-    async fn serve(
-        &mut self,
-        mut link: Link,
-        spare: &mut Option<Link>,
-        backoff: &mut Duration,
-    ) -> Left {
+    async fn serve(&mut self, mut link: Link, spare: &mut Spare, backoff: &mut Duration) -> Left {
         let closed = || Left::Broken("the stream is closed".to_owned());
         let mut beat = interval(self.config.heartbeat_interval);
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut beats = 0;
         let mut welcomed = false;
-        let mut complete = true;
+        let mut complete = false;
         let mut resend: Option<Instant> = None;
         loop {
             let resend_at = resend.unwrap_or_else(|| Instant::now() + Duration::from_secs(3600));
@@ -316,12 +372,13 @@ impl Agent {
                     let told = match incoming {
                         To::Welcome(welcome) => {
                             welcomed = true;
+                            complete = !welcome.resumed;
                             *backoff = BACKOFF_MIN;
                             self.learn(&welcome.endpoints);
                             if !self.send_pending(&link).await {
                                 return closed();
                             }
-                            self.prepare_spare(&link.endpoint, spare).await;
+                            spare.look_for(&self.config, &self.endpoints, &link.endpoint);
                             FromControlPlane::Connected {
                                 session: welcome.session,
                                 pod_cidr: welcome.pod_cidr,
@@ -338,6 +395,7 @@ impl Agent {
                         },
                         To::Synced(synced) => {
                             let complete = std::mem::take(&mut complete);
+                            self.revision = synced.revision;
                             FromControlPlane::Synced { revision: synced.revision, complete }
                         }
                         To::Ack(ack) => match self.settle(ack) {
@@ -393,6 +451,9 @@ impl Agent {
                         return closed();
                     }
                 }
+                () = spare.keep() => {
+                    spare.look_for(&self.config, &self.endpoints, &link.endpoint);
+                }
                 () = sleep_until(resend_at), if resend.is_some() => {
                     resend = None;
                     if !self.send_pending(&link).await {
@@ -416,15 +477,6 @@ impl Agent {
         for endpoint in endpoints {
             if !self.endpoints.contains(endpoint) {
                 self.endpoints.push(endpoint.clone());
-            }
-        }
-    }
-
-    async fn prepare_spare(&self, used: &str, spare: &mut Option<Link>) {
-        for endpoint in self.endpoints.iter().filter(|e| *e != used) {
-            if let Ok(link) = self.open(endpoint, true).await {
-                *spare = Some(link);
-                return;
             }
         }
     }

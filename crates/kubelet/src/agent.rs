@@ -39,12 +39,16 @@ pub struct KubeletConfig {
     pub data_dir: PathBuf,
     /// `http://host:port` of any replicas.
     pub endpoints: Vec<String>,
+    /// PEM of the authorities of `https` endpoints.
+    pub authorities: Option<Vec<u8>>,
     /// Labels beside the well-known ones.
     pub labels: BTreeMap<String, String>,
     /// Pods at most.
     pub max_pods: u32,
     /// Between heartbeats.
     pub heartbeat: Duration,
+    /// Silence of the control plane's stream after which another replica is taken.
+    pub silence_max: Duration,
     /// Where logs and exec are served.
     pub listen: SocketAddr,
 }
@@ -119,8 +123,9 @@ pub async fn run(
         boot_id: read("/proc/sys/kernel/random/boot_id"),
         node_json: node_object(&config, &clock),
         endpoints: config.endpoints.clone(),
+        authorities: config.authorities.clone(),
         heartbeat_interval: config.heartbeat,
-        silence_max: Duration::from_millis(600),
+        silence_max: config.silence_max,
     };
     let (ends, link) = session(session_config, shutdown.child_token());
     let mut tasks = JoinSet::new();

@@ -21,7 +21,10 @@ impl Worker {
     ) -> Result<(), RuntimeError> {
         self.memory.holds.remove(name);
         let Some(container) = spec_of(pod, name).cloned() else { return Ok(()) };
-        let Some(image) = self.image(pod, &container).await else { return Ok(()) };
+        let Some(image) = self.pulled.get(name).cloned() else {
+            self.look_for_image(&container);
+            return Ok(());
+        };
         let ip = pod_ip(pod, runtime, &self.shared.host_ip);
         let (dirs, host_ip) = (self.shared.dirs(pod), &self.shared.host_ip);
         let config = match config::container(pod, &container, attempt, &image, &dirs, &ip, host_ip)
@@ -63,14 +66,27 @@ impl Worker {
         self.memory.holds.insert(name.to_owned(), until);
     }
 
-    /// The image to start with; `None` when the container has to wait (BKO-2).
-    async fn image(&mut self, pod: &Pod, container: &Container) -> Option<Image> {
-        let name = &container.name;
+    /// Beside the worker, which may have a Pod to end meanwhile.
+    fn look_for_image(&mut self, container: &Container) {
+        let (shared, name) = (Arc::clone(&self.shared), container.name.clone());
         let reference = container.image.clone().unwrap_or_default();
-        if let Some(image) = self.pulled.get(name) {
-            return Some(image.clone());
-        }
-        let here = match self.shared.runtime.image(&reference).await {
+        self.memory.holds.insert(name.clone(), None);
+        self.pulls.spawn(async move {
+            Done::Looked { result: shared.runtime.image(&reference).await, name }
+        });
+    }
+
+    /// What is to be done about an image, now that it is known whether it is here (BKO-2).
+    pub(crate) fn look_done(
+        &mut self,
+        pod: &Pod,
+        name: &str,
+        result: Result<Option<Image>, RuntimeError>,
+    ) {
+        self.memory.holds.remove(name);
+        let Some(container) = spec_of(pod, name) else { return };
+        let reference = container.image.clone().unwrap_or_default();
+        let here = match result {
             Ok(here) => here,
             Err(error) => {
                 let text = error.to_string();
@@ -86,7 +102,7 @@ impl Worker {
                 };
                 self.image_event(pod, name, "InspectFailed", &message, reason);
                 self.wait_for(name, reason, &message, Some(Instant::now() + RETRY * 10));
-                return None;
+                return;
             }
         };
         let policy = container.image_pull_policy.as_deref().unwrap_or("IfNotPresent");
@@ -95,7 +111,7 @@ impl Worker {
             Pull::Use => {
                 let message = format!("Container image \"{reference}\" already present on machine");
                 self.container_event(pod, name, "Normal", "Pulled", &message);
-                here
+                self.pulled.extend(here.map(|image| (name.to_owned(), image)));
             }
             Pull::Never => {
                 let message = format!(
@@ -104,7 +120,6 @@ impl Worker {
                 let reason = "ErrImageNeverPull";
                 self.image_event(pod, name, reason, &message, reason);
                 self.wait_for(name, reason, &message, Some(Instant::now() + RETRY * 10));
-                None
             }
             Pull::Wait(until) => {
                 let back_off = format!("Back-off pulling image \"{reference}\"");
@@ -113,19 +128,17 @@ impl Worker {
                 self.container_event(pod, name, "Warning", "Failed", "Error: ImagePullBackOff");
                 let message = format!("{back_off}: ErrImagePull: {error}");
                 self.wait_for(name, "ImagePullBackOff", &message, Some(until));
-                None
             }
             Pull::Fetch => {
                 let message = format!("Pulling image \"{reference}\"");
                 self.container_event(pod, name, "Normal", "Pulling", &message);
-                self.memory.holds.insert(name.clone(), None);
-                let (shared, name) = (Arc::clone(&self.shared), name.clone());
+                self.memory.holds.insert(name.to_owned(), None);
+                let (shared, name) = (Arc::clone(&self.shared), name.to_owned());
                 self.pulls.spawn(async move {
                     let began = Instant::now();
                     let result = shared.runtime.pull_image(&reference).await;
                     Done::Pulled { name, reference, result, took: began.elapsed() }
                 });
-                None
             }
         }
     }

@@ -46,6 +46,7 @@ pub(crate) struct Told {
 pub(crate) enum Done {
     PreStop { id: ContainerId },
     PostStart { id: ContainerId, name: String, result: Result<(), String> },
+    Looked { name: String, result: Result<Option<Image>, RuntimeError> },
     Pulled { name: String, reference: String, result: Result<Image, RuntimeError>, took: Duration },
 }
 
@@ -191,16 +192,9 @@ impl Worker {
     fn decide(&self, pod: &Pod, runtime: Option<&RuntimePod>) -> Decision {
         let wall = (self.shared.clock)();
         let since = move |at: u64| Duration::from_micros(wall.saturating_sub(at));
-        let (memory, now, deadline) = (&self.memory, Instant::now(), self.deadline(pod));
+        let (memory, now) = (&self.memory, Instant::now());
+        let deadline = deadline(pod, &self.last, now, self.shared.now_seconds());
         next_step(&View { pod, runtime, memory, deadline, now, since: &since })
-    }
-
-    /// ADL-1: counted from `status.startTime`.
-    fn deadline(&self, pod: &Pod) -> Option<Instant> {
-        let active = pod.spec.as_ref()?.active_deadline_seconds?;
-        let started = meta::parse_time(self.last.get("startTime")?.as_str()?)?;
-        let left = (started + active).saturating_sub(self.shared.now_seconds());
-        Some(Instant::now() + Duration::from_secs(u64::try_from(left).unwrap_or_default()))
     }
 
     /// A back-off is told once, when it begins.
@@ -265,6 +259,7 @@ impl Worker {
             Done::PostStart { id, name, result } => {
                 self.post_start_done(pod, id, &name, result).await
             }
+            Done::Looked { name, result } => self.look_done(pod, &name, result),
             Done::Pulled { name, reference, result, took } => {
                 self.pull_done(pod, &name, &reference, result, took);
             }
@@ -470,6 +465,14 @@ impl Worker {
     }
 }
 
+/// ADL-1: counted from `status.startTime`.
+fn deadline(pod: &Pod, status: &Value, now: Instant, wall_seconds: i64) -> Option<Instant> {
+    let active = pod.spec.as_ref()?.active_deadline_seconds?;
+    let started = meta::parse_time(status.get("startTime")?.as_str()?)?;
+    let left = (started + active).saturating_sub(wall_seconds);
+    Some(now + Duration::from_secs(u64::try_from(left).unwrap_or_default()))
+}
+
 /// A container's spec, wherever it stands.
 pub(crate) fn spec_of<'a>(pod: &'a Pod, name: &str) -> Option<&'a Spec> {
     let spec = pod.spec.as_ref()?;
@@ -519,6 +522,21 @@ pub(crate) fn instance<'a>(pod: &'a RuntimePod, name: &str) -> Option<&'a Contai
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_deadline_counts_from_the_start_and_is_over_when_it_is() {
+        // ADL-1
+        let pod = crate::testing::pod(serde_json::json!({
+            "containers": [{"name": "a"}], "activeDeadlineSeconds": 5,
+        }));
+        let now = Instant::now();
+        let status = serde_json::json!({"startTime": meta::time(100)});
+        for (wall, left) in [(100, 5), (104, 1), (105, 0), (900, 0)] {
+            let want = Some(now + Duration::from_secs(left));
+            assert_eq!(deadline(&pod, &status, now, wall), want, "{wall}");
+        }
+        assert_eq!(deadline(&pod, &Value::Null, now, 100), None, "not begun");
+    }
 
     #[test]
     fn durations_are_printed_as_in_go() {

@@ -3,6 +3,7 @@
 use crate::types::Member;
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 use store::Timestamp;
+use tonic::transport::{Certificate, ClientTlsConfig, Identity, ServerTlsConfig};
 
 /// Reads the wall clock; the caller's.
 pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
@@ -22,10 +23,41 @@ pub struct RaftConfig {
     pub snapshot_entries: u64,
     /// Bytes of one log segment; at least 16 MiB.
     pub segment_bytes: u64,
-    /// TLS towards peers.
-    pub client_tls: Option<tonic::transport::ClientTlsConfig>,
-    /// TLS for peers.
-    pub server_tls: Option<tonic::transport::ServerTlsConfig>,
+    /// Peers prove who they are to each other. Without it, what they say is not encrypted either.
+    pub tls: Option<PeerTls>,
+}
+
+/// What a replica shows its peers, and what it wants to see from them; both ways.
+#[derive(Clone)]
+pub struct PeerTls {
+    /// Certificate chain, PEM, this replica's own first; valid for the host of its peer URL.
+    pub certificate: Vec<u8>,
+    /// Private key, PEM.
+    pub key: Vec<u8>,
+    /// Authorities that sign the replicas' certificates, PEM.
+    pub authorities: Vec<u8>,
+}
+
+impl std::fmt::Debug for PeerTls {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PeerTls").finish_non_exhaustive()
+    }
+}
+
+impl PeerTls {
+    fn identity(&self) -> Identity {
+        Identity::from_pem(&self.certificate, &self.key)
+    }
+
+    pub(crate) fn client(&self) -> ClientTlsConfig {
+        let authorities = Certificate::from_pem(&self.authorities);
+        ClientTlsConfig::new().identity(self.identity()).ca_certificate(authorities)
+    }
+
+    pub(crate) fn server(&self) -> ServerTlsConfig {
+        let authorities = Certificate::from_pem(&self.authorities);
+        ServerTlsConfig::new().identity(self.identity()).client_ca_root(authorities)
+    }
 }
 
 /// Silence is measured in these.

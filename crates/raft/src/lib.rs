@@ -20,6 +20,6 @@ mod state_machine;
 mod store;
 mod types;
 
-pub use config::{Clock, RaftConfig, Timers};
+pub use config::{Clock, PeerTls, RaftConfig, Timers};
 pub use store::{RaftStore, StartError};
 pub use types::Member;

@@ -48,12 +48,19 @@ impl PeerService for PeerServer {
 
     async fn append(&self, request: Request<Streaming<Message>>) -> Answer<Self::AppendStream> {
         let core = Arc::clone(&self.core);
-        let requests = request.into_inner().filter_map(async |piece| {
-            let decoded = piece.map_err(|e| e.to_string()).and_then(|piece| {
-                decode::<AppendEntriesRequest<TypeConfig>>(&piece.payload)
-                    .map_err(|e| e.to_string())
-            });
-            decoded.inspect_err(|error| tracing::debug!(error, "append stream")).ok()
+        let broken = Arc::clone(&core);
+        let requests = request.into_inner().filter_map(move |piece| {
+            let decoded = match piece {
+                Ok(piece) => decode::<AppendEntriesRequest<TypeConfig>>(&piece.payload)
+                    .inspect_err(|error| tracing::debug!(%error, "append stream"))
+                    .ok(),
+                Err(status) => {
+                    tracing::debug!(%status, "append stream");
+                    broken.leader_hung_up.notify_one();
+                    None
+                }
+            };
+            std::future::ready(decoded)
         });
         let answers = core.raft.stream_append(Box::pin(requests)).map(|answer| match answer {
             Ok(answer) => Ok(Message { payload: encode(&answer).into() }),

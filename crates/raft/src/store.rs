@@ -1,7 +1,7 @@
 //! [`RaftStore`]: the replicated [`Store`], and what happens around the consensus.
 
 use crate::{
-    config::{Clock, RaftConfig},
+    config::{Clock, PeerTls, RaftConfig},
     connection::Accepted,
     disk::RealDisk,
     identity::{self, DirLock},
@@ -42,7 +42,7 @@ use store::{
 };
 use tokio::{
     net::TcpListener,
-    sync::{Semaphore, mpsc, oneshot, watch},
+    sync::{Notify, Semaphore, mpsc, oneshot, watch},
     task::JoinSet,
     time::{Instant, sleep, sleep_until, timeout, timeout_at},
 };
@@ -57,6 +57,10 @@ const BATCH_BYTES: usize = 1 << 20;
 const BATCH_COMMANDS: usize = 1024;
 /// Entries under way at once: few, so that what comes meanwhile shares the next.
 const ENTRIES_IN_FLIGHT: usize = 4;
+/// Between the followers' first requests for the lead, by their ids.
+const CAMPAIGN_TURN: Duration = Duration::from_millis(40);
+/// Between two requests of one follower.
+const CAMPAIGN_RETRY: Duration = Duration::from_millis(10);
 /// A command larger than this would not fit in a segment.
 const COMMAND_BYTES_MAX: usize = 8 << 20;
 
@@ -116,6 +120,8 @@ pub(crate) struct Core {
     wal: Arc<Wal>,
     clock: Clock,
     proposals: mpsc::Sender<Waiting>,
+    /// A stream of entries broke off: whoever sent them may have died.
+    pub(crate) leader_hung_up: Notify,
 }
 
 impl Core {
@@ -260,7 +266,8 @@ impl RaftStore {
         .await
         .map_err(failed("open the data directory"))??;
         let (hub, applied) = (machine.hub(), machine.applied());
-        let peers = Peers::new(config.timers.election_max, config.client_tls.clone());
+        let peers =
+            Peers::new(config.timers.election_max, config.tls.as_ref().map(PeerTls::client));
         let raft = Raft::build(
             config.id,
             Arc::new(raft_config(&config)?),
@@ -281,6 +288,7 @@ impl RaftStore {
             wal,
             clock,
             proposals,
+            leader_hung_up: Notify::new(),
         });
         let (barriers, waiting) = mpsc::channel(QUEUE);
         let stop = CancellationToken::new();
@@ -299,6 +307,7 @@ impl RaftStore {
         let mut tasks = JoinSet::new();
         tasks.spawn(serve(&config, Arc::clone(&core), listener, stop.clone()));
         tasks.spawn(batch(Arc::clone(&core), queue, stop.clone()));
+        tasks.spawn(campaign(Arc::clone(&core), config.timers.election_max, stop.clone()));
         let weak = Arc::downgrade(&store);
         tasks.spawn(read_rounds(weak.clone(), waiting));
         tasks.spawn(lead(weak.clone(), stop.clone()));
@@ -667,7 +676,7 @@ fn serve(
     let service = PeerServiceServer::new(service)
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX);
-    let tls = config.server_tls.clone();
+    let tls = config.tls.as_ref().map(PeerTls::server);
     async move {
         let mut server = tonic::transport::Server::builder()
             .tcp_nodelay(true)
@@ -770,6 +779,50 @@ async fn read_rounds(
         let index = store.read_index().await;
         for answer in round {
             let _ = answer.send(index.clone());
+        }
+    }
+}
+
+/// Does not wait for silence when the leader's connection broke, as it does at once when a process
+/// dies: asks for the lead as soon as the lease that it has from here is over. A pre-vote: nothing
+/// happens to a leader that others still hear, or that is back on a new connection.
+async fn campaign(core: Arc<Core>, lease: Duration, stop: CancellationToken) {
+    loop {
+        tokio::select! {
+            () = core.leader_hung_up.notified() => {}
+            () = stop.cancelled() => return,
+        }
+        let metrics = core.metrics();
+        let Some(lost) = metrics.current_leader.filter(|leader| *leader != core.id) else {
+            continue;
+        };
+        // One after the other, lest all of them vote for themselves.
+        let voters = metrics.membership_config.voter_ids();
+        let rank = voters.filter(|id| *id != lost && *id < core.id).count();
+        let started = Instant::now();
+        let begin = match u32::try_from(rank) {
+            Ok(0) => started,
+            rank => started + lease + CAMPAIGN_TURN.saturating_mul(rank.unwrap_or(u32::MAX)),
+        };
+        let over = core.until(|now| {
+            now.current_leader.is_some_and(|leader| leader != lost)
+                || now.current_term > metrics.current_term
+        });
+        tokio::pin!(over);
+        // Its last word came before the connection broke, so the lease ends within its length. Until
+        // then the question is refused here and nobody else hears of it.
+        let end = begin.max(started + lease) + CAMPAIGN_TURN;
+        sleep_until(begin).await;
+        while Instant::now() < end {
+            if core.raft.trigger().elect(true).await.is_err() {
+                return;
+            }
+            let next = Instant::now() + CAMPAIGN_RETRY;
+            tokio::select! {
+                _ = &mut over => break,
+                () = sleep_until(next) => {}
+                () = stop.cancelled() => return,
+            }
         }
     }
 }

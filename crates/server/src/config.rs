@@ -27,6 +27,9 @@ pub struct ReplicaConfig {
     /// What nodes get, and when they count as lost.
     #[serde(default)]
     pub nodes: NodesConfig,
+    /// How long old revisions are kept.
+    #[serde(default)]
+    pub history: HistoryConfig,
     /// End when standard input does: whoever started this process is gone.
     #[serde(default)]
     pub exit_with_parent: bool,
@@ -141,6 +144,23 @@ impl Default for NodesConfig {
     }
 }
 
+/// What is kept of the past: a watch can be resumed from it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "camelCase")]
+pub struct HistoryConfig {
+    /// Revisions of this age are kept.
+    #[serde(with = "humantime_serde")]
+    pub retention: Duration,
+    /// No more than so many, however young: they cost memory.
+    pub revisions: u64,
+}
+
+impl Default for HistoryConfig {
+    fn default() -> Self {
+        Self { retention: Duration::from_secs(300), revisions: 500_000 }
+    }
+}
+
 /// One node: `trireme kubelet --config F`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
@@ -151,6 +171,9 @@ pub struct NodeConfig {
     pub data_dir: PathBuf,
     /// `http(s)://host:port` of any replicas; the others are learned.
     pub endpoints: Vec<String>,
+    /// Authorities that sign the replicas' certificates, PEM: for `https` endpoints.
+    #[serde(default)]
+    pub ca_file: Option<PathBuf>,
     /// Logs, exec and attach, asked for by the API servers.
     pub api: ListenConfig,
     /// How containers run.
@@ -243,6 +266,20 @@ impl Check for ReplicaConfig {
             check_url(&format!("members[{i}].peerUrl"), &member.peer_url)?;
             check_url(&format!("members[{i}].clientUrl"), &member.client_url)?;
         }
+        let tls = self.raft.tls.as_ref();
+        ensure!(
+            tls.is_none_or(|tls| tls.client_ca_file.is_some()),
+            "raft.tls.clientCaFile: replicas must be able to tell each other from strangers"
+        );
+        for (i, member) in self.members.iter().enumerate() {
+            let scheme = if tls.is_some() { "https://" } else { "http://" };
+            ensure!(
+                member.peer_url.starts_with(scheme),
+                "members[{i}].peerUrl: {:?} must begin with {scheme}, raft.tls {}",
+                member.peer_url,
+                if tls.is_some() { "is given" } else { "is not given" },
+            );
+        }
         check_listener("api", self.api.listen, self.api.tls.is_some() || self.api.allow_plaintext)?;
         check_listener(
             "raft",
@@ -260,14 +297,34 @@ impl Check for ReplicaConfig {
     }
 }
 
+impl NodeConfig {
+    /// The nodes of this process.
+    #[must_use]
+    pub fn node_names(&self) -> Vec<String> {
+        match self.count {
+            1 => vec![self.name.clone()],
+            count => (1..=count).map(|n| format!("{}-{n}", self.name)).collect(),
+        }
+    }
+}
+
 impl Check for NodeConfig {
     fn check(&self) -> anyhow::Result<()> {
         ensure!(!self.name.is_empty(), "name: must not be empty");
         ensure!(!self.endpoints.is_empty(), "endpoints: at least one replica is needed");
         for (i, endpoint) in self.endpoints.iter().enumerate() {
             check_url(&format!("endpoints[{i}]"), endpoint)?;
+            ensure!(
+                endpoint.starts_with("http://") || self.ca_file.is_some(),
+                "endpoints[{i}]: {endpoint:?} needs caFile, the authority of the replicas' certificates"
+            );
         }
+        ensure!(
+            self.api.tls.is_none(),
+            "api.tls: this version's replicas reach a node without TLS only; leave it out"
+        );
         check_listener("api", self.api.listen, self.api.tls.is_some() || self.api.allow_plaintext)?;
+        ensure!(self.count > 0, "count: at least one node");
         ensure!(
             self.count == 1 || self.runtime == RuntimeKind::Fake,
             "count: {} nodes in one process need runtime = \"fake\"",
@@ -339,6 +396,18 @@ clientUrl = "http://127.0.0.1:6443"
                 "api.listen",
             ),
             ("not a member", "id = 1\ndata", "id = 2\ndata", "none has this replica's id 2"),
+            (
+                "replicas that cannot be told from strangers",
+                "[raft]\n",
+                "[raft]\ntls = { certFile = \"c\", keyFile = \"k\" }\n",
+                "raft.tls.clientCaFile",
+            ),
+            (
+                "peers without TLS",
+                "[raft]\n",
+                "[raft]\ntls = { certFile = \"c\", keyFile = \"k\", clientCaFile = \"a\" }\n",
+                "must begin with https://",
+            ),
             ("not a URL", "http://127.0.0.1:2380", "127.0.0.1", "members[0].peerUrl"),
         ] {
             let text = REPLICA.replacen(from, to, 1);

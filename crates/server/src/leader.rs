@@ -2,7 +2,7 @@
 
 use anyhow::Context as _;
 use api::caller::{ControllerOrigin, Identity};
-use apiserver::ApiServer;
+use apiserver::{ApiServer, Retention};
 use client::{Body, Client};
 use std::convert::Infallible;
 use store::{Epoch, Leadership};
@@ -22,6 +22,7 @@ pub(crate) type Door = BoxCloneSyncService<http::Request<Body>, http::Response<B
 pub(crate) async fn run(
     mut leadership: watch::Receiver<Leadership>,
     api: ApiServer,
+    retention: Retention,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
     let door = api.door();
@@ -40,6 +41,10 @@ pub(crate) async fn run(
             tracing::warn!(%error, "the first namespaces are not there yet");
         }
         let mut tasks = components(&door, epoch, &scope);
+        let (history, over) = (api.clone(), scope.clone());
+        tasks.spawn(async move {
+            over.run_until_cancelled(history.keep_history(epoch, retention)).await;
+        });
         let ended = tokio::select! {
             () = shutdown.cancelled() => None,
             changed = leadership.wait_for(|now| *now != current) => {

@@ -3,6 +3,7 @@
 use crate::{
     clock,
     config::{NodeConfig, RuntimeKind},
+    hollow,
 };
 use anyhow::Context as _;
 use kubelet::{
@@ -12,31 +13,39 @@ use kubelet::{
         native::{NativeConfig, NativeRuntime},
     },
 };
-use std::{path::Path, sync::Arc};
+use std::{path::Path, sync::Arc, time::Duration};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+
+/// A replica that hangs is left after this.
+const SILENCE_MAX: Duration = Duration::from_millis(600);
 
 /// Runs until `shutdown`.
 ///
 /// # Errors
 /// It cannot start.
 pub async fn run(config: NodeConfig, shutdown: CancellationToken) -> anyhow::Result<()> {
-    anyhow::ensure!(
-        config.runtime == RuntimeKind::Native,
-        "runtime: hollow nodes are not part of this version"
-    );
+    match config.runtime {
+        RuntimeKind::Native => native(config, shutdown).await,
+        RuntimeKind::Fake => hollow::run(config, shutdown).await,
+    }
+}
+
+async fn native(config: NodeConfig, shutdown: CancellationToken) -> anyhow::Result<()> {
     let runtime = open(&config)?;
     let listener = TcpListener::bind(config.api.listen)
         .await
         .with_context(|| format!("listen on {}", config.api.listen))?;
     let listen = listener.local_addr().context("ask for the port")?;
     let kubelet = KubeletConfig {
+        authorities: authorities(&config)?,
         name: config.name.clone(),
         data_dir: config.data_dir.clone(),
         endpoints: config.endpoints.clone(),
         labels: config.labels.clone(),
         max_pods: config.max_pods,
         heartbeat: config.heartbeat,
+        silence_max: SILENCE_MAX,
         listen,
     };
     agent::run(
@@ -51,6 +60,14 @@ pub async fn run(config: NodeConfig, shutdown: CancellationToken) -> anyhow::Res
         runtime.remove_all().await.context("take the Pods down")?;
     }
     Ok(())
+}
+
+/// The certificates of `caFile`, if there is one.
+pub(crate) fn authorities(config: &NodeConfig) -> anyhow::Result<Option<Vec<u8>>> {
+    let read = |file: &std::path::PathBuf| {
+        std::fs::read(file).with_context(|| format!("read caFile {}", file.display()))
+    };
+    config.ca_file.as_ref().map(read).transpose()
 }
 
 fn open(config: &NodeConfig) -> anyhow::Result<Arc<dyn Runtime>> {

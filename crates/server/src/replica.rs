@@ -6,7 +6,7 @@ use crate::{
     leader, tls,
 };
 use anyhow::Context as _;
-use apiserver::ApiServer;
+use apiserver::{ApiServer, Retention};
 use raft::{Member, RaftConfig, RaftStore, Timers};
 use std::{net::Ipv4Addr, sync::Arc, time::Duration};
 use tokio::{net::TcpListener, task::JoinSet};
@@ -26,7 +26,8 @@ pub async fn run(config: ReplicaConfig, shutdown: CancellationToken) -> anyhow::
     let raft_listener = bind(config.raft.listen).await?;
     let api_listener = bind(config.api.listen).await?;
     let tls = config.api.tls.as_ref().map(tls::server).transpose()?;
-    let store = RaftStore::start(raft_config(&config), clock::store_clock(), raft_listener).await?;
+    let store =
+        RaftStore::start(raft_config(&config)?, clock::store_clock(), raft_listener).await?;
     let me = config.members.iter().find(|m| m.id == config.id).map(|m| m.name.clone());
     let api_config = apiserver::Config {
         name: me.unwrap_or_default(),
@@ -48,8 +49,10 @@ pub async fn run(config: ReplicaConfig, shutdown: CancellationToken) -> anyhow::
         served.await;
         Ok(())
     });
+    let retention =
+        Retention { age: config.history.retention, revisions: config.history.revisions };
     let leadership = store::Cluster::leadership(&*store);
-    tasks.spawn(leader::run(leadership, api.clone(), scope.clone()));
+    tasks.spawn(leader::run(leadership, api.clone(), retention, scope.clone()));
     let mut failed = store.failed();
     tasks.spawn(async move {
         let failure = failed.wait_for(Option::is_some).await;
@@ -71,7 +74,8 @@ pub async fn run(config: ReplicaConfig, shutdown: CancellationToken) -> anyhow::
     ended
 }
 
-fn raft_config(config: &ReplicaConfig) -> RaftConfig {
+fn raft_config(config: &ReplicaConfig) -> anyhow::Result<RaftConfig> {
+    let tls = config.raft.tls.as_ref().map(tls::peers).transpose()?;
     let members = config.members.iter().map(|m| {
         let member = Member {
             name: m.name.clone(),
@@ -80,7 +84,7 @@ fn raft_config(config: &ReplicaConfig) -> RaftConfig {
         };
         (m.id, member)
     });
-    RaftConfig {
+    Ok(RaftConfig {
         id: config.id,
         data_dir: config.data_dir.clone(),
         members: members.collect(),
@@ -90,9 +94,8 @@ fn raft_config(config: &ReplicaConfig) -> RaftConfig {
         },
         snapshot_entries: config.raft.snapshot_entries,
         segment_bytes: config.raft.segment_bytes,
-        client_tls: None,
-        server_tls: None,
-    }
+        tls,
+    })
 }
 
 /// The first two bytes of a /16.

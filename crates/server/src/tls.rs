@@ -2,6 +2,7 @@
 
 use crate::config::TlsConfig;
 use anyhow::Context as _;
+use raft::PeerTls;
 use rustls::{
     RootCertStore, ServerConfig,
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
@@ -37,6 +38,24 @@ pub(crate) fn server(config: &TlsConfig) -> anyhow::Result<Arc<ServerConfig>> {
     })?;
     server.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(Arc::new(server))
+}
+
+/// What replicas show each other.
+///
+/// # Errors
+/// Names the file that cannot be read, or the key that is missing.
+pub(crate) fn peers(config: &TlsConfig) -> anyhow::Result<PeerTls> {
+    let read =
+        |file: &Path| std::fs::read(file).with_context(|| format!("read {}", file.display()));
+    // What does not fit is better said here, by its file.
+    server(config)?;
+    let authorities =
+        config.client_ca_file.as_deref().context("raft.tls.clientCaFile is missing")?;
+    Ok(PeerTls {
+        certificate: read(&config.cert_file)?,
+        key: read(&config.key_file)?,
+        authorities: read(authorities)?,
+    })
 }
 
 fn certificates(file: &Path) -> anyhow::Result<Vec<CertificateDer<'static>>> {

@@ -64,6 +64,18 @@ impl Workload {
     /// # Errors
     /// An endpoint is not a URL.
     pub fn start(endpoints: &[String], writers: usize) -> anyhow::Result<Self> {
+        Self::with_pauses(endpoints, writers, Duration::ZERO)
+    }
+
+    /// As [`Workload::start`], with a pause after each write and each read.
+    ///
+    /// # Errors
+    /// An endpoint is not a URL.
+    pub fn with_pauses(
+        endpoints: &[String],
+        writers: usize,
+        pause: Duration,
+    ) -> anyhow::Result<Self> {
         let mut workload = Self {
             record: Arc::default(),
             stop: CancellationToken::new(),
@@ -79,9 +91,9 @@ impl Workload {
             let writer = crate::dev::connect(at(0))?;
             let reader = crate::dev::connect(at(1))?;
             let (record, stop) = (Arc::clone(&workload.record), workload.stop.clone());
-            workload.tasks.spawn(write(writer, key.clone(), record, stop));
+            workload.tasks.spawn(write(writer, key.clone(), record, pause, stop));
             let (record, stop) = (Arc::clone(&workload.record), workload.stop.clone());
-            workload.tasks.spawn(read(reader, key, record, stop));
+            workload.tasks.spawn(read(reader, key, record, pause, stop));
         }
         Ok(workload)
     }
@@ -178,11 +190,20 @@ fn config_map(key: &str, value: u64) -> ConfigMap {
 }
 
 /// Writes 1, 2, 3 … to one key, the next as soon as the last is answered.
-async fn write(client: Client, key: String, record: Arc<Mutex<Record>>, stop: CancellationToken) {
+async fn write(
+    client: Client,
+    key: String,
+    record: Arc<Mutex<Record>>,
+    pause: Duration,
+    stop: CancellationToken,
+) {
     let options = WriteOptions::default();
     let mut created = false;
     let mut value = 0u64;
     while !stop.is_cancelled() {
+        if !pause.is_zero() {
+            sleep(pause).await;
+        }
         value += 1;
         lock(&record).sent.insert(key.clone(), value);
         let object = config_map(&key, value);
@@ -212,9 +233,18 @@ async fn write(client: Client, key: String, record: Arc<Mutex<Record>>, stop: Ca
 
 /// Reads one key again and again: it must hold at least what was acknowledged before the read began
 /// and at least what was read before.
-async fn read(client: Client, key: String, record: Arc<Mutex<Record>>, stop: CancellationToken) {
+async fn read(
+    client: Client,
+    key: String,
+    record: Arc<Mutex<Record>>,
+    pause: Duration,
+    stop: CancellationToken,
+) {
     let mut seen = 0u64;
     while !stop.is_cancelled() {
+        if !pause.is_zero() {
+            sleep(pause).await;
+        }
         let acknowledged = lock(&record).acknowledged.get(&key).copied().unwrap_or_default();
         match client.get::<ConfigMap>(Some(NAMESPACE), &key).await {
             Ok(map) => {

@@ -8,8 +8,8 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 use store::{
-    EventKind, KeyRange, Revision,
-    watch::{WatchMessage, WatchRequest},
+    Event, EventKind, KeyRange, Revision,
+    watch::{WatchError, WatchMessage, WatchRequest, Watcher},
 };
 use tokio::sync::mpsc;
 
@@ -38,12 +38,28 @@ struct Inner {
     running: bool,
 }
 
+/// What a session begins with.
+pub(super) struct Followed {
+    /// Everything up to here is in `pods`, or was known before.
+    pub(super) revision: Revision,
+    /// All Pods of the node, or those that have changed since.
+    pub(super) pods: Vec<PodEvent>,
+    /// `pods` is only what the node has missed.
+    pub(super) resumed: bool,
+    /// Every later change.
+    pub(super) changes: mpsc::Receiver<PodEvent>,
+}
+
 fn lock(inner: &Mutex<Inner>) -> MutexGuard<'_, Inner> {
     inner.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 pub(super) fn pod_kind() -> &'static Kind {
     kinds::by_alias("pods").expect("Pod is served")
+}
+
+fn pod_range() -> KeyRange {
+    KeyRange::prefix(prefix(pod_kind(), ""))
 }
 
 fn node_of(pod: &Value) -> &str {
@@ -55,29 +71,54 @@ impl PodIndex {
         Self { registry, inner: Arc::default() }
     }
 
-    /// The Pods of a node as they are at a revision, and every later change.
-    pub(super) fn follow(&self, node: &str) -> (Revision, Vec<PodEvent>, mpsc::Receiver<PodEvent>) {
-        let (sender, receiver) = mpsc::channel(QUEUE);
+    /// The Pods of a node as they are at a revision, and every later change. A node that knows
+    /// everything up to `known`, if it is not [`Revision::ZERO`] and still kept, is told the rest only.
+    ///
+    /// # Errors
+    /// The store has stopped.
+    pub(super) fn follow(&self, node: &str, known: Revision) -> Result<Followed, WatchError> {
+        let (sender, changes) = mpsc::channel(QUEUE);
         {
             let mut inner = lock(&self.inner);
-            inner.subscribers.entry(node.to_owned()).or_default().push(sender);
             if !inner.running {
+                let watcher = begin(&self.registry)?;
                 inner.running = true;
                 let (registry, shared) = (self.registry.clone(), Arc::clone(&self.inner));
                 #[expect(clippy::disallowed_methods, reason = "ends with the last session")]
-                tokio::spawn(async move { watch(&registry, &shared).await });
+                tokio::spawn(async move { watch(&registry, &shared, watcher).await });
             }
+            inner.subscribers.entry(node.to_owned()).or_default().push(sender);
         }
-        // Subscribed before the state is read: nothing falls between the two.
+        // The watch began and this node subscribed before the state is read: nothing falls between.
         let view = self.registry.store().view();
-        let kind = pod_kind();
-        let pods = view
-            .live(&KeyRange::prefix(prefix(kind, "")))
-            .filter_map(|kv| event(kind, kv, false))
-            .filter(|(of, _)| of == node)
-            .map(|(_, event)| event)
-            .collect();
-        (view.revision(), pods, receiver)
+        let range = pod_range();
+        let missed = (known > Revision::ZERO).then(|| view.changes_after(&range, known));
+        let of_node = |found: Option<(String, PodEvent)>| {
+            found.filter(|(of, _)| of == node).map(|(_, event)| event)
+        };
+        let (pods, resumed) = if let Some(Ok(missed)) = missed {
+            (missed.filter_map(|change| of_node(changed(change))).collect(), true)
+        } else {
+            let live = view.live(&range);
+            (live.filter_map(|kv| of_node(event(pod_kind(), kv, false))).collect(), false)
+        };
+        Ok(Followed { revision: view.revision(), pods, resumed, changes })
+    }
+}
+
+fn begin(registry: &Registry) -> Result<Watcher, WatchError> {
+    registry.store().watch(WatchRequest { range: pod_range(), start: Revision::ZERO })
+}
+
+/// What a change means to the node that the Pod is, or was, on.
+fn changed(change: &Event) -> Option<(String, PodEvent)> {
+    match change.kind {
+        EventKind::Put => event(pod_kind(), &change.kv, false),
+        EventKind::Delete => {
+            let (node, mut event) = event(pod_kind(), change.prev.as_ref()?, true)?;
+            event.revision = change.kv.mod_revision.get();
+            Some((node, event))
+        }
     }
 }
 
@@ -95,50 +136,34 @@ fn event(kind: &Kind, kv: &store::KeyValue, removed: bool) -> Option<(String, Po
     Some((node.to_owned(), event))
 }
 
-async fn watch(registry: &Registry, inner: &Mutex<Inner>) {
-    let kind = pod_kind();
-    let range = KeyRange::prefix(prefix(kind, ""));
-    'again: loop {
-        let Ok(mut watcher) =
-            registry.store().watch(WatchRequest { range: range.clone(), start: Revision::ZERO })
-        else {
-            break;
-        };
-        loop {
-            match watcher.next().await {
-                Some(WatchMessage::Events(batch)) => {
-                    for change in batch.events.iter() {
-                        let found = match change.kind {
-                            EventKind::Put => event(kind, &change.kv, false),
-                            EventKind::Delete => change.prev.as_ref().and_then(|prev| {
-                                let (node, mut event) = event(kind, prev, true)?;
-                                event.revision = change.kv.mod_revision.get();
-                                Some((node, event))
-                            }),
-                        };
-                        if let Some((node, event)) = found {
-                            deliver(inner, &node, &event);
-                        }
+async fn watch(registry: &Registry, inner: &Mutex<Inner>, mut watcher: Watcher) {
+    loop {
+        match watcher.next().await {
+            Some(WatchMessage::Events(batch)) => {
+                for (node, event) in batch.events.iter().filter_map(|change| changed(change)) {
+                    deliver(inner, &node, &event);
+                }
+            }
+            Some(WatchMessage::Canceled { .. }) | None => {
+                // Something may have been missed: every session must begin again.
+                let mut inner = lock(inner);
+                inner.subscribers.clear();
+                match begin(registry) {
+                    Ok(next) => watcher = next,
+                    Err(_) => {
+                        inner.running = false;
+                        return;
                     }
                 }
-                Some(WatchMessage::Canceled { .. }) | None => {
-                    // Something may have been missed: every session must list again.
-                    let mut inner = lock(inner);
-                    inner.subscribers.clear();
-                    continue 'again;
-                }
-            }
-            let mut inner = lock(inner);
-            if inner.subscribers.values().flatten().all(mpsc::Sender::is_closed) {
-                inner.running = false;
-                inner.subscribers.clear();
-                return;
             }
         }
+        let mut inner = lock(inner);
+        if inner.subscribers.values().flatten().all(mpsc::Sender::is_closed) {
+            inner.running = false;
+            inner.subscribers.clear();
+            return;
+        }
     }
-    let mut inner = lock(inner);
-    inner.running = false;
-    inner.subscribers.clear();
 }
 
 fn deliver(inner: &Mutex<Inner>, node: &str, event: &PodEvent) {

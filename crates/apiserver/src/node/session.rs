@@ -2,13 +2,13 @@
 
 use super::{
     Outgoing,
-    index::{PodEvent, PodIndex, pod_kind},
+    index::{Followed, PodEvent, PodIndex, pod_kind},
     register::{Registration, put_status, register, stay_alive},
     to_node,
 };
 use crate::{
     proto::node::{
-        Ack, Fetched, FromNode, HeartbeatAck, Hello, PodChange, Synced, Welcome,
+        Ack, Activate, Fetched, FromNode, HeartbeatAck, Hello, PodChange, Synced, Welcome,
         from_node::Message as From, to_node::Message as To,
     },
     registry::{Caller, Registry},
@@ -21,9 +21,12 @@ use std::{
     sync::Arc,
     time::Duration,
 };
+use store::{Revision, watch::WatchError};
 use tokio::{sync::mpsc, task::JoinSet};
 use tonic::Streaming;
 
+/// For this replica to come as far as the node already is.
+const CATCH_UP: Duration = Duration::from_secs(2);
 /// For a heartbeat to reach the leader's memory.
 const RENEW_DEADLINE: Duration = Duration::from_secs(2);
 
@@ -50,15 +53,27 @@ pub(super) async fn run(
     mut incoming: Streaming<FromNode>,
     outgoing: &Outgoing,
 ) -> Result<(), Status> {
-    if hello.standby && !wait_for_activation(&mut incoming, outgoing).await {
-        return Ok(());
+    let mut known = hello.revision;
+    if hello.standby {
+        match wait_for_activation(&mut incoming, outgoing).await {
+            Some(activate) => known = activate.revision,
+            None => return Ok(()),
+        }
     }
     let registration = register(registry, config, &hello).await?;
-    let view = registry.store().view();
+    let known = Revision::new(known);
+    // Another replica told it more than this one has applied: never show the node an older state.
+    if let Err(error) = registry.store().wait_for(known, CATCH_UP).await {
+        return Err(Status::unavailable(error.to_string()));
+    }
+    let stopped = |error: WatchError| Status::unavailable(error.to_string());
+    let Followed { revision: listed, pods, resumed, mut changes } =
+        index.follow(&hello.node, known).map_err(stopped)?;
     let welcome = Welcome {
         session: registration.session,
-        epoch: view.epoch().0,
-        revision: view.revision().get(),
+        epoch: registry.store().view().epoch().0,
+        revision: listed.get(),
+        resumed,
         replica: config.name.clone(),
         endpoints: config.endpoints.clone(),
         pod_cidr: registration.pod_cidr.clone(),
@@ -71,7 +86,6 @@ pub(super) async fn run(
         registration,
         outgoing: outgoing.clone(),
     });
-    let (listed, pods, mut changes) = index.follow(&hello.node);
     for pod in pods {
         send(outgoing, To::Pod(change(&pod))).await?;
     }
@@ -102,20 +116,22 @@ pub(super) async fn run(
     }
 }
 
-async fn wait_for_activation(incoming: &mut Streaming<FromNode>, outgoing: &Outgoing) -> bool {
+/// `None` when the stream ends first.
+async fn wait_for_activation(
+    incoming: &mut Streaming<FromNode>,
+    outgoing: &Outgoing,
+) -> Option<Activate> {
     while let Ok(Some(message)) = incoming.message().await {
         match message.message {
-            Some(From::Activate(_)) => return true,
+            Some(From::Activate(activate)) => return Some(activate),
             Some(From::Heartbeat(beat)) => {
                 let ack = HeartbeatAck { sequence: beat.sequence };
-                if send(outgoing, To::Heartbeat(ack)).await.is_err() {
-                    return false;
-                }
+                send(outgoing, To::Heartbeat(ack)).await.ok()?;
             }
             _ => {}
         }
     }
-    false
+    None
 }
 
 async fn send(outgoing: &Outgoing, message: To) -> Result<(), Status> {

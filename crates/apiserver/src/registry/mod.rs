@@ -142,7 +142,7 @@ impl Registry {
         &self.store
     }
 
-    fn request_id(&self) -> RequestId {
+    pub(crate) fn request_id(&self) -> RequestId {
         let sequence = self.sequence.fetch_add(1, Ordering::Relaxed) + 1;
         RequestId { client: self.client, sequence }
     }

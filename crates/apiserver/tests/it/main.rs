@@ -15,8 +15,10 @@ use http::{Method, Request};
 use http_body_util::{BodyExt as _, Full};
 use serde_json::{Value, json};
 use std::{sync::Arc, time::Duration};
-use store::{Epoch, Store as _, Timestamp, local::LocalStore};
+use store::{Epoch, Op, Origin, Proposal, RequestId, Store as _, Timestamp, local::LocalStore};
 use tower::ServiceExt as _;
+
+mod node;
 
 struct Api {
     server: ApiServer,
@@ -40,6 +42,16 @@ impl Api {
         let server = ApiServer::new(as_store, as_cluster, config, clock());
         server.ensure_defaults().await.unwrap();
         Self { server, store }
+    }
+
+    /// Forgets every revision before the newest one.
+    async fn compact(&self) {
+        let proposal = Proposal {
+            request: RequestId { client: 1, sequence: self.store.view().revision().get() },
+            origin: Origin::Client,
+            op: Op::Compact { revision: self.store.view().revision() },
+        };
+        self.store.propose(proposal, Duration::from_secs(1)).await.unwrap().outcome.unwrap();
     }
 
     async fn send(&self, method: Method, path: &str, kind: &str, body: &str) -> (u16, Value) {

@@ -1,7 +1,7 @@
 //! The container runtime as the pod workers see it: sandboxes, containers, images, exec.
 //!
-//! Implementations: [`native`] (namespaces and shims), a scripted one for hollow nodes is to come. Each
-//! runs the same suite. The runtime keeps no policy: restarts, hooks, grace and back-off are the
+//! Implementations: [`native`] (namespaces and shims) and [`fake`] (a script, for tests and hollow nodes).
+//! Each runs the same suite. The runtime keeps no policy: restarts, hooks, grace and back-off are the
 //! pod worker's.
 
 use async_trait::async_trait;
@@ -12,7 +12,10 @@ use tokio::{
     sync::{broadcast, mpsc, oneshot},
 };
 
+mod addresses;
+pub mod fake;
 pub mod native;
+pub mod suite;
 
 /// Microseconds since the Unix epoch.
 pub type UnixMicros = u64;

@@ -1,6 +1,6 @@
 //! A cluster whose members can be dropped and started again.
 
-use raft::{Member, RaftConfig, RaftStore, Timers};
+use raft::{Member, PeerTls, RaftConfig, RaftStore, Timers};
 use std::{
     collections::BTreeMap,
     net::{Ipv4Addr, SocketAddr},
@@ -25,6 +25,7 @@ pub(crate) struct Cluster {
     members: BTreeMap<u64, Member>,
     running: BTreeMap<u64, Arc<RaftStore>>,
     snapshot_entries: u64,
+    tls: BTreeMap<u64, PeerTls>,
     sequence: AtomicU64,
 }
 
@@ -34,11 +35,21 @@ impl Cluster {
     }
 
     pub(crate) async fn with_snapshots(size: u64, snapshot_entries: u64) -> Self {
+        Self::with(size, snapshot_entries, BTreeMap::new()).await
+    }
+
+    /// Members that talk TLS, if they are given certificates.
+    pub(crate) async fn with(
+        size: u64,
+        snapshot_entries: u64,
+        tls: BTreeMap<u64, PeerTls>,
+    ) -> Self {
+        let scheme = if tls.is_empty() { "http" } else { "https" };
         let mut members = BTreeMap::new();
         let mut listeners = BTreeMap::new();
         for id in 1..=size {
             let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-            let peer_url = format!("http://{}", listener.local_addr().unwrap());
+            let peer_url = format!("{scheme}://{}", listener.local_addr().unwrap());
             let name = format!("replica-{id}");
             members.insert(id, Member { name, peer_url, client_url: String::new() });
             listeners.insert(id, listener);
@@ -48,6 +59,7 @@ impl Cluster {
             members,
             running: BTreeMap::new(),
             snapshot_entries,
+            tls,
             sequence: AtomicU64::new(0),
         };
         for (id, listener) in listeners {
@@ -65,8 +77,7 @@ impl Cluster {
             timers: Timers::lan(),
             snapshot_entries: self.snapshot_entries,
             segment_bytes: 16 << 20,
-            client_tls: None,
-            server_tls: None,
+            tls: self.tls.get(&id).cloned(),
         }
     }
 

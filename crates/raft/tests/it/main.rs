@@ -9,4 +9,5 @@
 
 mod cluster;
 mod replication;
+mod tls;
 mod wal;

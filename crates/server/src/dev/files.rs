@@ -2,8 +2,8 @@
 
 use super::DevOptions;
 use crate::config::{
-    ListenConfig, MemberConfig, NodeConfig, NodesConfig, RaftConfig, ReplicaConfig, RuntimeKind,
-    TimerProfile, read,
+    HistoryConfig, ListenConfig, MemberConfig, NodeConfig, NodesConfig, RaftConfig, ReplicaConfig,
+    RuntimeKind, TimerProfile, read,
 };
 use crate::telemetry::LogConfig;
 use anyhow::{Context as _, ensure};
@@ -26,6 +26,9 @@ pub struct Layout {
 /// while its process restarts must not be taken by chance.
 const PORTS: std::ops::Range<u16> = 20_000..30_000;
 
+/// Each node has a /24 of the Pods' /16, of which the first is left out.
+const NODES_MAX: u32 = 255;
+
 impl Layout {
     /// Writes the configuration of a new cluster, or reads the one that is there.
     ///
@@ -36,6 +39,11 @@ impl Layout {
             (1..=9).contains(&options.replicas),
             "--replicas: 1 to 9, not {}",
             options.replicas
+        );
+        let nodes = options.nodes.saturating_add(options.hollow);
+        ensure!(
+            nodes <= NODES_MAX,
+            "--nodes and --hollow: {nodes} nodes, but there are ranges of Pod addresses for {NODES_MAX}"
         );
         std::fs::create_dir_all(&options.data_dir)
             .with_context(|| format!("create {}", options.data_dir.display()))?;
@@ -101,22 +109,15 @@ impl Layout {
         self.replicas.iter().map(|r| r.id).collect()
     }
 
-    pub(super) fn node_names(&self) -> Vec<String> {
+    /// Of the nodes that are processes of their own.
+    #[must_use]
+    pub fn node_names(&self) -> Vec<String> {
         self.nodes.iter().map(|n| n.name.clone()).collect()
     }
 
     /// The names that the API shows: those of hollow nodes are made by their process.
     pub(super) fn ready_node_names(&self) -> BTreeSet<String> {
-        self.nodes
-            .iter()
-            .flat_map(|n| {
-                if n.count == 1 {
-                    vec![n.name.clone()]
-                } else {
-                    (1..=n.count).map(|i| format!("{}-{i}", n.name)).collect()
-                }
-            })
-            .collect()
+        self.nodes.iter().flat_map(NodeConfig::node_names).collect()
     }
 
     pub(super) fn client_url(&self, id: u64) -> String {
@@ -174,6 +175,7 @@ fn new_replicas(dir: &Path, options: &DevOptions) -> anyhow::Result<Vec<ReplicaC
                 segment_bytes: 64 << 20,
             },
             nodes: NodesConfig { silence: options.node_silence, ..NodesConfig::default() },
+            history: HistoryConfig::default(),
             exit_with_parent: true,
             log: log_config(options),
         })
@@ -186,6 +188,7 @@ fn new_nodes(dir: &Path, options: &DevOptions, endpoints: &[String]) -> Vec<Node
         name,
         // Each begins with another replica, so that every replica has nodes to serve.
         endpoints: endpoints.iter().cycle().skip(first).take(endpoints.len()).cloned().collect(),
+        ca_file: None,
         api: loopback(0),
         runtime,
         labels: BTreeMap::new(),
@@ -200,7 +203,8 @@ fn new_nodes(dir: &Path, options: &DevOptions, endpoints: &[String]) -> Vec<Node
         .map(|n| node(format!("node-{n}"), options.runtime, 1, n as usize % endpoints.len().max(1)))
         .collect();
     if options.hollow > 0 {
-        nodes.push(node("hollow".to_owned(), RuntimeKind::Fake, options.hollow, 0));
+        let name = if options.hollow == 1 { "hollow-1" } else { "hollow" };
+        nodes.push(node(name.to_owned(), RuntimeKind::Fake, options.hollow, 0));
     }
     nodes
 }
@@ -273,6 +277,17 @@ mod tests {
         let second = Layout::prepare(&options(dir.path(), 3)).unwrap();
         assert_eq!(first.endpoints(), second.endpoints());
         assert_eq!(first.endpoints().len(), 3);
+    }
+
+    #[test]
+    fn no_more_nodes_than_there_are_ranges_for_their_pods() {
+        let dir = tempfile::tempdir().unwrap();
+        let with = |hollow| DevOptions { hollow, ..options(dir.path(), 1) };
+        let error = Layout::prepare(&with(254)).unwrap_err().to_string();
+        assert!(error.contains("256 nodes"), "{error}");
+        let layout = Layout::prepare(&with(253)).unwrap();
+        assert!(layout.ready_node_names().contains("hollow-253"));
+        assert_eq!(layout.ready_node_names().len(), 255);
     }
 
     #[test]

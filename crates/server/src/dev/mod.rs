@@ -59,6 +59,9 @@ impl DevOptions {
 /// Time for a cluster to come up, or for a process to end when asked to.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// More of it for each node of a crowd.
+const PATIENCE_PER_HOLLOW: Duration = Duration::from_millis(300);
+
 /// A running cluster. [`DevCluster::stop`] ends it; dropping it kills the processes.
 #[derive(Debug)]
 pub struct DevCluster {
@@ -85,7 +88,8 @@ impl DevCluster {
         for name in cluster.layout.node_names() {
             cluster.start_node(&name)?;
         }
-        cluster.wait_nodes(PATIENCE).await?;
+        let patience = PATIENCE + PATIENCE_PER_HOLLOW * cluster.options.hollow;
+        cluster.wait_nodes(patience).await?;
         Ok(cluster)
     }
 
@@ -160,6 +164,23 @@ impl DevCluster {
         self.nodes.get(name).and_then(Process::pid)
     }
 
+    /// Every process that runs, by name.
+    #[must_use]
+    pub fn pids(&self) -> BTreeMap<String, u32> {
+        let replicas = self.replicas.iter().map(|(id, p)| (format!("replica-{id}"), p));
+        let nodes = self.nodes.iter().map(|(name, p)| (name.clone(), p));
+        replicas.chain(nodes).filter_map(|(name, p)| Some((name, p.pid()?))).collect()
+    }
+
+    /// The end of every process's log, for an error message.
+    #[must_use]
+    pub fn log_tails(&self) -> String {
+        let replicas = self.replicas.iter().map(|(id, p)| (format!("replica-{id}"), p));
+        let nodes = self.nodes.iter().map(|(name, p)| (name.clone(), p));
+        let tails = replicas.chain(nodes).map(|(name, p)| format!("{name}:\n{}", p.log_tail()));
+        tails.collect::<Vec<_>>().join("\n")
+    }
+
     /// Returns when every replica that was started answers that it is ready.
     ///
     /// # Errors
@@ -216,7 +237,8 @@ impl DevCluster {
                     self.nodes.iter().map(|(n, p)| format!("{n}:\n{}", p.log_tail())).collect();
                 bail!("not Ready after {patience:?}: {wanted:?} {last}\n{}", logs.join("\n"));
             }
-            sleep(Duration::from_millis(10)).await;
+            // Seldom while a crowd is on its way: the answers are long.
+            sleep(Duration::from_millis(10 + wanted.len() as u64)).await;
         }
         Ok(())
     }

@@ -49,6 +49,22 @@ impl View {
         self.state.keys.changes_from(from).map(|(revision, events)| (*revision, events))
     }
 
+    /// The changes of a range after a revision, in order: what a reader that knows everything up to
+    /// `after` has missed.
+    ///
+    /// # Errors
+    /// [`Rejection::Compacted`] when they are no longer kept; [`Rejection::FutureRevision`] when this
+    /// state has not come so far.
+    pub fn changes_after<'a>(
+        &'a self,
+        range: &'a KeyRange,
+        after: Revision,
+    ) -> Result<impl Iterator<Item = &'a Arc<Event>> + use<'a>, Rejection> {
+        check_revision(after.max(Revision::new(1)), self.state.revision, self.state.compacted)?;
+        let changes = self.changes_from(after.next()).flat_map(|(_, events)| events.iter());
+        Ok(changes.filter(|event| range.contains(&event.kv.key)))
+    }
+
     /// Number of live keys in a range, newest state.
     #[must_use]
     pub fn count(&self, range: &KeyRange) -> u64 {

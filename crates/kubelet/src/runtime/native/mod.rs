@@ -13,6 +13,7 @@ mod sys;
 use super::{
     Container, ContainerConfig, ContainerId, ContainerState, ExecConfig, ExecSession, Image,
     Runtime, RuntimeError, RuntimeEvent, RuntimePod, Sandbox, SandboxConfig, UnixMicros,
+    addresses::Range,
 };
 use async_trait::async_trait;
 use cgroup::Cgroup;
@@ -78,7 +79,7 @@ pub struct NativeConfig {
 pub struct NativeRuntime {
     config: NativeConfig,
     /// The range of this node's Pods, once it is known.
-    range: Mutex<Option<[u8; 3]>>,
+    range: Mutex<Option<Range>>,
     /// Addresses that are being given out.
     addresses: tokio::sync::Mutex<BTreeSet<Ipv4Addr>>,
     /// The built-in image, once it is made.
@@ -164,7 +165,7 @@ impl NativeRuntime {
 
     async fn address(&self) -> Result<Option<Ipv4Addr>, RuntimeError> {
         let range = *self.range.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some([a, b, c]) = range else { return Ok(None) };
+        let Some(range) = range else { return Ok(None) };
         let mut given = self.addresses.lock().await;
         let taken: BTreeSet<Ipv4Addr> = self
             .records()
@@ -175,10 +176,7 @@ impl NativeRuntime {
             })
             .chain(given.iter().copied())
             .collect();
-        let free = (2..=254).map(|d| Ipv4Addr::new(a, b, c, d)).find(|ip| !taken.contains(ip));
-        let free = free.ok_or_else(|| RuntimeError::Unsupported {
-            detail: format!("every address of {a}.{b}.{c}.0/24 is in use"),
-        })?;
+        let free = range.free(&taken)?;
         given.insert(free);
         Ok(Some(free))
     }
@@ -261,6 +259,14 @@ impl NativeRuntime {
             .find(|entry| entry.path().join("containers").join(&id.0).exists())
             .map(|entry| entry.file_name().to_string_lossy().into_owned())
             .ok_or_else(|| RuntimeError::NotFound { what: format!("container {}", id.0) })
+    }
+
+    /// Whether the container's program runs.
+    fn runs(&self, id: &ContainerId) -> Result<bool, RuntimeError> {
+        let uid = self.uid_of(id)?;
+        let containers = self.containers(&uid, is_alive(&self.dir(&uid)));
+        let found = containers.into_iter().find(|container| container.id == *id);
+        Ok(found.is_some_and(|c| matches!(c.state, ContainerState::Running { .. })))
     }
 
     async fn ask_about(&self, id: &ContainerId, ask: &Ask) -> Result<(), RuntimeError> {
@@ -365,6 +371,10 @@ impl Runtime for NativeRuntime {
         pod_uid: &str,
         config: ContainerConfig,
     ) -> Result<Container, RuntimeError> {
+        if !self.dir(pod_uid).join("sandbox.json").exists() {
+            let what = format!("sandbox of Pod {pod_uid}");
+            return Err(RuntimeError::NotFound { what });
+        }
         let rootfs = self.toolbox().await?.1.clone();
         let id = ContainerId(format!("{pod_uid}-{}-{}", config.name, config.attempt));
         let ask = Ask::Start { id, config: Box::new(config), rootfs };
@@ -389,6 +399,10 @@ impl Runtime for NativeRuntime {
     }
 
     async fn remove_container(&self, id: &ContainerId) -> Result<(), RuntimeError> {
+        if self.runs(id)? {
+            let source = io::Error::other("it still runs");
+            return Err(failed(format!("remove container {}", id.0))(source));
+        }
         let uid = self.uid_of(id)?;
         let dir = self.dir(&uid).join("containers").join(&id.0);
         fs::remove_dir_all(&dir).map_err(failed(format!("remove {}", dir.display())))
@@ -404,8 +418,13 @@ impl Runtime for NativeRuntime {
             let removed = tokio::task::spawn_blocking(move || {
                 record.cgroup.kill();
                 shim::remove_cgroup(&record.cgroup);
+                match record.sandbox.ip {
+                    Some(IpAddr::V4(ip)) => net::Netlink::open()?.detach(ip),
+                    Some(IpAddr::V6(_)) | None => Ok(()),
+                }
             });
-            let _ = removed.await;
+            let removed = removed.await.map_err(io::Error::other).and_then(|result| result);
+            removed.map_err(failed("remove the Pod's network"))?;
         }
         match fs::remove_dir_all(&dir) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -422,6 +441,10 @@ impl Runtime for NativeRuntime {
     ) -> Result<ExecSession, RuntimeError> {
         if config.tty {
             return Err(RuntimeError::Unsupported { detail: "a terminal for exec".to_owned() });
+        }
+        // The PID on record may be another process's by now.
+        if !self.runs(id)? {
+            return Err(RuntimeError::NotFound { what: format!("running container {}", id.0) });
         }
         let uid = self.uid_of(id)?;
         let path = self.dir(&uid).join("containers").join(&id.0).join("init.json");
@@ -475,12 +498,7 @@ impl Runtime for NativeRuntime {
     }
 
     fn set_pod_cidr(&self, cidr: &str) {
-        let octets = cidr.split('/').next().and_then(|ip| ip.parse::<Ipv4Addr>().ok());
-        let range = octets.map(|ip| {
-            let [a, b, c, _] = ip.octets();
-            [a, b, c]
-        });
-        *self.range.lock().unwrap_or_else(PoisonError::into_inner) = range;
+        *self.range.lock().unwrap_or_else(PoisonError::into_inner) = Range::parse(cidr);
     }
 
     async fn remove_all(&self) -> Result<(), RuntimeError> {
@@ -527,6 +545,24 @@ impl NativeRuntime {
         let detail = format!("the sandbox's shim did not come up: {error}");
         Err(RuntimeError::Start { detail })
     }
+}
+
+/// When a Pod's sandbox was begun and when each of its containers ran, by the records that another
+/// process keeps below its data directory.
+///
+/// # Errors
+/// There are none of this Pod.
+pub fn recorded(data_dir: &Path, uid: &str) -> io::Result<(UnixMicros, Vec<UnixMicros>)> {
+    let dir = data_dir.join("pods").join(uid);
+    let record: SandboxRecord = records::read(&dir.join("sandbox.json"))?;
+    let containers = fs::read_dir(dir.join("containers"))?.flatten();
+    let started = containers.filter_map(|entry| {
+        let container: Container = records::read(&entry.path().join("record.json")).ok()?;
+        let (ContainerState::Running { started_at } | ContainerState::Exited { started_at, .. }) =
+            container.state;
+        Some(started_at)
+    });
+    Ok((record.sandbox.created_at, started.collect()))
 }
 
 /// Sets a signal handler, for the toolbox.

@@ -10,11 +10,19 @@ use std::{
 };
 
 const NEW_LINK: u16 = 16;
+const DELETE_LINK: u16 = 17;
 const NEW_ADDRESS: u16 = 20;
 const NEW_ROUTE: u16 = 24;
 const CREATE: u16 = 0x600;
 /// Every node's side of every veth: on-link for the Pod, never seen elsewhere.
 const GATEWAY: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
+
+/// The node's side of a Pod's veth: unique on the host, because the address is.
+pub(super) fn host_link(ip: Ipv4Addr) -> (String, i32) {
+    let [a, b, c, d] = ip.octets();
+    let name = format!("tri{a:02x}{b:02x}{c:02x}{d:02x}");
+    (name, i32::from_be_bytes([1, b & 0x7f, c, d]))
+}
 
 /// A routing socket; it stays in the namespace in which it was opened.
 pub(super) struct Netlink {
@@ -125,6 +133,15 @@ impl Netlink {
         self.request(NEW_LINK, 0, &link(index, true))?;
         self.request(NEW_ADDRESS, CREATE, &address(index, GATEWAY))?;
         self.request(NEW_ROUTE, CREATE, &route(Some(ip), None, index))
+    }
+
+    /// On the node's side: the veth is gone when this returns. The kernel would remove it with the Pod's
+    /// namespace, but some time later, and the address may be given to another Pod before that.
+    pub(super) fn detach(&mut self, ip: Ipv4Addr) -> io::Result<()> {
+        match self.request(DELETE_LINK, 0, &link(host_link(ip).1, false)) {
+            Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Ok(()),
+            result => result,
+        }
     }
 
     /// On the Pod's side, from within: loopback, address, and everything else by the node.

@@ -4,7 +4,7 @@
 use super::{
     cgroup::Cgroup,
     init::InitConfig,
-    net::Netlink,
+    net::{Netlink, host_link},
     now_micros,
     records::{self, SandboxRecord},
 };
@@ -132,10 +132,7 @@ fn enter_namespaces(record: &SandboxRecord) -> io::Result<()> {
         return pod.loopback();
     };
     let namespace = File::open("/proc/self/ns/net")?;
-    let [a, b, c, d] = ip.octets();
-    // Unique on the host, because the address is.
-    let index = i32::from_be_bytes([1, b & 0x7f, c, d]);
-    let name = format!("tri{a:02x}{b:02x}{c:02x}{d:02x}");
+    let (name, index) = host_link(ip);
     host.attach(&name, index, namespace.as_fd(), ip)?;
     pod.configure(ip)
 }

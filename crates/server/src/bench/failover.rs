@@ -1,5 +1,6 @@
 //! `trireme bench failover`: kills the leader again and again under a writer at full speed.
 
+use super::Spread;
 use crate::{
     dev::{DevCluster, DevOptions},
     workload::{Verdict, Workload},
@@ -17,39 +18,10 @@ const PATIENCE: Duration = Duration::from_secs(30);
 #[derive(Debug, Clone, Serialize)]
 pub struct Failover {
     /// Longest time without an acknowledged write, for each kill.
-    pub gap_ms: Gaps,
+    pub gap_ms: Spread,
     /// As the workload says.
     #[serde(flatten)]
     pub verdict: Verdict,
-}
-
-/// In milliseconds.
-#[derive(Debug, Clone, Serialize)]
-pub struct Gaps {
-    /// Half of them are shorter.
-    pub median: f64,
-    /// 99 of 100 are shorter.
-    pub p99: f64,
-    /// The longest.
-    pub max: f64,
-    /// In order.
-    pub all: Vec<f64>,
-}
-
-impl Gaps {
-    /// Of at least one gap.
-    #[must_use]
-    pub fn of(all: &[Duration]) -> Self {
-        let ms = |d: &Duration| (d.as_secs_f64() * 10_000.0).round() / 10.0;
-        let mut sorted: Vec<f64> = all.iter().map(ms).collect();
-        let in_order = sorted.clone();
-        sorted.sort_by(f64::total_cmp);
-        let at = |share: usize| {
-            let index = (sorted.len() * share / 100).min(sorted.len().saturating_sub(1));
-            sorted.get(index).copied().unwrap_or_default()
-        };
-        Self { median: at(50), p99: at(99), max: at(100), all: in_order }
-    }
 }
 
 /// Starts a cluster in `data_dir` and kills its leader `kills` times; each is started again.
@@ -93,7 +65,7 @@ async fn measure(
         cluster.wait_replicas(PATIENCE).await?;
     }
     let verdict = workload.finish(&cluster.client()?).await?;
-    Ok(Failover { gap_ms: Gaps::of(&gaps), verdict })
+    Ok(Failover { gap_ms: Spread::of(&gaps), verdict })
 }
 
 /// Who leads.

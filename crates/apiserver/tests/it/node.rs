@@ -1,0 +1,110 @@
+//! A node's session, over sockets, with two API servers over one store in place of two replicas.
+
+use crate::{Api, PODS, pod};
+use client::node::{FromControlPlane, NodeSession, NodeSessionConfig, session};
+use http::Method;
+use serde_json::{Value, json};
+use std::time::Duration;
+use tokio::{net::TcpListener, task::JoinSet, time::timeout};
+use tokio_util::sync::CancellationToken;
+
+/// A server on a port of its own, ended by the token.
+async fn serve(api: &Api, tasks: &mut JoinSet<()>) -> (String, CancellationToken) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let stop = CancellationToken::new();
+    tasks.spawn(api.server.clone().serve(listener, None, stop.clone()));
+    (url, stop)
+}
+
+fn node(endpoints: &[String], stop: &CancellationToken, tasks: &mut JoinSet<()>) -> NodeSession {
+    let config = NodeSessionConfig {
+        node: "node-1".to_owned(),
+        instance: "first".to_owned(),
+        machine_id: "machine".to_owned(),
+        boot_id: "boot".to_owned(),
+        node_json: json!({"metadata": {"name": "node-1"}, "status": {}}),
+        endpoints: endpoints.to_vec(),
+        authorities: None,
+        heartbeat_interval: Duration::from_secs(1),
+        silence_max: Duration::from_millis(600),
+    };
+    let (ends, link) = session(config, stop.clone());
+    tasks.spawn(link);
+    ends
+}
+
+/// What the node is told, up to the next [`FromControlPlane::Synced`]: Pods, and whether it ends a
+/// complete list.
+async fn until_synced(node: &mut NodeSession) -> (Vec<(String, bool)>, bool) {
+    let mut pods = Vec::new();
+    loop {
+        let told = timeout(Duration::from_secs(10), node.events.recv()).await.unwrap().unwrap();
+        match told {
+            FromControlPlane::Pod { pod, removed, .. } => {
+                pods.push((pod["metadata"]["name"].as_str().unwrap().to_owned(), removed));
+            }
+            FromControlPlane::Synced { complete, .. } => return (pods, complete),
+            _ => {}
+        }
+    }
+}
+
+async fn bound(api: &Api, name: &str) {
+    let mut object = pod(name);
+    object["spec"]["nodeName"] = json!("node-1");
+    let (code, _): (u16, Value) = api.json(Method::POST, PODS, object).await;
+    assert_eq!(code, 201);
+}
+
+#[tokio::test]
+async fn a_node_goes_on_at_another_replica_where_it_was() {
+    // S24: no second list, no gap, no repeat
+    let api = Api::new().await;
+    let mut tasks = JoinSet::new();
+    let (first, stop_first) = serve(&api, &mut tasks).await;
+    let (second, _stop_second) = serve(&api, &mut tasks).await;
+    bound(&api, "before").await;
+    let stop = CancellationToken::new();
+    let mut node = node(&[first, second], &stop, &mut tasks);
+    assert_eq!(until_synced(&mut node).await, (vec![("before".to_owned(), false)], true));
+    bound(&api, "while").await;
+    assert_eq!(until_synced(&mut node).await, (vec![("while".to_owned(), false)], false));
+
+    stop_first.cancel();
+    bound(&api, "without").await;
+    let path = format!("{PODS}/before?gracePeriodSeconds=0");
+    let (code, _) = api.json(Method::DELETE, &path, Value::Null).await;
+    assert_eq!(code, 200);
+    let mut missed = Vec::new();
+    while missed.len() < 2 {
+        let (pods, complete) = until_synced(&mut node).await;
+        assert!(!complete, "listed again");
+        missed.extend(pods);
+    }
+    assert_eq!(missed, [("without".to_owned(), false), ("before".to_owned(), true)]);
+    bound(&api, "after").await;
+    assert_eq!(until_synced(&mut node).await, (vec![("after".to_owned(), false)], false));
+    stop.cancel();
+}
+
+#[tokio::test]
+async fn a_node_lists_again_when_what_it_missed_is_compacted() {
+    // S24
+    let api = Api::new().await;
+    let mut tasks = JoinSet::new();
+    let (first, stop_first) = serve(&api, &mut tasks).await;
+    let (second, _stop_second) = serve(&api, &mut tasks).await;
+    bound(&api, "one").await;
+    let stop = CancellationToken::new();
+    let mut node = node(&[first, second], &stop, &mut tasks);
+    assert_eq!(until_synced(&mut node).await.0.len(), 1);
+    // Not this node's: it is not told.
+    for name in ["two", "three"] {
+        assert_eq!(api.json(Method::POST, PODS, pod(name)).await.0, 201);
+    }
+    api.compact().await;
+    stop_first.cancel();
+    assert_eq!(until_synced(&mut node).await, (vec![("one".to_owned(), false)], true));
+    stop.cancel();
+}

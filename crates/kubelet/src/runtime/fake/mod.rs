@@ -1,0 +1,503 @@
+//! Containers that are only said to run: what happens to them is a [`script`].
+//!
+//! There is no process behind it; every wait is tokio's, so that a test may pause time. It keeps what
+//! it was told for as long as it is kept itself: an agent that is started again over the same runtime
+//! finds its Pods.
+
+pub mod script;
+
+use super::{
+    Container, ContainerConfig, ContainerId, ContainerState, ExecConfig, ExecSession, Image,
+    Runtime, RuntimeError, RuntimeEvent, RuntimePod, Sandbox, SandboxConfig, addresses::Range,
+};
+use crate::agent::Clock;
+use async_trait::async_trait;
+use script::{CONTAINER_PREFIX, ContainerScript, End, IMAGE_PREFIX, ImageScript, OnTerm};
+use sha2::{Digest as _, Sha256};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    net::{IpAddr, Ipv4Addr},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    time::Duration,
+};
+use tokio::{
+    io::{AsyncRead, AsyncWriteExt as _, duplex},
+    sync::{broadcast, mpsc, oneshot},
+    task::JoinSet,
+    time::{Instant, sleep},
+};
+use tokio_util::sync::CancellationToken;
+
+/// Events that a slow receiver may miss before it lists everything.
+const EVENTS: usize = 64;
+
+/// Runs nothing.
+pub struct FakeRuntime {
+    clock: Clock,
+    state: Mutex<State>,
+    /// What is still to happen.
+    tasks: Mutex<JoinSet<()>>,
+    events: broadcast::Sender<RuntimeEvent>,
+    /// Itself, for what is still to happen.
+    this: Weak<Self>,
+}
+
+#[derive(Default)]
+struct State {
+    range: Option<Range>,
+    pods: BTreeMap<String, FakePod>,
+    /// Of containers whose Pod says nothing about them.
+    scripts: BTreeMap<String, ContainerScript>,
+    images: BTreeMap<String, ImageScript>,
+    pulled: BTreeSet<String>,
+    /// `None` when nobody wants to know.
+    journal: Option<Vec<Entry>>,
+}
+
+struct FakePod {
+    sandbox: Sandbox,
+    containers: Vec<Instance>,
+}
+
+struct Instance {
+    container: Container,
+    script: ContainerScript,
+    ended: CancellationToken,
+}
+
+/// Something that the runtime was asked to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// When.
+    pub at: Instant,
+    /// To which container, by name.
+    pub container: String,
+    /// What.
+    pub what: Asked,
+}
+
+/// What a container was asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Asked {
+    /// To start, as this instance.
+    Start(u32),
+    /// A signal.
+    Signal(i32),
+    /// To end at once.
+    Kill,
+    /// To run a program.
+    Exec,
+}
+
+impl std::fmt::Debug for FakeRuntime {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("FakeRuntime").finish_non_exhaustive()
+    }
+}
+
+impl FakeRuntime {
+    /// Without any Pod. Times in records are read from `clock`.
+    #[must_use]
+    pub fn new(clock: Clock) -> Arc<Self> {
+        Arc::new_cyclic(|this| Self {
+            clock,
+            state: Mutex::default(),
+            tasks: Mutex::default(),
+            events: broadcast::Sender::new(EVENTS),
+            this: Weak::clone(this),
+        })
+    }
+
+    /// From now on, what it is asked is written down.
+    pub fn keep_journal(&self) {
+        self.state().journal.get_or_insert_default();
+    }
+
+    /// What it was asked, in order.
+    #[must_use]
+    pub fn journal(&self) -> Vec<Entry> {
+        self.state().journal.clone().unwrap_or_default()
+    }
+
+    /// The script of every container of this name that its Pod's annotations say nothing about.
+    pub fn set_script(&self, container: &str, script: ContainerScript) {
+        self.state().scripts.insert(container.to_owned(), script);
+    }
+
+    /// An image's script.
+    pub fn set_image(&self, reference: &str, script: ImageScript) {
+        self.state().images.insert(reference.to_owned(), script);
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        while tasks.try_join_next().is_some() {}
+        tasks.spawn(task);
+    }
+
+    /// Ends an instance after a while, unless it has ended by then.
+    fn end_later(&self, id: &ContainerId, end: End, after: Duration, ended: CancellationToken) {
+        let (this, id) = (Weak::clone(&self.this), id.clone());
+        self.spawn(async move {
+            tokio::select! {
+                () = ended.cancelled() => {}
+                () = sleep(after) => if let Some(this) = this.upgrade() {
+                    this.end(&id, &ended, end);
+                },
+            }
+        });
+    }
+
+    fn end(&self, id: &ContainerId, ended: &CancellationToken, end: End) {
+        let finished_at = (self.clock)();
+        let mut state = self.state();
+        // Cancelled under the lock: nothing ends twice, or after it was removed.
+        if ended.is_cancelled() {
+            return;
+        }
+        let Some(instance) = state.find(id) else { return };
+        let ContainerState::Running { started_at } = instance.container.state else { return };
+        let (exit_code, signal) = match end {
+            End::Code(code) => (code, None),
+            End::Signal(signal) => (128 + signal, Some(signal)),
+            End::OutOfMemory => (137, Some(9)),
+        };
+        instance.container.state = ContainerState::Exited {
+            started_at,
+            finished_at,
+            exit_code,
+            signal,
+            oom_killed: end == End::OutOfMemory,
+            message: String::new(),
+        };
+        instance.ended.cancel();
+        let pod_uid = instance.container.pod_uid.clone();
+        drop(state);
+        let _ = self.events.send(RuntimeEvent { pod_uid });
+    }
+}
+
+impl State {
+    fn find(&mut self, id: &ContainerId) -> Option<&mut Instance> {
+        let all = self.pods.values_mut().flat_map(|pod| &mut pod.containers);
+        all.into_iter().find(|instance| instance.container.id == *id)
+    }
+
+    fn found(&mut self, id: &ContainerId) -> Result<&mut Instance, RuntimeError> {
+        self.find(id).ok_or_else(|| RuntimeError::NotFound { what: format!("container {}", id.0) })
+    }
+
+    fn note(&mut self, container: &str, what: Asked) {
+        if let Some(journal) = &mut self.journal {
+            let container = container.to_owned();
+            journal.push(Entry { at: Instant::now(), container, what });
+        }
+    }
+
+    /// The container's own annotation, or what is set for its name.
+    fn script(&self, pod: &FakePod, container: &str) -> Result<ContainerScript, RuntimeError> {
+        let key = format!("{CONTAINER_PREFIX}{container}");
+        match pod.sandbox.config.annotations.get(&key) {
+            Some(text) => ContainerScript::parse(text)
+                .map_err(|error| RuntimeError::Start { detail: error.to_string() }),
+            None => Ok(self.scripts.get(container).cloned().unwrap_or_default()),
+        }
+    }
+
+    /// Takes up what a Pod's annotations say of images.
+    fn learn_images(&mut self, annotations: &BTreeMap<String, String>) -> Result<(), RuntimeError> {
+        for (_, text) in annotations.iter().filter(|(key, _)| key.starts_with(IMAGE_PREFIX)) {
+            let (image, script) = ImageScript::parse(text)
+                .map_err(|error| RuntimeError::Start { detail: error.to_string() })?;
+            self.images.insert(image, script);
+        }
+        Ok(())
+    }
+
+    fn address(&self) -> Result<Option<IpAddr>, RuntimeError> {
+        let Some(range) = self.range else { return Ok(None) };
+        let taken: BTreeSet<Ipv4Addr> = self
+            .pods
+            .values()
+            .filter_map(|pod| match pod.sandbox.ip {
+                Some(IpAddr::V4(ip)) => Some(ip),
+                Some(IpAddr::V6(_)) | None => None,
+            })
+            .collect();
+        range.free(&taken).map(|ip| Some(IpAddr::V4(ip)))
+    }
+}
+
+fn check_reference(reference: &str) -> Result<(), RuntimeError> {
+    if reference.is_empty() || reference.contains(|c: char| c.is_whitespace()) {
+        return Err(RuntimeError::InvalidImageName {
+            image: reference.to_owned(),
+            detail: "invalid reference format".to_owned(),
+        });
+    }
+    Ok(())
+}
+
+fn image(reference: &str) -> Image {
+    let digest: String =
+        Sha256::digest(reference).iter().map(|byte| format!("{byte:02x}")).collect();
+    Image {
+        id: format!("fake.trireme.local/image@sha256:{digest}"),
+        size_bytes: 0,
+        entrypoint: vec!["/fake".to_owned()],
+        cmd: Vec::new(),
+        env: Vec::new(),
+        working_dir: String::new(),
+        user: String::new(),
+        stop_signal: None,
+    }
+}
+
+fn show(pod: &FakePod) -> RuntimePod {
+    let containers = pod.containers.iter().map(|instance| instance.container.clone()).collect();
+    RuntimePod { sandbox: pod.sandbox.clone(), containers }
+}
+
+#[async_trait]
+impl Runtime for FakeRuntime {
+    fn version(&self) -> String {
+        concat!("fake://", env!("CARGO_PKG_VERSION")).to_owned()
+    }
+
+    async fn pods(&self) -> Result<Vec<RuntimePod>, RuntimeError> {
+        Ok(self.state().pods.values().map(show).collect())
+    }
+
+    async fn pod(&self, uid: &str) -> Result<Option<RuntimePod>, RuntimeError> {
+        Ok(self.state().pods.get(uid).map(show))
+    }
+
+    async fn image(&self, reference: &str) -> Result<Option<Image>, RuntimeError> {
+        check_reference(reference)?;
+        Ok(self.state().pulled.contains(reference).then(|| image(reference)))
+    }
+
+    async fn pull_image(&self, reference: &str) -> Result<Image, RuntimeError> {
+        check_reference(reference)?;
+        let script = self.state().images.get(reference).cloned().unwrap_or_default();
+        if !script.pull.is_zero() {
+            sleep(script.pull).await;
+        }
+        if let Some(detail) = script.error {
+            return Err(RuntimeError::ImagePull { detail });
+        }
+        self.state().pulled.insert(reference.to_owned());
+        Ok(image(reference))
+    }
+
+    async fn run_sandbox(&self, config: SandboxConfig) -> Result<Sandbox, RuntimeError> {
+        let created_at = (self.clock)();
+        let mut state = self.state();
+        if let Some(pod) = state.pods.get(&config.pod.uid) {
+            return Ok(pod.sandbox.clone());
+        }
+        state.learn_images(&config.annotations)?;
+        let ip = if config.host_network { None } else { state.address()? };
+        let uid = config.pod.uid.clone();
+        let sandbox = Sandbox { config, ip, created_at, ready: true };
+        let pod = FakePod { sandbox: sandbox.clone(), containers: Vec::new() };
+        state.pods.insert(uid, pod);
+        Ok(sandbox)
+    }
+
+    async fn start_container(
+        &self,
+        pod_uid: &str,
+        config: ContainerConfig,
+    ) -> Result<Container, RuntimeError> {
+        let id = ContainerId(format!("{pod_uid}-{}-{}", config.name, config.attempt));
+        let missing = || RuntimeError::NotFound { what: format!("sandbox of Pod {pod_uid}") };
+        let script = {
+            let mut state = self.state();
+            state.note(&config.name, Asked::Start(config.attempt));
+            let pod = state.pods.get(pod_uid).ok_or_else(missing)?;
+            state.script(pod, &config.name)
+        };
+        let takes = script.as_ref().map_or(Duration::ZERO, |script| script.start);
+        if !takes.is_zero() {
+            sleep(takes).await;
+        }
+        let now = (self.clock)();
+        let mut state = self.state();
+        let pod = state.pods.get_mut(pod_uid).ok_or_else(missing)?;
+        let known = pod.containers.iter().find(|instance| instance.container.id == id);
+        if let Some(known) = known {
+            return started(&known.container);
+        }
+        let failure = match &script {
+            Ok(script) if script.start_fails => Some("the script says that it fails".to_owned()),
+            Ok(_) => None,
+            Err(error) => Some(error.to_string()),
+        };
+        let script = script.unwrap_or_default();
+        let container = Container {
+            id: id.clone(),
+            pod_uid: pod_uid.to_owned(),
+            state: match failure {
+                None => ContainerState::Running { started_at: now },
+                Some(message) => ContainerState::Exited {
+                    started_at: now,
+                    finished_at: now,
+                    exit_code: 128,
+                    signal: None,
+                    oom_killed: false,
+                    message,
+                },
+            },
+            config,
+        };
+        let ended = CancellationToken::new();
+        let applies = script.times.is_none_or(|times| container.config.attempt < times);
+        let end = script.end.filter(|_| applies);
+        let answer = started(&container);
+        pod.containers.push(Instance { container, script, ended: ended.clone() });
+        drop(state);
+        if let (Ok(_), Some((end, after))) = (&answer, end) {
+            self.end_later(&id, end, after, ended);
+        }
+        answer
+    }
+
+    async fn signal(&self, id: &ContainerId, signal: i32) -> Result<(), RuntimeError> {
+        let mut state = self.state();
+        let instance = state.found(id)?;
+        let name = instance.container.config.name.clone();
+        let (term, ended) = (instance.script.term, instance.ended.clone());
+        state.note(&name, Asked::Signal(signal));
+        drop(state);
+        match (signal, term) {
+            (libc::SIGKILL, _) => self.end(id, &ended, End::Signal(signal)),
+            (libc::SIGTERM, OnTerm::Exit { code, after }) if after.is_zero() => {
+                self.end(id, &ended, End::Code(code));
+            }
+            (libc::SIGTERM, OnTerm::Exit { code, after }) => {
+                self.end_later(id, End::Code(code), after, ended);
+            }
+            // The first process of a container ignores what it has no handler for.
+            _ => {}
+        }
+        Ok(())
+    }
+
+    async fn kill(&self, id: &ContainerId) -> Result<(), RuntimeError> {
+        let mut state = self.state();
+        let instance = state.found(id)?;
+        let (name, ended) = (instance.container.config.name.clone(), instance.ended.clone());
+        state.note(&name, Asked::Kill);
+        drop(state);
+        self.end(id, &ended, End::Signal(libc::SIGKILL));
+        Ok(())
+    }
+
+    async fn remove_container(&self, id: &ContainerId) -> Result<(), RuntimeError> {
+        let mut state = self.state();
+        if matches!(state.found(id)?.container.state, ContainerState::Running { .. }) {
+            return Err(RuntimeError::Io {
+                step: format!("remove container {}", id.0),
+                source: io::Error::other("it still runs"),
+            });
+        }
+        for pod in state.pods.values_mut() {
+            pod.containers.retain(|instance| instance.container.id != *id);
+        }
+        Ok(())
+    }
+
+    async fn remove_pod(&self, uid: &str) -> Result<(), RuntimeError> {
+        if let Some(pod) = self.state().pods.remove(uid) {
+            for instance in pod.containers {
+                instance.ended.cancel();
+            }
+        }
+        Ok(())
+    }
+
+    async fn exec(
+        &self,
+        id: &ContainerId,
+        config: ExecConfig,
+    ) -> Result<ExecSession, RuntimeError> {
+        let mut state = self.state();
+        let instance = state.found(id)?;
+        if !matches!(instance.container.state, ContainerState::Running { .. }) {
+            return Err(RuntimeError::NotFound { what: format!("running container {}", id.0) });
+        }
+        let program = config.argv.first().map_or("", String::as_str);
+        let (script, ended) = (instance.script.exec(program), instance.ended.clone());
+        let name = instance.container.config.name.clone();
+        state.note(&name, Asked::Exec);
+        drop(state);
+        let (stdout, mut out) = duplex(4096);
+        let (stdin, mut input) = if config.stdin {
+            let (ours, theirs) = duplex(4096);
+            (Some(Box::new(ours) as _), Some(theirs))
+        } else {
+            (None, None)
+        };
+        let (mut exited, exit) = oneshot::channel();
+        self.spawn(async move {
+            let run = async {
+                // What comes in goes out.
+                if let Some(input) = &mut input {
+                    let _ = tokio::io::copy(input, &mut out).await;
+                }
+                if !script.after.is_zero() {
+                    sleep(script.after).await;
+                }
+                script.code
+            };
+            let code = tokio::select! {
+                code = run => code,
+                () = ended.cancelled() => 128 + libc::SIGKILL,
+                () = exited.closed() => return,
+            };
+            let _ = out.shutdown().await;
+            let _ = exited.send(code);
+        });
+        let (resize, _) = mpsc::channel(1);
+        let stderr = (!config.tty)
+            .then(|| Box::new(tokio::io::empty()) as Box<dyn AsyncRead + Send + Unpin>);
+        Ok(ExecSession { stdin, stdout: Box::new(stdout), stderr, resize, exit })
+    }
+
+    async fn attach(&self, id: &ContainerId) -> Result<ExecSession, RuntimeError> {
+        self.state().found(id)?;
+        Err(RuntimeError::Unsupported { detail: format!("attaching to {}", id.0) })
+    }
+
+    fn set_pod_cidr(&self, cidr: &str) {
+        self.state().range = Range::parse(cidr);
+    }
+
+    async fn remove_all(&self) -> Result<(), RuntimeError> {
+        let uids: Vec<String> = self.state().pods.keys().cloned().collect();
+        for uid in uids {
+            self.remove_pod(&uid).await?;
+        }
+        Ok(())
+    }
+
+    fn events(&self) -> broadcast::Receiver<RuntimeEvent> {
+        self.events.subscribe()
+    }
+}
+
+/// The instance, or why it never ran.
+fn started(container: &Container) -> Result<Container, RuntimeError> {
+    match &container.state {
+        ContainerState::Exited { exit_code: 128, message, .. } => {
+            Err(RuntimeError::Start { detail: message.clone() })
+        }
+        ContainerState::Running { .. } | ContainerState::Exited { .. } => Ok(container.clone()),
+    }
+}

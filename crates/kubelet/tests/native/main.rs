@@ -1,0 +1,134 @@
+//! The native runtime is a runtime: the suite over real namespaces. Needs root.
+//!
+//! A program of its own, because the runtime starts it again as shim, init and container.
+
+use async_trait::async_trait;
+use kubelet::runtime::{
+    Runtime,
+    native::{NativeConfig, NativeRuntime},
+    suite::{self, Program, Subject},
+};
+use std::{
+    fs,
+    io::{self, Write as _},
+    path::{Path, PathBuf},
+    process::{Command, ExitCode},
+    sync::Arc,
+};
+
+mod program;
+
+fn main() -> ExitCode {
+    if let Some(code) = program::run().or_else(kubelet::toolbox::run).or_else(kubelet::reexec) {
+        return code;
+    }
+    if std::env::args().any(|argument| argument == "--list") {
+        println!("native_runtime_is_a_runtime: test");
+        return ExitCode::SUCCESS;
+    }
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("the native runtime cannot be tested without root: run this test as root");
+        return ExitCode::FAILURE;
+    }
+    let dir = tempfile::tempdir().expect("a directory");
+    let native = Native {
+        dir: dir.path().canonicalize().expect("the directory"),
+        node: format!("suite-{}", std::process::id()),
+    };
+    let threads =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    threads.expect("a runtime").block_on(async {
+        suite::run(&native).await;
+        // Only the node itself is left, which goes with its last Pod.
+        native.open().await.remove_all().await.expect("nothing is left to remove");
+    });
+    assert_eq!(native.cgroups(&native.node), Vec::<String>::new());
+    println!("native_runtime_is_a_runtime: ok");
+    ExitCode::SUCCESS
+}
+
+struct Native {
+    dir: PathBuf,
+    node: String,
+}
+
+fn directories(root: &Path, depth: usize, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(root).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            found.push(entry.path());
+            if depth > 0 {
+                directories(&entry.path(), depth - 1, found);
+            }
+        }
+    }
+}
+
+/// PIDs of this machine, and a file of each.
+fn every_process(file: &str) -> impl Iterator<Item = (String, String)> {
+    fs::read_dir("/proc").into_iter().flatten().flatten().filter_map(move |entry| {
+        let text = fs::read_to_string(entry.path().join(file)).ok()?;
+        Some((entry.file_name().to_string_lossy().into_owned(), text))
+    })
+}
+
+impl Native {
+    /// Cgroups whose path has this in it.
+    fn cgroups(&self, part: &str) -> Vec<String> {
+        let mut all = Vec::new();
+        for controller in ["memory", "cpu", "pids", "."] {
+            let root = Path::new("/sys/fs/cgroup").join(controller).join("trireme");
+            directories(&root, 3, &mut all);
+        }
+        all.retain(|dir| dir.to_string_lossy().contains(part));
+        all.into_iter().map(|dir| format!("cgroup {}", dir.display())).collect()
+    }
+}
+
+#[async_trait]
+impl Subject for Native {
+    async fn open(&self) -> Arc<dyn Runtime> {
+        let config = NativeConfig {
+            data_dir: self.dir.clone(),
+            node: self.node.clone(),
+            program: std::env::current_exe().expect("this program"),
+        };
+        NativeRuntime::open(config).expect("the runtime opens")
+    }
+
+    fn image(&self) -> String {
+        "toolbox".to_owned()
+    }
+
+    fn argv(&self, program: Program) -> Vec<String> {
+        program::argv(program)
+    }
+
+    fn processes(&self, uid: &str) -> Option<usize> {
+        let inside = |(_, text): &(String, String)| text.contains(&format!("{uid}/"));
+        Some(every_process("cgroup").filter(inside).count())
+    }
+
+    fn leftovers(&self, uid: &str) -> Vec<String> {
+        let mut left = self.cgroups(uid);
+        let mut state = |file: &'static str, part: &str| {
+            let holds = every_process(file).filter(|(_, text)| text.contains(part));
+            left.extend(holds.map(|(pid, _)| format!("{file} of process {pid}")));
+        };
+        state("cgroup", uid);
+        state("mounts", uid);
+        let of_pod = |entry: &fs::DirEntry| {
+            fs::read_link(entry.path().join("cwd"))
+                .is_ok_and(|cwd| cwd.to_string_lossy().contains(uid))
+        };
+        let all = fs::read_dir("/proc").into_iter().flatten().flatten();
+        left.extend(all.filter(of_pod).map(|entry| format!("process {:?}", entry.file_name())));
+        if self.dir.join("pods").join(uid).exists() {
+            left.push("records".to_owned());
+        }
+        let links = fs::read_dir("/sys/class/net").into_iter().flatten().flatten();
+        // 10.127.239.x in hexadecimal.
+        let own = links.filter(|link| link.file_name().to_string_lossy().starts_with("tri0a7fef"));
+        left.extend(own.map(|link| format!("link {:?}", link.file_name())));
+        left
+    }
+}

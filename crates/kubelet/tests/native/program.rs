@@ -1,0 +1,53 @@
+//! What the suite's containers run: this very test, which is also their image.
+
+use super::*;
+use nix::sys::signal::{SigSet, Signal};
+
+const MARK: &str = "suite-program";
+
+/// How this program is told to be one.
+pub(super) fn argv(program: Program) -> Vec<String> {
+    let words = match program {
+        Program::Listens => "listens".to_owned(),
+        Program::Deaf => "deaf".to_owned(),
+        Program::Tree => "tree".to_owned(),
+        Program::Ends(code) => format!("ends {code}"),
+        Program::Repeats => "repeats".to_owned(),
+        Program::Missing => return vec!["/bin/no-such-program".to_owned()],
+    };
+    ["/bin/true", MARK].into_iter().chain(words.split(' ')).map(str::to_owned).collect()
+}
+
+/// Plays it, if that is what it was started for.
+pub(super) fn run() -> Option<ExitCode> {
+    let mut arguments = std::env::args().skip(1);
+    if arguments.next()? != MARK {
+        return None;
+    }
+    let mut term = SigSet::empty();
+    term.add(Signal::SIGTERM);
+    term.thread_block().expect("TERM is blocked");
+    Some(match arguments.next()?.as_str() {
+        "ends" => ExitCode::from(arguments.next()?.parse::<u8>().expect("a code")),
+        "listens" => {
+            term.wait().expect("TERM");
+            ExitCode::from(7)
+        }
+        "repeats" => {
+            let mut out = io::stdout();
+            io::copy(&mut io::stdin(), &mut out).and_then(|_| out.flush()).expect("it is repeated");
+            ExitCode::SUCCESS
+        }
+        what => {
+            if what == "tree" {
+                for _ in 0..2 {
+                    let mut child = Command::new("/proc/self/exe");
+                    drop(child.args([MARK, "deaf"]).spawn().expect("a child"));
+                }
+            }
+            loop {
+                term.wait().expect("TERM");
+            }
+        }
+    })
+}
