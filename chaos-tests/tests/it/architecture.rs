@@ -22,9 +22,10 @@ const ARROWS: &[(&str, &[&str])] = &[
 const OWNERS: &[(&str, &[&str])] = &[
     ("anyhow", &["server", "trireme"]),
     ("axum", &["apiserver", "kubelet"]),
-    ("bincode", &["raft"]),
+    ("bincode", &["kubelet", "raft"]),
     ("k8s-openapi", &["api"]),
     ("openraft", &["raft"]),
+    ("sled", &["kubelet"]),
     ("tonic", &["apiserver", "client", "raft"]),
 ];
 

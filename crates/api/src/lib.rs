@@ -9,6 +9,7 @@ pub mod caller;
 pub mod core;
 pub mod deletion;
 pub mod discovery;
+pub mod enforcement;
 pub mod field;
 pub mod kinds;
 pub mod meta;

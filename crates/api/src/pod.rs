@@ -199,6 +199,7 @@ const KUBELET_CONDITIONS: &[&str] =
 fn is_kubelets(condition: &Value) -> bool {
     let kind = text(condition, "/type");
     KUBELET_CONDITIONS.contains(&kind.as_str())
+        || (kind == "PodScheduled" && text(condition, "/status") == "True")
         || (kind == "DisruptionTarget"
             && text(condition, "/status") == "True"
             && text(condition, "/reason") == "TerminationByKubelet")

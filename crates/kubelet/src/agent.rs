@@ -1,8 +1,13 @@
 //! The agent: a session with the control plane, and a worker for every Pod.
 
 use crate::{
-    config::PodDirs,
+    admission::{Offer, refusal},
+    checkpoint::Checkpoints,
+    config::{self, PodDirs},
+    journal::{Disk, Found, Journal},
+    outbox::Outbox,
     runtime::Runtime,
+    step::Verdict,
     worker::{self, Told, Worker},
 };
 use api::core::Pod;
@@ -13,14 +18,14 @@ use std::{
     net::{IpAddr, SocketAddr},
     path::PathBuf,
     sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        Arc,
+        atomic::{AtomicBool, Ordering},
     },
     time::Duration,
 };
 use tokio::{
     net::TcpListener,
-    sync::{Notify, broadcast::error::RecvError, mpsc, oneshot, watch},
+    sync::{Notify, broadcast::error::RecvError, mpsc, watch},
     task::JoinSet,
 };
 use tokio_util::sync::CancellationToken;
@@ -59,9 +64,8 @@ pub(crate) struct Shared {
     node: String,
     data_dir: PathBuf,
     requests: mpsc::Sender<ToControlPlane>,
-    sequence: AtomicU64,
-    /// Whoever waits for an acknowledgement.
-    waiting: Mutex<BTreeMap<u64, oneshot::Sender<Result<u64, api::status::Status>>>>,
+    pub(crate) outbox: Arc<Outbox>,
+    pub(crate) checkpoints: Checkpoints,
 }
 
 impl Shared {
@@ -87,26 +91,6 @@ impl Shared {
         self.data_dir.join("logs").join(format!("{namespace}_{name}_{uid}"))
     }
 
-    /// Sends a request that must be acknowledged; the committed revision, or why it was refused for
-    /// good. Waits as long as it takes.
-    pub(crate) async fn acknowledged(
-        &self,
-        request: impl FnOnce(u64) -> ToControlPlane,
-    ) -> Result<u64, api::status::Status> {
-        let sequence = self.sequence.fetch_add(1, Ordering::Relaxed) + 1;
-        let (sender, receiver) = oneshot::channel();
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).insert(sequence, sender);
-        let gone = || api::status::Status::unavailable("the agent is stopping");
-        self.requests.send(request(sequence)).await.map_err(|_| gone())?;
-        receiver.await.unwrap_or_else(|_| Err(gone()))
-    }
-
-    /// Sends a status whose acknowledgement nobody waits for: a newer one may replace it.
-    pub(crate) async fn send_status(&self, pod: &Pod, status: Value) {
-        let sequence = self.sequence.fetch_add(1, Ordering::Relaxed) + 1;
-        let _ = self.requests.send(pod_status(pod, status)(sequence)).await;
-    }
-
     /// Best effort: dropped when the queue is full (EVT-1).
     pub(crate) fn event(&self, pod: &Pod, kind: &str, reason: &str, message: &str, field: &str) {
         let metadata = &pod.metadata;
@@ -125,24 +109,6 @@ impl Shared {
                 "reportingComponent": "kubelet", "reportingInstance": self.node,
             }),
         });
-    }
-
-    fn settle(&self, sequence: u64, result: Result<u64, api::status::Status>) {
-        let waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner).remove(&sequence);
-        if let Some(waiting) = waiting {
-            let _ = waiting.send(result);
-        }
-    }
-}
-
-pub(crate) fn pod_status(pod: &Pod, status: Value) -> impl FnOnce(u64) -> ToControlPlane {
-    let metadata = pod.metadata.clone();
-    move |sequence| ToControlPlane::PodStatus {
-        sequence,
-        namespace: metadata.namespace.unwrap_or_default(),
-        name: metadata.name.unwrap_or_default(),
-        uid: metadata.uid.unwrap_or_default(),
-        status,
     }
 }
 
@@ -182,6 +148,24 @@ pub async fn serve(
     shutdown: CancellationToken,
 ) {
     let mut tasks = JoinSet::new();
+    let dir = config.data_dir.join("journal");
+    let opened = tokio::task::spawn_blocking(move || Disk::open(&dir)).await;
+    let journal = Arc::new(Journal::default());
+    // Written until the last worker is gone.
+    let stop_writing = CancellationToken::new();
+    let mut writer = JoinSet::new();
+    let found = match opened {
+        Ok((disk, found)) => {
+            writer.spawn(Arc::clone(&journal).write(disk, stop_writing.clone()));
+            found
+        }
+        Err(error) => {
+            tracing::error!(%error, "no journal: a restart forgets what was under way");
+            Found::default()
+        }
+    };
+    let outbox = Arc::new(Outbox::new(Arc::clone(&journal), &found));
+    tasks.spawn(Arc::clone(&outbox).pump(ends.requests.clone()));
     let shared = Arc::new(Shared {
         runtime: Arc::clone(&runtime),
         clock,
@@ -189,8 +173,8 @@ pub async fn serve(
         node: config.name.clone(),
         data_dir: config.data_dir.clone(),
         requests: ends.requests.clone(),
-        sequence: AtomicU64::new(0),
-        waiting: Mutex::default(),
+        outbox,
+        checkpoints: Checkpoints::new(journal, &found),
     });
     // So that the first Pod does not wait for it.
     let images = Arc::clone(&runtime);
@@ -203,7 +187,9 @@ pub async fn serve(
         let served = crate::serve::serve(Arc::clone(&shared), listener, shutdown.child_token());
         tasks.spawn(served);
     }
-    let mut agent = Agent { shared, workers: BTreeMap::new(), tasks: JoinSet::new() };
+    let offer = Offer::of(&node_object(&config, &shared.clock));
+    let (workers, arriving) = (BTreeMap::new(), BTreeMap::new());
+    let mut agent = Agent { shared, offer, workers, arriving, tasks: JoinSet::new() };
     let mut events = runtime.events();
     let mut listed: Option<BTreeSet<String>> = None;
     loop {
@@ -220,19 +206,30 @@ pub async fn serve(
                 Some(FromControlPlane::Pod { pod, removed, .. }) => {
                     if let Ok(pod) = serde_json::from_value::<Pod>(*pod) {
                         let uid = pod.metadata.uid.clone().unwrap_or_default();
-                        if let Some(listed) = &mut listed {
-                            listed.insert(uid);
+                        let is_new = !removed && !agent.workers.contains_key(&uid);
+                        match &mut listed {
+                            Some(listed) if is_new => {
+                                listed.insert(uid.clone());
+                                agent.arriving.insert(uid, pod);
+                            }
+                            listed => {
+                                if let Some(listed) = listed {
+                                    listed.insert(uid.clone());
+                                }
+                                agent.arriving.remove(&uid);
+                                agent.tell(pod, removed);
+                            }
                         }
-                        agent.tell(pod, removed);
                     }
                 }
                 Some(FromControlPlane::Synced { complete, .. }) => {
                     if let (true, Some(listed)) = (complete, listed.take()) {
+                        agent.arrive().await;
                         agent.complete(&listed).await;
                     }
                 }
                 Some(FromControlPlane::Acknowledged { sequence, result }) => {
-                    agent.shared.settle(sequence, result);
+                    agent.shared.outbox.settle(sequence, &result);
                 }
                 Some(FromControlPlane::Fenced { message }) => {
                     tracing::error!(message, "another agent holds this node: Pods are stopped");
@@ -255,44 +252,93 @@ pub async fn serve(
     }
     agent.tasks.shutdown().await;
     tasks.shutdown().await;
+    stop_writing.cancel();
+    while writer.join_next().await.is_some() {}
 }
 
 struct Agent {
     shared: Arc<Shared>,
+    offer: Offer,
     workers: BTreeMap<String, Handle>,
+    /// New to this agent, and held back until the list they came with is complete.
+    arriving: BTreeMap<String, Pod>,
     tasks: JoinSet<String>,
 }
 
 struct Handle {
     told: watch::Sender<Told>,
     wake: Arc<Notify>,
+    /// It needs no room any more.
+    ended: Arc<AtomicBool>,
 }
 
 impl Agent {
     /// A Pod as it now is; starts its worker if it has none.
     fn tell(&mut self, pod: Pod, removed: bool) {
         let uid = pod.metadata.uid.clone().unwrap_or_default();
-        let told = Told { pod, removed };
         if let Some(handle) = self.workers.get(&uid) {
-            handle.told.send_replace(told);
+            handle.told.send_replace(Told { pod, removed });
             return;
         }
-        if removed {
-            return;
-        }
-        let phase = told.pod.status.as_ref().and_then(|s| s.phase.as_deref());
+        let phase = pod.status.as_ref().and_then(|s| s.phase.as_deref());
         let ended = matches!(phase, Some("Succeeded" | "Failed"));
-        if ended && told.pod.metadata.deletion_timestamp.is_none() {
+        if ended && !removed && pod.metadata.deletion_timestamp.is_none() {
             return;
         }
-        let (sender, receiver) = watch::channel(told);
+        // A Pod on its way out takes no room from anybody: it was let in, or never began.
+        let refused = if removed || ended || pod.metadata.deletion_timestamp.is_some() {
+            None
+        } else {
+            refusal(&self.offer, &self.active(), &pod)
+        };
+        self.start(pod, removed, refused);
+    }
+
+    /// The Pods that need room: not those that ended, nor those that the API has given up.
+    fn active(&self) -> Vec<Pod> {
+        let active = self.workers.values().filter(|h| !h.ended.load(Ordering::Relaxed));
+        active
+            .map(|handle| handle.told.borrow())
+            .filter(|told| !told.removed)
+            .map(|told| told.pod.clone())
+            .collect()
+    }
+
+    fn start(&mut self, pod: Pod, removed: bool, refused: Option<Verdict>) {
+        let uid = pod.metadata.uid.clone().unwrap_or_default();
+        let (sender, receiver) = watch::channel(Told { pod, removed });
         let wake = Arc::new(Notify::new());
-        self.workers.insert(uid.clone(), Handle { told: sender, wake: Arc::clone(&wake) });
-        let worker = Worker::new(Arc::clone(&self.shared), receiver, wake);
+        let rejected = refused.as_ref().is_some_and(|verdict| verdict.rejected);
+        let ended = Arc::new(AtomicBool::new(rejected));
+        let (shared, woken) = (Arc::clone(&self.shared), Arc::clone(&wake));
+        let worker = Worker::new(shared, receiver, woken, Arc::clone(&ended), refused);
+        self.workers.insert(uid.clone(), Handle { told: sender, wake, ended });
         self.tasks.spawn(async move {
             worker::run(worker).await;
             uid
         });
+    }
+
+    /// Takes up the Pods that a complete list has brought: what runs already before what is new, so
+    /// that nothing is refused by the order in which it is named (§6.7).
+    async fn arrive(&mut self) {
+        let mut arriving: Vec<Pod> = std::mem::take(&mut self.arriving).into_values().collect();
+        let found = self.shared.runtime.pods().await.unwrap_or_default();
+        let here: BTreeSet<String> = found.into_iter().map(|p| p.sandbox.config.pod.uid).collect();
+        let is_here = |pod: &Pod| pod.metadata.uid.as_ref().is_some_and(|uid| here.contains(uid));
+        arriving.sort_by_key(|pod| {
+            let metadata = &pod.metadata;
+            (!is_here(pod), metadata.creation_timestamp.clone(), metadata.name.clone())
+        });
+        for pod in arriving {
+            if is_here(&pod)
+                && !self.workers.contains_key(pod.metadata.uid.as_deref().unwrap_or_default())
+            {
+                self.start(pod, false, None);
+            } else {
+                self.tell(pod, false);
+            }
+        }
     }
 
     fn wake(&self, uid: Option<&str>) {
@@ -311,15 +357,26 @@ impl Agent {
             }
         }
         let Ok(found) = self.shared.runtime.pods().await else { return };
-        for pod in found {
-            let uid = pod.sandbox.config.pod.uid.clone();
-            if !listed.contains(&uid) && !self.workers.contains_key(&uid) {
-                // Known to the runtime and to nobody else (NOD-23).
-                tracing::info!(uid, "removes an orphan");
-                if let Err(error) = self.shared.runtime.remove_pod(&uid).await {
-                    tracing::warn!(%error, uid, "orphan not removed");
-                }
+        let mut known: BTreeSet<String> = self.workers.keys().cloned().collect();
+        known.extend(listed.iter().cloned());
+        for runtime in found {
+            let sandbox = &runtime.sandbox.config;
+            if !known.insert(sandbox.pod.uid.clone()) {
+                continue;
             }
+            // Known to the runtime and to nobody else (NOD-23, DEL-31).
+            let uid = &sandbox.pod.uid;
+            tracing::info!(uid, "ends an orphan");
+            if let Some(pod) = config::pod_of(sandbox) {
+                self.start(pod, true, None);
+            } else if let Err(error) = self.shared.runtime.remove_pod(uid).await {
+                tracing::warn!(%error, uid, "orphan not removed");
+            }
+        }
+        let forgotten: Vec<&str> =
+            self.shared.checkpoints.uids().filter(|uid| !known.contains(*uid)).collect();
+        for uid in forgotten {
+            self.shared.checkpoints.forget(uid);
         }
     }
 }

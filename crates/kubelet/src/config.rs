@@ -1,6 +1,9 @@
 //! From a Pod's spec to what the runtime is told.
 
-use crate::runtime::{ContainerConfig, Image, Mount, Resources, Security};
+use crate::{
+    ending::{STOP_SIGNAL, signal},
+    runtime::{ContainerConfig, Image, Mount, PodRef, Resources, SandboxConfig, Security},
+};
 use api::{
     core::{Container, Pod},
     resources::amount,
@@ -159,6 +162,13 @@ pub fn container(
     let id = |own: Option<i64>, of_pod: Option<i64>| {
         own.or(of_pod).and_then(|id| u32::try_from(id).ok())
     };
+    let capabilities = context.capabilities.clone().unwrap_or_default();
+    let user = id(context.run_as_user, pod_context.run_as_user);
+    let non_root = context.run_as_non_root.or(pod_context.run_as_non_root).unwrap_or_default();
+    if non_root && is_root(user, &image.user) {
+        let text = "container has runAsNonRoot and image will run as root";
+        return Err(ConfigError(text.to_owned()));
+    }
     Ok(ContainerConfig {
         name: spec.name.clone(),
         attempt,
@@ -174,13 +184,19 @@ pub fn container(
         mounts: mounts(pod, spec, dirs)?,
         resources: resources(spec),
         security: Security {
-            run_as_user: id(context.run_as_user, pod_context.run_as_user),
+            run_as_user: user,
             run_as_group: id(context.run_as_group, pod_context.run_as_group),
-            supplemental_groups: Vec::new(),
+            supplemental_groups: pod_context
+                .supplemental_groups
+                .iter()
+                .chain(&pod_context.fs_group.map(|group| vec![group]))
+                .flatten()
+                .filter_map(|group| u32::try_from(*group).ok())
+                .collect(),
             privileged: context.privileged.unwrap_or_default(),
             read_only_root: context.read_only_root_filesystem.unwrap_or_default(),
-            add_capabilities: Vec::new(),
-            drop_capabilities: Vec::new(),
+            add_capabilities: capabilities.add.unwrap_or_default(),
+            drop_capabilities: capabilities.drop.unwrap_or_default(),
             no_new_privileges: true,
         },
         stdin: false,
@@ -192,8 +208,70 @@ pub fn container(
             .clone()
             .unwrap_or_else(|| "/dev/termination-log".to_owned()),
         hash: 0,
-        annotations: BTreeMap::new(),
+        annotations: stop_signal(spec, image)?,
     })
+}
+
+/// Whether a container's program would be root: by the Pod, else by the image's `USER`. A name in it
+/// is not known to be another user.
+fn is_root(user: Option<u32>, image_user: &str) -> bool {
+    let of_image = image_user.split(':').next().unwrap_or_default();
+    user.map_or_else(|| of_image.parse().unwrap_or(0_u32), |user| user) == 0
+}
+
+/// DEL-22: kept with the container, so that a kubelet that starts anew knows it without the image.
+fn stop_signal(spec: &Container, image: &Image) -> Result<BTreeMap<String, String>, ConfigError> {
+    let asked = spec.lifecycle.as_ref().and_then(|lifecycle| lifecycle.stop_signal.as_deref());
+    let number = match asked {
+        Some(text) => Some(
+            signal(text)
+                .ok_or_else(|| ConfigError(format!("stop signal {text:?} is not known")))?,
+        ),
+        None => image.stop_signal,
+    };
+    Ok(number.map(|number| (STOP_SIGNAL.to_owned(), number.to_string())).into_iter().collect())
+}
+
+/// Where a sandbox keeps the Pod that it was made for.
+const POD: &str = "trireme.io/pod";
+
+/// A Pod's sandbox (NET-1).
+#[must_use]
+pub fn sandbox(pod: &Pod, attempt: u32) -> SandboxConfig {
+    let metadata = &pod.metadata;
+    let spec = pod.spec.clone().unwrap_or_default();
+    let name = metadata.name.clone().unwrap_or_default();
+    let hostname: String =
+        spec.hostname.clone().unwrap_or_else(|| name.clone()).chars().take(63).collect();
+    let kept = Pod {
+        metadata: api::core::ObjectMeta {
+            name: metadata.name.clone(),
+            namespace: metadata.namespace.clone(),
+            uid: metadata.uid.clone(),
+            ..Default::default()
+        },
+        ..pod.clone()
+    };
+    let mut annotations = metadata.annotations.clone().unwrap_or_default();
+    annotations.insert(POD.to_owned(), serde_json::to_string(&kept).unwrap_or_default());
+    SandboxConfig {
+        pod: PodRef {
+            namespace: metadata.namespace.clone().unwrap_or_default(),
+            name,
+            uid: metadata.uid.clone().unwrap_or_default(),
+        },
+        attempt,
+        hostname: hostname.trim_end_matches(['-', '.']).to_owned(),
+        host_network: spec.host_network.unwrap_or_default(),
+        resources: Resources::default(),
+        annotations,
+    }
+}
+
+/// The Pod that a sandbox was made for: what a kubelet knows of it when nobody else does (DEL-31).
+#[must_use]
+pub fn pod_of(sandbox: &SandboxConfig) -> Option<Pod> {
+    serde_json::from_str(sandbox.annotations.get(POD)?).ok()
 }
 
 fn mounts(pod: &Pod, spec: &Container, dirs: &PodDirs) -> Result<Vec<Mount>, ConfigError> {
@@ -235,6 +313,7 @@ pub fn empty_dirs(pod: &Pod) -> BTreeSet<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
 
     #[test]
     fn variables_are_expanded_as_upstream_does() {
@@ -245,5 +324,91 @@ mod tests {
         {
             assert_eq!(expand(text, &env), want, "{text}");
         }
+    }
+
+    fn image(user: &str) -> Image {
+        Image {
+            id: "i".into(),
+            size_bytes: 0,
+            entrypoint: vec!["run".into()],
+            cmd: vec!["it".into()],
+            env: vec![],
+            working_dir: "/".into(),
+            user: user.into(),
+            stop_signal: Some(3),
+        }
+    }
+
+    fn resolve(spec: serde_json::Value, user: &str) -> Result<ContainerConfig, ConfigError> {
+        let pod = crate::testing::pod(spec);
+        let own = pod.spec.as_ref().unwrap().containers[0].clone();
+        let dirs = PodDirs { data: "/data".into(), logs: "/logs".into() };
+        container(&pod, &own, 0, &image(user), &dirs, "10.0.0.7", "127.0.0.1")
+    }
+
+    #[test]
+    fn a_command_replaces_what_the_image_says() {
+        // ENV-2
+        for (command, args, want) in [
+            (json!(null), json!(null), vec!["run", "it"]),
+            (json!(null), json!(["x"]), vec!["run", "x"]),
+            (json!(["c"]), json!(null), vec!["c"]),
+            (json!(["c"]), json!(["x"]), vec!["c", "x"]),
+        ] {
+            let spec = json!({"containers": [{"name": "a", "command": command, "args": args}]});
+            assert_eq!(resolve(spec, "").unwrap().argv, want, "{command} {args}");
+        }
+    }
+
+    #[test]
+    fn a_container_that_must_not_be_root_is_not() {
+        // §1.1: what guards is not ignored
+        for (own, of_pod, user, good) in [
+            (json!({"runAsNonRoot": true}), json!({}), "", false),
+            (json!({"runAsNonRoot": true}), json!({}), "0:0", false),
+            (json!({"runAsNonRoot": true}), json!({}), "nobody", false),
+            (json!({"runAsNonRoot": true}), json!({}), "65534", true),
+            (json!({"runAsNonRoot": true, "runAsUser": 7}), json!({}), "", true),
+            (json!({}), json!({"runAsNonRoot": true}), "", false),
+            (json!({"runAsNonRoot": false}), json!({"runAsNonRoot": true}), "", true),
+        ] {
+            let spec = json!({
+                "securityContext": of_pod,
+                "containers": [{"name": "a", "securityContext": own}],
+            });
+            assert_eq!(resolve(spec, user).is_ok(), good, "{own} {of_pod} {user:?}");
+        }
+        let context = json!({"capabilities": {"drop": ["ALL"], "add": ["CHOWN"]}});
+        let spec = json!({
+            "securityContext": {"supplementalGroups": [5], "fsGroup": 6},
+            "containers": [{"name": "a", "securityContext": context}],
+        });
+        let security = resolve(spec, "").unwrap().security;
+        assert_eq!(security.drop_capabilities, ["ALL"]);
+        assert_eq!(security.add_capabilities, ["CHOWN"]);
+        assert_eq!(security.supplemental_groups, [5, 6]);
+    }
+
+    #[test]
+    fn the_stop_signal_of_the_pod_counts_before_that_of_the_image() {
+        // DEL-22
+        let of =
+            |lifecycle| resolve(json!({"containers": [{"name": "a", "lifecycle": lifecycle}]}), "");
+        assert_eq!(of(json!({})).unwrap().annotations[STOP_SIGNAL], "3");
+        assert_eq!(of(json!({"stopSignal": "SIGUSR2"})).unwrap().annotations[STOP_SIGNAL], "12");
+        assert!(of(json!({"stopSignal": "SIGNONE"})).is_err());
+    }
+
+    #[test]
+    fn a_sandbox_remembers_its_pod() {
+        // DEL-31, NET-1
+        let mut pod = crate::testing::pod(json!({"containers": [{"name": "a"}]}));
+        pod.metadata.name = Some(format!("{}-{}", "x".repeat(62), "y".repeat(9)));
+        pod.metadata.annotations = Some([("own".to_owned(), "1".to_owned())].into());
+        let config = sandbox(&pod, 2);
+        assert_eq!((config.attempt, config.hostname), (2, "x".repeat(62)));
+        assert_eq!(config.annotations["own"], "1");
+        let kept = pod_of(&sandbox(&pod, 2)).unwrap();
+        assert_eq!((kept.metadata.uid, kept.spec), (pod.metadata.uid, pod.spec));
     }
 }

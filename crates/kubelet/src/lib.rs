@@ -5,13 +5,23 @@
 
 pub mod agent;
 pub mod config;
+pub mod ending;
+pub mod pull;
 pub mod runtime;
 pub mod status;
 pub mod step;
 pub mod toolbox;
 
+mod admission;
+mod checkpoint;
+mod hooks;
+mod journal;
 mod log_file;
+mod outbox;
 mod serve;
+mod start;
+#[cfg(test)]
+mod testing;
 mod worker;
 
 pub use runtime::native::reexec;

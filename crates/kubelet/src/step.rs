@@ -1,12 +1,16 @@
 //! What to do next for one Pod: a function of what is asked, what runs, and what was done.
 
-use crate::runtime::{Container, ContainerId, ContainerState, RuntimePod};
-use api::core::{Container as Spec, Pod};
+use crate::{
+    ending::{Termination, terminate},
+    runtime::{Container, ContainerId, ContainerState, RuntimePod},
+};
+use api::{
+    core::{Container as Spec, Pod, PodSpec},
+    resources::is_sidecar,
+};
 use std::{collections::BTreeMap, time::Duration};
 use tokio::time::Instant;
 
-/// Least time between TERM and KILL (DEL-20).
-const FLOOR: Duration = Duration::from_secs(2);
 const BACKOFF_MIN: Duration = Duration::from_secs(10);
 const BACKOFF_MAX: Duration = Duration::from_secs(300);
 /// A back-off is forgotten when a run ended this long after the last restart (BKO-1).
@@ -16,7 +20,10 @@ const BACKOFF_RESET: Duration = Duration::from_secs(600);
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
     /// Make volumes and sandbox.
-    Sandbox,
+    Sandbox {
+        /// 0 for the first one; a later one replaces what is left of the one before.
+        attempt: u32,
+    },
     /// Start an instance of a container.
     Start {
         /// Its name.
@@ -43,8 +50,35 @@ pub enum Step {
         /// Which.
         id: ContainerId,
     },
+    /// What still runs is to be ended, within the Pod's own grace.
+    End {
+        /// Why, if the Pod has failed by it.
+        verdict: Option<Verdict>,
+    },
     /// Everything has ended: report it, take all down, and delete the Pod if it is being deleted.
     Finish,
+}
+
+/// Why the kubelet itself makes a Pod fail.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Verdict {
+    /// `status.reason`
+    pub reason: String,
+    /// `status.message`
+    pub message: String,
+    /// It was never let onto the node (§6.7).
+    pub rejected: bool,
+}
+
+impl Verdict {
+    /// ADL-1
+    fn deadline_exceeded() -> Self {
+        Self {
+            reason: "DeadlineExceeded".to_owned(),
+            message: "Pod was active on the node longer than the specified deadline".to_owned(),
+            rejected: false,
+        }
+    }
 }
 
 /// What the worker remembers of a Pod.
@@ -52,41 +86,22 @@ pub enum Step {
 pub struct Memory {
     /// Since when it is being ended, and within what grace.
     pub termination: Option<Termination>,
+    /// Why the kubelet ends it.
+    pub verdict: Option<Verdict>,
     /// By container name.
     pub backoff: BTreeMap<String, Backoff>,
-    /// Hooks by container: when they ended; `None` while they run.
+    /// Restart counts to go on from, of containers that the runtime has forgotten.
+    pub attempts: BTreeMap<String, u32>,
+    /// Containers whose start has to wait until then; `None` while something is under way for it.
+    pub holds: BTreeMap<String, Option<Instant>>,
+    /// Runs, and its postStart hook has not answered: nothing else starts (LIF-1).
+    pub starting: Option<ContainerId>,
+    /// preStop hooks by container: when they ended; `None` while they run.
     pub hooks: BTreeMap<ContainerId, Option<Instant>>,
     /// TERM was sent.
     pub asked: BTreeMap<ContainerId, Instant>,
     /// KILL was sent.
     pub killed: BTreeMap<ContainerId, Instant>,
-}
-
-/// A Pod's end, counted from the kubelet's own observation (DEL-2).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Termination {
-    /// First seen.
-    pub since: Instant,
-    /// Effective grace; at least a second (DEL-3).
-    pub grace: Duration,
-    /// By a shortened grace, everything is over by then (DEL-35).
-    pub cap: Option<Instant>,
-}
-
-impl Termination {
-    /// Takes up a grace as it is now asked for; it can only become shorter (DEL-36).
-    pub fn update(this: &mut Option<Self>, grace_seconds: i64, now: Instant) {
-        let asked = Duration::from_secs(u64::try_from(grace_seconds.max(1)).unwrap_or(1));
-        match this {
-            None => *this = Some(Self { since: now, grace: asked, cap: None }),
-            Some(termination) if asked < termination.grace => {
-                termination.grace = asked;
-                let end = now + asked.max(FLOOR);
-                termination.cap = Some(termination.cap.map_or(end, |cap| cap.min(end)));
-            }
-            Some(_) => {}
-        }
-    }
 }
 
 /// Restarts of one container (BKO-1).
@@ -108,10 +123,23 @@ pub struct View<'a> {
     pub runtime: Option<&'a RuntimePod>,
     /// What was done.
     pub memory: &'a Memory,
+    /// The Pod may not be active any longer than this (ADL-1).
+    pub deadline: Option<Instant>,
     /// Now.
     pub now: Instant,
     /// How long ago an instant of the wall clock was, for ends that another process recorded.
     pub since: &'a dyn Fn(u64) -> Duration,
+}
+
+impl View<'_> {
+    fn newest(&self, name: &str) -> Option<&Container> {
+        newest(self.runtime, name)
+    }
+
+    /// Every container that runs.
+    pub(crate) fn alive(&self) -> impl Iterator<Item = &Container> {
+        self.runtime.into_iter().flat_map(|pod| &pod.containers).filter(|c| running(c))
+    }
 }
 
 /// The steps, and when to look again if nothing happens.
@@ -121,12 +149,14 @@ pub struct Decision {
     pub steps: Vec<Step>,
     /// Restarts that are decided on: to be remembered when they are carried out.
     pub backoff: BTreeMap<String, Backoff>,
+    /// Containers that wait for their back-off to end: how long it is.
+    pub crash_loops: BTreeMap<String, Duration>,
     /// Look again then.
     pub wake: Option<Instant>,
 }
 
 impl Decision {
-    fn wake_at(&mut self, at: Instant) {
+    pub(crate) fn wake_at(&mut self, at: Instant) {
         self.wake = Some(self.wake.map_or(at, |wake| wake.min(at)));
     }
 }
@@ -149,319 +179,460 @@ fn exit_code(container: &Container) -> Option<i32> {
     }
 }
 
-/// Decides.
+fn may_restart(policy: &str, exit_code: Option<i32>) -> bool {
+    match (exit_code, policy) {
+        (None, _) | (Some(_), "Always") => true,
+        (Some(code), "OnFailure") => code != 0,
+        (Some(_), _) => false,
+    }
+}
+
+/// Decides (§3.6).
 #[must_use]
 pub fn next_step(view: &View<'_>) -> Decision {
     let mut decision = Decision::default();
     let Some(spec) = &view.pod.spec else { return decision };
     if let Some(termination) = &view.memory.termination {
-        terminate(view, termination, &spec.containers, &mut decision);
+        terminate(view, termination, spec, &mut decision);
         return decision;
     }
-    if view.runtime.is_none_or(|pod| !pod.sandbox.ready) {
-        // With a sandbox that died under a Pod that may not restart, nothing is made again.
-        if view.runtime.is_some() && spec.restart_policy.as_deref() == Some("Never") {
-            decision.steps.push(Step::Finish);
-        } else {
-            decision.steps.push(Step::Sandbox);
+    if let Some(deadline) = view.deadline {
+        if view.now >= deadline {
+            decision.steps.push(Step::End { verdict: Some(Verdict::deadline_exceeded()) });
+            return decision;
         }
+        decision.wake_at(deadline);
+    }
+    if view.memory.verdict.is_some() {
+        decision.steps.push(Step::End { verdict: None });
         return decision;
     }
     let policy = spec.restart_policy.as_deref().unwrap_or("Always");
-    for init in spec.init_containers.iter().flatten() {
-        match newest(view.runtime, &init.name).and_then(exit_code) {
-            Some(0) => {}
-            Some(_) if policy == "Never" => {
-                decision.steps.push(Step::Finish);
-                return decision;
-            }
-            _ => {
-                advance(view, init, true, &mut decision);
-                return decision;
-            }
+    match view.runtime {
+        Some(pod) if pod.sandbox.ready => {}
+        Some(pod) if is_over_without_sandbox(view, spec, policy) => {
+            debug_assert!(!pod.sandbox.ready);
+            decision.steps.push(Step::Finish);
+            return decision;
+        }
+        // INI-2: everything of the old one goes, and the init containers run again.
+        Some(pod) => {
+            let attempt = pod.sandbox.config.attempt + 1;
+            decision.steps.push(Step::Sandbox { attempt });
+            return decision;
+        }
+        None => {
+            decision.steps.push(Step::Sandbox { attempt: 0 });
+            return decision;
         }
     }
-    let mut over = true;
-    for container in &spec.containers {
-        let code = newest(view.runtime, &container.name).and_then(exit_code);
-        let again = match (code, policy) {
-            (None, _) | (Some(_), "Always") => true,
-            (Some(code), "OnFailure") => code != 0,
-            (Some(_), _) => false,
-        };
-        if again {
-            over = false;
-            advance(view, container, policy != "Never", &mut decision);
-        }
+    let mut starts = Starts { view, decision, blocked: false };
+    match starts.inits(spec, policy) {
+        Inits::Done => starts.mains(spec, policy),
+        Inits::Under => {}
+        Inits::Failed => starts.over(),
     }
-    if over {
-        decision.steps.push(Step::Finish);
-    }
-    decision
+    starts.decision
 }
 
-/// Starts a container that does not run, when its time has come.
-fn advance(view: &View<'_>, spec: &Spec, may_restart: bool, decision: &mut Decision) {
-    let Some(last) = newest(view.runtime, &spec.name) else {
-        decision.steps.push(Step::Start { name: spec.name.clone(), attempt: 0 });
-        return;
-    };
-    let ContainerState::Exited { finished_at, .. } = &last.state else { return };
-    if !may_restart {
-        return;
+/// Whether a Pod whose sandbox has died is not to get another one (§3.6).
+fn is_over_without_sandbox(view: &View<'_>, spec: &PodSpec, policy: &str) -> bool {
+    let had_any = view.runtime.is_some_and(|pod| !pod.containers.is_empty());
+    match policy {
+        "Never" => had_any,
+        "OnFailure" => spec
+            .containers
+            .iter()
+            .all(|c| view.newest(&c.name).and_then(exit_code).is_some_and(|code| code == 0)),
+        _ => false,
     }
-    let finished = view.now.checked_sub((view.since)(*finished_at)).unwrap_or(view.now);
-    let known = view.memory.backoff.get(&spec.name);
-    let fresh = known.filter(|b| finished.saturating_duration_since(b.updated) <= BACKOFF_RESET);
-    if let Some(backoff) = fresh
-        && backoff.attempt == last.config.attempt
-        && view.now < finished + backoff.wait
-    {
-        decision.wake_at(finished + backoff.wait);
-        return;
-    }
-    let attempt = last.config.attempt + 1;
-    let wait = fresh.map_or(BACKOFF_MIN, |b| (b.wait * 2).min(BACKOFF_MAX));
-    decision.backoff.insert(spec.name.clone(), Backoff { wait, updated: view.now, attempt });
-    decision.steps.push(Step::Start { name: spec.name.clone(), attempt });
 }
 
-/// Every container beside the others: hook, TERM, KILL (§4.2).
-fn terminate(view: &View<'_>, termination: &Termination, specs: &[Spec], decision: &mut Decision) {
-    let all = view.runtime.into_iter().flat_map(|pod| &pod.containers);
-    let alive: Vec<&Container> = all.filter(|c| running(c)).collect();
-    if alive.is_empty() {
-        decision.steps.push(Step::Finish);
-        return;
-    }
-    let grace_end = termination.since + termination.grace;
-    for container in alive {
-        let id = &container.id;
-        let name = &container.config.name;
-        let spec = specs.iter().find(|s| s.name == *name);
-        let has_hook =
-            spec.and_then(|s| s.lifecycle.as_ref()).is_some_and(|l| l.pre_stop.is_some());
-        let asked_at = view.memory.asked.get(id).copied();
-        let term_at = match (has_hook, view.memory.hooks.get(id)) {
-            (false, _) => termination.since,
-            (true, None) => {
-                decision.steps.push(Step::PreStop { id: id.clone(), name: name.clone() });
-                decision.wake_at(grace_end);
+/// How far the init containers are.
+enum Inits {
+    Done,
+    Under,
+    /// One of them has failed, and may not be tried again.
+    Failed,
+}
+
+/// Containers are started one after the other, in the order of the spec (SYN-1).
+struct Starts<'a> {
+    view: &'a View<'a>,
+    decision: Decision,
+    /// An earlier container is on its way.
+    blocked: bool,
+}
+
+impl Starts<'_> {
+    /// INI-1
+    fn inits(&mut self, spec: &PodSpec, policy: &str) -> Inits {
+        let inits = spec.init_containers.as_deref().unwrap_or_default();
+        // What comes after shows that a container has had its turn.
+        let begun = |container: &Spec| self.view.newest(&container.name).is_some();
+        let mains_begun = spec.containers.iter().any(begun);
+        let last_begun = inits.iter().rposition(begun);
+        for (at, init) in inits.iter().enumerate() {
+            let had_its_turn = mains_begun || last_begun.is_some_and(|last| at < last);
+            let last = self.view.newest(&init.name);
+            if is_sidecar(init) {
+                let starting =
+                    last.is_some_and(|c| self.view.memory.starting == Some(c.id.clone()));
+                let started = last.is_some_and(running) && !starting;
+                if !started {
+                    self.advance(init, true);
+                    if !had_its_turn {
+                        return Inits::Under;
+                    }
+                }
                 continue;
             }
-            // Within the grace, however long it takes (DEL-21).
-            (true, Some(ended)) => ended.unwrap_or(grace_end).min(grace_end),
-        };
-        let Some(asked_at) = asked_at else {
-            if view.now >= term_at {
-                decision.steps.push(Step::Term { id: id.clone(), name: name.clone() });
-            } else {
-                decision.wake_at(term_at);
+            match last.and_then(exit_code) {
+                _ if mains_begun => {}
+                Some(0) => {}
+                Some(_) if policy == "Never" => return Inits::Failed,
+                _ => {
+                    self.advance(init, true);
+                    return Inits::Under;
+                }
             }
-            continue;
-        };
-        let spent =
-            Duration::from_secs(asked_at.saturating_duration_since(termination.since).as_secs());
-        let rest = termination.grace.saturating_sub(spent).max(FLOOR);
-        let end = asked_at + rest;
-        let kill_at = termination.cap.map_or(end, |cap| cap.min(end));
-        if view.now < kill_at {
-            decision.wake_at(kill_at);
-        } else if !view.memory.killed.contains_key(id) {
-            decision.steps.push(Step::Kill { id: id.clone() });
         }
+        Inits::Done
+    }
+
+    fn mains(&mut self, spec: &PodSpec, policy: &str) {
+        let mut over = true;
+        for container in &spec.containers {
+            let last = self.view.newest(&container.name);
+            if last.is_none() || may_restart(policy, last.and_then(exit_code)) {
+                over = false;
+                self.advance(container, policy != "Never");
+            }
+        }
+        if over {
+            self.over();
+        }
+    }
+
+    /// Nothing is to be started any more, and sidecars do not keep a Pod alive.
+    fn over(&mut self) {
+        self.decision.steps.clear();
+        let step = match self.view.alive().next() {
+            Some(_) => Step::End { verdict: None },
+            None => Step::Finish,
+        };
+        self.decision.steps.push(step);
+    }
+
+    /// Starts a container that does not run, when its time has come.
+    fn advance(&mut self, spec: &Spec, may_restart: bool) {
+        let view = self.view;
+        let last = view.newest(&spec.name);
+        if let Some(last) = last.filter(|last| running(last)) {
+            self.blocked |= view.memory.starting.as_ref() == Some(&last.id);
+            return;
+        }
+        match view.memory.holds.get(&spec.name) {
+            Some(None) => {
+                self.blocked = true;
+                return;
+            }
+            Some(Some(until)) if view.now < *until => {
+                self.decision.wake_at(*until);
+                return;
+            }
+            Some(Some(_)) | None => {}
+        }
+        let known = view.memory.attempts.get(&spec.name).copied().unwrap_or_default();
+        let Some(last) = last else {
+            self.start(&spec.name, known);
+            return;
+        };
+        let ContainerState::Exited { finished_at, .. } = &last.state else { return };
+        if !may_restart {
+            return;
+        }
+        let finished = view.now.checked_sub((view.since)(*finished_at)).unwrap_or(view.now);
+        let backoff = view.memory.backoff.get(&spec.name);
+        let fresh =
+            backoff.filter(|b| finished.saturating_duration_since(b.updated) <= BACKOFF_RESET);
+        if let Some(backoff) = fresh
+            && backoff.attempt == last.config.attempt
+            && view.now < finished + backoff.wait
+        {
+            self.decision.crash_loops.insert(spec.name.clone(), backoff.wait);
+            self.decision.wake_at(finished + backoff.wait);
+            return;
+        }
+        let attempt = known.max(last.config.attempt + 1);
+        if self.start(&spec.name, attempt) {
+            let wait = fresh.map_or(BACKOFF_MIN, |b| (b.wait * 2).min(BACKOFF_MAX));
+            let backoff = Backoff { wait, updated: view.now, attempt };
+            self.decision.backoff.insert(spec.name.clone(), backoff);
+        }
+    }
+
+    /// One at a time: the next one follows when this one has been started.
+    fn start(&mut self, name: &str, attempt: u32) -> bool {
+        let first = !self.blocked && self.decision.steps.is_empty();
+        if first {
+            self.decision.steps.push(Step::Start { name: name.to_owned(), attempt });
+        }
+        first
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::runtime::{ContainerConfig, PodRef, Resources, Sandbox, SandboxConfig, Security};
+    use crate::testing::{exited, id, pod, running, runtime};
+    use serde_json::{Value, json};
 
-    fn pod(policy: &str, hook: bool) -> Pod {
-        let hook = if hook {
-            serde_json::json!({"preStop": {"exec": {"command": ["x"]}}})
-        } else {
-            serde_json::Value::Null
-        };
-        serde_json::from_value(serde_json::json!({
-            "metadata": {"name": "p", "uid": "u"},
-            "spec": {"restartPolicy": policy, "containers": [{"name": "a", "lifecycle": hook}]},
-        }))
-        .unwrap()
+    fn start(name: &str, attempt: u32) -> Step {
+        Step::Start { name: name.to_owned(), attempt }
     }
 
-    fn runtime(attempt: u32, state: ContainerState) -> RuntimePod {
-        let pod = PodRef { namespace: "d".into(), name: "p".into(), uid: "u".into() };
-        let sandbox = SandboxConfig {
-            pod,
-            attempt: 0,
-            hostname: "p".into(),
-            host_network: false,
-            resources: Resources::default(),
-            annotations: BTreeMap::new(),
-        };
-        let config = ContainerConfig {
-            name: "a".into(),
-            attempt,
-            image: String::new(),
-            image_id: String::new(),
-            argv: vec![],
-            env: vec![],
-            working_dir: "/".into(),
-            mounts: vec![],
-            resources: Resources::default(),
-            security: Security::default(),
-            stdin: false,
-            tty: false,
-            log_path: "/".into(),
-            log_bytes_max: 0,
-            termination_message_path: String::new(),
-            hash: 0,
-            annotations: BTreeMap::new(),
-        };
-        let id = ContainerId("a".into());
-        RuntimePod {
-            sandbox: Sandbox { config: sandbox, ip: None, created_at: 0, ready: true },
-            containers: vec![Container { id, pod_uid: "u".into(), config, state }],
+    fn decide(spec: Value, runtime: Option<&RuntimePod>, memory: &Memory) -> Decision {
+        let now = Instant::now();
+        let since = |_: u64| Duration::ZERO;
+        let pod = pod(spec);
+        next_step(&View { pod: &pod, runtime, memory, deadline: None, now, since: &since })
+    }
+
+    fn three(policy: &str) -> Value {
+        json!({
+            "restartPolicy": policy,
+            "initContainers": [{"name": "i"}, {"name": "s", "restartPolicy": "Always"}, {"name": "j"}],
+            "containers": [{"name": "a"}, {"name": "b"}],
+        })
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn containers_start_in_their_order() {
+        // INI-1, SYN-1, §3.6
+        let over = Step::End { verdict: None };
+        let cases: Vec<(&str, &str, Vec<(&str, u32, ContainerState)>, Vec<Step>)> = vec![
+            ("the first init", "Always", vec![], vec![start("i", 0)]),
+            ("it runs", "Always", vec![("i", 0, running())], vec![]),
+            ("it failed", "Always", vec![("i", 0, exited(1))], vec![start("i", 1)]),
+            ("it failed for good", "Never", vec![("i", 0, exited(1))], vec![Step::Finish]),
+            ("the sidecar", "Always", vec![("i", 0, exited(0))], vec![start("s", 0)]),
+            (
+                "the init after it, while it runs",
+                "Always",
+                vec![("i", 0, exited(0)), ("s", 0, running())],
+                vec![start("j", 0)],
+            ),
+            (
+                "a sidecar that ended is started again, whatever the policy",
+                "Never",
+                vec![("i", 0, exited(0)), ("s", 0, exited(0)), ("j", 0, running())],
+                vec![start("s", 1)],
+            ),
+            (
+                "a failed init ends the sidecar, too",
+                "Never",
+                vec![("i", 0, exited(0)), ("s", 0, running()), ("j", 0, exited(2))],
+                vec![over.clone()],
+            ),
+            (
+                "the first main",
+                "Always",
+                vec![("i", 0, exited(0)), ("s", 0, running()), ("j", 0, exited(0))],
+                vec![start("a", 0)],
+            ),
+            (
+                "one after the other",
+                "Always",
+                vec![("s", 0, running()), ("a", 0, running())],
+                vec![start("b", 0)],
+            ),
+            (
+                "all run, and the inits' records are gone",
+                "Always",
+                vec![("s", 0, running()), ("a", 0, running()), ("b", 0, running())],
+                vec![],
+            ),
+            (
+                "a sidecar that crashes beside the mains",
+                "Never",
+                vec![("s", 4, exited(1)), ("a", 0, running()), ("b", 0, running())],
+                vec![start("s", 5)],
+            ),
+            (
+                "sidecars do not keep a finished Pod",
+                "OnFailure",
+                vec![("s", 0, running()), ("a", 0, exited(0)), ("b", 0, exited(0))],
+                vec![over.clone()],
+            ),
+            (
+                "nor does one that has just ended",
+                "Never",
+                vec![("s", 0, exited(1)), ("a", 0, exited(0)), ("b", 0, exited(1))],
+                vec![Step::Finish],
+            ),
+            (
+                "on failure, only what failed",
+                "OnFailure",
+                vec![("s", 0, running()), ("a", 0, exited(0)), ("b", 0, exited(1))],
+                vec![start("b", 1)],
+            ),
+            (
+                "always, whatever the exit code",
+                "Always",
+                vec![("s", 0, running()), ("a", 2, exited(0)), ("b", 0, running())],
+                vec![start("a", 3)],
+            ),
+        ];
+        for (name, policy, containers, want) in cases {
+            let runtime = runtime(containers);
+            let decision = decide(three(policy), Some(&runtime), &Memory::default());
+            assert_eq!(decision.steps, want, "{name}");
         }
     }
 
-    fn exited() -> ContainerState {
-        ContainerState::Exited {
-            started_at: 0,
-            finished_at: 0,
-            exit_code: 1,
-            signal: None,
-            oom_killed: false,
-            message: String::new(),
-        }
-    }
-
-    fn seconds(s: f64) -> Duration {
-        Duration::from_secs_f64(s)
-    }
-
-    /// When TERM and KILL are sent to a container that ignores TERM and whose hook takes `hook`.
-    fn ending(grace: i64, hook: Option<f64>) -> (f64, f64) {
-        let start = Instant::now();
-        let pod = pod("Always", hook.is_some());
-        let up = runtime(0, ContainerState::Running { started_at: 0 });
+    #[tokio::test(start_paused = true)]
+    async fn what_is_under_way_is_waited_for() {
+        // SYN-1, LIF-1, BKO-2
+        let spec = json!({"containers": [{"name": "a"}, {"name": "b"}]});
+        let none = runtime([]);
         let mut memory = Memory::default();
-        Termination::update(&mut memory.termination, grace, start);
-        let (mut now, mut term) = (start, 0.0);
-        for _ in 0..20 {
-            let view = View {
-                pod: &pod,
-                runtime: Some(&up),
-                memory: &memory,
-                now,
-                since: &|_| seconds(0.0),
-            };
-            let decision = next_step(&view);
-            let at = (now - start).as_secs_f64();
-            match decision.steps.first() {
-                Some(Step::PreStop { id, .. }) => drop(memory.hooks.insert(id.clone(), None)),
-                Some(Step::Term { id, .. }) => {
-                    term = at;
-                    memory.asked.insert(id.clone(), now);
-                }
-                Some(Step::Kill { .. }) => return (term, at),
-                other => {
-                    assert_eq!(other, None);
-                    let ends = hook.map(|h| start + seconds(h)).filter(|end| *end > now);
-                    now = decision.wake.unwrap().min(ends.unwrap_or(decision.wake.unwrap()));
-                    if hook.is_some_and(|h| now >= start + seconds(h)) {
-                        memory
-                            .hooks
-                            .insert(ContainerId("a".into()), Some(start + seconds(hook.unwrap())));
-                    }
-                }
-            }
-        }
-        panic!("it never ends");
+        memory.holds.insert("a".into(), None);
+        assert_eq!(decide(spec.clone(), Some(&none), &memory).steps, [], "it is being pulled");
+        let until = Instant::now() + Duration::from_secs(10);
+        memory.holds.insert("a".into(), Some(until));
+        let decision = decide(spec.clone(), Some(&none), &memory);
+        assert_eq!(decision.steps, [start("b", 0)], "a failure does not stop the others");
+        assert_eq!(decision.wake, Some(until));
+        let mut memory = Memory { starting: Some(id("a", 0)), ..Memory::default() };
+        let first = runtime([("a", 0, running())]);
+        assert_eq!(decide(spec.clone(), Some(&first), &memory).steps, [], "its hook runs");
+        memory.starting = None;
+        assert_eq!(decide(spec, Some(&first), &memory).steps, [start("b", 0)]);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn term_and_kill_come_when_they_must() {
-        // §4.2, DEL-20: A5, A6, S36
-        for (grace, hook, want) in [
-            (30, None, (0.0, 30.0)),
-            (30, Some(10.0), (10.0, 30.0)),
-            (30, Some(29.4), (29.4, 31.4)),
-            (30, Some(45.0), (30.0, 32.0)),
-            (1, Some(45.0), (1.0, 3.0)),
-            (1, None, (0.0, 2.0)),
+    async fn a_sandbox_that_died_is_made_again_unless_the_pod_is_over() {
+        // §3.6, INI-2, NOD-26
+        let spec = |policy| json!({"restartPolicy": policy, "containers": [{"name": "a"}]});
+        let again = Step::Sandbox { attempt: 1 };
+        let memory = Memory::default();
+        for (policy, containers, want) in [
+            ("Always", vec![("a", 0, exited(0))], again.clone()),
+            ("Never", vec![("a", 0, exited(137))], Step::Finish),
+            ("Never", vec![], again.clone()),
+            ("OnFailure", vec![("a", 0, exited(0))], Step::Finish),
+            ("OnFailure", vec![("a", 0, exited(137))], again),
         ] {
-            let (term, kill) = ending(grace, hook);
-            let close = |a: f64, b: f64| (a - b).abs() < 0.001;
-            assert!(close(term, want.0) && close(kill, want.1), "{grace} {hook:?}: {term} {kill}");
+            let mut dead = runtime(containers);
+            dead.sandbox.ready = false;
+            let steps = decide(spec(policy), Some(&dead), &memory).steps;
+            assert_eq!(steps, [want], "{policy} {:?}", dead.containers.len());
         }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_shorter_grace_counts_at_once_and_a_longer_one_never() {
-        // DEL-35, DEL-36
-        let start = Instant::now();
-        let mut termination = None;
-        Termination::update(&mut termination, 30, start);
-        Termination::update(&mut termination, 60, start + seconds(1.0));
-        assert_eq!(termination.unwrap().cap, None);
-        Termination::update(&mut termination, 5, start + seconds(10.0));
-        assert_eq!(termination.unwrap().cap, Some(start + seconds(15.0)));
-        Termination::update(&mut termination, 0, start + seconds(11.0));
-        assert_eq!(termination.unwrap().cap, Some(start + seconds(13.0)), "the floor");
+        let steps = decide(spec("Always"), None, &memory).steps;
+        assert_eq!(steps, [Step::Sandbox { attempt: 0 }]);
+        // CST-3: the count goes on where the old sandbox was.
+        let memory = Memory { attempts: [("a".to_owned(), 4)].into(), ..Memory::default() };
+        let steps = decide(spec("Always"), Some(&runtime([])), &memory).steps;
+        assert_eq!(steps, [start("a", 4)]);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_container_that_crashes_waits_longer_each_time() {
-        // BKO-1, trap 34
-        let pod = pod("Always", false);
-        let mut memory = Memory::default();
-        let mut now = Instant::now();
-        let mut waits = Vec::new();
-        for attempt in 0..8 {
-            let finished = now;
-            let down = runtime(attempt, exited());
-            loop {
-                let since = now - finished;
-                let view = View {
-                    pod: &pod,
-                    runtime: Some(&down),
-                    memory: &memory,
-                    now,
-                    since: &|_| since,
-                };
-                let decision = next_step(&view);
-                match decision.steps.first() {
-                    Some(Step::Start { attempt: next, .. }) => {
-                        assert_eq!(*next, attempt + 1);
-                        memory.backoff.extend(decision.backoff);
-                        waits.push((now - finished).as_secs());
-                        break;
+        // BKO-1, trap 34; under Always also with exit code 0
+        for code in [0, 1] {
+            let pod = pod(json!({"containers": [{"name": "a"}]}));
+            let mut memory = Memory::default();
+            let mut now = Instant::now();
+            let mut waits = Vec::new();
+            for attempt in 0..8 {
+                let finished = now;
+                let down = runtime([("a", attempt, exited(code))]);
+                loop {
+                    let since = now - finished;
+                    let view = View {
+                        pod: &pod,
+                        runtime: Some(&down),
+                        memory: &memory,
+                        deadline: None,
+                        now,
+                        since: &|_| since,
+                    };
+                    let decision = next_step(&view);
+                    if decision.steps.is_empty() {
+                        let wait = memory.backoff["a"].wait;
+                        assert_eq!(decision.crash_loops, [("a".to_owned(), wait)].into());
+                        now = decision.wake.unwrap();
+                        continue;
                     }
-                    _ => now = decision.wake.unwrap(),
+                    assert_eq!(decision.steps, [start("a", attempt + 1)]);
+                    memory.backoff.extend(decision.backoff);
+                    waits.push((now - finished).as_secs());
+                    break;
                 }
             }
+            assert_eq!(waits, [0, 10, 20, 40, 80, 160, 300, 300]);
+            // One run of more than ten minutes, and all is forgiven.
+            now += BACKOFF_RESET + Duration::from_secs(1);
+            let down = runtime([("a", 8, exited(code))]);
+            let since = |_: u64| Duration::ZERO;
+            let view = View {
+                pod: &pod,
+                runtime: Some(&down),
+                memory: &memory,
+                deadline: None,
+                now,
+                since: &since,
+            };
+            assert_eq!(next_step(&view).backoff["a"].wait, BACKOFF_MIN);
         }
-        assert_eq!(waits, [0, 10, 20, 40, 80, 160, 300, 300]);
     }
 
     #[tokio::test(start_paused = true)]
     async fn what_has_ended_for_good_is_finished_and_a_terminating_pod_is_never_restarted() {
-        // DEL-34, S14
-        let now = Instant::now();
-        let down = runtime(0, exited());
+        // DEL-33, DEL-34, S14
+        let spec = |policy| json!({"restartPolicy": policy, "containers": [{"name": "a"}]});
+        let down = runtime([("a", 0, exited(1))]);
         let mut memory = Memory::default();
-        let decide = |policy, memory: &Memory| {
-            let pod = pod(policy, false);
-            let view =
-                View { pod: &pod, runtime: Some(&down), memory, now, since: &|_| seconds(0.0) };
-            next_step(&view).steps
+        let mut decide = |policy, runtime: Option<&RuntimePod>, terminating: bool| {
+            memory.termination = None;
+            if terminating {
+                Termination::update(&mut memory.termination, 30, Instant::now());
+            }
+            decide(spec(policy), runtime, &memory).steps
         };
-        assert_eq!(decide("Never", &memory), [Step::Finish]);
-        assert!(matches!(decide("OnFailure", &memory)[..], [Step::Start { attempt: 1, .. }]));
-        Termination::update(&mut memory.termination, 30, now);
-        assert_eq!(decide("Always", &memory), [Step::Finish]);
+        assert_eq!(decide("Never", Some(&down), false), [Step::Finish]);
+        assert_eq!(decide("OnFailure", Some(&down), false), [start("a", 1)]);
+        assert_eq!(decide("Always", Some(&down), true), [Step::Finish]);
+        assert_eq!(decide("Always", None, true), [Step::Finish], "it never started");
+        assert_eq!(decide("Always", Some(&runtime([])), true), [Step::Finish]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pod_ends_at_its_deadline_and_by_a_verdict() {
+        // ADL-1, §6.7
+        let pod = pod(json!({"containers": [{"name": "a"}]}));
+        let up = runtime([("a", 0, running())]);
+        let now = Instant::now();
+        let memory = Memory::default();
+        let since = |_: u64| Duration::ZERO;
+        let at = |deadline| {
+            next_step(&View {
+                pod: &pod,
+                runtime: Some(&up),
+                memory: &memory,
+                deadline: Some(deadline),
+                now,
+                since: &since,
+            })
+        };
+        let later = at(now + Duration::from_secs(5));
+        assert_eq!((later.steps, later.wake), (vec![], Some(now + Duration::from_secs(5))));
+        let over = at(now).steps;
+        assert_eq!(over, [Step::End { verdict: Some(Verdict::deadline_exceeded()) }]);
+        let verdict = Verdict { reason: "OutOfcpu".into(), message: String::new(), rejected: true };
+        let memory = Memory { verdict: Some(verdict), ..Memory::default() };
+        let spec = json!({"containers": [{"name": "a"}]});
+        assert_eq!(decide(spec, None, &memory).steps, [Step::End { verdict: None }]);
     }
 }

@@ -438,6 +438,7 @@ fn validate_resources(container: &Value, path: &Path, errors: &mut Vec<FieldErro
 fn validate_create(pod: &Value) -> Vec<FieldError> {
     let mut errors = valid_metadata(pod, true);
     errors.extend(validate_spec(pod.get("spec").unwrap_or(&Value::Null)));
+    errors.extend(crate::enforcement::refusals(pod));
     errors
 }
 

@@ -259,11 +259,14 @@ async fn list(
 
 /// Refuses or reports fields that the kind does not have (HTTP-2).
 fn check_fields(kind: &Kind, object: &Value, query: &Query) -> Result<Vec<String>, Status> {
+    // Not a matter of the client's wish (§1.1).
+    let unenforced =
+        if kind.kind == "Pod" { api::enforcement::warnings(object) } else { Vec::new() };
     let mode = query.get("fieldValidation").map_or("Warn", String::as_str);
     if mode == "Ignore" {
-        return Ok(Vec::new());
+        return Ok(unenforced);
     }
-    let unknown: Vec<String> = (kind.unknown_fields)(object)
+    let mut unknown: Vec<String> = (kind.unknown_fields)(object)
         .into_iter()
         .map(|path| format!("unknown field \"{path}\""))
         .collect();
@@ -271,6 +274,7 @@ fn check_fields(kind: &Kind, object: &Value, query: &Query) -> Result<Vec<String
         let list = unknown.join(", ");
         return Err(Status::bad_request(format!("strict decoding error: {list}")));
     }
+    unknown.extend(unenforced);
     Ok(unknown)
 }
 
