@@ -2,6 +2,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command line's output")]
 
 mod apply;
+mod describe;
 mod exec;
 mod failure;
 mod get;
@@ -51,6 +52,15 @@ pub enum Command {
         /// Go on with what changes.
         #[arg(short, long)]
         watch: bool,
+        #[command(flatten)]
+        target: TargetArguments,
+    },
+    /// Tell everything about one object: its state, its parts, its events.
+    Describe {
+        /// Such as `pod`, `node`, `svc`.
+        kind: String,
+        /// Which.
+        name: String,
         #[command(flatten)]
         target: TargetArguments,
     },
@@ -203,6 +213,10 @@ async fn verb(command: Command) -> Result<ExitCode, Failure> {
                 watch,
             };
             get::get(&Target::new(target)?, &wanted).await?;
+        }
+        Command::Describe { kind, name, target } => {
+            let kind = target::kind(&kind)?;
+            describe::describe(&Target::new(target)?, kind, &name).await?;
         }
         Command::Delete { kind, name, grace_period, now, force, no_wait, target } => {
             let grace = if force {
