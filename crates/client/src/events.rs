@@ -168,8 +168,7 @@ impl Correlator {
         } else {
             (format!("{reason}/{}", said.message), said.message.clone())
         };
-        let bucket =
-            self.buckets.entry(about.clone()).or_insert_with(|| Remembered { at: now, what: now });
+        let bucket = self.buckets.entry(about).or_insert_with(|| Remembered { at: now, what: now });
         let full = bucket.what.max(now) + INTERVAL;
         if full > now + INTERVAL * BURST {
             return None;
