@@ -219,7 +219,7 @@ pub fn begin_delete(
     // Once it is on its way out, nobody's options change what it waits for.
     let finalizers =
         if first { propagated(object, options.propagation) } else { finalizers(object) };
-    let held = !finalizers.is_empty();
+    let held = !finalizers.is_empty() || has_content(object);
     let marked = |stamp, grace| DeleteDecision::Store(marked(object, &finalizers, stamp, grace));
     if !kind.graceful {
         return Ok(match (held, first) {
@@ -318,14 +318,27 @@ fn marked(object: &Value, finalizers: &[String], stamp: i64, grace: i64) -> Valu
     if first && let Some(generation) = metadata.get("generation").and_then(Value::as_i64) {
         metadata.insert("generation".to_owned(), (generation + 1).into());
     }
+    if object.get("kind").is_some_and(|kind| kind == "Namespace") {
+        meta::child_mut(&mut object, "status").insert("phase".to_owned(), "Terminating".into());
+    }
     object
+}
+
+/// A namespace that nobody has emptied yet (NS-1).
+fn has_content(object: &Value) -> bool {
+    let finalizers = object.pointer("/spec/finalizers").and_then(Value::as_array);
+    object.get("kind").is_some_and(|kind| kind == "Namespace")
+        && finalizers.is_some_and(|list| !list.is_empty())
 }
 
 /// Whether an update has left an object that only waited for its last finalizer (DELAPI-3).
 #[must_use]
 pub fn is_released(object: &Value) -> bool {
     let grace = meta::deletion_grace_seconds(object).unwrap_or(0);
-    meta::is_terminating(object) && grace == 0 && finalizers(object).is_empty()
+    meta::is_terminating(object)
+        && grace == 0
+        && finalizers(object).is_empty()
+        && !has_content(object)
 }
 
 #[cfg(test)]
@@ -450,6 +463,22 @@ mod tests {
         let DeleteDecision::Store(map) = decision else { panic!() };
         let again = begin_delete(kind, &map, &options, 1010).unwrap();
         assert_eq!(again, DeleteDecision::Unchanged);
+    }
+
+    #[test]
+    fn a_namespace_says_that_it_ends_and_waits_until_it_is_empty() {
+        // NS-1
+        let kind = by_resource("", "v1", "namespaces").unwrap();
+        let namespace = json!({
+            "kind": "Namespace", "metadata": {"name": "n"}, "spec": {"finalizers": ["kubernetes"]},
+            "status": {"phase": "Active"},
+        });
+        let decision = begin_delete(kind, &namespace, &DeleteOptions::default(), 1000).unwrap();
+        let DeleteDecision::Store(mut marked) = decision else { panic!("{decision:?}") };
+        assert_eq!(marked["status"]["phase"], "Terminating");
+        assert!(!is_released(&marked));
+        marked["spec"]["finalizers"] = json!([]);
+        assert!(is_released(&marked));
     }
 
     #[test]

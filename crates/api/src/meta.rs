@@ -138,6 +138,14 @@ pub fn micro_time(unix_micros: i64) -> String {
         .unwrap_or_default()
 }
 
+/// The same at length: `Mon, 02 Jan 2006 15:04:05 +0000`.
+#[must_use]
+pub fn long_time(unix_seconds: i64) -> String {
+    jiff::Timestamp::from_second(unix_seconds)
+        .map(|t| t.strftime("%a, %d %b %Y %H:%M:%S +0000").to_string())
+        .unwrap_or_default()
+}
+
 /// The reverse of [`time`], for any RFC 3339 time.
 #[must_use]
 pub fn parse_time(text: &str) -> Option<i64> {

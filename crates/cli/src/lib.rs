@@ -3,6 +3,7 @@
 
 mod apply;
 mod cluster;
+mod describe;
 mod exec;
 mod failure;
 mod get;
@@ -52,6 +53,15 @@ pub enum Command {
         /// Go on with what changes.
         #[arg(short, long)]
         watch: bool,
+        #[command(flatten)]
+        target: TargetArguments,
+    },
+    /// Tell everything about one object: its state, its parts, its events.
+    Describe {
+        /// Such as `pod`, `node`, `svc`.
+        kind: String,
+        /// Which.
+        name: String,
         #[command(flatten)]
         target: TargetArguments,
     },
@@ -207,6 +217,10 @@ async fn verb(command: Command) -> Result<ExitCode, Failure> {
                 watch,
             };
             get::get(&Target::new(target)?, &wanted).await?;
+        }
+        Command::Describe { kind, name, target } => {
+            let kind = target::kind(&kind)?;
+            describe::describe(&Target::new(target)?, kind, &name).await?;
         }
         Command::Delete { objects, filename, grace_period, now, force, wait, target } => {
             let grace = if force {

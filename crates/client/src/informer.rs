@@ -122,6 +122,15 @@ where
         objects.values().cloned().collect()
     }
 
+    /// All objects of a namespace, in order of their names.
+    #[must_use]
+    pub fn list_in(&self, namespace: &str) -> Vec<Arc<K>> {
+        let objects = self.shared.objects.read().unwrap_or_else(PoisonError::into_inner);
+        let first = Key { namespace: namespace.to_owned(), name: String::new() };
+        let rest = objects.range(first..);
+        rest.take_while(|(key, _)| key.namespace == namespace).map(|(_, o)| Arc::clone(o)).collect()
+    }
+
     /// Everything up to this revision is in the copy (CTL-3).
     #[must_use]
     pub fn revision(&self) -> u64 {

@@ -2,7 +2,7 @@
 //!
 //! A [`Client`] is a struct over a `tower::Service`: the API server's router in the leader's own
 //! process, or HTTP to any replica with failover. [`informer`] keeps a copy of a kind up to date,
-//! [`node`] is the kubelet's session.
+//! [`events`] tells what happened, [`node`] is the kubelet's session.
 
 mod client;
 mod error;
@@ -10,6 +10,7 @@ mod proto;
 
 pub mod admin;
 pub mod endpoints;
+pub mod events;
 pub mod informer;
 pub mod node;
 

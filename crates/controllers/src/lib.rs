@@ -1,11 +1,49 @@
 //! The leader's reconcilers, one file each.
+//!
+//! Each decides with a function over what the copies hold and writes what that says, under conditions:
+//! the version that was judged, and the client's epoch (FEN-6).
 
+mod caches;
+mod endpoints;
+mod endpointslice;
+mod guard;
+mod namespace;
 mod node_lifecycle;
+mod pod;
+mod pod_gc;
+mod queue;
+mod service;
+mod taint_eviction;
 
-use client::Client;
+use caches::Caches;
+use client::{Client, events::Recorder};
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 /// Runs them all until `shutdown`, as long as the client's epoch lasts.
 pub async fn all(client: Client, shutdown: CancellationToken) {
-    node_lifecycle::run(client, shutdown).await;
+    let mut copies = JoinSet::new();
+    let caches = Caches::follow(&client, &mut copies, &shutdown);
+    let mut recorder = |component: &'static str| {
+        let (recorder, record) = Recorder::new(client.clone(), component, shutdown.child_token());
+        copies.spawn(record);
+        recorder
+    };
+    let (lifecycle, eviction) =
+        (recorder("node-controller"), recorder("taint-eviction-controller"));
+    let work = async {
+        tokio::join!(
+            endpointslice::run(client.clone(), caches.clone()),
+            endpoints::run(client.clone(), caches.clone()),
+            namespace::run(client.clone(), caches.clone()),
+            node_lifecycle::run(client.clone(), caches.clone(), lifecycle),
+            pod_gc::run(client.clone(), caches.clone()),
+            taint_eviction::run(client.clone(), caches.clone(), eviction),
+        )
+    };
+    tokio::select! {
+        _ = work => {}
+        () = shutdown.cancelled() => {}
+    }
+    copies.shutdown().await;
 }

@@ -1,179 +1,204 @@
-//! Nodes that are not heard any more are `NotReady` (NOD-10, NLC-1).
+//! Nodes that are not heard any more are `NotReady`; taints say of every node what is wrong with it
+//! (NOD-10 to NOD-15, NLC-1).
 //!
 //! A node that is heard has a Lease object; the leader's own monotonic clock lets it run out. So this
-//! controller compares no times: it looks whether the Lease is there.
+//! controller compares no times of others: it looks whether the Lease is there.
 
-use api::core::{Lease, Node, NodeCondition, Pod, Taint};
-use client::{
-    Client, ListOptions, Patch, WriteOptions,
-    informer::{Informer, Key},
+mod plan;
+mod zones;
+
+use crate::{caches::Caches, pod};
+use api::core::Node;
+use client::{Client, ClientError, Patch, WriteOptions, events::Recorder, informer::Key};
+pub(crate) use plan::is_ready;
+use plan::{Eviction, taints_of, unheard};
+use serde_json::json;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
 };
-use serde_json::{Value, json};
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
-use tokio::{
-    task::JoinSet,
-    time::{Instant, sleep},
-};
-use tokio_util::sync::CancellationToken;
+use tokio::time::{Instant, sleep_until};
+use zones::{Member, Zones};
 
 /// How often everything is looked at.
 const PERIOD: Duration = Duration::from_millis(500);
 /// A node without a Lease is given this long after it was first seen so: it may be registering.
 const PATIENCE: Duration = Duration::from_secs(5);
-const UNREACHABLE: &str = "node.kubernetes.io/unreachable";
+/// After a failover, a pause of this process or a cut of the whole cluster no Pod is evicted for this
+/// long: every node has the time to be heard again (FEN-42, FEN-43).
+const AMNESTY: Duration = Duration::from_secs(50);
 
-/// What is to be written of a node.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Plan {
-    Nothing,
-    /// Conditions Unknown, taint on, its Pods not ready.
-    Lost,
-    /// The taint is to go: it is heard again.
-    Found,
+struct Controller {
+    client: Client,
+    caches: Caches,
+    events: Recorder,
+    /// Since when each node has not been heard.
+    silent: BTreeMap<String, Instant>,
+    /// UIDs of the nodes that are not ready and whose Pods this leader has marked.
+    marked: BTreeSet<String>,
+    /// UIDs of the nodes that there were at the last look, and their objects.
+    known: BTreeMap<String, Arc<Node>>,
+    zones: Zones,
 }
 
-fn ready(node: &Node) -> Option<&NodeCondition> {
-    let conditions = node.status.iter().flat_map(|s| s.conditions.iter().flatten());
-    conditions.into_iter().find(|c| c.type_ == "Ready")
-}
-
-fn taints(node: &Node) -> &[Taint] {
-    node.spec.as_ref().and_then(|s| s.taints.as_deref()).unwrap_or_default()
-}
-
-fn plan(node: &Node, heard: bool) -> Plan {
-    let unknown = ready(node).is_some_and(|c| c.status == "Unknown");
-    let tainted = taints(node).iter().any(|t| t.key == UNREACHABLE);
-    match (heard, unknown) {
-        (false, false) => Plan::Lost,
-        (false, true) if !tainted => Plan::Lost,
-        (true, false) if tainted => Plan::Found,
-        (true | false, true | false) => Plan::Nothing,
-    }
-}
-
-pub(crate) async fn run(client: Client, shutdown: CancellationToken) {
-    let mut tasks = JoinSet::new();
-    let all = ListOptions::default;
-    let stop = || shutdown.child_token();
-    let (nodes, follow) = Informer::<Node>::new(client.clone(), None, all(), stop());
-    tasks.spawn(follow);
-    let namespace = Some("kube-node-lease".to_owned());
-    let (leases, follow) = Informer::<Lease>::new(client.clone(), namespace, all(), stop());
-    tasks.spawn(follow);
-    let (pods, follow) = Informer::<Pod>::new(client.clone(), None, all(), stop());
-    tasks.spawn(follow);
-    let work = async {
-        nodes.synced().await;
-        leases.synced().await;
-        pods.synced().await;
-        let mut silent: BTreeMap<String, Instant> = BTreeMap::new();
-        loop {
-            let now = Instant::now();
-            for node in nodes.list() {
-                let name = node.metadata.name.clone().unwrap_or_default();
-                let lease = Key { namespace: "kube-node-lease".to_owned(), name: name.clone() };
-                let heard = leases.get(&lease).is_some();
-                if heard {
-                    silent.remove(&name);
-                }
-                let since = *silent.entry(name.clone()).or_insert(now);
-                let plan = if heard || now >= since + PATIENCE {
-                    plan(&node, heard)
-                } else {
-                    Plan::Nothing
-                };
-                if let Err(error) = carry_out(&client, &node, &pods, plan).await {
-                    tracing::debug!(%error, name, "node not brought up to date");
-                }
-            }
-            sleep(PERIOD).await;
-        }
+pub(crate) async fn run(client: Client, caches: Caches, events: Recorder) {
+    caches.synced().await;
+    let zones = Zones::new(Instant::now() + AMNESTY);
+    let mut controller = Controller {
+        client,
+        caches,
+        events,
+        silent: BTreeMap::new(),
+        marked: BTreeSet::new(),
+        known: BTreeMap::new(),
+        zones,
     };
-    tokio::select! {
-        () = work => {}
-        () = shutdown.cancelled() => {}
+    loop {
+        controller.look(Instant::now()).await;
+        let due = Instant::now() + PERIOD;
+        sleep_until(due).await;
+        if is_late(due, Instant::now()) {
+            tracing::warn!("paused for a while: all nodes get their full time again");
+            controller.silent.clear();
+            controller.zones.pardon(Instant::now() + AMNESTY);
+        }
     }
-    tasks.shutdown().await;
 }
 
-async fn carry_out(
-    client: &Client,
-    node: &Arc<Node>,
-    pods: &Informer<Pod>,
-    plan: Plan,
-) -> Result<(), client::ClientError> {
-    let name = node.metadata.name.as_deref().unwrap_or_default();
-    let mut kept: Vec<&Taint> = taints(node).iter().filter(|t| t.key != UNREACHABLE).collect();
-    let taint =
-        Taint { key: UNREACHABLE.to_owned(), effect: "NoSchedule".to_owned(), ..Taint::default() };
-    match plan {
-        Plan::Nothing => return Ok(()),
-        Plan::Found => {}
-        Plan::Lost => {
-            tracing::info!(name, "node is not heard any more");
-            // On the version it was judged by: a node that has spoken since wins (FEN-21).
-            let patch = json!({
-                "metadata": {"resourceVersion": node.metadata.resource_version},
-                "status": {"conditions": unknown(node)},
+/// This process stood still: what it has not heard meanwhile says nothing (FEN-43).
+fn is_late(due: Instant, now: Instant) -> bool {
+    now > due + 2 * PERIOD
+}
+
+fn uid(node: &Node) -> String {
+    node.metadata.uid.clone().unwrap_or_default()
+}
+
+impl Controller {
+    async fn look(&mut self, now: Instant) {
+        let nodes = self.caches.nodes.list();
+        self.tell_of_changes(&nodes);
+        let names: BTreeSet<&str> =
+            nodes.iter().filter_map(|node| node.metadata.name.as_deref()).collect();
+        self.silent.retain(|name, _| names.contains(name.as_str()));
+        let mut current = Vec::with_capacity(nodes.len());
+        for node in nodes {
+            current.push(match self.hear(&node, now).await {
+                Ok(Some(changed)) => Arc::new(changed),
+                Ok(None) => node,
+                Err(error) => {
+                    let name = &node.metadata.name;
+                    tracing::debug!(%error, name, "node not marked");
+                    node
+                }
             });
-            let options =
-                WriteOptions { subresource: "status".to_owned(), ..WriteOptions::default() };
-            client.patch::<Node>(None, name, &Patch::Merge(patch), &options).await?;
-            pods_not_ready(client, pods, name).await;
-            kept.push(&taint);
+        }
+        let members = current.iter().map(|node| Member::of(node));
+        let decision = self.zones.decide(&members.collect::<Vec<_>>(), now, AMNESTY);
+        for node in current {
+            let name = node.metadata.name.as_deref().unwrap_or_default();
+            let eviction = if decision.nobody {
+                Eviction::Never
+            } else if decision.evict.contains(name) {
+                Eviction::Begins
+            } else {
+                Eviction::AsBefore
+            };
+            if let Err(error) = self.taint(&node, eviction).await {
+                tracing::debug!(%error, name, "taints not up to date");
+            }
+            if is_ready(&node) {
+                self.marked.remove(&uid(&node));
+            } else if plan::ready(&node).is_some()
+                && !self.marked.contains(&uid(&node))
+                && self.pods_not_ready(name).await
+            {
+                self.marked.insert(uid(&node));
+            }
         }
     }
-    let patch = Patch::Merge(json!({"spec": {"taints": kept}}));
-    client.patch::<Node>(None, name, &patch, &WriteOptions::default()).await.map(drop)
-}
 
-fn unknown(node: &Node) -> Vec<Value> {
-    let conditions = node.status.iter().flat_map(|s| s.conditions.iter().flatten());
-    conditions
-        .map(|condition| {
-            let mut condition = serde_json::to_value(condition).unwrap_or_default();
-            if let Some(fields) = condition.as_object_mut() {
-                fields.insert("status".to_owned(), "Unknown".into());
-                fields.insert("reason".to_owned(), "NodeStatusUnknown".into());
-                let text = "Kubelet stopped posting node status.";
-                fields.insert("message".to_owned(), text.into());
-            }
-            condition
-        })
-        .collect()
-}
+    fn tell_of_changes(&mut self, nodes: &[Arc<Node>]) {
+        let now: BTreeMap<String, Arc<Node>> =
+            nodes.iter().map(|node| (uid(node), Arc::clone(node))).collect();
+        for (uid, node) in now.iter().filter(|(uid, _)| !self.known.contains_key(*uid)) {
+            let name = node.metadata.name.as_deref().unwrap_or_default();
+            tracing::debug!(name, uid, "node is there");
+            let text = format!("Registered Node {name} in Controller");
+            self.events.normal(&**node, "RegisteredNode", &text);
+        }
+        for (uid, node) in self.known.iter().filter(|(uid, _)| !now.contains_key(*uid)) {
+            let name = node.metadata.name.as_deref().unwrap_or_default();
+            let text = format!("Removing Node {name} from Controller");
+            self.events.normal(&**node, "RemovingNode", &text);
+            self.marked.remove(uid);
+        }
+        self.known = now;
+    }
 
-/// Its Pods leave the Services' ready addresses (CND-2).
-async fn pods_not_ready(client: &Client, pods: &Informer<Pod>, node: &str) {
-    for pod in pods.list() {
-        let bound = pod.spec.as_ref().and_then(|s| s.node_name.as_deref()) == Some(node);
-        let status = serde_json::to_value(&pod.status).unwrap_or_default();
-        let mut conditions =
-            status.get("conditions").and_then(Value::as_array).cloned().unwrap_or_default();
-        let mut changed = false;
-        for condition in &mut conditions {
-            if condition.get("type") == Some(&json!("Ready"))
-                && condition.get("status") == Some(&json!("True"))
-                && let Some(fields) = condition.as_object_mut()
-            {
-                fields.insert("status".to_owned(), "False".into());
-                changed = true;
-            }
+    /// Says of a node that has been silent for long enough that nothing is known of it.
+    async fn hear(&mut self, node: &Node, now: Instant) -> Result<Option<Node>, ClientError> {
+        let name = node.metadata.name.clone().unwrap_or_default();
+        let lease = Key { namespace: "kube-node-lease".to_owned(), name: name.clone() };
+        if self.caches.leases.get(&lease).is_some() {
+            self.silent.remove(&name);
+            return Ok(None);
         }
-        if !bound || !changed {
-            continue;
-        }
+        let since = *self.silent.entry(name.clone()).or_insert(now);
+        let Some(conditions) = unheard(node).filter(|_| now >= since + PATIENCE) else {
+            return Ok(None);
+        };
+        tracing::info!(name, "node is not heard any more");
+        // On the version it was judged by: a node that has spoken since wins (FEN-21).
         let patch = Patch::Merge(json!({
-            "metadata": {"uid": pod.metadata.uid, "resourceVersion": pod.metadata.resource_version},
+            "metadata": {"uid": node.metadata.uid, "resourceVersion": node.metadata.resource_version},
             "status": {"conditions": conditions},
         }));
-        let key = Key::of(&*pod);
         let options = WriteOptions { subresource: "status".to_owned(), ..WriteOptions::default() };
-        let patched = client.patch::<Pod>(Some(&key.namespace), &key.name, &patch, &options).await;
-        if let Err(error) = patched {
-            tracing::debug!(%error, pod = key.name, "not marked as not ready");
+        let changed = self.client.patch::<Node>(None, &name, &patch, &options).await?;
+        if is_ready(node) {
+            let text = format!("Node {name} status is now: NodeNotReady");
+            self.events.normal(node, "NodeNotReady", &text);
         }
+        Ok(Some(changed))
+    }
+
+    async fn taint(&self, node: &Node, eviction: Eviction) -> Result<(), ClientError> {
+        let Some(taints) = taints_of(node, eviction) else { return Ok(()) };
+        let name = node.metadata.name.as_deref().unwrap_or_default();
+        let patch = Patch::Merge(json!({
+            "metadata": {"uid": node.metadata.uid, "resourceVersion": node.metadata.resource_version},
+            "spec": {"taints": taints},
+        }));
+        self.client.patch::<Node>(None, name, &patch, &WriteOptions::default()).await.map(drop)
+    }
+
+    /// Its Pods leave the Services' ready addresses (CND-2, NLC-1); whether all could be told.
+    async fn pods_not_ready(&self, node: &str) -> bool {
+        let mut all = true;
+        for pod in self.caches.pods.list() {
+            let bound = pod.spec.as_ref().and_then(|s| s.node_name.as_deref()) == Some(node);
+            let conditions = pod.status.iter().flat_map(|s| s.conditions.iter().flatten());
+            let ready = conditions.into_iter().find(|c| c.type_ == "Ready" && c.status == "True");
+            let Some(ready) = ready.filter(|_| bound) else { continue };
+            // Reason and message are left as they were.
+            let mut condition = serde_json::to_value(ready).unwrap_or_default();
+            if let Some(fields) = condition.as_object_mut() {
+                fields.insert("status".to_owned(), "False".into());
+                fields.remove("lastTransitionTime");
+            }
+            match pod::patch_status(&self.client, &pod, None, &[condition]).await {
+                Ok(_) => self.events.warning(&*pod, "NodeNotReady", "Node is not ready"),
+                Err(ClientError::Api(status)) if status.is_not_found() => {}
+                Err(error) => {
+                    let name = &pod.metadata.name;
+                    tracing::debug!(%error, name, "not marked as not ready; again soon");
+                    all = false;
+                }
+            }
+        }
+        all
     }
 }
 
@@ -181,28 +206,11 @@ async fn pods_not_ready(client: &Client, pods: &Informer<Pod>, node: &str) {
 mod tests {
     use super::*;
 
-    fn node(ready: &str, tainted: bool) -> Node {
-        let taints =
-            if tainted { json!([{"key": UNREACHABLE, "effect": "NoSchedule"}]) } else { json!([]) };
-        serde_json::from_value(json!({
-            "metadata": {"name": "n"}, "spec": {"taints": taints},
-            "status": {"conditions": [{"type": "Ready", "status": ready}]},
-        }))
-        .unwrap()
-    }
-
-    #[test]
-    fn silence_makes_a_node_unknown_once_and_speech_removes_the_taint() {
-        // NOD-10, NOD-12
-        for (name, node, heard, want) in [
-            ("well", node("True", false), true, Plan::Nothing),
-            ("goes silent", node("True", false), false, Plan::Lost),
-            ("half written", node("Unknown", false), false, Plan::Lost),
-            ("stays silent", node("Unknown", true), false, Plan::Nothing),
-            ("is back", node("True", true), true, Plan::Found),
-            ("lease is back before its status", node("Unknown", true), true, Plan::Nothing),
-        ] {
-            assert_eq!(plan(&node, heard), want, "{name}");
-        }
+    #[tokio::test(start_paused = true)]
+    async fn a_pause_is_told_from_a_tick() {
+        // FEN-43
+        let due = Instant::now();
+        assert!(!is_late(due, due + PERIOD));
+        assert!(is_late(due, due + Duration::from_secs(60)));
     }
 }

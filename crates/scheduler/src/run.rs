@@ -4,6 +4,7 @@ use crate::{Cache, Queue, schedule};
 use api::core::{Node, Pod};
 use client::{
     Client, ClientError, ListOptions, Patch, WriteOptions,
+    events::Recorder,
     informer::{Change, Informer, Key},
 };
 use serde_json::json;
@@ -30,8 +31,11 @@ pub async fn run(client: Client, shutdown: CancellationToken) {
         Informer::<Node>::new(client.clone(), None, all(), shutdown.child_token());
     let mut node_changes = nodes.subscribe();
     tasks.spawn(follow);
+    let (events, record) = Recorder::new(client.clone(), NAME, shutdown.child_token());
+    tasks.spawn(record);
     let mut scheduler = Scheduler {
         client,
+        events,
         pods,
         cache: Cache::default(),
         queue: Queue::default(),
@@ -83,6 +87,7 @@ async fn next<K>(changes: &mut Receiver<Change<K>>) -> Option<Change<K>> {
 
 struct Scheduler {
     client: Client,
+    events: Recorder,
     pods: Informer<Pod>,
     cache: Cache,
     queue: Queue,
@@ -175,13 +180,13 @@ impl Scheduler {
             match schedule(&self.cache, &pod) {
                 Ok(node) => {
                     self.cache.assume(&pod, &node);
-                    self.bindings.spawn(bind(self.client.clone(), key, pod, node));
+                    let (client, events) = (self.client.clone(), self.events.clone());
+                    self.bindings.spawn(bind(client, events, key, pod, node));
                 }
                 Err(error) => {
                     self.queue.unschedulable(&key, Instant::now());
-                    let client = self.client.clone();
-                    let message = error.message();
-                    self.bindings.spawn(refuse(client, key, pod, message));
+                    let (client, events) = (self.client.clone(), self.events.clone());
+                    self.bindings.spawn(refuse(client, events, key, pod, error.message()));
                 }
             }
         }
@@ -209,20 +214,26 @@ fn priority(pod: &Pod) -> i32 {
     pod.spec.as_ref().and_then(|s| s.priority).unwrap_or_default()
 }
 
-async fn bind(client: Client, key: Key, pod: Arc<Pod>, node: String) -> Done {
+async fn bind(client: Client, events: Recorder, key: Key, pod: Arc<Pod>, node: String) -> Done {
     let uid = pod.metadata.uid.clone().unwrap_or_default();
     let version = pod.metadata.resource_version.as_deref();
     let result = client.bind(&key.namespace, &key.name, &uid, version, &node).await;
     if result.is_ok() {
         let message = format!("Successfully assigned {}/{} to {node}", key.namespace, key.name);
-        event(&client, &pod, "Normal", "Scheduled", &message).await;
+        events.normal(&*pod, "Scheduled", &message);
     }
     Done { key, uid, result }
 }
 
 /// Says on the Pod why it waits: only on this version of it, so that it never overwrites a binding
 /// (FEN-12).
-async fn refuse(client: Client, key: Key, pod: Arc<Pod>, message: String) -> Done {
+async fn refuse(
+    client: Client,
+    events: Recorder,
+    key: Key,
+    pod: Arc<Pod>,
+    message: String,
+) -> Done {
     let uid = pod.metadata.uid.clone().unwrap_or_default();
     let said = pod
         .status
@@ -241,31 +252,8 @@ async fn refuse(client: Client, key: Key, pod: Arc<Pod>, message: String) -> Don
         let options = WriteOptions { subresource: "status".to_owned(), ..WriteOptions::default() };
         let patched = client.patch::<Pod>(Some(&key.namespace), &key.name, &patch, &options).await;
         if patched.is_ok() {
-            event(&client, &pod, "Warning", "FailedScheduling", &message).await;
+            events.warning(&*pod, "FailedScheduling", &message);
         }
     }
     Done { key, uid, result: Ok(()) }
-}
-
-/// Best effort (EVT-1).
-async fn event(client: &Client, pod: &Pod, kind: &str, reason: &str, message: &str) {
-    let metadata = &pod.metadata;
-    let event: Result<api::core::Event, _> = serde_json::from_value(json!({
-        "apiVersion": "v1", "kind": "Event",
-        "metadata": {
-            "generateName": format!("{}.", metadata.name.as_deref().unwrap_or_default()),
-            "namespace": metadata.namespace,
-        },
-        "involvedObject": {
-            "apiVersion": "v1", "kind": "Pod", "name": metadata.name, "uid": metadata.uid,
-            "namespace": metadata.namespace, "resourceVersion": metadata.resource_version,
-        },
-        "type": kind, "reason": reason, "message": message, "count": 1,
-        "source": {"component": NAME}, "reportingComponent": NAME, "reportingInstance": "",
-    }));
-    if let Ok(event) = event
-        && let Err(error) = client.create(&event, &WriteOptions::default()).await
-    {
-        tracing::debug!(%error, reason, "event dropped");
-    }
 }

@@ -44,6 +44,15 @@ pub(super) const PLAIN: Kind = Kind {
     decode: |_| Ok(()),
 };
 
+/// The label by which a namespace is selected (NS-1).
+fn name_label(namespace: &mut Value) {
+    let name = crate::meta::name(namespace).to_owned();
+    let labels = crate::meta::metadata_mut(namespace).entry("labels").or_insert(json!({}));
+    if let (false, Some(labels)) = (name.is_empty(), labels.as_object_mut()) {
+        labels.insert("kubernetes.io/metadata.name".to_owned(), name.into());
+    }
+}
+
 pub(super) const NAMESPACE: Kind = Kind {
     kind: "Namespace",
     plural: "namespaces",
@@ -60,9 +69,16 @@ pub(super) const NAMESPACE: Kind = Kind {
         child_mut(object, "status").entry("phase").or_insert(json!("Active"));
     },
     prepare_create: |object| {
-        drop(child_mut(object, "status").insert("phase".to_owned(), json!("Active")))
+        child_mut(object, "status").insert("phase".to_owned(), json!("Active"));
+        name_label(object);
     },
-    prepare_update: keep_status,
+    prepare_update: |new, old| {
+        keep_status(new, old);
+        // They change only by `/finalize` (NS-1).
+        let finalizers = old.pointer("/spec/finalizers").cloned().unwrap_or_default();
+        child_mut(new, "spec").insert("finalizers".to_owned(), finalizers);
+        name_label(new);
+    },
     prepare_status: take_status,
     validate_create: |object| crate::validation::metadata(object, false, names::label),
     validate_update: |new, old| {

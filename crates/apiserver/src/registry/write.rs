@@ -20,6 +20,12 @@ use store::{
 /// Tries of a write that names no version, when others write the same object (CC-5).
 const ATTEMPTS: usize = 8;
 
+/// How long an Event is kept after it was last seen, at least.
+const EVENT_TTL_SECONDS: i64 = 3600;
+const EVENT_STRETCH_SECONDS: i64 = 300;
+/// Where the ids of the Events' leases begin: no node's lease comes near.
+const EVENT_LEASES: i64 = 1 << 20;
+
 /// Who writes, and how.
 #[derive(Debug, Clone, Default)]
 pub struct Caller {
@@ -165,7 +171,21 @@ impl Registry {
         object: Value,
         caller: &Caller,
     ) -> Result<Written, Status> {
-        self.create_with_lease(kind, namespace, object, caller, LeaseId::NONE).await
+        let lease = self.lease_of(kind, caller).await?;
+        self.create_with_lease(kind, namespace, object, caller, lease).await
+    }
+
+    /// Events go by themselves (EVT-1): those of one stretch of time hang on one lease, so that this
+    /// costs the log one entry a stretch and not one an Event.
+    async fn lease_of(&self, kind: &Kind, caller: &Caller) -> Result<LeaseId, Status> {
+        if kind.kind != "Event" || caller.dry_run {
+            return Ok(LeaseId::NONE);
+        }
+        let lease = LeaseId(EVENT_LEASES + self.now() / EVENT_STRETCH_SECONDS);
+        if self.store.view().lease(lease).is_none() {
+            self.ensure_lease(lease, EVENT_TTL_SECONDS + EVENT_STRETCH_SECONDS).await?;
+        }
+        Ok(lease)
     }
 
     /// The same, with a key that goes when the lease does.
@@ -228,7 +248,7 @@ impl Registry {
         let own = key(kind, &namespace, &name);
         for attempt in 0..ATTEMPTS {
             let mut compares = vec![absent(&own)];
-            compares.extend(self.namespace_is_active(kind, &namespace, attempt).await?);
+            compares.extend(self.namespace_is_active(kind, &namespace, &name, attempt).await?);
             let mut steps = Vec::new();
             if kind.kind == "Service" {
                 self.allocate_address(object, &mut compares, &mut steps)?;
@@ -259,6 +279,7 @@ impl Registry {
         &self,
         kind: &Kind,
         namespace: &str,
+        name: &str,
         attempt: usize,
     ) -> Result<Option<Compare>, Status> {
         if !kind.namespaced {
@@ -271,10 +292,7 @@ impl Registry {
         }
         let kv = self.stored(namespaces, "", namespace)?;
         if meta::is_terminating(&decode(namespaces, &kv)?) {
-            let why = format!(
-                "unable to create new content in namespace {namespace} because it is being terminated"
-            );
-            return Err(Status::forbidden(kind, "", &why));
+            return Err(Status::namespace_terminating(kind, name, namespace));
         }
         Ok(Some(unchanged(&key, &kv)))
     }
@@ -427,7 +445,12 @@ impl Registry {
                 // Nothing to write: no revision, no event (CC-4).
                 return Ok(Written { object: shown, created: false });
             }
-            let step = if is_released(&new) { remove(&key) } else { put(&key, &new, kv.lease) };
+            let lease = match kind.kind {
+                // Seen again, kept anew.
+                "Event" => self.lease_of(kind, caller).await?,
+                _ => kv.lease,
+            };
+            let step = if is_released(&new) { remove(&key) } else { put(&key, &new, lease) };
             match self.commit(caller, vec![unchanged(&key, &kv)], vec![step]).await? {
                 Ok(revision) => {
                     stamp(kind, &mut shown, revision);
@@ -466,7 +489,14 @@ impl Registry {
             }
         }
         metadata.remove("managedFields");
-        let errors = if subresource == "status" {
+        stamp_times(kind, &mut new, old, self.now());
+        let errors = if subresource == "finalize" {
+            // Nothing but what the namespace waits for (NS-1).
+            let finalizers = new.pointer("/spec/finalizers").cloned().unwrap_or(json!([]));
+            new = old.clone();
+            child_mut(&mut new, "spec").insert("finalizers".to_owned(), finalizers);
+            Vec::new()
+        } else if subresource == "status" {
             (kind.prepare_status)(&mut new, old);
             (kind.validate_status)(&new, old)
         } else {
@@ -524,6 +554,10 @@ impl Registry {
             let kv = self.stored(kind, namespace, name)?;
             let mut old = decode(kind, &kv)?;
             check(&old)?;
+            if kind.kind == "Namespace" && ["default", "kube-system", "kube-public"].contains(&name)
+            {
+                return Err(Status::forbidden(kind, name, "this namespace may not be deleted"));
+            }
             let decision = begin_delete(kind, &old, options, self.now())?;
             let compares = vec![unchanged(&key, &kv)];
             let (steps, mut left) = match decision {
@@ -640,6 +674,56 @@ impl Registry {
 
 fn address_key(ip: &str) -> String {
     format!("/trireme/serviceips/{ip}")
+}
+
+/// Fills in the times that the scheduler and the controllers, who have no clock, leave out: of
+/// conditions whose status changes (CND-1), of taints that evict, of an Event that is seen again.
+fn stamp_times(kind: &Kind, new: &mut Value, old: &Value, now: i64) {
+    let now = Value::from(meta::time(now));
+    let mut stamp = |list: &str, field: &str, same: &dyn Fn(&Value, &Value) -> bool| {
+        let old = old.pointer(list).and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+        for item in new.pointer_mut(list).and_then(Value::as_array_mut).into_iter().flatten() {
+            if item.get(field).is_some_and(|time| !time.is_null()) {
+                continue;
+            }
+            let before = old.iter().find(|old| same(old, item)).and_then(|old| old.get(field));
+            let time = before.cloned().unwrap_or_else(|| now.clone());
+            if let Some(item) = item.as_object_mut() {
+                item.insert(field.to_owned(), time);
+            }
+        }
+    };
+    let equal = |fields: &'static [&str]| {
+        move |a: &Value, b: &Value| fields.iter().all(|field| a.get(field) == b.get(field))
+    };
+    match kind.kind {
+        "Pod" | "Node" | "Namespace" => {
+            stamp("/status/conditions", "lastTransitionTime", &equal(&["type", "status"]));
+        }
+        "Event" => {
+            if let Some(event) = new.as_object_mut() {
+                event.entry("lastTimestamp").or_insert(now);
+            }
+            return;
+        }
+        _ => return,
+    }
+    if kind.kind == "Node" {
+        let taints = new.pointer_mut("/spec/taints").and_then(Value::as_array_mut);
+        for taint in taints.into_iter().flatten() {
+            let unset = taint.get("timeAdded").is_none_or(Value::is_null);
+            if taint.get("effect") != Some(&json!("NoExecute")) || !unset {
+                continue;
+            }
+            let list = old.pointer("/spec/taints").and_then(Value::as_array);
+            let same = equal(&["key", "effect"]);
+            let before = list.into_iter().flatten().find(|old| same(old, taint));
+            let time = before.and_then(|old| old.get("timeAdded")).unwrap_or(&now).clone();
+            if let Some(taint) = taint.as_object_mut() {
+                taint.insert("timeAdded".to_owned(), time);
+            }
+        }
+    }
 }
 
 fn not_decodable(kind: &Kind, error: &str) -> Status {
