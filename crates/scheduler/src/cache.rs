@@ -17,6 +17,8 @@ pub(crate) type HostPort = (String, String, i32);
 pub struct NodeInfo {
     /// The object; `None` while only its Pods are known.
     pub node: Option<Arc<Node>>,
+    /// What it offers, or all that it has when it does not say.
+    pub allocatable: Amounts,
     /// Sum of what its Pods ask for.
     pub requested: Amounts,
     /// The same with a default for those that ask for nothing (§5.4): millicores and bytes.
@@ -74,7 +76,11 @@ impl Cache {
     /// A node has come or changed.
     pub fn set_node(&mut self, node: Arc<Node>) {
         let name = node.metadata.name.clone().unwrap_or_default();
-        self.nodes.entry(name).or_default().node = Some(node);
+        let status = node.status.as_ref();
+        let offered = status.and_then(|s| s.allocatable.as_ref().or(s.capacity.as_ref()));
+        let info = self.nodes.entry(name).or_default();
+        info.allocatable = resources::amounts(offered);
+        info.node = Some(node);
     }
 
     /// A node has gone; its Pods are still counted, should it come back.

@@ -123,11 +123,6 @@ pub fn schedule(cache: &Cache, pod: &Pod) -> Result<String, FitError> {
         .ok_or(error)
 }
 
-fn allocatable(node: &Node) -> Amounts {
-    let status = node.status.as_ref();
-    resources::amounts(status.and_then(|s| s.allocatable.as_ref().or(s.capacity.as_ref())))
-}
-
 fn taints(node: &Node) -> &[Taint] {
     node.spec.as_ref().and_then(|s| s.taints.as_deref()).unwrap_or_default()
 }
@@ -168,7 +163,7 @@ fn filter(
     if ports.iter().any(clash) {
         return vec![Reason::Ports];
     }
-    let free = allocatable(node);
+    let free = &info.allocatable;
     let mut reasons = Vec::new();
     if free.get("pods").is_some_and(|most| info.pods + 1 > *most) {
         reasons.push(Reason::TooManyPods);
@@ -198,8 +193,8 @@ fn score(
     feasible
         .iter()
         .zip(preferred.iter().zip(&bad))
-        .map(|((_, node, info), (preferred, bad))| {
-            let free = allocatable(node);
+        .map(|((_, _, info), (preferred, bad))| {
+            let free = &info.allocatable;
             let of = |name: &str| free.get(name).copied().unwrap_or_default();
             let capacity = (of("cpu"), of("memory"));
             let used = (info.scoring.0 + scoring.0, info.scoring.1 + scoring.1);

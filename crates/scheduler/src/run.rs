@@ -11,7 +11,7 @@ use serde_json::json;
 use std::sync::Arc;
 use tokio::{
     sync::broadcast::{Receiver, error::RecvError},
-    task::JoinSet,
+    task::{JoinSet, yield_now},
     time::{Instant, sleep_until},
 };
 use tokio_util::sync::CancellationToken;
@@ -47,7 +47,7 @@ pub async fn run(client: Client, shutdown: CancellationToken) {
     }
     scheduler.relist(&nodes);
     loop {
-        scheduler.schedule_all();
+        scheduler.schedule_all().await;
         let wake = scheduler.queue.next_wake();
         tokio::select! {
             change = next(&mut pod_changes) => match change {
@@ -170,9 +170,11 @@ impl Scheduler {
         }
     }
 
-    fn schedule_all(&mut self) {
+    async fn schedule_all(&mut self) {
         while self.bindings.len() < BINDINGS_MAX {
             let Some(key) = self.queue.pop(Instant::now()) else { return };
+            // A crowd of Pods must not keep a thread from those who keep the lead.
+            yield_now().await;
             let Some(pod) = self.pods.get(&key).filter(|pod| is_mine(pod)) else {
                 self.queue.remove(&key);
                 continue;

@@ -100,7 +100,12 @@ impl PodIndex {
             (missed.filter_map(|change| of_node(changed(change))).collect(), true)
         } else {
             let live = view.live(&range);
-            (live.filter_map(|kv| of_node(event(pod_kind(), kv, false))).collect(), false)
+            // Every node of a crowd that comes back asks for this: only what names it is decoded.
+            let named = format!("\"{node}\"");
+            let own = live.filter(|kv| {
+                std::str::from_utf8(&kv.value).is_ok_and(|text| text.contains(&named))
+            });
+            (own.filter_map(|kv| of_node(event(pod_kind(), kv, false))).collect(), false)
         };
         Ok(Followed { revision: view.revision(), pods, resumed, changes })
     }
