@@ -18,14 +18,14 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 /// What DEL-32 allows and a kubelet that keeps the start of a termination does: one that is started
 /// again goes on where the last one was. Without it, it starts the grace anew.
-const KUBELET_RESUMES_A_TERMINATION: bool = false;
+const KUBELET_RESUMES_A_TERMINATION: bool = true;
 /// A shortened grace counts from the second DELETE (DEL-35). Without it, it counts from the first, so
 /// that KILL comes up to two seconds early.
-const SHORTENING_COUNTS_FROM_THE_SECOND_DELETE: bool = false;
+const SHORTENING_COUNTS_FROM_THE_SECOND_DELETE: bool = true;
 /// Sidecars (init containers with `restartPolicy: Always`) end after the containers they serve.
-const SIDECARS_END_LAST: bool = false;
+const SIDECARS_END_LAST: bool = true;
 /// The endpoints controller is part of the control plane.
-const ENDPOINTS_ARE_CONTROLLED: bool = false;
+const ENDPOINTS_ARE_CONTROLLED: bool = true;
 
 /// How far from the promised time TERM and KILL may be, in seconds.
 const CLOSE: f64 = 0.3;

@@ -122,6 +122,8 @@ pub(crate) struct Core {
     wal: Arc<Wal>,
     clock: Clock,
     proposals: mpsc::Sender<Waiting>,
+    /// Term and last log index that this process began with.
+    begun: (u64, u64),
     /// A stream of entries broke off: whoever sent them may have died.
     pub(crate) leader_hung_up: Notify,
 }
@@ -169,8 +171,13 @@ impl Core {
 
     /// One quorum round: up to where a linearizable read must have applied the log.
     pub(crate) async fn read_index_here(&self) -> Result<u64, String> {
+        // openraft lets a leader that was restarted lead on in its old term, and then knows only what
+        // it had noted as committed: less than it had answered for. All of its log may have been
+        // committed, and will be, because the term is its own. Asked before, because a term only grows.
+        let (term, last) = self.begun;
+        let least = if self.metrics().current_term == term { last } else { 0 };
         let linearizer = self.raft.get_read_linearizer(ReadPolicy::ReadIndex).await;
-        linearizer.map(|l| l.read_log_id().index()).map_err(|e| e.to_string())
+        linearizer.map(|l| l.read_log_id().index().max(least)).map_err(|e| e.to_string())
     }
 
     /// As [`Leases::renew`].
@@ -270,6 +277,14 @@ impl RaftStore {
         .await
         .map_err(failed("open the data directory"))??;
         let (hub, applied) = (machine.hub(), machine.applied());
+        let vote: Option<crate::types::Vote> = wal
+            .marks()
+            .vote
+            .map(|vote| decode(&vote))
+            .transpose()
+            .map_err(failed("read the vote"))?;
+        let begun =
+            (vote.map_or(0, |vote| vote.leader_id.term), wal.bounds().map_or(0, |(_, last)| last));
         let peers =
             Peers::new(config.timers.election_max, config.tls.as_ref().map(PeerTls::client));
         let raft = Raft::build(
@@ -292,6 +307,7 @@ impl RaftStore {
             wal,
             clock,
             proposals,
+            begun,
             leader_hung_up: Notify::new(),
         });
         let (barriers, waiting) = mpsc::channel(QUEUE);
