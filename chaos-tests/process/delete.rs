@@ -16,17 +16,6 @@ use std::{
 };
 use tokio::time::{Instant, sleep, sleep_until};
 
-/// What DEL-32 allows and a kubelet that keeps the start of a termination does: one that is started
-/// again goes on where the last one was. Without it, it starts the grace anew.
-const KUBELET_RESUMES_A_TERMINATION: bool = true;
-/// A shortened grace counts from the second DELETE (DEL-35). Without it, it counts from the first, so
-/// that KILL comes up to two seconds early.
-const SHORTENING_COUNTS_FROM_THE_SECOND_DELETE: bool = true;
-/// Sidecars (init containers with `restartPolicy: Always`) end after the containers they serve.
-const SIDECARS_END_LAST: bool = true;
-/// The endpoints controller is part of the control plane.
-const ENDPOINTS_ARE_CONTROLLED: bool = true;
-
 /// How far from the promised time TERM and KILL may be, in seconds.
 const CLOSE: f64 = 0.3;
 
@@ -73,12 +62,6 @@ const VECTORS: &[Vector] = &[
     again("then-negative", 10.0, Some(-7), 12.0),
 ];
 
-fn vectors() -> impl Iterator<Item = &'static Vector> {
-    let shortened = |v: &&Vector| v.again.is_some_and(|_| v.kill < 30.0);
-    let all = SHORTENING_COUNTS_FROM_THE_SECOND_DELETE;
-    VECTORS.iter().filter(move |v| all || !shortened(v))
-}
-
 #[test]
 fn a_pod_ends_when_it_must() {
     // S29, S30, S31, S32, S33, S35, S36, S37, S38, S39, S40, A4, A5, A6, A7, A9, A10
@@ -108,17 +91,13 @@ fn a_pod_ends_when_it_must() {
             unscheduled(cluster).await;
             gone_for_everyone(cluster).await;
             finalizer(cluster).await;
-            if SIDECARS_END_LAST {
-                sidecar_ends_last(cluster).await;
-            }
+            sidecar_ends_last(cluster).await;
         });
         cases.push(("S29, S30, S32, S35, S38, S39, S40", rest));
         together(cases).await;
         // Those that stop an agent, one after the other.
         stalled_agent(cluster).await;
-        if ENDPOINTS_ARE_CONTROLLED {
-            out_of_endpoints(cluster).await;
-        }
+        out_of_endpoints(cluster).await;
         agent_down(cluster).await;
     });
 }
@@ -135,23 +114,20 @@ fn a_pod_ends_when_it_must_while_leader_and_agents_are_killed() {
             let killed = cluster.kill_leader().await;
             cluster.restart_node("node-1").await;
             cluster.restart_node("node-2").await;
-            let restarted = start.elapsed().as_secs_f64();
             cluster.start_replica(killed).await;
-            restarted
         };
         let endings = futures::future::join_all(pods.iter().map(async |(vector, ending)| {
             ending.delete(vector).await;
             cluster.gone(&ending.name, Duration::from_secs(60)).await;
             ending.times()
         }));
-        let (restarted, times) = futures::future::join(faults, endings).await;
+        let ((), times) = futures::future::join(faults, endings).await;
         for ((vector, _), seen) in pods.iter().zip(times) {
             let name = vector.name;
             let kill = seen.kill.expect("it lived until KILL");
-            // Never early, and at most the whole again (DEL-32).
+            // An agent that was started again goes on where the last one was (DEL-32).
             assert!(kill > vector.kill - CLOSE, "{name}: KILL at {kill:.2} s, early: {seen:?}");
-            let latest = if KUBELET_RESUMES_A_TERMINATION { 0.7 } else { restarted + 2.5 };
-            assert!(kill < vector.kill + latest, "{name}: KILL at {kill:.2} s, late: {seen:?}");
+            assert!(kill < vector.kill + 0.7, "{name}: KILL at {kill:.2} s, late: {seen:?}");
             let term = seen.terms.first().copied().expect("it got TERM");
             assert!(term > vector.term - CLOSE, "{name}: TERM at {term:.2} s, early");
         }
@@ -162,7 +138,7 @@ fn a_pod_ends_when_it_must_while_leader_and_agents_are_killed() {
 const STAGGER: Duration = Duration::from_millis(200);
 
 async fn prepare_all(cluster: &Cluster) -> Vec<(&'static Vector, Ending<'_>)> {
-    let all = vectors().map(async |vector| (vector, Ending::prepare(cluster, vector).await));
+    let all = VECTORS.iter().map(async |vector| (vector, Ending::prepare(cluster, vector).await));
     let all = futures::future::join_all(all).await;
     machine::hurry(cluster.dir());
     all
