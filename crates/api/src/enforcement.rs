@@ -60,10 +60,8 @@ pub fn refusals(pod: &Value) -> Vec<FieldError> {
     let mut found = Vec::new();
     for (place, what) in REFUSED {
         for path in places(pod, place) {
-            found.push(FieldError::forbidden(
-                &path,
-                &format!("{what} are not enforced by any node"),
-            ));
+            found
+                .push(FieldError::forbidden(&path, format!("{what} are not enforced by any node")));
         }
     }
     found
