@@ -216,7 +216,7 @@ pub fn container(
 /// is not known to be another user.
 fn is_root(user: Option<u32>, image_user: &str) -> bool {
     let of_image = image_user.split(':').next().unwrap_or_default();
-    user.map_or_else(|| of_image.parse().unwrap_or(0_u32), |user| user) == 0
+    user.unwrap_or_else(|| of_image.parse().unwrap_or(0)) == 0
 }
 
 /// DEL-22: kept with the container, so that a kubelet that starts anew knows it without the image.

@@ -228,7 +228,7 @@ mod tests {
                 let decision = next_step(&view);
                 let at = (((self.now - self.start).as_secs_f64()) * 1000.0).round() / 1000.0;
                 for step in decision.steps.clone() {
-                    match step {
+                    match step.clone() {
                         Step::PreStop { id, name } => {
                             self.done.push((format!("hook {name}"), at));
                             self.memory.hooks.insert(id, None);
@@ -247,7 +247,9 @@ mod tests {
                             self.ends(&killed);
                         }
                         Step::Finish => return self.done,
-                        other => panic!("{other:?}"),
+                        Step::Sandbox { .. } | Step::Start { .. } | Step::End { .. } => {
+                            panic!("{step:?}")
+                        }
                     }
                 }
                 if !decision.steps.is_empty() {

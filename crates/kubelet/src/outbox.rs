@@ -215,7 +215,9 @@ mod tests {
                 ToControlPlane::PodDelete { sequence, uid, .. } => {
                     (sequence, uid, "delete".to_owned())
                 }
-                other => panic!("{other:?}"),
+                other @ (ToControlPlane::NodeStatus { .. } | ToControlPlane::Event { .. }) => {
+                    panic!("{other:?}")
+                }
             })
             .collect()
     }

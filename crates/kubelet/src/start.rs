@@ -95,7 +95,11 @@ impl Worker {
                         "InvalidImageName",
                         format!("Failed to apply default image tag \"{reference}\": {text}"),
                     ),
-                    _ => (
+                    RuntimeError::ImagePull { .. }
+                    | RuntimeError::Start { .. }
+                    | RuntimeError::NotFound { .. }
+                    | RuntimeError::Unsupported { .. }
+                    | RuntimeError::Io { .. } => (
                         "ImageInspectError",
                         format!("Failed to inspect image \"{reference}\": {text}"),
                     ),
@@ -176,7 +180,11 @@ impl Worker {
                 let message = format!("Failed to pull image \"{reference}\": {text}");
                 let reason = match error {
                     RuntimeError::InvalidImageName { .. } => "InvalidImageName",
-                    _ => "ErrImagePull",
+                    RuntimeError::ImagePull { .. }
+                    | RuntimeError::Start { .. }
+                    | RuntimeError::NotFound { .. }
+                    | RuntimeError::Unsupported { .. }
+                    | RuntimeError::Io { .. } => "ErrImagePull",
                 };
                 self.image_event(pod, name, "Failed", &message, reason);
                 // Shown for a moment, before the back-off is.

@@ -465,7 +465,8 @@ mod tests {
         })
     }
 
-    type Row<'a> = (&'a str, &'a str, bool, Vec<(&'a str, u32, ContainerState)>, &'a str);
+    type Instances<'a> = Vec<(&'a str, u32, ContainerState)>;
+    type Row<'a> = (&'a str, &'a str, bool, Instances<'a>, &'a str);
 
     #[test]
     fn the_phase_follows_from_the_containers() {
@@ -676,7 +677,7 @@ mod tests {
         // §3.4
         let text = |a: &str, b: &str, c: &str| (a.to_owned(), b.to_owned(), c.to_owned());
         let unready = "containers with unready status: [s b a]";
-        let rows: Vec<(&str, Vec<(&str, u32, ContainerState)>, _, _)> = vec![
+        let rows: Vec<(&str, Instances<'_>, _, _)> = vec![
             (
                 "nothing yet",
                 vec![],

@@ -399,6 +399,8 @@ mod tests {
         next_step(&View { pod: &pod, runtime, memory, deadline: None, now, since: &since })
     }
 
+    type Instances<'a> = Vec<(&'a str, u32, ContainerState)>;
+
     fn three(policy: &str) -> Value {
         json!({
             "restartPolicy": policy,
@@ -411,7 +413,7 @@ mod tests {
     async fn containers_start_in_their_order() {
         // INI-1, SYN-1, §3.6
         let over = Step::End { verdict: None };
-        let cases: Vec<(&str, &str, Vec<(&str, u32, ContainerState)>, Vec<Step>)> = vec![
+        let cases: Vec<(&str, &str, Instances<'_>, Vec<Step>)> = vec![
             ("the first init", "Always", vec![], vec![start("i", 0)]),
             ("it runs", "Always", vec![("i", 0, running())], vec![]),
             ("it failed", "Always", vec![("i", 0, exited(1))], vec![start("i", 1)]),
@@ -463,7 +465,7 @@ mod tests {
                 "sidecars do not keep a finished Pod",
                 "OnFailure",
                 vec![("s", 0, running()), ("a", 0, exited(0)), ("b", 0, exited(0))],
-                vec![over.clone()],
+                vec![over],
             ),
             (
                 "nor does one that has just ended",

@@ -149,11 +149,24 @@ pub(crate) async fn run(mut worker: Worker) {
             worker.wait(decision.wake).await;
             continue;
         }
-        worker.memory.backoff.extend(decision.backoff);
         for step in decision.steps {
+            let started = match &step {
+                Step::Start { name, .. } => Some(name.clone()),
+                Step::Sandbox { .. }
+                | Step::PreStop { .. }
+                | Step::Term { .. }
+                | Step::Kill { .. }
+                | Step::End { .. }
+                | Step::Finish => None,
+            };
             if let Err(error) = worker.carry_out(&told.pod, runtime.as_ref(), step).await {
                 tracing::warn!(%error, uid, "a step failed");
                 worker.wait(Some(Instant::now() + RETRY)).await;
+            }
+            // What is held back, for its image for one, is decided on again: it counts once.
+            if let Some(name) = started.filter(|name| !worker.memory.holds.contains_key(name)) {
+                let backoff = decision.backoff.get(&name).map(|backoff| (name, *backoff));
+                worker.memory.backoff.extend(backoff);
             }
         }
     }
