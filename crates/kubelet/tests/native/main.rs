@@ -1,6 +1,13 @@
 //! The native runtime is a runtime: the suite over real namespaces. Needs root.
 //!
 //! A program of its own, because the runtime starts it again as shim, init and container.
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a panic in a test is its failure, and this one reports for itself"
+)]
 
 use async_trait::async_trait;
 use kubelet::runtime::{
