@@ -223,9 +223,12 @@ pub async fn serve(
                     }
                 }
                 Some(FromControlPlane::Synced { complete, .. }) => {
-                    if let (true, Some(listed)) = (complete, listed.take()) {
+                    // A session that goes on where the last one was brings no list, only what is new.
+                    if let Some(listed) = listed.take() {
                         agent.arrive().await;
-                        agent.complete(&listed).await;
+                        if complete {
+                            agent.complete(&listed).await;
+                        }
                     }
                 }
                 Some(FromControlPlane::Acknowledged { sequence, result }) => {

@@ -152,6 +152,20 @@ async fn a_new_agent_takes_over_what_runs() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_session_that_another_replica_took_over_brings_new_pods() {
+    // S24
+    let mut node = Node::new();
+    node.start().await;
+    node.create("before", one("a", "Always")).await;
+    node.until("before", runs("a")).await;
+    node.resume("missed", one("b", "Always")).await;
+    node.until("missed", runs("b")).await;
+    node.create("after", one("c", "Always")).await;
+    node.until("after", runs("c")).await;
+    assert_eq!(["a", "b", "c"].map(|c| starts(&node, c)), [[0], [0], [0]]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_new_agent_goes_on_with_a_deletion() {
     // DEL-32: with what was left of the grace, not with all of it again.
     let mut node = Node::new();

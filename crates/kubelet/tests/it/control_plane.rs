@@ -100,12 +100,7 @@ impl Node {
         let (runtime, clock) = (Arc::clone(&self.runtime), Arc::clone(&self.clock));
         tasks.spawn(agent::serve(config, runtime, clock, None, ends, stop.clone()));
         tasks.spawn(answer(Arc::clone(&self.state), asked, told.clone()));
-        let connected = FromControlPlane::Connected {
-            session: 1,
-            pod_cidr: "10.1.2.0/24".to_owned(),
-            replica: "replica-1".to_owned(),
-        };
-        told.send(connected).await.unwrap();
+        told.send(connected("replica-1")).await.unwrap();
         self.agent = Some(Running { stop, tasks, told });
     }
 
@@ -118,6 +113,15 @@ impl Node {
         let revision = *self.state.revision.borrow();
         let told = &self.agent.as_ref().unwrap().told;
         told.send(FromControlPlane::Synced { revision, complete }).await.unwrap();
+    }
+
+    /// Another replica takes the session over where it was, and tells of one Pod that the agent missed.
+    pub(crate) async fn resume(&self, name: &str, spec: Value) {
+        let told = &self.agent.as_ref().unwrap().told;
+        told.send(connected("replica-2")).await.unwrap();
+        self.create(name, spec).await;
+        let revision = *self.state.revision.borrow();
+        told.send(FromControlPlane::Synced { revision, complete: false }).await.unwrap();
     }
 
     /// Ends the agent; what it runs goes on.
@@ -186,6 +190,14 @@ impl Node {
 }
 
 /// One of a Pod's container statuses.
+fn connected(replica: &str) -> FromControlPlane {
+    FromControlPlane::Connected {
+        session: 1,
+        pod_cidr: "10.1.2.0/24".to_owned(),
+        replica: replica.to_owned(),
+    }
+}
+
 pub(crate) fn container_status(pod: &Value, container: &str) -> Value {
     let all = pod.pointer("/status/containerStatuses").and_then(Value::as_array);
     let found = all.into_iter().flatten().find(|status| status["name"] == container);
