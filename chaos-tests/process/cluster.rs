@@ -138,7 +138,7 @@ impl Cluster {
             nodes,
             restart: false,
             program: Some(env!("CARGO_BIN_EXE_trireme").into()),
-            log_filter: "info,scheduler=debug,server=debug,openraft=error".to_owned(),
+            log_filter: "info,scheduler=debug,server=debug,kubelet=debug,openraft=error".to_owned(),
             ..DevOptions::new(dir)
         };
         let dev = DevCluster::start(options).await.unwrap();
