@@ -73,6 +73,17 @@ impl Cache {
         self.nodes.iter().filter(|(_, info)| info.node.is_some()).map(|(n, i)| (n.as_str(), i))
     }
 
+    /// Forgets the nodes and the Pods, by UID, that are not among these.
+    pub fn keep(&mut self, nodes: &BTreeSet<String>, pods: &BTreeSet<String>) {
+        let gone = |known: &String, kept: &BTreeSet<String>| !kept.contains(known);
+        for name in self.nodes.keys().filter(|n| gone(n, nodes)).cloned().collect::<Vec<_>>() {
+            self.remove_node(&name);
+        }
+        for uid in self.pods.keys().filter(|u| gone(u, pods)).cloned().collect::<Vec<_>>() {
+            self.remove_pod(&uid);
+        }
+    }
+
     /// A node has come or changed.
     pub fn set_node(&mut self, node: Arc<Node>) {
         let name = node.metadata.name.clone().unwrap_or_default();
@@ -162,5 +173,31 @@ impl Cache {
     #[must_use]
     pub fn assumed(&self) -> BTreeSet<String> {
         self.pods.iter().filter(|(_, f)| f.assumed).map(|(uid, _)| uid.clone()).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn what_was_missed_is_forgotten_with_a_new_list() {
+        // SCH-4, trap 26
+        let mut cache = Cache::default();
+        let node = json!({"metadata": {"name": "n"}, "status": {"allocatable": {"cpu": "2"}}});
+        cache.set_node(Arc::new(serde_json::from_value(node).unwrap()));
+        for uid in ["stays", "went"] {
+            let pod = json!({
+                "metadata": {"name": uid, "uid": uid},
+                "spec": {"nodeName": "n", "containers": [{"name": "a"}]},
+            });
+            cache.set_pod(&serde_json::from_value(pod).unwrap());
+        }
+        let set = |names: &[&str]| names.iter().map(|n| (*n).to_owned()).collect();
+        cache.keep(&set(&["n"]), &set(&["stays"]));
+        assert_eq!(cache.nodes().map(|(_, info)| info.pods).collect::<Vec<_>>(), [1]);
+        cache.keep(&set(&[]), &set(&["stays"]));
+        assert_eq!(cache.nodes().count(), 0);
     }
 }

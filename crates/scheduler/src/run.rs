@@ -10,7 +10,10 @@ use client::{
 use serde_json::json;
 use std::sync::Arc;
 use tokio::{
-    sync::broadcast::{Receiver, error::RecvError},
+    sync::broadcast::{
+        Receiver,
+        error::{RecvError, TryRecvError},
+    },
     task::{JoinSet, yield_now},
     time::{Instant, sleep_until},
 };
@@ -67,8 +70,13 @@ pub async fn run(client: Client, shutdown: CancellationToken) {
             () = shutdown.cancelled() => break,
         }
         // Everything that is there already, before the next round of decisions.
-        while let Ok(change) = pod_changes.try_recv() {
-            scheduler.pod_changed(&change);
+        loop {
+            match pod_changes.try_recv() {
+                Ok(change) => scheduler.pod_changed(&change),
+                // Some were missed: what is there now says it all (SCH-4).
+                Err(TryRecvError::Lagged(_)) => scheduler.relist(&nodes),
+                Err(TryRecvError::Empty | TryRecvError::Closed) => break,
+            }
         }
     }
     tasks.shutdown().await;
@@ -111,10 +119,14 @@ fn is_mine(pod: &Pod) -> bool {
 
 impl Scheduler {
     fn relist(&mut self, nodes: &Informer<Node>) {
-        for node in nodes.list() {
+        let (nodes, pods) = (nodes.list(), self.pods.list());
+        let names = nodes.iter().filter_map(|node| node.metadata.name.clone()).collect();
+        let uids = pods.iter().filter_map(|pod| pod.metadata.uid.clone()).collect();
+        self.cache.keep(&names, &uids);
+        for node in nodes {
             self.cache.set_node(node);
         }
-        for pod in self.pods.list() {
+        for pod in pods {
             self.cache.set_pod(&pod);
             if is_mine(&pod) {
                 self.queue.add(&Key::of(&*pod), priority(&pod));
