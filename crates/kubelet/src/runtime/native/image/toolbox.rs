@@ -6,29 +6,29 @@ use std::{
     collections::BTreeSet,
     fs, io,
     os::unix::fs::{PermissionsExt as _, symlink},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 fn failed(step: &str) -> impl FnOnce(io::Error) -> RuntimeError + '_ {
     move |source| RuntimeError::Io { step: step.to_owned(), source }
 }
 
-/// Unpacks the image below `dir`, unless it is there: the programs of the host's static busybox if it
-/// has one, else this very binary under the names of its applets, with the libraries it is linked to.
+/// Unpacks the image below `dir`, unless it is there: this very binary under the names of its applets,
+/// with the libraries it is linked to, and beside them what a static busybox of the host has more.
 pub(super) fn make(dir: &Path) -> Result<Image, RuntimeError> {
-    let busybox = Path::new("/bin/busybox");
-    let program = if busybox.exists() {
-        busybox.to_owned()
-    } else {
-        fs::canonicalize("/proc/self/exe").map_err(failed("find this program"))?
-    };
-    let bytes = fs::read(&program).map_err(failed("read the toolbox's program"))?;
+    let own = fs::canonicalize("/proc/self/exe").map_err(failed("find this program"))?;
+    let mut bytes = fs::read(&own).map_err(failed("read the toolbox's program"))?;
+    let busybox = static_program(Path::new("/bin/busybox"));
+    let own_len = bytes.len();
+    bytes.extend(busybox.iter().flat_map(|(_, bytes)| bytes));
     let digest = Digest::of(&bytes);
     let rootfs = dir.join(digest.hex());
     if !rootfs.exists() {
         let building = dir.join(format!(".building-{}-{}", digest.hex(), std::process::id()));
         let _ = fs::remove_dir_all(&building);
-        build(&building, &program, &bytes).map_err(failed("build the toolbox image"))?;
+        let (own, more) = bytes.split_at(own_len);
+        let busybox = busybox.as_ref().map(|(path, _)| (path.as_path(), more));
+        build(&building, own, busybox).map_err(failed("build the toolbox image"))?;
         if let Err(error) = fs::rename(&building, &rootfs) {
             // Another start was first.
             let _ = fs::remove_dir_all(&building);
@@ -49,31 +49,44 @@ pub(super) fn make(dir: &Path) -> Result<Image, RuntimeError> {
     })
 }
 
-fn build(root: &Path, program: &Path, bytes: &[u8]) -> io::Result<()> {
+/// A program that runs without what else the host has.
+fn static_program(path: &Path) -> Option<(PathBuf, Vec<u8>)> {
+    let bytes = fs::read(path).ok()?;
+    let needs_loader = bytes.windows(9).any(|window| window == b"/ld-linux");
+    (!needs_loader).then(|| (path.to_owned(), bytes))
+}
+
+fn build(root: &Path, own: &[u8], busybox: Option<(&Path, &[u8])>) -> io::Result<()> {
     for dir in ["bin", "etc", "proc", "dev", "sys", "tmp", "root", "var/log"] {
         fs::create_dir_all(root.join(dir))?;
     }
     fs::set_permissions(root.join("tmp"), fs::Permissions::from_mode(0o1777))?;
     fs::write(root.join("etc/passwd"), "root:x:0:0:root:/root:/bin/sh\n")?;
     fs::write(root.join("etc/group"), "root:x:0:\n")?;
-    let tool = root.join("bin/toolbox");
-    fs::write(&tool, bytes)?;
-    fs::set_permissions(&tool, fs::Permissions::from_mode(0o755))?;
-    let mut names: Vec<String> = crate::toolbox::APPLETS.iter().map(|n| (*n).to_owned()).collect();
-    if program.ends_with("busybox") {
-        let listed = std::process::Command::new(program).arg("--list").output()?;
-        names = String::from_utf8_lossy(&listed.stdout).lines().map(str::to_owned).collect();
-    } else {
-        for library in libraries()? {
-            let target = root.join(library.trim_start_matches('/'));
-            if let Some(parent) = target.parent() {
-                fs::create_dir_all(parent)?;
-            }
-            fs::copy(&library, &target)?;
-        }
+    let bin = root.join("bin");
+    let program = |name: &str, bytes: &[u8]| {
+        fs::write(bin.join(name), bytes)?;
+        fs::set_permissions(bin.join(name), fs::Permissions::from_mode(0o755))
+    };
+    program("toolbox", own)?;
+    for name in crate::toolbox::APPLETS.iter().filter(|name| **name != "toolbox") {
+        symlink("toolbox", bin.join(name))?;
     }
-    for name in names.iter().filter(|name| *name != "toolbox") {
-        symlink("toolbox", root.join("bin").join(name))?;
+    for library in libraries()? {
+        let target = root.join(library.trim_start_matches('/'));
+        if let Some(parent) = target.parent() {
+            fs::create_dir_all(parent)?;
+        }
+        fs::copy(&library, &target)?;
+    }
+    let Some((path, bytes)) = busybox else { return Ok(()) };
+    let listed = std::process::Command::new(path).arg("--list").output()?;
+    program("busybox", bytes)?;
+    for name in String::from_utf8_lossy(&listed.stdout).lines() {
+        // Ours come first: they are the same on every node.
+        if fs::symlink_metadata(bin.join(name)).is_err() {
+            symlink("busybox", bin.join(name))?;
+        }
     }
     Ok(())
 }
@@ -94,4 +107,28 @@ fn libraries() -> io::Result<BTreeSet<String>> {
         }
     }
     Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_busybox_of_the_host_adds_and_never_replaces() {
+        let dir = tempfile::tempdir().unwrap();
+        let busybox = dir.path().join("busybox");
+        fs::write(&busybox, "#!/bin/sh\necho sleep\necho vi\necho busybox\n").unwrap();
+        fs::set_permissions(&busybox, fs::Permissions::from_mode(0o755)).unwrap();
+        let (path, bytes) = static_program(&busybox).unwrap();
+        let root = dir.path().join("root");
+        build(&root, b"own", Some((&path, &bytes))).unwrap();
+        let target = |name: &str| fs::read_link(root.join("bin").join(name)).unwrap();
+        assert_eq!(target("sleep"), Path::new("toolbox"));
+        assert_eq!(target("vi"), Path::new("busybox"));
+        assert_eq!(fs::read(root.join("bin/toolbox")).unwrap(), b"own");
+        assert_eq!(fs::read(root.join("bin/busybox")).unwrap(), bytes);
+
+        fs::write(&busybox, b"\x7fELF.../lib64/ld-linux-x86-64.so.2...").unwrap();
+        assert!(static_program(&busybox).is_none(), "it would not run inside");
+    }
 }
