@@ -24,4 +24,4 @@ mod start;
 mod testing;
 mod worker;
 
-pub use runtime::native::reexec;
+pub use runtime::native::{default_signals, reexec};

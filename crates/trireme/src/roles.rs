@@ -256,7 +256,11 @@ async fn play(role: Role) -> anyhow::Result<ExitCode> {
             let held = measured.leader_changes == 0;
             return Ok(if held { ExitCode::SUCCESS } else { ExitCode::FAILURE });
         }
-        Role::Client(command) => return Ok(cli::run(command).await),
+        Role::Client(command) => {
+            // `trireme get … | head` ends when nobody reads any more.
+            kubelet::default_signals().context("reset signals")?;
+            return Ok(cli::run(command).await);
+        }
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -561,6 +561,14 @@ pub fn recorded(data_dir: &Path, uid: &str) -> io::Result<(UnixMicros, Vec<UnixM
     Ok((record.sandbox.created_at, started.collect()))
 }
 
+/// Blocks no signal and lets a broken pipe end this process: how programs on a command line begin.
+///
+/// # Errors
+/// As the kernel says.
+pub fn default_signals() -> io::Result<()> {
+    sys::default_signals()
+}
+
 /// Sets a signal handler, for the toolbox.
 pub(crate) fn handle(signal: nix::sys::signal::Signal, action: &nix::sys::signal::SigAction) {
     sys::set_handler(signal, action);
