@@ -53,6 +53,13 @@ impl Termination {
         capped.map_or(end, |capped| capped.min(end))
     }
 
+    /// Whether hooks and sidecars left a container that is asked to end now less than the floor, so that
+    /// it is given more than the grace (DEL-20, S36).
+    pub(crate) fn is_extended(&self, asked: Instant) -> bool {
+        let spent = Duration::from_secs(asked.saturating_duration_since(self.since).as_secs());
+        !spent.is_zero() && self.cap.is_none() && self.grace.saturating_sub(spent) < FLOOR
+    }
+
     /// When a container that was asked to end then is killed (DEL-20).
     fn kill_at(&self, asked: Instant) -> Instant {
         let spent = Duration::from_secs(asked.saturating_duration_since(self.since).as_secs());

@@ -335,7 +335,15 @@ impl Worker {
                 if !self.memory.hooks.contains_key(&id) {
                     self.killing(pod, &name);
                 }
-                self.memory.asked.insert(id.clone(), Instant::now());
+                let now = Instant::now();
+                if self.memory.termination.is_some_and(|ending| ending.is_extended(now)) {
+                    let message = format!(
+                        "Container {name} had less than 2s of its grace left when it was asked to \
+                         end: it has 2s"
+                    );
+                    self.container_event(pod, &name, "Normal", "GraceExtended", &message);
+                }
+                self.memory.asked.insert(id.clone(), now);
                 let running = newest(runtime, &name).filter(|container| container.id == id);
                 let signal = running.map_or(libc::SIGTERM, stop_signal);
                 self.tolerant(pod, self.shared.runtime.signal(&id, signal).await)

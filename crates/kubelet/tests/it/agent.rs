@@ -98,14 +98,14 @@ async fn a_crash_restarts_one_container_and_not_the_other() {
 
 #[tokio::test(start_paused = true)]
 async fn a_deletion_asks_and_kills_when_it_must() {
-    // DEL-20: grace, time that the preStop hook takes; TERM, KILL.
-    for (grace, hook, term, kill) in [
-        (30, None, 0.0, 30.0),
-        (30, Some("10s"), 10.0, 30.0),
-        (30, Some("29400ms"), 29.4, 31.4),
-        (30, Some("45s"), 30.0, 32.0),
-        (1, Some("45s"), 1.0, 3.0),
-        (1, None, 0.0, 2.0),
+    // DEL-20, S36: grace, time that the preStop hook takes; TERM, KILL, times that the extension is told.
+    for (grace, hook, term, kill, extended) in [
+        (30, None, 0.0, 30.0, 0),
+        (30, Some("10s"), 10.0, 30.0, 0),
+        (30, Some("29400ms"), 29.4, 31.4, 1),
+        (30, Some("45s"), 30.0, 32.0, 1),
+        (1, Some("45s"), 1.0, 3.0, 1),
+        (1, None, 0.0, 2.0, 0),
     ] {
         let mut node = Node::new();
         node.start().await;
@@ -127,6 +127,7 @@ async fn a_deletion_asks_and_kills_when_it_must() {
         let right =
             matches!((&asked[..], &killed[..]), ([a], [k]) if close(*a, term) && close(*k, kill));
         assert!(right, "grace {grace}, hook {hook:?}: TERM {asked:?}, KILL {killed:?}");
+        assert_eq!(node.told_of("GraceExtended"), extended, "grace {grace}, hook {hook:?}");
         // DEL-34
         assert_eq!(starts(&node, "a"), [0]);
         assert_eq!(node.runtime.pods().await.unwrap(), []);

@@ -43,6 +43,8 @@ struct State {
     pods: Mutex<BTreeMap<String, Value>>,
     /// Counted up with every change of a Pod.
     revision: watch::Sender<u64>,
+    /// Of all Events.
+    reasons: Mutex<Vec<String>>,
 }
 
 impl State {
@@ -67,7 +69,11 @@ impl Node {
         });
         let runtime = FakeRuntime::new(Arc::clone(&clock));
         runtime.keep_journal();
-        let state = State { pods: Mutex::default(), revision: watch::Sender::new(1) };
+        let state = State {
+            pods: Mutex::default(),
+            revision: watch::Sender::new(1),
+            reasons: Mutex::default(),
+        };
         let dir = tempfile::tempdir().unwrap();
         Self { runtime, clock, dir, state: Arc::new(state), agent: None }
     }
@@ -179,6 +185,11 @@ impl Node {
     }
 
     /// As the API shows it; null when it is gone.
+    /// How often an Event with this reason was sent.
+    pub(crate) fn told_of(&self, reason: &str) -> usize {
+        self.state.reasons.lock().unwrap().iter().filter(|r| *r == reason).count()
+    }
+
     pub(crate) fn pod(&self, name: &str) -> Value {
         self.state.pod(name).unwrap_or_default()
     }
@@ -230,7 +241,11 @@ async fn answer(
                 (sequence, Some(pod))
             }
             ToControlPlane::NodeStatus { sequence, .. } => (sequence, None),
-            ToControlPlane::Event { .. } => continue,
+            ToControlPlane::Event { event } => {
+                let reason = event["reason"].as_str().unwrap_or_default().to_owned();
+                state.reasons.lock().unwrap().push(reason);
+                continue;
+            }
         };
         let revision = *state.revision.borrow();
         let acknowledged = FromControlPlane::Acknowledged { sequence, result: Ok(revision) };
