@@ -48,6 +48,7 @@ fn main() -> ExitCode {
     run!(
         layers_are_one_root,
         users_are_the_image_s_unless_the_pod_says_otherwise,
+        capabilities_are_what_the_pod_leaves,
         a_hundred_layers_are_one_root,
         links_of_an_image_lead_nowhere_on_the_node,
         a_log_is_rotated_and_no_line_of_it_is_lost
@@ -222,6 +223,39 @@ async fn users_are_the_image_s_unless_the_pod_says_otherwise() {
     let config = bench.config("nobody", &nobody, "true");
     let error = bench.runtime.start_container(&bench.uid, config).await.unwrap_err();
     assert!(error.to_string().contains("unable to find user nobody-here"), "{error}");
+    bench.end().await;
+}
+
+async fn capabilities_are_what_the_pod_leaves() {
+    let bench = Bench::new("powers").await;
+    let image = bench.pull(&two_layers(&json!({})), "image.tar").await;
+    let script = "while read key set; do case $key in CapEff:|CapBnd:) echo $key $set;; esac; \
+        done < /proc/self/status";
+    let with = |name: &str, user, add: &[&str], drop: &[&str]| {
+        let mut config = bench.config(name, &image, script);
+        config.security.run_as_user = user;
+        config.security.add_capabilities = add.iter().map(|n| (*n).to_owned()).collect();
+        config.security.drop_capabilities = drop.iter().map(|n| (*n).to_owned()).collect();
+        config
+    };
+    // What this machine holds back from root is no reason to refuse a Pod.
+    let own = fs::read_to_string("/proc/self/status").unwrap();
+    let own = own.lines().find_map(|line| line.strip_prefix("CapPrm:")).unwrap().trim().to_owned();
+    let own = u64::from_str_radix(&own, 16).unwrap();
+    for (config, effective, bound) in [
+        (with("all", None, &["ALL"], &[]), own, own),
+        (with("usual", None, &[], &[]), 0xa804_25fb_u64, 0xa804_25fb_u64),
+        (with("none", None, &[], &["ALL"]), 0, 0),
+        (with("one", None, &["CHOWN"], &["ALL"]), 1, 1),
+        (with("more", None, &["NET_ADMIN"], &["MKNOD"]), 0xa004_35fb, 0xa004_35fb),
+        (with("user", Some(1000), &[], &[]), 0, 0xa804_25fb),
+    ] {
+        let name = config.name.clone();
+        let want = vec![format!("CapEff: {effective:016x}"), format!("CapBnd: {bound:016x}")];
+        assert_eq!(bench.run(config).await, (0, want), "{name}");
+    }
+    let error = bench.runtime.start_container(&bench.uid, with("wrong", None, &["FLY"], &[])).await;
+    assert!(error.unwrap_err().to_string().contains("unknown capability \"FLY\""));
     bench.end().await;
 }
 

@@ -1,6 +1,7 @@
 //! The first moments of a container: from a fresh single-threaded process to its program.
 
 use super::{
+    capabilities,
     cgroup::Cgroup,
     image::ImageRoot,
     sys,
@@ -40,9 +41,6 @@ pub(super) struct InitConfig {
     pub(super) dir: PathBuf,
     pub(super) cgroup: Cgroup,
 }
-
-/// Capabilities that a container keeps: the set that container users are used to.
-const KEEP: &[u64] = &[0, 1, 3, 4, 5, 6, 7, 8, 10, 13, 18, 27, 29, 31];
 
 type Fallible<T> = Result<T, String>;
 
@@ -287,15 +285,25 @@ fn relative(path: &Path) -> PathBuf {
 fn restrict(config: &InitConfig, identity: &Identity) -> Fallible<()> {
     let security = &config.container.security;
     own_pipes(identity);
-    if !security.privileged {
-        let keep = KEEP.iter().map(|bit| 1u64 << bit).sum();
-        step("drop capabilities", sys::limit_capabilities(keep))?;
+    let keep = match security.privileged {
+        true => None,
+        false => Some(capabilities::kept(&security.add_capabilities, &security.drop_capabilities)?),
+    };
+    // First what programs can ever have, then whom they are, which may need what is given up last.
+    if let Some(keep) = keep {
+        step("bound capabilities", sys::bound_capabilities(keep))?;
     }
     let groups: Vec<nix::unistd::Gid> =
         identity.groups.iter().map(|g| nix::unistd::Gid::from_raw(*g)).collect();
     step("setgroups", setgroups(&groups))?;
     step("setgid", setgid(nix::unistd::Gid::from_raw(identity.gid)))?;
     step("setuid", setuid(nix::unistd::Uid::from_raw(identity.uid)))?;
+    if let Some(keep) = keep {
+        // Who is not root any more has lost all of them with that, and a host may hold some back.
+        let status = step("read /proc/self/status", fs::read_to_string("/proc/self/status"))?;
+        let keep = keep & capabilities::permitted(&status);
+        step("drop capabilities", sys::set_capabilities(keep))?;
+    }
     if !security.privileged {
         step("no_new_privs", nix::sys::prctl::set_no_new_privs())?;
         step("seccomp", deny_dangerous_calls())?;

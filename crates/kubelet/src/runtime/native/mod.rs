@@ -2,6 +2,7 @@
 //!
 //! The kubelet's half: it keeps records, asks the shims, and finds everything again after a restart.
 
+mod capabilities;
 mod cgroup;
 mod image;
 mod init;

@@ -11,11 +11,11 @@ fn check(result: i64) -> io::Result<()> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// Takes every capability but `keep` (a bit a capability) from this process and what it starts.
+/// Whatever this process starts has no capability but those of `keep`, a bit a capability.
 ///
 /// # Errors
 /// As the kernel says.
-pub(super) fn limit_capabilities(keep: u64) -> io::Result<()> {
+pub(super) fn bound_capabilities(keep: u64) -> io::Result<()> {
     for capability in 0..=40u64 {
         if keep >> capability & 1 == 0 {
             // SAFETY: takes only integers.
@@ -26,6 +26,14 @@ pub(super) fn limit_capabilities(keep: u64) -> io::Result<()> {
             }
         }
     }
+    Ok(())
+}
+
+/// Gives up every capability of this process but those of `keep`.
+///
+/// # Errors
+/// As the kernel says: what it does not have cannot be kept.
+pub(super) fn set_capabilities(keep: u64) -> io::Result<()> {
     #[expect(clippy::cast_possible_truncation, reason = "the two halves of the mask")]
     let (low, high) = (keep as u32, (keep >> 32) as u32);
     let header: [u32; 2] = [0x2008_0522, 0];
