@@ -49,6 +49,7 @@ fn main() -> ExitCode {
         layers_are_one_root,
         users_are_the_image_s_unless_the_pod_says_otherwise,
         capabilities_are_what_the_pod_leaves,
+        last_words_are_found_wherever_they_are_said,
         a_hundred_layers_are_one_root,
         links_of_an_image_lead_nowhere_on_the_node,
         a_log_is_rotated_and_no_line_of_it_is_lost
@@ -256,6 +257,24 @@ async fn capabilities_are_what_the_pod_leaves() {
     }
     let error = bench.runtime.start_container(&bench.uid, with("wrong", None, &["FLY"], &[])).await;
     assert!(error.unwrap_err().to_string().contains("unknown capability \"FLY\""));
+    bench.end().await;
+}
+
+async fn last_words_are_found_wherever_they_are_said() {
+    // CST-8
+    let bench = Bench::new("words").await;
+    let image = bench.pull(&two_layers(&json!({"User": "web"})), "image.tar").await;
+    for (name, path) in [("usual", "/dev/termination-log"), ("own", "/last/words"), ("none", "")] {
+        let script =
+            format!("echo why > {}; exit 3", if path.is_empty() { "/dev/null" } else { path });
+        let mut config = bench.config(name, &image, &script);
+        config.termination_message_path = path.to_owned();
+        assert_eq!(bench.run(config).await.0, 3, "{name}");
+        let pod = bench.runtime.pod(&bench.uid).await.unwrap().unwrap();
+        let ended = pod.containers.into_iter().find(|c| c.config.name == name).unwrap();
+        let ContainerState::Exited { message, .. } = ended.state else { panic!("{name} runs") };
+        assert_eq!(message, if path.is_empty() { "" } else { "why\n" }, "{name}");
+    }
     bench.end().await;
 }
 

@@ -42,6 +42,10 @@ pub(super) struct InitConfig {
     pub(super) cgroup: Cgroup,
 }
 
+/// In a container's directory: shown inside at the path of its termination message, so that it is found
+/// wherever that is, and is a file whatever the container does.
+pub(super) const MESSAGE: &str = "termination-log";
+
 type Fallible<T> = Result<T, String>;
 
 fn step<T, E: std::fmt::Display>(what: &str, result: Result<T, E>) -> Fallible<T> {
@@ -224,6 +228,13 @@ fn mounts(config: &InitConfig, root: &Path) -> Fallible<()> {
         let _ = fs::create_dir_all(dev.join(dir));
     }
     let _ = mount(Some("tmpfs"), &dev.join("shm"), Some("tmpfs"), safe, Some("mode=1777"));
+    let path = relative(Path::new(&config.container.termination_message_path));
+    if !path.as_os_str().is_empty() {
+        let what = "mount the termination message";
+        let target = step(what, within::file(&root_fd, &path))?;
+        let (source, bind) = (config.dir.join(MESSAGE), MsFlags::MS_BIND);
+        step(what, mount(Some(&source), &within::path_of(&target), none, bind, none))?;
+    }
     for entry in &config.container.mounts {
         let what = format!("mount {}", entry.container_path.display());
         let target = || {

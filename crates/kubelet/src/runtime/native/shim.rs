@@ -8,7 +8,7 @@ use super::{
     net::{Netlink, host_link},
     now_micros,
     records::{self, SandboxRecord},
-    sys, within,
+    sys,
 };
 use crate::{
     log_file::rotated,
@@ -21,7 +21,6 @@ use nix::{
     sys::{
         signal::{SigSet, Signal, kill},
         signalfd::{SfdFlags, SignalFd},
-        stat::Mode,
         wait::{WaitPidFlag, WaitStatus, waitpid},
     },
     unistd::Pid,
@@ -245,6 +244,8 @@ impl Shim {
         }
         // It is the container's root directory: every user goes through it.
         fs::set_permissions(dir.join("upper"), fs::Permissions::from_mode(0o755))?;
+        fs::write(dir.join(init::MESSAGE), "")?;
+        fs::set_permissions(dir.join(init::MESSAGE), fs::Permissions::from_mode(0o666))?;
         let cgroup =
             Cgroup::create(&format!("{}/{}", self.record.cgroup_name, id.0), &config.resources);
         let uid = self.record.sandbox.config.pod.uid.clone();
@@ -314,8 +315,7 @@ impl Shim {
         running.cgroup.kill();
         let ContainerState::Running { started_at } = running.container.state else { return Ok(()) };
         let dir = std::env::current_dir()?.join("containers").join(id);
-        let path = &running.container.config.termination_message_path;
-        let message = message(&dir.join("upper"), path).unwrap_or_default();
+        let message = message(&dir).unwrap_or_default();
         running.container.state = ContainerState::Exited {
             started_at,
             finished_at: now_micros(),
@@ -351,11 +351,11 @@ impl Shim {
     }
 }
 
-/// What a container has left to say (CST-8). A link there leads nowhere on the node.
-fn message(upper: &Path, path: &str) -> io::Result<Vec<u8>> {
-    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-    let upper = nix::fcntl::open(upper, flags, Mode::empty())?;
-    within::read(&upper, Path::new(path), 4096)
+/// What a container has left to say (CST-8).
+fn message(dir: &Path) -> io::Result<Vec<u8>> {
+    let mut message = Vec::new();
+    File::open(dir.join(init::MESSAGE))?.take(4096).read_to_end(&mut message)?;
+    Ok(message)
 }
 
 /// The kernel empties a cgroup a moment after the last process was reaped.
