@@ -221,8 +221,19 @@ async fn unchanged_is_no_write(cluster: &Cluster) {
     assert_eq!(cluster.state().await.0, revision + 1);
 }
 
-/// The state once the controllers have written what they had to.
+/// The state once the controllers have written what they had to: the last of it is that they know of
+/// every node, which the node controller says at its next round.
 async fn quiet(cluster: &Cluster) -> (u64, String) {
+    let count = async |path: &str| {
+        let list: Value = cluster.client.call(Method::GET, path, None).await.unwrap();
+        list["items"].as_array().map_or(0, Vec::len)
+    };
+    eventually("every node is registered", SOON, async || {
+        let nodes = count("/api/v1/nodes").await;
+        let told = count("/api/v1/events?fieldSelector=reason=RegisteredNode").await;
+        if told >= nodes { Ok(()) } else { Err(format!("{told} of {nodes}")) }
+    })
+    .await;
     eventually("nobody writes", SOON, async || {
         let before = cluster.state().await;
         sleep(Duration::from_millis(300)).await;
