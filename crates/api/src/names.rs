@@ -159,6 +159,14 @@ pub fn labels(path: &Path, labels: &BTreeMap<String, String>) -> Vec<FieldError>
         .collect()
 }
 
+/// The same for a text on every replica of every version (FNV-1a): for ids that follow from names.
+#[must_use]
+pub fn stable_hash(text: &str) -> u64 {
+    text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    })
+}
+
 /// The end of a generated name: five letters and digits without vowels, from given randomness.
 #[must_use]
 pub fn generated_suffix(random: u64) -> String {

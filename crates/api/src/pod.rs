@@ -1,17 +1,29 @@
 //! What everybody must agree on about a Pod's status.
 
 use crate::{
-    core::{ContainerStatus, PodSpec},
+    core::{ContainerStatus, Pod, PodSpec},
     kinds::text,
     meta::{self, child_mut},
     resources::is_sidecar,
 };
 use serde_json::{Value, json};
 
-/// Ended for good (PHS-1).
+/// A phase that is never left (PHS-1).
+#[must_use]
+pub fn is_terminal_phase(phase: &str) -> bool {
+    matches!(phase, "Succeeded" | "Failed")
+}
+
+/// Ended for good.
 #[must_use]
 pub fn is_terminal(pod: &Value) -> bool {
-    matches!(text(pod, "/status/phase").as_str(), "Succeeded" | "Failed")
+    is_terminal_phase(&text(pod, "/status/phase"))
+}
+
+/// As [`is_terminal`].
+#[must_use]
+pub fn has_ended(pod: &Pod) -> bool {
+    pod.status.as_ref().and_then(|s| s.phase.as_deref()).is_some_and(is_terminal_phase)
 }
 
 /// Given to a node.

@@ -245,11 +245,7 @@ fn fresh_metadata(
 
 /// Five letters, as a generated name ends.
 fn suffix(seed: &str) -> String {
-    // FNV-1a: the same for every leader of every version.
-    let hash = seed.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
-    });
-    api::names::generated_suffix(hash)
+    api::names::generated_suffix(api::names::stable_hash(seed))
 }
 
 struct Controller {

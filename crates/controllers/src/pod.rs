@@ -4,11 +4,6 @@ use api::core::Pod;
 use client::{Client, ClientError, DeleteOptions, Patch, WriteOptions};
 use serde_json::{Value, json};
 
-pub(crate) fn is_terminal(pod: &Pod) -> bool {
-    let phase = pod.status.as_ref().and_then(|s| s.phase.as_deref());
-    matches!(phase, Some("Succeeded" | "Failed"))
-}
-
 /// The condition that says who ends a Pod, and why.
 pub(crate) fn disruption(reason: &str, message: &str) -> Value {
     json!({"type": "DisruptionTarget", "status": "True", "reason": reason, "message": message})

@@ -3,6 +3,7 @@
 use crate::{caches::Caches, pod};
 use api::{
     core::{Node, Pod},
+    pod::has_ended,
     scheduling::taints,
 };
 use client::{Client, ClientError, informer::Key};
@@ -52,8 +53,7 @@ fn plan<'a>(
         })
     };
     let ending = |pod: &Pod| pod.metadata.deletion_timestamp.is_some();
-    let mut ended: Vec<_> =
-        pods.iter().filter(|pod| pod::is_terminal(pod) && !ending(pod)).collect();
+    let mut ended: Vec<_> = pods.iter().filter(|pod| has_ended(pod) && !ending(pod)).collect();
     let excess = if terminated_max == 0 { 0 } else { ended.len().saturating_sub(terminated_max) };
     ended.sort_by_key(|pod| {
         let evicted = pod.status.as_ref().and_then(|s| s.reason.as_deref()) == Some("Evicted");
@@ -124,7 +124,7 @@ async fn is_gone(client: &Client, node: &str) -> bool {
 }
 
 async fn remove(client: &Client, pod: &Pod, why: Why) -> Result<(), ClientError> {
-    if !pod::is_terminal(pod) {
+    if !has_ended(pod) {
         let condition = (why == Why::Orphan)
             .then(|| pod::disruption("DeletionByPodGC", "PodGC: node no longer exists"));
         pod::patch_status(client, pod, Some("Failed"), condition.as_slice()).await?;

@@ -1,7 +1,9 @@
 //! What both endpoint controllers ask of Services and Pods (EPS-1, EPS-2).
 
 use api::{
-    core::{Container, IntOrString, Pod, Service, ServicePort},
+    core::{IntOrString, Pod, Service, ServicePort},
+    pod::has_ended,
+    resources::is_sidecar,
     selector::LabelSelector,
 };
 use client::informer::{Change, Informer, Key};
@@ -42,9 +44,7 @@ pub(crate) fn selected(pods: Vec<Arc<Pod>>, selector: &LabelSelector) -> Vec<Arc
     let empty = BTreeMap::new();
     let mut pods = pods;
     pods.retain(|pod| {
-        let phase = pod.status.as_ref().and_then(|s| s.phase.as_deref()).unwrap_or_default();
-        selector.matches(pod.metadata.labels.as_ref().unwrap_or(&empty))
-            && !matches!(phase, "Succeeded" | "Failed")
+        selector.matches(pod.metadata.labels.as_ref().unwrap_or(&empty)) && !has_ended(pod)
     });
     pods
 }
@@ -108,7 +108,7 @@ pub(crate) fn target_port(port: &ServicePort, pod: &Pod) -> Option<i32> {
     };
     let spec = pod.spec.as_ref()?;
     let sidecars = spec.init_containers.iter().flatten();
-    let sidecars = sidecars.filter(|c: &&Container| c.restart_policy.as_deref() == Some("Always"));
+    let sidecars = sidecars.filter(|c| is_sidecar(c));
     let ports = spec.containers.iter().chain(sidecars).flat_map(|c| c.ports.iter().flatten());
     let mut ports = ports.filter(|p| protocol(&p.protocol) == protocol(&port.protocol));
     ports.find(|p| p.name.as_ref() == Some(name)).map(|p| p.container_port)

@@ -10,7 +10,7 @@ use crate::{
     step::Verdict,
     worker::{self, Told, Worker},
 };
-use api::core::Pod;
+use api::{core::Pod, pod::has_ended};
 use client::node::{FromControlPlane, NodeSession, NodeSessionConfig, ToControlPlane, session};
 use serde_json::{Value, json};
 use std::{
@@ -283,8 +283,7 @@ impl Agent {
             handle.told.send_replace(Told { pod, removed });
             return;
         }
-        let phase = pod.status.as_ref().and_then(|s| s.phase.as_deref());
-        let ended = matches!(phase, Some("Succeeded" | "Failed"));
+        let ended = has_ended(&pod);
         if ended && !removed && pod.metadata.deletion_timestamp.is_none() {
             return;
         }

@@ -90,20 +90,12 @@ impl Worker {
             Ok(here) => here,
             Err(error) => {
                 let text = error.to_string();
-                let (reason, message) = match error {
-                    RuntimeError::InvalidImageName { .. } => (
-                        "InvalidImageName",
-                        format!("Failed to apply default image tag \"{reference}\": {text}"),
-                    ),
-                    RuntimeError::ImagePull { .. }
-                    | RuntimeError::Start { .. }
-                    | RuntimeError::NotFound { .. }
-                    | RuntimeError::Unsupported { .. }
-                    | RuntimeError::Io { .. } => (
-                        "ImageInspectError",
-                        format!("Failed to inspect image \"{reference}\": {text}"),
-                    ),
+                let (reason, failed) = if is_bad_name(&error) {
+                    ("InvalidImageName", "apply default image tag")
+                } else {
+                    ("ImageInspectError", "inspect image")
                 };
+                let message = format!("Failed to {failed} \"{reference}\": {text}");
                 self.image_event(pod, name, "InspectFailed", &message, reason);
                 self.wait_for(name, reason, &message, Some(Instant::now() + RETRY * 10));
                 return;
@@ -178,14 +170,7 @@ impl Worker {
             Err(error) => {
                 let text = error.to_string();
                 let message = format!("Failed to pull image \"{reference}\": {text}");
-                let reason = match error {
-                    RuntimeError::InvalidImageName { .. } => "InvalidImageName",
-                    RuntimeError::ImagePull { .. }
-                    | RuntimeError::Start { .. }
-                    | RuntimeError::NotFound { .. }
-                    | RuntimeError::Unsupported { .. }
-                    | RuntimeError::Io { .. } => "ErrImagePull",
-                };
+                let reason = if is_bad_name(&error) { "InvalidImageName" } else { "ErrImagePull" };
                 self.image_event(pod, name, "Failed", &message, reason);
                 // Shown for a moment, before the back-off is.
                 self.wait_for(name, reason, &text, Some(Instant::now() + RETRY));
@@ -233,4 +218,8 @@ impl Worker {
             tracing::warn!(%error, container = id.0, "not killed after its postStart hook");
         }
     }
+}
+
+fn is_bad_name(error: &RuntimeError) -> bool {
+    matches!(error, RuntimeError::InvalidImageName { .. })
 }

@@ -7,6 +7,7 @@ use crate::{
 use api::{
     core::{Container as Spec, ContainerStatus, Pod, PodSpec},
     meta, pod,
+    pod::is_terminal_phase,
     resources::is_sidecar,
 };
 use serde_json::{Map, Value, json};
@@ -189,10 +190,10 @@ impl Facts<'_> {
     fn phase(&self, spec: &PodSpec, inits: &[Value], mains: &[Value]) -> String {
         let published = self.pod.status.as_ref().and_then(|s| s.phase.clone()).unwrap_or_default();
         let before = match self.previous.get("phase").and_then(Value::as_str) {
-            Some(phase) if !is_terminal(&published) => phase.to_owned(),
+            Some(phase) if !is_terminal_phase(&published) => phase.to_owned(),
             _ => published,
         };
-        if is_terminal(&before) {
+        if is_terminal_phase(&before) {
             return before;
         }
         if self.ended && self.verdict.is_some() {
@@ -200,7 +201,7 @@ impl Facts<'_> {
         }
         let initialized = has_initialized(spec, inits, mains);
         let phase = pod::phase(spec, &typed(inits), &typed(mains), self.ended, initialized);
-        match (self.ended, is_terminal(phase)) {
+        match (self.ended, is_terminal_phase(phase)) {
             // It never got anywhere (DEL-33).
             (true, false) => "Failed".to_owned(),
             (false, true) if before.is_empty() => "Pending".to_owned(),
@@ -305,10 +306,6 @@ impl Facts<'_> {
             .collect();
         if closed.is_empty() { Ok(()) } else { Err(("ReadinessGatesNotReady", closed.join(", "))) }
     }
-}
-
-fn is_terminal(phase: &str) -> bool {
-    matches!(phase, "Succeeded" | "Failed")
 }
 
 fn started(status: &Value) -> bool {

@@ -2,6 +2,7 @@
 
 use api::{
     core::{Node, Pod},
+    pod::has_ended,
     resources::{self, Amounts},
 };
 use std::{
@@ -58,11 +59,6 @@ pub(crate) fn host_ports(pod: &Pod) -> Vec<HostPort> {
         .collect()
 }
 
-fn is_terminal(pod: &Pod) -> bool {
-    let phase = pod.status.as_ref().and_then(|s| s.phase.as_deref());
-    matches!(phase, Some("Succeeded" | "Failed"))
-}
-
 fn uid(pod: &Pod) -> &str {
     pod.metadata.uid.as_deref().unwrap_or_default()
 }
@@ -105,12 +101,12 @@ impl Cache {
     pub fn set_pod(&mut self, pod: &Pod) {
         let node = pod.spec.as_ref().and_then(|s| s.node_name.clone()).unwrap_or_default();
         let assumed = self.pods.get(uid(pod)).is_some_and(|f| f.assumed);
-        if node.is_empty() && assumed && !is_terminal(pod) {
+        if node.is_empty() && assumed && !has_ended(pod) {
             // The binding is on its way, or nobody knows what became of it (FEN-32).
             return;
         }
         self.remove_pod(uid(pod));
-        if !node.is_empty() && !is_terminal(pod) {
+        if !node.is_empty() && !has_ended(pod) {
             self.add(pod, node, false);
         }
     }

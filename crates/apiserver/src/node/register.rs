@@ -8,6 +8,7 @@ use crate::{
 use api::{
     kinds::{self, Kind},
     meta::{self, child_mut},
+    names::stable_hash,
     status::Status,
 };
 use serde_json::{Value, json};
@@ -141,7 +142,7 @@ async fn put_node(
 async fn claim_range(registry: &Registry, config: &Config, name: &str) -> Result<String, Status> {
     let [a, b] = config.pod_prefix;
     // Each begins elsewhere: nodes that come all at once must not ask for the same one all the time.
-    let first = u8::try_from(hash(name) % 255).unwrap_or_default();
+    let first = u8::try_from(stable_hash(name) % 255).unwrap_or_default();
     for offset in 0..u8::MAX {
         let third =
             1 + u8::try_from((u16::from(first) + u16::from(offset)) % 255).unwrap_or_default();
@@ -194,15 +195,8 @@ pub(super) async fn put_status(
     Ok(meta::resource_version(&written.object).parse().unwrap_or_default())
 }
 
-/// FNV-1a: the same on every replica of every version.
-fn hash(node: &str) -> u64 {
-    node.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
-    })
-}
-
 fn lease_id(node: &str) -> LeaseId {
-    LeaseId(i64::try_from(hash(node) >> 1).unwrap_or(1).max(1))
+    LeaseId(i64::try_from(stable_hash(node) >> 1).unwrap_or(1).max(1))
 }
 
 /// A Lease object that is there while the node is: it hangs on a lease of the store, which the leader

@@ -322,5 +322,5 @@ pub(super) fn amounts(pod: &Value, resource: &str) -> [i64; 2] {
 
 /// Whether the Pod still uses its node.
 pub(super) fn is_active(pod: &Value) -> bool {
-    !matches!(at(pod, "/status/phase").as_str(), "Succeeded" | "Failed")
+    !api::pod::is_terminal(pod)
 }
