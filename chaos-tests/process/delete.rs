@@ -120,11 +120,7 @@ fn a_pod_ends_when_it_must_while_leader_and_agents_are_killed() {
             ending.delete(vector).await;
             cluster.gone(&ending.name, Duration::from_secs(60)).await;
             // By force it is gone from the API before it is dead.
-            eventually(format!("{} is dead", vector.name), Duration::from_secs(5), async || {
-                let alive = machine::processes_of(&ending.uid);
-                if alive.is_empty() { Ok(()) } else { Err(format!("{alive:?}")) }
-            })
-            .await;
+            ending.dead(Duration::from_secs(5)).await;
             ending.times()
         }));
         let ((), times) = futures::future::join(faults, endings).await;
@@ -234,6 +230,15 @@ impl<'a> Ending<'a> {
         }
     }
 
+    /// Waits until no process of it is left.
+    async fn dead(&self, within: Duration) {
+        eventually(format!("{} is dead", self.name), within, async || {
+            let alive = machine::processes_of(&self.uid);
+            if alive.is_empty() { Ok(()) } else { Err(format!("{alive:?}")) }
+        })
+        .await;
+    }
+
     fn times(&self) -> Times {
         let since = |all: Vec<f64>| all.into_iter().map(|t| t - self.deleted.get()).collect();
         let all =
@@ -276,11 +281,7 @@ async fn keeps_to_the_table(vector: &Vector, ending: Ending<'_>) {
         Duration::try_from_secs_f64(first + vector.kill - 0.2 - unix_now()).unwrap_or_default();
     sleep(left).await;
     assert!(!machine::processes_of(&ending.uid).is_empty(), "{}: ended early", vector.name);
-    eventually(format!("{} is dead", vector.name), Duration::from_secs(1), async || {
-        let alive = machine::processes_of(&ending.uid);
-        if alive.is_empty() { Ok(()) } else { Err(format!("{alive:?}")) }
-    })
-    .await;
+    ending.dead(Duration::from_secs(1)).await;
     cluster.gone(&ending.name, SOON).await;
     let seen = ending.times();
     let close = |a: f64, b: f64| (a - b).abs() < CLOSE;

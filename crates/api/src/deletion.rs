@@ -4,6 +4,7 @@ use crate::{
     field::{FieldError, Path},
     kinds::Kind,
     meta::{self, finalizers, metadata_mut},
+    pod,
     status::Status,
 };
 use serde_json::Value;
@@ -301,8 +302,7 @@ fn refused(kind: &Kind, name: &str, detail: &str) -> Status {
 
 /// Nobody will stop it: it was never given to a node, or has ended already.
 fn is_finished(pod: &Value) -> bool {
-    let text = |pointer: &str| pod.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
-    text("/spec/nodeName").is_empty() || matches!(text("/status/phase"), "Succeeded" | "Failed")
+    !pod::is_bound(pod) || pod::is_terminal(pod)
 }
 
 fn marked(object: &Value, finalizers: &[String], stamp: i64, grace: i64) -> Value {

@@ -2,6 +2,7 @@
 
 use crate::{
     caches::Caches,
+    delete::delete,
     endpointslice::is_ending,
     guard::Guard,
     queue::Queue,
@@ -15,7 +16,7 @@ use api::core::{
     Service,
 };
 use client::{
-    Client, ClientError, DeleteOptions, WriteOptions,
+    Client, ClientError, WriteOptions,
     informer::{Change, Key},
 };
 use std::{collections::BTreeMap, sync::Arc};
@@ -183,7 +184,11 @@ impl Controller {
         let current = self.caches.endpoints.get(key);
         let Some(service) = self.caches.services.get(key) else {
             return match current.filter(|endpoints| is_ours(endpoints)) {
-                Some(endpoints) => self.delete(key, &endpoints).await,
+                Some(endpoints) => {
+                    let (own, version) =
+                        (&endpoints.metadata, endpoints.metadata.resource_version.clone());
+                    delete::<Endpoints>(&self.client, own, None, version).await
+                }
                 None => Ok(()),
             };
         };
@@ -202,19 +207,6 @@ impl Controller {
             // The namespace takes everything with it (CTL-5).
             Err(ClientError::Api(status)) if is_ending(&status) => Ok(()),
             Err(error) => Err(error),
-        }
-    }
-
-    async fn delete(&self, key: &Key, endpoints: &Endpoints) -> Result<(), ClientError> {
-        let options = DeleteOptions {
-            uid: endpoints.metadata.uid.clone(),
-            resource_version: endpoints.metadata.resource_version.clone(),
-            ..DeleteOptions::default()
-        };
-        let gone = self.client.delete::<Endpoints>(Some(&key.namespace), &key.name, &options);
-        match gone.await {
-            Err(ClientError::Api(status)) if status.is_not_found() => Ok(()),
-            result => result.map(drop),
         }
     }
 }

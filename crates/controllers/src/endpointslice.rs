@@ -4,6 +4,7 @@ mod pack;
 
 use crate::{
     caches::Caches,
+    delete::delete,
     guard::Guard,
     queue::Queue,
     service::{self, address, hostname, is_ready, labels, publishes_not_ready, selected},
@@ -16,7 +17,7 @@ use api::{
     status::Status,
 };
 use client::{
-    Client, ClientError, DeleteOptions, WriteOptions,
+    Client, ClientError, WriteOptions,
     informer::{Change, Key},
 };
 use pack::{EndpointKey, Ports, listed, pack};
@@ -344,22 +345,9 @@ impl Controller {
                 self.client.update(&slice, &options).await.map(|s| Some(s.metadata))
             }
             Action::Delete(slice) => {
-                let metadata = slice.metadata;
-                let options = DeleteOptions {
-                    uid: metadata.uid,
-                    resource_version: metadata.resource_version,
-                    ..DeleteOptions::default()
-                };
-                let name = metadata.name.unwrap_or_default();
-                let gone = self.client.delete::<EndpointSlice>(
-                    metadata.namespace.as_deref(),
-                    &name,
-                    &options,
-                );
-                match gone.await {
-                    Err(ClientError::Api(status)) if status.is_not_found() => Ok(None),
-                    result => result.map(|_| None),
-                }
+                let version = slice.metadata.resource_version.clone();
+                delete::<EndpointSlice>(&self.client, &slice.metadata, None, version).await?;
+                Ok(None)
             }
         }
     }

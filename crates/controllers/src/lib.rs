@@ -4,6 +4,7 @@
 //! the version that was judged, and the client's epoch (FEN-6).
 
 mod caches;
+mod delete;
 mod endpoints;
 mod endpointslice;
 mod guard;

@@ -1,7 +1,7 @@
-//! Writes to Pods that several controllers make, each on the incarnation that was judged (§8.3).
+//! What several controllers write into Pods, each on the incarnation that was judged (§8.3).
 
 use api::core::Pod;
-use client::{Client, ClientError, DeleteOptions, Patch, WriteOptions};
+use client::{Client, ClientError, Patch, WriteOptions};
 use serde_json::{Value, json};
 
 /// The condition that says who ends a Pod, and why.
@@ -31,24 +31,4 @@ pub(crate) async fn patch_status(
     let options = WriteOptions { subresource: "status".to_owned(), ..WriteOptions::default() };
     let name = pod.metadata.name.as_deref().unwrap_or_default();
     client.patch::<Pod>(pod.metadata.namespace.as_deref(), name, &patch, &options).await
-}
-
-/// Deletes this incarnation, or only this version of it. It is well if it is gone already.
-pub(crate) async fn delete(
-    client: &Client,
-    pod: &Pod,
-    grace_period_seconds: Option<i64>,
-    resource_version: Option<String>,
-) -> Result<(), ClientError> {
-    let options = DeleteOptions {
-        grace_period_seconds,
-        uid: pod.metadata.uid.clone(),
-        resource_version,
-        ..DeleteOptions::default()
-    };
-    let name = pod.metadata.name.as_deref().unwrap_or_default();
-    match client.delete::<Pod>(pod.metadata.namespace.as_deref(), name, &options).await {
-        Err(ClientError::Api(status)) if status.is_not_found() => Ok(()),
-        result => result.map(drop),
-    }
 }

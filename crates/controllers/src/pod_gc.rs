@@ -1,6 +1,6 @@
 //! Removes Pods that no kubelet will finish (§7.10, DEL-39, DEL-50, DEL-52, DEL-53).
 
-use crate::{caches::Caches, pod};
+use crate::{caches::Caches, delete::delete, pod};
 use api::{
     core::{Node, Pod},
     pod::has_ended,
@@ -129,7 +129,7 @@ async fn remove(client: &Client, pod: &Pod, why: Why) -> Result<(), ClientError>
             .then(|| pod::disruption("DeletionByPodGC", "PodGC: node no longer exists"));
         pod::patch_status(client, pod, Some("Failed"), condition.as_slice()).await?;
     }
-    pod::delete(client, pod, Some(0), None).await
+    delete::<Pod>(client, &pod.metadata, Some(0), None).await
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! Deletes Pods that do not tolerate a `NoExecute` taint of their node (NOD-14, FEN-22).
 
-use crate::{caches::Caches, pod, queue::Queue};
+use crate::{caches::Caches, delete::delete, pod, queue::Queue};
 use api::{
     core::{Node, Pod},
     scheduling::{Stay, stay, taints, tolerations},
@@ -143,7 +143,7 @@ impl Controller {
         let condition = pod::disruption("DeletionByTaintManager", message);
         // On the version whose tolerations were judged.
         let marked = pod::patch_status(&self.client, pod, None, &[condition]).await?;
-        pod::delete(&self.client, pod, None, marked.metadata.resource_version).await
+        delete::<Pod>(&self.client, &pod.metadata, None, marked.metadata.resource_version).await
     }
 }
 

@@ -15,6 +15,7 @@ use crate::{
 use api::{
     core::{Container as Spec, Pod},
     meta,
+    pod::has_ended,
 };
 use serde_json::Value;
 use std::{
@@ -86,10 +87,9 @@ impl Worker {
         ended: Arc<AtomicBool>,
         verdict: Option<Verdict>,
     ) -> Self {
+        let is_final = has_ended(&told.borrow().pod);
         let status = told.borrow().pod.status.clone();
         let last = serde_json::to_value(status).unwrap_or_default();
-        let is_final =
-            matches!(last.get("phase").and_then(Value::as_str), Some("Succeeded" | "Failed"));
         ended.fetch_or(is_final, Ordering::Relaxed);
         let attempts = status::next_attempts(&last);
         let mut memory = Memory { verdict, attempts, ..Memory::default() };

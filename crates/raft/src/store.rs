@@ -846,10 +846,8 @@ async fn campaign(core: Arc<Core>, lease: Duration, stop: CancellationToken) {
         let voters = metrics.membership_config.voter_ids();
         let rank = voters.filter(|id| *id != lost && *id < core.id).count();
         let started = Instant::now();
-        let begin = match u32::try_from(rank) {
-            Ok(0) => started,
-            rank => started + lease + CAMPAIGN_TURN.saturating_mul(rank.unwrap_or(u32::MAX)),
-        };
+        let turn = CAMPAIGN_TURN.saturating_mul(u32::try_from(rank).unwrap_or(u32::MAX));
+        let begin = if rank == 0 { started } else { started + lease + turn };
         let over = core.until(|now| {
             now.current_leader.is_some_and(|leader| leader != lost)
                 || now.current_term > metrics.current_term

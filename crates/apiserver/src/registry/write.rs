@@ -680,49 +680,32 @@ fn address_key(ip: &str) -> String {
 /// conditions whose status changes (CND-1), of taints that evict, of an Event that is seen again.
 fn stamp_times(kind: &Kind, new: &mut Value, old: &Value, now: i64) {
     let now = Value::from(meta::time(now));
-    let mut stamp = |list: &str, field: &str, same: &dyn Fn(&Value, &Value) -> bool| {
+    let same = |fields: &[&str], a: &Value, b: &Value| fields.iter().all(|f| a.get(f) == b.get(f));
+    // The time of the item that was there before and is equal in `fields`, or now.
+    let mut stamp = |list: &str, time: &str, fields: &[&str], needs: &dyn Fn(&Value) -> bool| {
         let old = old.pointer(list).and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
         for item in new.pointer_mut(list).and_then(Value::as_array_mut).into_iter().flatten() {
-            if item.get(field).is_some_and(|time| !time.is_null()) {
+            if !needs(item) || item.get(time).is_some_and(|time| !time.is_null()) {
                 continue;
             }
-            let before = old.iter().find(|old| same(old, item)).and_then(|old| old.get(field));
-            let time = before.cloned().unwrap_or_else(|| now.clone());
+            let before = old.iter().find(|old| same(fields, old, item));
+            let at = before.and_then(|old| old.get(time)).unwrap_or(&now).clone();
             if let Some(item) = item.as_object_mut() {
-                item.insert(field.to_owned(), time);
+                item.insert(time.to_owned(), at);
             }
         }
     };
-    let equal = |fields: &'static [&str]| {
-        move |a: &Value, b: &Value| fields.iter().all(|field| a.get(field) == b.get(field))
-    };
-    match kind.kind {
-        "Pod" | "Node" | "Namespace" => {
-            stamp("/status/conditions", "lastTransitionTime", &equal(&["type", "status"]));
-        }
-        "Event" => {
-            if let Some(event) = new.as_object_mut() {
-                event.entry("lastTimestamp").or_insert(now);
-            }
-            return;
-        }
-        _ => return,
+    if matches!(kind.kind, "Pod" | "Node" | "Namespace") {
+        stamp("/status/conditions", "lastTransitionTime", &["type", "status"], &|_| true);
     }
     if kind.kind == "Node" {
-        let taints = new.pointer_mut("/spec/taints").and_then(Value::as_array_mut);
-        for taint in taints.into_iter().flatten() {
-            let unset = taint.get("timeAdded").is_none_or(Value::is_null);
-            if taint.get("effect") != Some(&json!("NoExecute")) || !unset {
-                continue;
-            }
-            let list = old.pointer("/spec/taints").and_then(Value::as_array);
-            let same = equal(&["key", "effect"]);
-            let before = list.into_iter().flatten().find(|old| same(old, taint));
-            let time = before.and_then(|old| old.get("timeAdded")).unwrap_or(&now).clone();
-            if let Some(taint) = taint.as_object_mut() {
-                taint.insert("timeAdded".to_owned(), time);
-            }
-        }
+        let evicts = |taint: &Value| taint.get("effect") == Some(&json!("NoExecute"));
+        stamp("/spec/taints", "timeAdded", &["key", "effect"], &evicts);
+    }
+    if kind.kind == "Event"
+        && let Some(event) = new.as_object_mut()
+    {
+        event.entry("lastTimestamp").or_insert(now);
     }
 }
 

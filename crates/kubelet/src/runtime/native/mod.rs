@@ -218,11 +218,8 @@ impl NativeRuntime {
     }
 
     fn containers(&self, uid: &str, alive: bool) -> Vec<Container> {
-        let Ok(entries) = fs::read_dir(self.dir(uid).join("containers")) else { return Vec::new() };
-        let mut found: Vec<Container> = entries
-            .flatten()
-            .filter_map(|entry| records::read(&entry.path().join("record.json")).ok())
-            .map(|mut container: Container| {
+        let mut found: Vec<Container> = records::containers(&self.dir(uid))
+            .map(|mut container| {
                 if let (false, ContainerState::Running { started_at }) = (alive, &container.state) {
                     // Its shim is gone, and nobody saw it end (CST-2).
                     container.state = ContainerState::Exited {
@@ -283,12 +280,9 @@ impl NativeRuntime {
 
 /// The ids of all images that a container on this node was made from.
 fn images_in_use(pods: &Path) -> BTreeSet<String> {
-    let below = |dir: &Path| fs::read_dir(dir).into_iter().flatten().flatten();
-    below(pods)
-        .flat_map(|pod| below(&pod.path().join("containers")))
-        .filter_map(|entry| records::read(&entry.path().join("record.json")).ok())
-        .map(|container: Container| container.config.image_id)
-        .collect()
+    let pods = fs::read_dir(pods).into_iter().flatten().flatten();
+    let containers = pods.flat_map(|pod| records::containers(&pod.path()));
+    containers.map(|container| container.config.image_id).collect()
 }
 
 async fn send(stream: &mut UnixStream, ask: &Ask) -> io::Result<()> {
@@ -552,12 +546,10 @@ impl NativeRuntime {
 pub fn recorded(data_dir: &Path, uid: &str) -> io::Result<(UnixMicros, Vec<UnixMicros>)> {
     let dir = data_dir.join("pods").join(uid);
     let record: SandboxRecord = records::read(&dir.join("sandbox.json"))?;
-    let containers = fs::read_dir(dir.join("containers"))?.flatten();
-    let started = containers.filter_map(|entry| {
-        let container: Container = records::read(&entry.path().join("record.json")).ok()?;
-        let (ContainerState::Running { started_at } | ContainerState::Exited { started_at, .. }) =
-            container.state;
-        Some(started_at)
+    let started = records::containers(&dir).map(|container| match container.state {
+        ContainerState::Running { started_at } | ContainerState::Exited { started_at, .. } => {
+            started_at
+        }
     });
     Ok((record.sandbox.created_at, started.collect()))
 }

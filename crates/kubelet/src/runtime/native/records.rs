@@ -1,7 +1,7 @@
 //! What is on disk of each Pod: enough to find everything again.
 
 use super::cgroup::Cgroup;
-use crate::runtime::Sandbox;
+use crate::runtime::{Container, Sandbox};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::{
     fs::{self, File},
@@ -24,6 +24,12 @@ pub(super) struct SandboxRecord {
 /// It is not there or cannot be read.
 pub(super) fn read<T: DeserializeOwned>(path: &Path) -> io::Result<T> {
     Ok(serde_json::from_slice(&fs::read(path)?)?)
+}
+
+/// Those that can be read of a Pod's containers, in no order.
+pub(super) fn containers(pod: &Path) -> impl Iterator<Item = Container> + use<> {
+    let entries = fs::read_dir(pod.join("containers")).into_iter().flatten().flatten();
+    entries.filter_map(|entry| read(&entry.path().join("record.json")).ok())
 }
 
 /// Replaces a record in one step; whole after a crash, too.
