@@ -6,9 +6,11 @@ use std::collections::BTreeSet;
 /// Which of our crates each of our crates imports.
 const ARROWS: &[(&str, &[&str])] = &[
     ("apiserver", &["api", "store"]),
+    ("bench", &["etcd"]),
     ("cli", &["api", "client"]),
     ("client", &["api"]),
     ("controllers", &["api", "client"]),
+    ("etcd", &["store"]),
     ("kubelet", &["api", "client"]),
     ("raft", &["store"]),
     ("scheduler", &["api", "client"]),
@@ -20,13 +22,13 @@ const ARROWS: &[(&str, &[&str])] = &[
 ];
 /// Crates from outside that only some of ours may import.
 const OWNERS: &[(&str, &[&str])] = &[
-    ("anyhow", &["server", "trireme"]),
-    ("axum", &["apiserver", "kubelet"]),
+    ("anyhow", &["bench", "server", "trireme"]),
+    ("axum", &["apiserver", "etcd", "kubelet"]),
     ("bincode", &["kubelet", "raft"]),
     ("k8s-openapi", &["api"]),
     ("openraft", &["raft"]),
     ("sled", &["kubelet"]),
-    ("tonic", &["apiserver", "client", "raft"]),
+    ("tonic", &["apiserver", "bench", "client", "etcd", "raft"]),
 ];
 
 fn metadata() -> Metadata {

@@ -5,7 +5,7 @@ use crate::proto::cluster::{
     TransferLeaderRequest, TransferLeaderResponse, admin_service_server::AdminService,
 };
 use std::{sync::Arc, time::Duration};
-use store::{Cluster, MemberRole, StoreError};
+use store::{Cluster, StoreError};
 use tonic::{Request, Response, Status};
 
 /// For a member that may not answer.
@@ -37,14 +37,7 @@ impl AdminService for Admin {
             name: m.name,
             peer_url: m.peer_url,
             client_url: m.client_url,
-            role: match m.role {
-                MemberRole::Leader => "leader",
-                MemberRole::Follower => "follower",
-                MemberRole::Candidate => "candidate",
-                MemberRole::Learner => "learner",
-                MemberRole::Unknown => "unknown",
-            }
-            .to_owned(),
+            role: m.role.to_string(),
             term: m.term,
             applied_index: m.applied_index,
             revision: m.revision.get(),

@@ -35,8 +35,9 @@ use std::{
     time::Duration,
 };
 use store::{
-    Applied, Cluster, ClusterStatus, Command, Epoch, Leadership, LeaseId, MemberRole, MemberStatus,
-    Op, Origin, Proposal, RequestId, Revision, Store, StoreError,
+    Applied, Cluster, ClusterStatus, Command, Epoch, Leadership, LeaseId, LocalStatus,
+    MemberChange, MemberError, MemberInfo, MemberRole, MemberStatus, Op, Origin, Proposal,
+    RequestId, Revision, Store, StoreError,
     state::View,
     watch::{Hub, WatchError, WatchRequest, Watcher},
 };
@@ -191,14 +192,7 @@ impl Core {
         let counters = self.wal.counters();
         StatusResponse {
             id: self.id,
-            role: match metrics.state {
-                ServerState::Leader => "leader",
-                ServerState::Follower => "follower",
-                ServerState::Candidate => "candidate",
-                ServerState::Learner => "learner",
-                ServerState::Shutdown => "unknown",
-            }
-            .to_owned(),
+            role: role(metrics.state).to_string(),
             term: metrics.current_term,
             applied_index: *self.applied.borrow(),
             revision: view.revision().get(),
@@ -571,6 +565,10 @@ impl Store for RaftStore {
         Err(StoreError::NoLeader { detail })
     }
 
+    async fn lease_left(&self, id: LeaseId, _: Duration) -> Result<Option<i64>, StoreError> {
+        Ok(self.view().lease(id).map(|lease| lease.ttl_seconds))
+    }
+
     fn watch(&self, request: WatchRequest) -> Result<Watcher, WatchError> {
         self.core.hub.watch(request)
     }
@@ -578,6 +576,39 @@ impl Store for RaftStore {
 
 #[async_trait]
 impl Cluster for RaftStore {
+    fn local(&self) -> LocalStatus {
+        let metrics = self.core.raft.metrics();
+        let now = metrics.borrow_watched();
+        LocalStatus {
+            cluster_id: self.cluster_id,
+            member_id: self.core.id,
+            term: now.current_term,
+            leader: now.current_leader,
+            role: role(now.state),
+            last_index: now.last_log_index.unwrap_or_default(),
+            applied_index: *self.core.applied.borrow(),
+        }
+    }
+
+    fn members(&self) -> Vec<MemberInfo> {
+        let info = |(id, member): (&u64, &crate::types::Member)| MemberInfo {
+            id: *id,
+            name: member.name.clone(),
+            peer_urls: vec![member.peer_url.clone()],
+            client_urls: vec![member.client_url.clone()],
+            learner: false,
+        };
+        self.members.iter().map(info).collect()
+    }
+
+    async fn change_members(
+        &self,
+        _: MemberChange,
+        _: Duration,
+    ) -> Result<Vec<MemberInfo>, MemberError> {
+        Err(MemberError::Unhealthy)
+    }
+
     async fn status(&self, deadline: Duration) -> ClusterStatus {
         let mut asked = JoinSet::new();
         for (id, member) in &self.members {
@@ -603,13 +634,7 @@ impl Cluster for RaftStore {
                 name: member.name.clone(),
                 peer_url: member.peer_url.clone(),
                 client_url: member.client_url.clone(),
-                role: match answer.role.as_str() {
-                    "leader" => MemberRole::Leader,
-                    "follower" => MemberRole::Follower,
-                    "candidate" => MemberRole::Candidate,
-                    "learner" => MemberRole::Learner,
-                    _ => MemberRole::Unknown,
-                },
+                role: answer.role.parse().unwrap_or(MemberRole::Unknown),
                 term: answer.term,
                 applied_index: answer.applied_index,
                 revision: Revision::new(answer.revision),
@@ -672,6 +697,16 @@ impl Cluster for RaftStore {
         self.core.raft.trigger().snapshot().await.map_err(|e| stopped(&e))?;
         let done = self.core.until(|now| now.snapshot.as_ref().is_some_and(|id| id.index >= index));
         done.await.map(|_| ()).ok_or_else(|| stopped(&"raft has ended"))
+    }
+}
+
+fn role(state: ServerState) -> MemberRole {
+    match state {
+        ServerState::Leader => MemberRole::Leader,
+        ServerState::Follower => MemberRole::Follower,
+        ServerState::Candidate => MemberRole::Candidate,
+        ServerState::Learner => MemberRole::Learner,
+        ServerState::Shutdown => MemberRole::Unknown,
     }
 }
 

@@ -110,14 +110,15 @@ pub trait Store: Send + Sync + 'static {
     ///
     /// # Errors
     /// [`StoreError::NoLeader`] when the leader does not answer before `deadline`.
-    async fn renew_lease(
-        &self,
-        id: LeaseId,
-        deadline: Duration,
-    ) -> Result<Option<i64>, StoreError> {
-        let _ = (id, deadline);
-        Err(StoreError::NoLeader { detail: "leases are not renewed here".to_owned() })
-    }
+    async fn renew_lease(&self, id: LeaseId, deadline: Duration)
+    -> Result<Option<i64>, StoreError>;
+
+    /// Seconds until a lease ends, rounded down, by the leader's clock; `None` when there is none (any
+    /// more).
+    ///
+    /// # Errors
+    /// [`StoreError::NoLeader`] when the leader does not answer before `deadline`.
+    async fn lease_left(&self, id: LeaseId, deadline: Duration) -> Result<Option<i64>, StoreError>;
 
     /// Follows this replica's changes.
     ///
@@ -152,6 +153,31 @@ pub enum MemberRole {
     Learner,
     /// Cannot be reached or asked.
     Unknown,
+}
+
+impl MemberRole {
+    const ALL: [(Self, &'static str); 5] = [
+        (Self::Leader, "leader"),
+        (Self::Follower, "follower"),
+        (Self::Candidate, "candidate"),
+        (Self::Learner, "learner"),
+        (Self::Unknown, "unknown"),
+    ];
+}
+
+impl std::fmt::Display for MemberRole {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let name = Self::ALL.iter().find(|(role, _)| role == self).map_or("", |(_, name)| *name);
+        f.write_str(name)
+    }
+}
+
+impl std::str::FromStr for MemberRole {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        Self::ALL.iter().find(|(_, name)| *name == text).map(|(role, _)| *role).ok_or(())
+    }
 }
 
 /// One member, as the asked replica knows it.
@@ -202,9 +228,127 @@ pub struct ClusterStatus {
     pub members: Vec<MemberStatus>,
 }
 
+/// What a replica knows of itself and its group without asking anybody.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LocalStatus {
+    /// Names the cluster for ever.
+    pub cluster_id: u64,
+    /// This replica.
+    pub member_id: u64,
+    /// Its raft term.
+    pub term: u64,
+    /// Who leads, if known.
+    pub leader: Option<u64>,
+    /// Leads, votes, learns.
+    pub role: MemberRole,
+    /// Of the last entry in its log.
+    pub last_index: u64,
+    /// Of the last entry applied.
+    pub applied_index: u64,
+}
+
+/// A member as the membership in the log says.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct MemberInfo {
+    /// Raft member id.
+    pub id: u64,
+    /// Empty until it has started.
+    pub name: String,
+    /// `http(s)://host:port` of its raft listener, more than one if it has several addresses.
+    pub peer_urls: Vec<String>,
+    /// Where it serves the etcd v3 API; empty until it has started.
+    pub client_urls: Vec<String>,
+    /// Receives the log, does not vote.
+    pub learner: bool,
+}
+
+/// A change of the membership.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum MemberChange {
+    /// A new member, which has not started yet. Its id is one that was never used before.
+    Add {
+        /// Of its raft listener; at least one.
+        peer_urls: Vec<String>,
+        /// Does not vote until it is promoted.
+        learner: bool,
+    },
+    /// Takes a member out for ever. A leader that is removed hands over first.
+    Remove {
+        /// Which.
+        id: u64,
+    },
+    /// A member has moved.
+    Update {
+        /// Which.
+        id: u64,
+        /// Of its raft listener; at least one.
+        peer_urls: Vec<String>,
+    },
+    /// Lets a learner vote that has caught up.
+    Promote {
+        /// Which.
+        id: u64,
+    },
+    /// What a member that has started says of itself.
+    Publish {
+        /// Which.
+        id: u64,
+        /// For people.
+        name: String,
+        /// Where it serves the etcd v3 API.
+        client_urls: Vec<String>,
+    },
+}
+
+/// Why a [`MemberChange`] was refused. Nothing has changed, unless `Store` says that it is unknown.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum MemberError {
+    /// There is none of that id.
+    #[error("member not found")]
+    NotFound,
+    /// Another member has that peer URL.
+    #[error("peer URL exists")]
+    PeerUrlExists,
+    /// It votes already.
+    #[error("can only promote a learner member")]
+    NotLearner,
+    /// It is too far behind.
+    #[error("can only promote a learner member which is in sync with leader")]
+    NotInSync,
+    /// As many as there may be at a time.
+    #[error("too many learner members in cluster")]
+    TooManyLearners,
+    /// Too few voters would be reachable afterwards.
+    #[error("unhealthy cluster")]
+    Unhealthy,
+    /// Too few of the voters have ever started.
+    #[error("re-configuration failed due to not enough started members")]
+    NotEnoughStarted,
+    /// As of any other write.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
 /// The group behind a [`Store`].
 #[async_trait]
 pub trait Cluster: Send + Sync + 'static {
+    /// What this replica knows, now.
+    fn local(&self) -> LocalStatus;
+
+    /// The members, as of what this replica has applied: linearizable only right after
+    /// [`Store::barrier`].
+    fn members(&self) -> Vec<MemberInfo>;
+
+    /// Changes the membership; the members afterwards. May be asked of any replica.
+    ///
+    /// # Errors
+    /// See [`MemberError`].
+    async fn change_members(
+        &self,
+        change: MemberChange,
+        deadline: Duration,
+    ) -> Result<Vec<MemberInfo>, MemberError>;
+
     /// Asks every member; those that do not answer within `deadline` are marked so.
     async fn status(&self, deadline: Duration) -> ClusterStatus;
 

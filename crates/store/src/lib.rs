@@ -14,6 +14,7 @@ pub mod state;
 pub mod watch;
 
 pub use cluster::{
-    Cluster, ClusterStatus, Leadership, MemberRole, MemberStatus, Proposal, Store, StoreError,
+    Cluster, ClusterStatus, Leadership, LocalStatus, MemberChange, MemberError, MemberInfo,
+    MemberRole, MemberStatus, Proposal, Store, StoreError,
 };
 pub use types::*;

@@ -1,7 +1,8 @@
 //! A [`crate::Store`] without raft: one process, in memory. For tests and as the reference.
 
 use crate::{
-    Cluster, ClusterStatus, Leadership, MemberRole, MemberStatus, Proposal, Store, StoreError,
+    Cluster, ClusterStatus, Leadership, LocalStatus, MemberChange, MemberError, MemberInfo,
+    MemberRole, MemberStatus, Proposal, Store, StoreError,
     state::{State, View},
     types::{Applied, Command, Epoch, LeaseId, Op, Origin, RequestId, Revision, Timestamp},
     watch::{Hub, WatchError, WatchRequest, Watcher},
@@ -136,6 +137,15 @@ impl Store for LocalStore {
         Ok(Some(lease.ttl_seconds))
     }
 
+    async fn lease_left(&self, id: LeaseId, _: Duration) -> Result<Option<i64>, StoreError> {
+        let now = (self.clock)();
+        let Some(lease) = self.view().lease(id) else { return Ok(None) };
+        let end =
+            *self.deadlines().entry(id).or_insert_with(|| now.after_seconds(lease.ttl_seconds));
+        let seconds = end.0.saturating_sub(now.0) / 1_000_000;
+        Ok(Some(i64::try_from(seconds).unwrap_or(i64::MAX)))
+    }
+
     fn watch(&self, request: WatchRequest) -> Result<Watcher, WatchError> {
         self.hub.watch(request)
     }
@@ -143,6 +153,32 @@ impl Store for LocalStore {
 
 #[async_trait]
 impl Cluster for LocalStore {
+    fn local(&self) -> LocalStatus {
+        let view = self.view();
+        LocalStatus {
+            cluster_id: 1,
+            member_id: 1,
+            term: view.epoch().0,
+            leader: Some(1),
+            role: MemberRole::Leader,
+            last_index: view.revision().get(),
+            applied_index: view.revision().get(),
+        }
+    }
+
+    fn members(&self) -> Vec<MemberInfo> {
+        vec![MemberInfo { id: 1, name: "local".to_owned(), ..MemberInfo::default() }]
+    }
+
+    async fn change_members(
+        &self,
+        _: MemberChange,
+        _: Duration,
+    ) -> Result<Vec<MemberInfo>, MemberError> {
+        // It is alone, and stays so.
+        Err(MemberError::Unhealthy)
+    }
+
     async fn status(&self, _: Duration) -> ClusterStatus {
         let view = self.view();
         let member = MemberStatus {
