@@ -6,15 +6,19 @@ use std::fmt;
 
 /// The store's logical clock: one tick for every command that changes a key.
 ///
-/// Revision 0 is the empty store. On the etcd wire it is an `i64`.
+/// As in etcd the empty store is at revision 1, so that the first change takes 2. Revision 0 is never
+/// reached: it stands for "none", "newest" or "next", as each use says. On the etcd wire it is an `i64`.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
 )]
 pub struct Revision(u64);
 
 impl Revision {
-    /// The empty store.
+    /// Below every revision: "none", "newest" or "next", as each use says.
     pub const ZERO: Self = Self(0);
+
+    /// The empty store.
+    pub const EMPTY: Self = Self(1);
 
     /// A revision read from a wire or a log.
     #[must_use]

@@ -72,7 +72,7 @@ impl State {
     #[must_use]
     pub fn with_quota(quota_bytes: u64) -> Self {
         Self {
-            revision: Revision::ZERO,
+            revision: Revision::EMPTY,
             compacted: Revision::ZERO,
             epoch: Epoch::default(),
             leader: 0,

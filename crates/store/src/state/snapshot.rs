@@ -232,6 +232,7 @@ impl Import {
                 quota_bytes,
             } => {
                 check(compacted <= revision, "compacted beyond the last revision")?;
+                check(revision >= Revision::EMPTY, "a revision below that of the empty store")?;
                 // As on the etcd wire; there is always a next one.
                 check(i64::try_from(revision.get()).is_ok(), "a revision out of range")?;
                 let state = &mut self.state;

@@ -9,7 +9,7 @@ use store::{
     Revision, SortTarget, Txn, TxnOp, TxnOpResult, TxnResult,
 };
 
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub(crate) struct Model {
     /// Every put and deletion, in order.
     pub(crate) events: Vec<Event>,
@@ -18,6 +18,19 @@ pub(crate) struct Model {
     pub(crate) leases: BTreeMap<LeaseId, Lease>,
     epoch: u64,
     answers: BTreeMap<u64, Applied>,
+}
+
+impl Default for Model {
+    fn default() -> Self {
+        Self {
+            events: Vec::new(),
+            revision: 1,
+            compacted: 0,
+            leases: BTreeMap::new(),
+            epoch: 0,
+            answers: BTreeMap::new(),
+        }
+    }
 }
 
 impl Model {

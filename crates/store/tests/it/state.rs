@@ -75,8 +75,8 @@ fn a_transaction_takes_one_revision_and_later_steps_see_earlier_ones() {
     let mut state = State::default();
     let steps = vec![put("a", "1"), TxnOp::Range(request(wire("a", ""))), put("b", "2")];
     let transition = state.apply(&command(1, txn(steps)));
-    assert_eq!(transition.applied.revision, Revision::new(1));
-    assert!(transition.events.iter().all(|e| e.kv.mod_revision == Revision::new(1)));
+    assert_eq!(transition.applied.revision, Revision::new(2), "the empty store is at revision 1");
+    assert!(transition.events.iter().all(|e| e.kv.mod_revision == Revision::new(2)));
     let Ok(Outcome::Txn(result)) = transition.applied.outcome else { panic!("refused") };
     assert!(matches!(&result.results[1], store::TxnOpResult::Range(r) if r.kvs.len() == 1));
 }
@@ -92,7 +92,7 @@ fn objects_of_an_atomic_command_never_share_a_revision() {
     };
     let transition = state.apply(&command(1, Op::Atomic(vec![one("a", 0), one("b", 0)])));
     let revisions: Vec<u64> = transition.events.iter().map(|e| e.kv.mod_revision.get()).collect();
-    assert_eq!(revisions, [1, 2]);
+    assert_eq!(revisions, [2, 3]);
 
     let before = state.view();
     let refused = state.apply(&command(2, Op::Atomic(vec![one("c", 0), one("a", 0)])));
@@ -170,7 +170,7 @@ fn a_repeat_whose_answer_is_forgotten_is_not_carried_out_again() {
     }
     let again = state.apply(&command(1, txn(vec![put("a", "1")])));
     assert_eq!(again.applied.outcome, Err(Rejection::Forgotten { sequence: 1 }));
-    assert_eq!(state.view().revision(), Revision::new(2000));
+    assert_eq!(state.view().revision(), Revision::new(2001));
 }
 
 #[test]
@@ -245,7 +245,7 @@ fn a_nested_compare_looks_at_the_state_before_the_first_step() {
 fn a_read_of_the_past_within_a_transaction_does_not_see_its_steps() {
     let mut state = state_after(&["a", "b"]);
     let past = RangeRequest {
-        revision: Revision::new(2),
+        revision: Revision::new(3),
         limit: 1,
         ..request(KeyRange::From("a".into()))
     };
@@ -269,7 +269,7 @@ fn a_command_nested_too_deep_is_refused_and_not_a_crash() {
     assert_eq!(refused.applied.outcome, Err(Rejection::TooDeep { depth_max }));
     state.apply(&command(2, Op::Txn(deep(5000))));
     state.apply(&command(3, Op::Atomic(vec![deep(5000)])));
-    assert_eq!(state.view().revision(), Revision::ZERO);
+    assert_eq!(state.view().revision(), Revision::EMPTY);
     state.apply(&command(4, Op::Txn(deep(depth_max)))).applied.outcome.unwrap();
 }
 
