@@ -162,6 +162,13 @@ pub enum Op {
         /// The new level.
         level: u32,
     },
+    /// Raises an alarm or takes it back.
+    Alarm {
+        /// Which, and whose.
+        alarm: Alarm,
+        /// Whether it is raised.
+        active: bool,
+    },
 }
 
 /// If every compare holds, `success`, else `failure`.
@@ -384,6 +391,11 @@ pub enum Outcome {
     },
     /// Of everything that has no more to say.
     Done,
+    /// Of [`Op::Alarm`].
+    Alarm {
+        /// Whether it was the other way before.
+        changed: bool,
+    },
 }
 
 /// A command's answer, equal on every member.
@@ -457,9 +469,13 @@ pub enum Rejection {
         /// Of the state.
         current: Epoch,
     },
-    /// The size quota is used up: creates are refused, deletes and compaction are not.
+    /// The size quota is used up, so that nothing new may come, or [`AlarmKind::NoSpace`] was raised,
+    /// so that nothing may be put at all. Deletes, leases and compaction go on.
     #[error("database space exceeded")]
     NoSpace,
+    /// [`AlarmKind::Corrupt`] was raised: nothing may be changed.
+    #[error("corrupt cluster")]
+    Corrupt,
     /// A repeat of a request so old that its first result is forgotten: its outcome is unknown.
     #[error("request {sequence} was answered too long ago to repeat its result")]
     Forgotten {
@@ -486,6 +502,24 @@ pub struct Event {
     pub kv: KeyValue,
     /// The pair before it, unless the key was new. `None` at the compacted revision itself.
     pub prev: Option<KeyValue>,
+}
+
+/// What may be wrong with a member, so that all of them refuse some writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum AlarmKind {
+    /// It has no room left: nothing may be put.
+    NoSpace,
+    /// Its state differs from that of the others: nothing may be changed.
+    Corrupt,
+}
+
+/// Something that is wrong with a member.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Alarm {
+    /// What.
+    pub kind: AlarmKind,
+    /// Raft member id; 0 if it is nobody's in particular.
+    pub member: u64,
 }
 
 /// A lease as it stands in the state.

@@ -3,8 +3,8 @@
 use crate::{begin, command, delete, put, txn};
 use bytes::Bytes;
 use store::{
-    Command, Compare, CompareOperator, CompareTarget, Epoch, KeyRange, LeaseId, Op, Origin,
-    Outcome, RangeRequest, Rejection, Revision, Txn, TxnOp, state::State,
+    Alarm, AlarmKind, Command, Compare, CompareOperator, CompareTarget, Epoch, KeyRange, LeaseId,
+    Op, Origin, Outcome, RangeRequest, Rejection, Revision, Txn, TxnOp, state::State,
 };
 
 fn state_after(keys: &[&str]) -> State {
@@ -287,6 +287,8 @@ fn a_full_store_refuses_creates_and_lets_everything_else_through() {
     assert_eq!(apply(&mut state, Op::LeaseGrant { id: lease, ttl_seconds: 9 }), None);
     assert_eq!(apply(&mut state, txn(vec![put("a", &value(699)), put("b", &value(299))])), None);
     assert_eq!(state.view().live_bytes(), 1000);
+    let alarm = Alarm { kind: AlarmKind::NoSpace, member: 0 };
+    assert_eq!(state.view().alarms(), [alarm], "creates are refused, and it shows");
     for (name, op, want) in [
         ("a create", txn(vec![put("c", "")]), full.clone()),
         ("an update of the same size", txn(vec![put("a", &value(699))]), None),
@@ -303,12 +305,56 @@ fn a_full_store_refuses_creates_and_lets_everything_else_through() {
         ("a compaction", Op::Compact { revision: Revision::new(1) }, None),
         ("a lease to revoke", Op::LeaseRevoke { id: lease }, None),
         ("a deletion", txn(vec![delete(wire("a", ""))]), None),
-        ("a create, then", txn(vec![put("c", "")]), None),
+        ("a create, then, though it is large", txn(vec![put("c", &value(2000))]), None),
+        ("one more", txn(vec![put("d", "")]), Some(Rejection::NoSpace)),
     ] {
         assert_eq!(apply(&mut state, op), want, "{name}");
     }
+    assert_eq!(apply(&mut state, txn(vec![delete(wire("c", ""))])), None);
+    assert_eq!(state.view().alarms(), [], "it ends by itself");
     let copy = State::import(state.view().export()).unwrap();
     assert_eq!(copy.view().quota_bytes(), 1000, "the quota is part of the state");
+}
+
+#[test]
+fn an_alarm_stops_what_it_is_about_until_it_is_taken_back() {
+    let (space, corrupt) = (AlarmKind::NoSpace, AlarmKind::Corrupt);
+    let nested = TxnOp::Txn(Txn { failure: vec![put("n", "")], ..Txn::default() });
+    for (name, op, refused_by) in [
+        ("a put", txn(vec![put("a", "")]), vec![space, corrupt]),
+        ("a put that is not reached", txn(vec![nested]), vec![space, corrupt]),
+        (
+            "an atomic put",
+            Op::Atomic(vec![Txn { success: vec![put("a", "")], ..Txn::default() }]),
+            vec![space, corrupt],
+        ),
+        ("a deletion", txn(vec![delete(wire("a", ""))]), vec![corrupt]),
+        ("a compaction", Op::Compact { revision: Revision::new(1) }, vec![corrupt]),
+        ("a grant", Op::LeaseGrant { id: LeaseId(2), ttl_seconds: 9 }, vec![corrupt]),
+        ("a revocation", Op::LeaseRevoke { id: LeaseId(1) }, vec![corrupt]),
+        ("a checkpoint", Op::LeaseCheckpoint { id: LeaseId(1), remaining_seconds: 1 }, vec![]),
+        ("a read", txn(vec![TxnOp::Range(request(wire("a", "")))]), vec![]),
+        ("an epoch", begin(7), vec![]),
+    ] {
+        for (kind, rejection) in [(space, Rejection::NoSpace), (corrupt, Rejection::Corrupt)] {
+            let mut state = state_after(&["a"]);
+            state.apply(&command(10, Op::LeaseGrant { id: LeaseId(1), ttl_seconds: 9 }));
+            let alarm = Alarm { kind, member: 3 };
+            let raise = |active| Op::Alarm { alarm, active };
+            let changed = |changed| Ok(Outcome::Alarm { changed });
+            assert_eq!(state.apply(&command(11, raise(true))).applied.outcome, changed(true));
+            assert_eq!(state.apply(&command(12, raise(true))).applied.outcome, changed(false));
+            assert_eq!(state.view().alarms(), [alarm]);
+            let mut state = State::import(state.view().export()).unwrap();
+            let refused = state.apply(&command(13, op.clone())).applied.outcome.err();
+            let want = refused_by.contains(&kind).then_some(rejection);
+            assert_eq!(refused, want, "{name} under {kind:?}");
+            assert_eq!(state.apply(&command(14, raise(false))).applied.outcome, changed(true));
+            if refused.is_some() {
+                assert!(state.apply(&command(15, op.clone())).applied.outcome.is_ok(), "{name}");
+            }
+        }
+    }
 }
 
 #[test]
