@@ -103,14 +103,14 @@ impl State {
             (old.map_or(0, |old| old.bytes()), (put.key.len() + put.value.len()) as u64);
         growth.added += after;
         growth.replaced += before;
+        if !self.is_full() || after <= before {
+            return Ok(());
+        }
         // An object must be written to be marked for deletion: updates may use a part of the disk
         // that creates may not.
-        let limit = match old {
-            None => self.quota_bytes,
-            Some(_) => self.quota_bytes.saturating_add(self.quota_bytes / 8),
-        };
+        let limit = self.quota_bytes.saturating_add(self.quota_bytes / 8);
         let bytes = (self.keys.live_bytes() + growth.added).saturating_sub(growth.replaced);
-        if after > before && bytes > limit {
+        if old.is_none() || bytes > limit {
             return Err(Rejection::NoSpace);
         }
         Ok(())

@@ -148,7 +148,7 @@ impl View {
         self.state.keys.live_bytes()
     }
 
-    /// [`View::live_bytes`] above which creates are refused.
+    /// [`View::live_bytes`] at which creates are refused.
     #[must_use]
     pub fn quota_bytes(&self) -> u64 {
         self.state.quota_bytes
