@@ -1,6 +1,7 @@
 //! The receiving half: what peers ask of this replica.
 
 use crate::{
+    core::{Attempt, Core},
     peer::{
         ForwardRequest, ForwardResponse, Message, NotLeader, ReadIndexRequest, ReadIndexResponse,
         RenewLeaseRequest, RenewLeaseResponse, StatusRequest, StatusResponse,
@@ -8,7 +9,6 @@ use crate::{
     },
     snapshot::SnapshotFile,
     state_machine::CurrentSnapshot,
-    store::{Attempt, Core},
     types::{SnapshotMeta, TypeConfig, Vote, decode, encode},
 };
 use futures::{Stream, StreamExt as _};
