@@ -14,7 +14,7 @@ use std::{
 use store::{
     Applied, Cluster as _, Leadership, LeaseId, Origin, Proposal, Revision, Store, StoreError,
     state::View,
-    watch::{WatchError, WatchRequest, Watcher},
+    watch::{WatchError, WatchRequest, WatchSet, Watcher},
 };
 use tokio::{
     sync::{mpsc, oneshot, watch},
@@ -190,5 +190,9 @@ impl Store for RaftStore {
 
     fn watch(&self, request: WatchRequest) -> Result<Watcher, WatchError> {
         self.core.hub.watch(request)
+    }
+
+    fn watch_set(&self) -> WatchSet {
+        self.core.hub.watch_set()
     }
 }

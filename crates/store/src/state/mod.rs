@@ -1,5 +1,6 @@
 //! The state: a function of the commands applied to it.
 
+mod alarm;
 mod hash;
 mod index;
 mod keys;
@@ -16,17 +17,17 @@ pub use txn::TXN_DEPTH_MAX;
 pub use view::View;
 
 use crate::types::{
-    Applied, Command, Epoch, Event, LeaseId, Op, Origin, Outcome, Rejection, Revision, Timestamp,
-    Txn,
+    Alarm, Applied, Command, Epoch, Event, LeaseId, Op, Origin, Outcome, Rejection, Revision,
+    Timestamp, Txn,
 };
-use imbl::OrdMap;
+use imbl::{OrdMap, OrdSet};
 use keys::Keys;
 use lease::LeaseRecord;
 use requests::Requests;
 use std::sync::Arc;
 use txn::Changes;
 
-/// Bytes of live keys and values above which creates are refused, unless said otherwise.
+/// Bytes of live keys and values at which creates are refused, unless said otherwise.
 pub const QUOTA_BYTES: u64 = 2 << 30;
 
 /// Changes of compacted revisions whose memory a command frees in passing: several times as many as
@@ -45,6 +46,8 @@ pub struct State {
     hash: u64,
     /// Part of the state, so that a snapshot brings it along: members that differ in it diverge.
     quota_bytes: u64,
+    /// Those that were raised by a command.
+    alarms: OrdSet<Alarm>,
     keys: Keys,
     leases: OrdMap<LeaseId, Arc<LeaseRecord>>,
     requests: Requests,
@@ -66,13 +69,14 @@ pub struct Transition {
 }
 
 impl State {
-    /// An empty state that refuses creates beyond `quota_bytes` of live keys and values, and updates
-    /// that grow a value beyond an eighth more; never deletions, leases or compaction. Every member
-    /// must begin with the same.
+    /// An empty state that refuses creates once it has `quota_bytes` of live keys and values, and then
+    /// also updates that grow a value beyond an eighth more; never deletions, leases or compaction.
+    /// Whoever comes before that is let in, so that it may hold more by the size of one command. Every
+    /// member must begin with the same.
     #[must_use]
     pub fn with_quota(quota_bytes: u64) -> Self {
         Self {
-            revision: Revision::ZERO,
+            revision: Revision::EMPTY,
             compacted: Revision::ZERO,
             epoch: Epoch::default(),
             leader: 0,
@@ -80,6 +84,7 @@ impl State {
             time: Timestamp::default(),
             hash: 0,
             quota_bytes,
+            alarms: OrdSet::new(),
             keys: Keys::default(),
             leases: OrdMap::new(),
             requests: Requests::default(),
@@ -121,6 +126,7 @@ impl State {
         {
             return Err(Rejection::Fenced { decided: epoch, current: self.epoch });
         }
+        self.check_alarms(&command.op)?;
         match &command.op {
             Op::Txn(txn) => {
                 let (_, result) = self.transaction(txn, events)?;
@@ -138,6 +144,7 @@ impl State {
                 self.feature_level = self.feature_level.max(*level);
                 Ok(Outcome::Done)
             }
+            Op::Alarm { alarm, active } => Ok(self.alarm(*alarm, *active)),
         }
     }
 
@@ -219,7 +226,8 @@ fn must_be_remembered(outcome: &Result<Outcome, Rejection>) -> bool {
             | Rejection::LeaseNotFound
             | Rejection::LeaseExists
             | Rejection::FutureRevision { .. }
-            | Rejection::NoSpace,
+            | Rejection::NoSpace
+            | Rejection::Corrupt,
         ) => true,
         Err(
             // Epochs and compacted revisions only rise.
