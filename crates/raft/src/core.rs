@@ -13,7 +13,7 @@ use openraft::{ReadPolicy, ServerState, async_runtime::watch::WatchReceiver as _
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use store::{Applied, Command, LeaseId, MemberRole, Proposal, watch::Hub};
 use tokio::{
-    sync::{Mutex, Notify, mpsc, oneshot, watch},
+    sync::{Mutex, Notify, Semaphore, mpsc, oneshot, watch},
     time::{Instant, timeout, timeout_at},
 };
 use tonic::{Status, metadata::MetadataMap};
@@ -42,6 +42,8 @@ pub(crate) struct Core {
     pub(crate) wal: Arc<Wal>,
     pub(crate) clock: Clock,
     pub(crate) proposals: mpsc::Sender<Waiting>,
+    /// One permit for each entry that may be under way; who holds all of them stops proposals.
+    pub(crate) entries: Arc<Semaphore>,
     /// Term and last log index that this process began with.
     pub(crate) begun: (u64, u64),
     /// A stream of entries broke off: whoever sent them may have died.

@@ -2,7 +2,7 @@
 
 use crate::{
     admission::admission,
-    batch::batch,
+    batch::{ENTRIES_IN_FLIGHT, batch},
     campaign::campaign,
     config::{Clock, PeerTls, RaftConfig},
     connection::Accepted,
@@ -35,7 +35,7 @@ use std::{
 use store::Leadership;
 use tokio::{
     net::TcpListener,
-    sync::{Notify, mpsc, watch},
+    sync::{Notify, Semaphore, mpsc, watch},
     task::JoinSet,
 };
 use tokio_stream::wrappers::TcpListenerStream;
@@ -145,6 +145,7 @@ impl RaftStore {
             wal,
             clock,
             proposals,
+            entries: Arc::new(Semaphore::new(ENTRIES_IN_FLIGHT as usize)),
             begun,
             leader_hung_up: Notify::new(),
             identity,
