@@ -12,13 +12,14 @@ use openraft::{
 use std::{
     io,
     path::PathBuf,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 use store::{
     state::{State, View},
     watch::Hub,
 };
-use tokio::sync::watch;
+use tokio::{sync::watch, time::sleep};
 
 pub(crate) type CurrentSnapshot = Snapshot<
     openraft::alias::CommittedLeaderIdOf<TypeConfig>,
@@ -27,11 +28,15 @@ pub(crate) type CurrentSnapshot = Snapshot<
     SnapshotFile,
 >;
 
+/// Between two bits of sweeping, each of about as long.
+const SWEEP_PAUSE: Duration = Duration::from_millis(1);
+
 /// The state and where in the log it stands.
 #[derive(Debug)]
 pub(crate) struct StateMachine {
     dir: PathBuf,
-    state: State,
+    /// Shared with who sweeps it between two entries; locked until the hub shows it.
+    state: Arc<Mutex<State>>,
     last_applied: Option<LogId>,
     membership: StoredMembership,
     hub: Arc<Hub>,
@@ -57,7 +62,7 @@ impl StateMachine {
             dir,
             hub: Arc::new(Hub::new(state.view())),
             applied: watch::Sender::new(last_applied.as_ref().map_or(0, |id| id.index)),
-            state,
+            state: Arc::new(Mutex::new(state)),
             last_applied,
             membership,
             current: Arc::new(Mutex::new(current)),
@@ -68,10 +73,34 @@ impl StateMachine {
         Arc::clone(&self.hub)
     }
 
+    /// Frees what was compacted, also while nothing is written, bit by bit. Never ends by itself.
+    pub(crate) fn sweep(&self) -> impl Future<Output = ()> + Send + 'static {
+        let (state, hub) = (Arc::clone(&self.state), self.hub());
+        async move {
+            let mut swept = hub.swept();
+            while swept.wait_for(|swept| !swept).await.is_ok() {
+                let mut more = true;
+                while more {
+                    {
+                        let mut state = lock(&state);
+                        more = state.sweep();
+                        hub.publish(state.view(), &[]);
+                    }
+                    // Entries that wait come first.
+                    sleep(SWEEP_PAUSE).await;
+                }
+            }
+        }
+    }
+
     /// Follows the index of the last entry applied and shown.
     pub(crate) fn applied(&self) -> watch::Receiver<u64> {
         self.applied.subscribe()
     }
+}
+
+fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
+    state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl RaftStateMachine<TypeConfig> for StateMachine {
@@ -98,12 +127,13 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
                     let commands = batch.decode()?;
                     results.reserve(commands.len());
                     let mut events = Vec::new();
+                    let mut state = lock(&self.state);
                     for command in &commands {
-                        let transition = self.state.apply(command);
+                        let transition = state.apply(command);
                         events.extend(transition.events);
                         results.push(transition.applied);
                     }
-                    self.hub.publish(self.state.view(), &events);
+                    self.hub.publish(state.view(), &events);
                 }
             }
             self.last_applied = Some(entry.log_id);
@@ -123,7 +153,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
                 last_log_id: self.last_applied,
                 last_membership: self.membership.clone(),
             },
-            view: self.state.view(),
+            view: lock(&self.state).view(),
             current: Arc::clone(&self.current),
         }
     }
@@ -140,12 +170,15 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
             Ok((meta, state, file))
         })
         .await?;
-        self.state = state;
         self.last_applied = meta.last_log_id;
         self.membership = meta.last_membership.clone();
         supersede(&self.current, meta, file);
-        // What happened in between is not known here: watches must begin anew.
-        self.hub.reset(self.state.view());
+        {
+            let mut current = lock(&self.state);
+            *current = state;
+            // What happened in between is not known here: watches must begin anew.
+            self.hub.reset(current.view());
+        }
         self.applied.send_replace(self.last_applied.as_ref().map_or(0, |id| id.index));
         Ok(())
     }

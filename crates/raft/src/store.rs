@@ -270,7 +270,7 @@ impl RaftStore {
         })
         .await
         .map_err(failed("open the data directory"))??;
-        let (hub, applied) = (machine.hub(), machine.applied());
+        let (hub, applied, sweep) = (machine.hub(), machine.applied(), machine.sweep());
         let vote: Option<crate::types::Vote> = wal
             .marks()
             .vote
@@ -321,6 +321,7 @@ impl RaftStore {
         });
         let mut tasks = JoinSet::new();
         tasks.spawn(serve(&config, Arc::clone(&core), listener, stop.clone()));
+        tasks.spawn(sweep);
         tasks.spawn(batch(Arc::clone(&core), queue, stop.clone()));
         tasks.spawn(campaign(Arc::clone(&core), config.timers.election_max, stop.clone()));
         let weak = Arc::downgrade(&store);
@@ -531,6 +532,10 @@ impl Store for RaftStore {
 
     fn view(&self) -> View {
         self.core.hub.view()
+    }
+
+    async fn swept(&self, deadline: Duration) -> Result<(), StoreError> {
+        store::local::swept(&self.core.hub, deadline).await
     }
 
     async fn renew_lease(

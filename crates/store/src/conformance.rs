@@ -465,6 +465,12 @@ async fn what_is_compacted_is_refused_and_the_rest_is_kept(subject: Subject) {
     let then = subject.read(deleted).await.expect("the compacted revision itself is read");
     assert_eq!(then, BTreeMap::from([("a".to_owned(), "2".to_owned())]));
     subject.holds(&[("a", "3")]).await;
+    subject.store.swept(DEADLINE).await.expect("memory is freed though nothing is written");
+    let view = subject.store.view();
+    assert!(view.is_swept());
+    let (hash, at) = view.hash_kv(last).expect("it is kept");
+    assert_eq!(at, deleted);
+    assert_ne!(hash, view.hash_kv(deleted).expect("it is kept").0);
     let mut watcher = subject.watch(deleted).expect("and watched");
     let batch = subject.next(&mut watcher).await;
     assert_eq!(batch.revision, deleted);

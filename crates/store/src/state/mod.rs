@@ -34,6 +34,9 @@ pub const QUOTA_BYTES: u64 = 2 << 30;
 /// most commands make, so that a backlog shrinks, and few enough not to be felt.
 const SWEEP_PER_COMMAND: usize = 8;
 
+/// As many as one call of [`State::sweep`] frees: about a millisecond.
+const SWEEP_PER_CALL: usize = 512;
+
 /// The state machine.
 #[derive(Debug, Clone)]
 pub struct State {
@@ -203,6 +206,13 @@ impl State {
             self.keys.log(changes.revision, &changes.events);
             events.extend(changes.events);
         }
+    }
+
+    /// Frees some memory of what was compacted, which each command does in passing, too; whether more
+    /// is left. Nothing that can be read changes: a member may call it whenever it likes.
+    pub fn sweep(&mut self) -> bool {
+        self.keys.sweep(self.compacted, SWEEP_PER_CALL);
+        !self.keys.is_swept(self.compacted)
     }
 
     /// A read-only picture in O(1); later changes do not show in it.
