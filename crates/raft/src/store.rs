@@ -39,7 +39,7 @@ use store::{
     MemberChange, MemberError, MemberInfo, MemberRole, MemberStatus, Op, Origin, Proposal,
     RequestId, Revision, Store, StoreError,
     state::View,
-    watch::{Hub, WatchError, WatchRequest, Watcher},
+    watch::{Hub, WatchError, WatchRequest, WatchSet, Watcher},
 };
 use tokio::{
     net::TcpListener,
@@ -576,6 +576,10 @@ impl Store for RaftStore {
 
     fn watch(&self, request: WatchRequest) -> Result<Watcher, WatchError> {
         self.core.hub.watch(request)
+    }
+
+    fn watch_set(&self) -> WatchSet {
+        self.core.hub.watch_set()
     }
 }
 

@@ -3,7 +3,7 @@
 use crate::{
     state::View,
     types::{Applied, Epoch, LeaseId, Op, Origin, RequestId, Revision},
-    watch::{WatchError, WatchRequest, Watcher},
+    watch::{WatchError, WatchRequest, WatchSet, Watcher},
 };
 use async_trait::async_trait;
 use std::time::Duration;
@@ -131,6 +131,9 @@ pub trait Store: Send + Sync + 'static {
     /// # Errors
     /// [`WatchError::Compacted`] when the start is no longer kept.
     fn watch(&self, request: WatchRequest) -> Result<Watcher, WatchError>;
+
+    /// An empty set of watches of this replica's changes, for a reader of many.
+    fn watch_set(&self) -> WatchSet;
 }
 
 /// Whether this replica leads, as the leader scope needs it.

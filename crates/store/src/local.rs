@@ -5,7 +5,7 @@ use crate::{
     MemberRole, MemberStatus, Proposal, Store, StoreError,
     state::{State, View},
     types::{Applied, Command, Epoch, LeaseId, Op, Origin, RequestId, Revision, Timestamp},
-    watch::{Hub, WatchError, WatchRequest, Watcher},
+    watch::{Hub, WatchError, WatchRequest, WatchSet, Watcher},
 };
 use async_trait::async_trait;
 use std::{
@@ -165,6 +165,10 @@ impl Store for LocalStore {
 
     fn watch(&self, request: WatchRequest) -> Result<Watcher, WatchError> {
         self.hub.watch(request)
+    }
+
+    fn watch_set(&self) -> WatchSet {
+        self.hub.watch_set()
     }
 }
 

@@ -47,8 +47,7 @@ impl State {
         txn: &Txn,
         events: &mut Vec<Arc<Event>>,
     ) -> Result<(Revision, TxnResult), Rejection> {
-        check_txn(txn, 0)?;
-        Written::default().add_txn(txn)?;
+        txn.check()?;
         let plan = self.plan(txn);
         self.check_plan(&plan, &mut Growth::default())?;
         let mut changes = self.begin();
@@ -172,6 +171,18 @@ impl State {
             self.detach(lease, &key);
             changes.events.extend(self.keys.delete(changes.revision, &key));
         }
+    }
+}
+
+impl Txn {
+    /// Whether it is well formed, whatever the state: not too deep, every key named, none written
+    /// twice on one way through it.
+    ///
+    /// # Errors
+    /// The [`Rejection`] with which apply would answer.
+    pub fn check(&self) -> Result<(), Rejection> {
+        check_txn(self, 0)?;
+        Written::default().add_txn(self)
     }
 }
 

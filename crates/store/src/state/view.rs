@@ -6,7 +6,7 @@ use super::{
 };
 use crate::types::{
     Epoch, Event, KeyRange, KeyValue, Lease, LeaseId, RangeRequest, RangeResult, Rejection,
-    Revision, Timestamp,
+    Revision, Timestamp, Txn, TxnResult,
 };
 use bytes::Bytes;
 use std::sync::Arc;
@@ -24,6 +24,16 @@ impl View {
         let revision = self.state.revision;
         check_revision(request.revision, revision, self.state.compacted)?;
         Ok(self.state.keys.range(request, Now { revision, pending: false }))
+    }
+
+    /// The answer to a transaction, which is carried out on a copy: only one that just reads has any
+    /// effect by it.
+    ///
+    /// # Errors
+    /// As of applying it.
+    pub fn read(&self, txn: &Txn) -> Result<TxnResult, Rejection> {
+        let mut copy = State::clone(&self.state);
+        copy.transaction(txn, &mut Vec::new()).map(|(_, result)| result)
     }
 
     /// The newest value of one key.

@@ -62,6 +62,8 @@ struct Group {
 struct Subscriber {
     start: Revision,
     mailbox: Arc<Mailbox>,
+    /// The reader's name for this watch.
+    watch: i64,
 }
 
 /// A place among the subscribers.
@@ -153,6 +155,10 @@ impl Hub {
         self.shared.swept.subscribe()
     }
 
+    pub(super) fn shared(&self) -> Arc<Shared> {
+        Arc::clone(&self.shared)
+    }
+
     /// How many watchers follow now, those that still catch up not counted.
     #[must_use]
     pub fn watchers(&self) -> usize {
@@ -194,6 +200,7 @@ impl Shared {
         range: &KeyRange,
         start: Revision,
         mailbox: &Arc<Mailbox>,
+        watch: i64,
     ) -> Result<Joined, WatchError> {
         let mut subscribers = self.subscribers();
         if subscribers.closed {
@@ -211,8 +218,10 @@ impl Shared {
         // What is there already comes from the state, what comes later from the mailbox; both meet
         // at `current`, since nothing is published while the lock is held.
         let replay = (missed > 0).then_some(Replay { view, next: start });
-        let subscription = (missed <= JOIN_WITHIN_REVISIONS)
-            .then(|| subscribers.add(range, Subscriber { start, mailbox: Arc::clone(mailbox) }));
+        let subscription = (missed <= JOIN_WITHIN_REVISIONS).then(|| {
+            let mailbox = Arc::clone(mailbox);
+            subscribers.add(range, Subscriber { start, mailbox, watch })
+        });
         Ok(Joined { replay, subscription, current })
     }
 
@@ -294,7 +303,7 @@ impl Subscribers {
     fn end_all(&mut self, published: Revision, reason: impl Fn(Revision) -> WatchError) {
         for subscriber in self.groups.values().flat_map(|group| group.members.values()) {
             let resume = subscriber.start.max(published.next());
-            subscriber.mailbox.end(reason(resume), resume);
+            subscriber.mailbox.end(subscriber.watch, reason(resume), resume);
         }
         let (next_id, closed) = (self.next_id, self.closed);
         *self = Self { next_id, closed, ..Self::default() };
@@ -307,11 +316,12 @@ impl Group {
             if subscriber.start > batch.revision {
                 return true;
             }
-            match subscriber.mailbox.put(batch.clone()) {
+            match subscriber.mailbox.put(subscriber.watch, batch.clone()) {
                 Ok(()) => true,
                 Err(Full) => {
                     let last = Revision::new(batch.revision.get().saturating_sub(1));
-                    subscriber.mailbox.end(WatchError::TooSlow { last }, batch.revision);
+                    let slow = WatchError::TooSlow { last };
+                    subscriber.mailbox.end(subscriber.watch, slow, batch.revision);
                     false
                 }
             }
