@@ -1,6 +1,6 @@
 //! Whose disk this is: one process at a time, one member for ever.
 
-use crate::{config::RaftConfig, store::StartError};
+use crate::{config::RaftConfig, start::StartError};
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 use std::{

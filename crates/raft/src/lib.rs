@@ -7,19 +7,30 @@
 pub mod disk;
 pub mod wal;
 
+mod batch;
+mod campaign;
+mod cluster;
 mod config;
 mod connection;
+mod core;
+mod expiry;
+mod forward;
 mod identity;
+mod lead;
 mod leases;
 mod log_store;
 mod network;
 mod peer;
 mod peer_server;
+mod reads;
+mod renewals;
 mod snapshot;
+mod start;
 mod state_machine;
 mod store;
 mod types;
 
 pub use config::{Clock, PeerTls, RaftConfig, Timers};
-pub use store::{RaftStore, StartError};
+pub use start::StartError;
+pub use store::RaftStore;
 pub use types::Member;

@@ -1,14 +1,14 @@
 //! The receiving half: what peers ask of this replica.
 
 use crate::{
+    core::{Attempt, Core},
     peer::{
-        ForwardRequest, ForwardResponse, Message, NotLeader, ReadIndexRequest, ReadIndexResponse,
-        RenewLeaseRequest, RenewLeaseResponse, StatusRequest, StatusResponse,
-        forward_response::Outcome, peer_service_server::PeerService,
+        ForwardRequest, ForwardResponse, LeaseLeftRequest, LeaseLeftResponse, Message, NotLeader,
+        ReadIndexRequest, ReadIndexResponse, RenewLeasesRequest, RenewLeasesResponse,
+        StatusRequest, StatusResponse, forward_response::Outcome, peer_service_server::PeerService,
     },
     snapshot::SnapshotFile,
     state_machine::CurrentSnapshot,
-    store::{Attempt, Core},
     types::{SnapshotMeta, TypeConfig, Vote, decode, encode},
 };
 use futures::{Stream, StreamExt as _};
@@ -124,14 +124,20 @@ impl PeerService for PeerServer {
         Ok(Response::new(ReadIndexResponse { index }))
     }
 
-    async fn renew_lease(&self, request: Request<RenewLeaseRequest>) -> Answer<RenewLeaseResponse> {
+    async fn renew_leases(
+        &self,
+        request: Request<RenewLeasesRequest>,
+    ) -> Answer<RenewLeasesResponse> {
+        let ids: Vec<LeaseId> = request.into_inner().ids.into_iter().map(LeaseId).collect();
+        let renewed = self.core.renew_leases_here(&ids).await.map_err(Status::unavailable)?;
+        let ttl_seconds = renewed.into_iter().map(Option::unwrap_or_default).collect();
+        Ok(Response::new(RenewLeasesResponse { ttl_seconds }))
+    }
+
+    async fn lease_left(&self, request: Request<LeaseLeftRequest>) -> Answer<LeaseLeftResponse> {
         let id = LeaseId(request.into_inner().id);
-        match self.core.renew_lease_here(id) {
-            Some(ttl) => {
-                Ok(Response::new(RenewLeaseResponse { ttl_seconds: ttl.unwrap_or_default() }))
-            }
-            None => Err(Status::unavailable("this replica does not lead")),
-        }
+        let left_seconds = self.core.lease_left_here(id).await.map_err(Status::unavailable)?;
+        Ok(Response::new(LeaseLeftResponse { left_seconds }))
     }
 
     async fn status(&self, _: Request<StatusRequest>) -> Answer<StatusResponse> {

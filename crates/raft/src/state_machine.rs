@@ -1,6 +1,7 @@
 //! Applies committed entries to the state and shows the result.
 
 use crate::{
+    leases::{LeaseChange, Leases},
     snapshot::{self, SnapshotFile},
     types::{LogId, SnapshotMeta, StoredMembership, TypeConfig},
 };
@@ -19,7 +20,10 @@ use store::{
     state::{State, View},
     watch::Hub,
 };
-use tokio::{sync::watch, time::sleep};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep},
+};
 
 pub(crate) type CurrentSnapshot = Snapshot<
     openraft::alias::CommittedLeaderIdOf<TypeConfig>,
@@ -40,6 +44,7 @@ pub(crate) struct StateMachine {
     last_applied: Option<LogId>,
     membership: StoredMembership,
     hub: Arc<Hub>,
+    leases: Arc<Leases>,
     applied: watch::Sender<u64>,
     /// Shared with the builder: a slow build must not replace a newer, installed snapshot.
     current: Arc<Mutex<Option<(SnapshotMeta, SnapshotFile)>>>,
@@ -61,6 +66,7 @@ impl StateMachine {
         Ok(Self {
             dir,
             hub: Arc::new(Hub::new(state.view())),
+            leases: Arc::default(),
             applied: watch::Sender::new(last_applied.as_ref().map_or(0, |id| id.index)),
             state: Arc::new(Mutex::new(state)),
             last_applied,
@@ -71,6 +77,11 @@ impl StateMachine {
 
     pub(crate) fn hub(&self) -> Arc<Hub> {
         Arc::clone(&self.hub)
+    }
+
+    /// Told of every lease that comes and goes.
+    pub(crate) fn leases(&self) -> Arc<Leases> {
+        Arc::clone(&self.leases)
     }
 
     /// Frees what was compacted, also while nothing is written, bit by bit. Never ends by itself.
@@ -127,13 +138,18 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
                     let commands = batch.decode()?;
                     results.reserve(commands.len());
                     let mut events = Vec::new();
+                    let mut leases = Vec::new();
                     let mut state = lock(&self.state);
                     for command in &commands {
                         let transition = state.apply(command);
+                        leases.extend(LeaseChange::of(command, &transition));
                         events.extend(transition.events);
                         results.push(transition.applied);
                     }
                     self.hub.publish(state.view(), &events);
+                    drop(state);
+                    // Behind what is shown, so that a new leader that reads it misses none.
+                    self.leases.take_up(&leases, Instant::now());
                 }
             }
             self.last_applied = Some(entry.log_id);

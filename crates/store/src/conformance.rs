@@ -338,8 +338,13 @@ async fn a_lease_is_renewed_while_it_is_there(subject: Subject) {
     let before = subject.revision().await;
     assert_eq!(renew().await, Ok(Some(600)));
     assert_eq!(subject.revision().await, before, "a renewal is no write");
+    let left = async || subject.store.lease_left(id, DEADLINE).await;
+    assert!(matches!(left().await, Ok(Some(1..=600))));
     subject.apply(Op::LeaseRevoke { id }).await;
     assert_eq!(renew().await, Ok(None));
+    assert_eq!(left().await, Ok(None));
+    let op = Op::LeaseGrant { id, ttl_seconds: crate::LEASE_TTL_SECONDS_MAX + 1 };
+    assert_eq!(subject.apply(op).await.outcome, Err(Rejection::LeaseTtlTooLarge));
 }
 
 async fn a_revision_is_waited_for(subject: Subject) {

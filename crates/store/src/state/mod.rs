@@ -69,6 +69,8 @@ pub struct Transition {
     pub applied: Applied,
     /// In order; all of one revision are adjacent.
     pub events: Vec<Arc<Event>>,
+    /// The command was carried out before and is only answered again.
+    pub repeated: bool,
 }
 
 impl State {
@@ -101,7 +103,7 @@ impl State {
         let before = self.revision;
         let mut events = Vec::new();
         let outcome = match self.requests.look_up(command.request) {
-            Ok(Some(applied)) => return Transition { applied, events },
+            Ok(Some(applied)) => return Transition { applied, events, repeated: true },
             Ok(None) => self.carry_out(command, &mut events),
             Err(forgotten) => Err(forgotten),
         };
@@ -116,7 +118,7 @@ impl State {
             self.time = self.time.max(command.at);
             self.hash = hash::roll(self.hash, command, &applied);
         }
-        Transition { applied, events }
+        Transition { applied, events, repeated: false }
     }
 
     fn carry_out(
@@ -245,6 +247,7 @@ fn must_be_remembered(outcome: &Result<Outcome, Rejection>) -> bool {
             | Rejection::StaleEpoch { .. }
             | Rejection::EmptyKey
             | Rejection::DuplicateKey
+            | Rejection::LeaseTtlTooLarge
             | Rejection::TooDeep { .. }
             | Rejection::Forgotten { .. },
         ) => false,

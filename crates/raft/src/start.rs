@@ -1,0 +1,257 @@
+//! From a data directory and a listener to a replica that answers its peers.
+
+use crate::{
+    batch::batch,
+    campaign::campaign,
+    config::{Clock, PeerTls, RaftConfig},
+    connection::Accepted,
+    core::Core,
+    disk::RealDisk,
+    expiry::expire_leases,
+    identity,
+    lead::lead,
+    log_store::LogStore,
+    network::{Factory, MESSAGE_BYTES_MAX, Peers},
+    peer::peer_service_server::PeerServiceServer,
+    peer_server::PeerServer,
+    reads::read_rounds,
+    renewals::renewal_rounds,
+    state_machine::StateMachine,
+    store::RaftStore,
+    types::{Raft, decode},
+    wal::Wal,
+};
+use futures::StreamExt as _;
+use openraft::{Config, SnapshotPolicy};
+use std::{
+    io,
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+use store::Leadership;
+use tokio::{
+    net::TcpListener,
+    sync::{Notify, mpsc, watch},
+    task::JoinSet,
+};
+use tokio_stream::wrappers::TcpListenerStream;
+use tokio_util::sync::CancellationToken;
+
+/// Proposals that may wait for a place in a batch; beyond it callers are told that it is busy.
+const QUEUE: usize = 16_384;
+/// Elections that may fail, one after the other, before a majority is taken to be gone.
+const ELECTIONS: u32 = 12;
+
+/// Why a replica does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// Another process has the data directory.
+    #[error("data directory {} is in use by another process", .0.display())]
+    InUse(PathBuf),
+    /// The data directory belongs to another member.
+    #[error("{0}")]
+    Identity(String),
+    /// The log cannot be opened.
+    #[error(transparent)]
+    Log(#[from] crate::wal::WalError),
+    /// Anything else, by step.
+    #[error("{step}: {source}")]
+    Io {
+        /// What was tried.
+        step: String,
+        /// How it failed.
+        source: io::Error,
+    },
+    /// The consensus does not start.
+    #[error("start raft: {0}")]
+    Raft(String),
+}
+
+fn failed<E: Into<Box<dyn std::error::Error + Send + Sync>>>(
+    step: impl Into<String>,
+) -> impl FnOnce(E) -> StartError {
+    let step = step.into();
+    move |source| StartError::Io { step, source: io::Error::other(source) }
+}
+
+impl RaftStore {
+    /// Opens the data directory and joins the others. Returns as soon as this replica answers them.
+    ///
+    /// # Errors
+    /// See [`StartError`]; nothing is left running.
+    pub async fn start(
+        config: RaftConfig,
+        clock: Clock,
+        listener: TcpListener,
+    ) -> Result<Arc<Self>, StartError> {
+        let dirs = ["log", "snapshots"].map(|name| config.data_dir.join(name));
+        for dir in &dirs {
+            std::fs::create_dir_all(dir).map_err(failed(format!("create {}", dir.display())))?;
+        }
+        let [log_dir, snapshot_dir] = dirs;
+        let lock = identity::lock(&config.data_dir)?;
+        let cluster_id = identity::check(&config)?;
+        let (failure, failed_watch) = watch::channel(None);
+        let failure = Arc::new(failure);
+        let on_failure = {
+            let failure = Arc::clone(&failure);
+            Box::new(move |error: &crate::wal::WalError| {
+                tracing::error!(%error, "the log has failed; this replica must stop");
+                failure.send_replace(Some(error.to_string()));
+            })
+        };
+        let segment_bytes = config.segment_bytes;
+        let (wal, machine) = tokio::task::spawn_blocking(move || {
+            let wal = Wal::open(Arc::new(RealDisk), &log_dir, segment_bytes, on_failure)?;
+            let machine = StateMachine::open(snapshot_dir).map_err(failed("load a snapshot"))?;
+            Ok::<_, StartError>((Arc::new(wal), machine))
+        })
+        .await
+        .map_err(failed("open the data directory"))??;
+        let (hub, applied, sweep) = (machine.hub(), machine.applied(), machine.sweep());
+        let leases = machine.leases();
+        let vote: Option<crate::types::Vote> = wal
+            .marks()
+            .vote
+            .map(|vote| decode(&vote))
+            .transpose()
+            .map_err(failed("read the vote"))?;
+        let begun =
+            (vote.map_or(0, |vote| vote.leader_id.term), wal.bounds().map_or(0, |(_, last)| last));
+        let peers =
+            Peers::new(config.timers.election_max, config.tls.as_ref().map(PeerTls::client));
+        let raft = Raft::build(
+            config.id,
+            Arc::new(raft_config(&config)?),
+            Factory { peers: peers.clone() },
+            LogStore::new(Arc::clone(&wal)),
+            machine,
+        )
+        .await
+        .map_err(|e| StartError::Raft(e.to_string()))?;
+        raft.run();
+        let (proposals, queue) = mpsc::channel(QUEUE);
+        let core = Arc::new(Core {
+            id: config.id,
+            raft,
+            leases,
+            hub,
+            applied,
+            wal,
+            clock,
+            lease_client: rand::random(),
+            proposals,
+            begun,
+            leader_hung_up: Notify::new(),
+        });
+        let (barriers, waiting) = mpsc::channel(QUEUE);
+        let (renewals, to_renew) = mpsc::channel(QUEUE);
+        let stop = CancellationToken::new();
+        let store = Arc::new(Self {
+            core: Arc::clone(&core),
+            peers,
+            members: config.members.clone(),
+            leaderless_max: config.timers.election_max * ELECTIONS,
+            cluster_id,
+            leadership: watch::Sender::new(Leadership::Following),
+            barriers,
+            renewals,
+            stop: stop.clone(),
+            tasks: Mutex::new(None),
+            failed: failed_watch,
+            _lock: lock,
+        });
+        let mut tasks = JoinSet::new();
+        tasks.spawn(serve(&config, Arc::clone(&core), listener, stop.clone()));
+        tasks.spawn(sweep);
+        tasks.spawn(batch(Arc::clone(&core), queue, stop.clone()));
+        tasks.spawn(campaign(Arc::clone(&core), config.timers.election_max, stop.clone()));
+        let weak = Arc::downgrade(&store);
+        tasks.spawn(read_rounds(weak.clone(), waiting));
+        tasks.spawn(renewal_rounds(weak.clone(), to_renew));
+        tasks.spawn(lead(weak.clone(), stop.clone()));
+        tasks.spawn(expire_leases(weak, stop));
+        *store.tasks.lock().unwrap_or_else(PoisonError::into_inner) = Some(tasks);
+        initialize(&store, &config).await?;
+        Ok(store)
+    }
+}
+
+fn raft_config(config: &RaftConfig) -> Result<Config, StartError> {
+    let millis = |d: Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
+    let timers = config.timers;
+    Config {
+        cluster_name: "trireme".to_owned(),
+        heartbeat_interval: millis(timers.heartbeat),
+        election_timeout_min: millis(timers.election_min),
+        election_timeout_max: millis(timers.election_max),
+        enable_pre_vote: Some(true),
+        snapshot_policy: SnapshotPolicy::LogsSinceLast(config.snapshot_entries),
+        // Enough for a follower that was away for a moment to catch up from the log.
+        max_in_snapshot_log_to_keep: config.snapshot_entries / 10,
+        replication_lag_threshold: config.snapshot_entries.saturating_mul(2),
+        install_snapshot_timeout: 60_000,
+        ..Config::default()
+    }
+    .validate()
+    .map_err(|e| StartError::Raft(e.to_string()))
+}
+
+/// The first start of all: the member with the lowest id proposes the membership, the others wait
+/// for it. On a disk that has a log it does nothing.
+async fn initialize(store: &RaftStore, config: &RaftConfig) -> Result<(), StartError> {
+    let raft = &store.core.raft;
+    let initialized = raft.is_initialized().await.map_err(|e| StartError::Raft(e.to_string()))?;
+    if !initialized && config.members.keys().next() == Some(&config.id) {
+        raft.initialize(config.members.clone())
+            .await
+            .map_err(|e| StartError::Raft(format!("initialize: {e}")))?;
+    }
+    Ok(())
+}
+
+fn serve(
+    config: &RaftConfig,
+    core: Arc<Core>,
+    listener: TcpListener,
+    stop: CancellationToken,
+) -> impl Future<Output = ()> + Send + 'static {
+    let service = PeerServer { core, snapshot_dir: config.data_dir.join("snapshots") };
+    let service = PeerServiceServer::new(service)
+        .max_decoding_message_size(MESSAGE_BYTES_MAX)
+        .max_encoding_message_size(MESSAGE_BYTES_MAX);
+    let tls = config.tls.as_ref().map(PeerTls::server);
+    async move {
+        let mut server = tonic::transport::Server::builder()
+            .tcp_nodelay(true)
+            .initial_stream_window_size(4 << 20)
+            .initial_connection_window_size(16 << 20);
+        if let Some(tls) = tls {
+            match server.tls_config(tls) {
+                Ok(with_tls) => server = with_tls,
+                Err(error) => {
+                    tracing::error!(%error, "peers cannot be served");
+                    return;
+                }
+            }
+        }
+        let cut = stop.clone();
+        let connections = TcpListenerStream::new(listener).map(move |accepted| {
+            let stream = accepted?;
+            // tonic sets it only on sockets that it accepts itself.
+            stream.set_nodelay(true)?;
+            Ok::<_, io::Error>(Accepted::new(stream, cut.clone()))
+        });
+        let served = server.add_service(service).serve_with_incoming(connections);
+        // Not the graceful way: a peer's stream has no end of its own.
+        tokio::select! {
+            result = served => {
+                if let Err(error) = result {
+                    tracing::error!(%error, "peers are not served any more");
+                }
+            }
+            () = stop.cancelled() => {}
+        }
+    }
+}
