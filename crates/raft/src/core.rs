@@ -13,7 +13,7 @@ use crate::{
 use openraft::{ReadPolicy, ServerState, async_runtime::watch::WatchReceiver as _};
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
-use store::{Applied, Command, LeaseId, MemberRole, Proposal, watch::Hub};
+use store::{Applied, Command, MemberRole, Proposal, watch::Hub};
 use tokio::{
     sync::{Mutex, Notify, mpsc, oneshot, watch},
     time::{Instant, timeout_at},
@@ -39,11 +39,13 @@ pub(crate) struct Waiting {
 pub(crate) struct Core {
     pub(crate) id: u64,
     pub(crate) raft: Raft,
-    pub(crate) leases: Leases,
+    pub(crate) leases: Arc<Leases>,
     pub(crate) hub: Arc<Hub>,
     pub(crate) applied: watch::Receiver<u64>,
     pub(crate) wal: Arc<Wal>,
     pub(crate) clock: Clock,
+    /// Names this replica's own requests about leases.
+    pub(crate) lease_client: u64,
     pub(crate) proposals: mpsc::Sender<Waiting>,
     /// For the leader, when another member leads.
     pub(crate) forwards: mpsc::Sender<Outgoing>,
@@ -241,11 +243,6 @@ impl Core {
         let least = if self.metrics().current_term == term { last } else { 0 };
         let linearizer = self.raft.get_read_linearizer(ReadPolicy::ReadIndex).await;
         linearizer.map(|l| l.read_log_id().index().max(least)).map_err(|e| e.to_string())
-    }
-
-    /// As [`Leases::renew`].
-    pub(crate) fn renew_lease_here(&self, id: LeaseId) -> Option<Option<i64>> {
-        self.leases.renew(id, &self.hub.view())
     }
 
     pub(crate) fn own_status(&self) -> StatusResponse {

@@ -4,9 +4,9 @@ use crate::{
     core::Core,
     peer::{
         ChangeMembersRequest, ChangeMembersResponse, ForwardRequest, ForwardResponse,
-        IntroduceRequest, IntroduceResponse, Message, ReadIndexRequest, ReadIndexResponse,
-        RenewLeaseRequest, RenewLeaseResponse, StatusRequest, StatusResponse,
-        peer_service_server::PeerService,
+        IntroduceRequest, IntroduceResponse, LeaseLeftRequest, LeaseLeftResponse, Message,
+        ReadIndexRequest, ReadIndexResponse, RenewLeasesRequest, RenewLeasesResponse,
+        StatusRequest, StatusResponse, peer_service_server::PeerService,
     },
     snapshot::SnapshotFile,
     state_machine::CurrentSnapshot,
@@ -141,15 +141,22 @@ impl PeerService for PeerServer {
         Ok(Response::new(ReadIndexResponse { index }))
     }
 
-    async fn renew_lease(&self, request: Request<RenewLeaseRequest>) -> Answer<RenewLeaseResponse> {
+    async fn renew_leases(
+        &self,
+        request: Request<RenewLeasesRequest>,
+    ) -> Answer<RenewLeasesResponse> {
+        self.core.greet(request.metadata())?;
+        let ids: Vec<LeaseId> = request.into_inner().ids.into_iter().map(LeaseId).collect();
+        let renewed = self.core.renew_leases_here(&ids).await.map_err(Status::unavailable)?;
+        let ttl_seconds = renewed.into_iter().map(Option::unwrap_or_default).collect();
+        Ok(Response::new(RenewLeasesResponse { ttl_seconds }))
+    }
+
+    async fn lease_left(&self, request: Request<LeaseLeftRequest>) -> Answer<LeaseLeftResponse> {
         self.core.greet(request.metadata())?;
         let id = LeaseId(request.into_inner().id);
-        match self.core.renew_lease_here(id) {
-            Some(ttl) => {
-                Ok(Response::new(RenewLeaseResponse { ttl_seconds: ttl.unwrap_or_default() }))
-            }
-            None => Err(Status::unavailable("this replica does not lead")),
-        }
+        let left_seconds = self.core.lease_left_here(id).await.map_err(Status::unavailable)?;
+        Ok(Response::new(LeaseLeftResponse { left_seconds }))
     }
 
     async fn status(&self, request: Request<StatusRequest>) -> Answer<StatusResponse> {

@@ -12,13 +12,13 @@ use crate::{
     forward::forward,
     identity::{self, Identity},
     lead::lead,
-    leases::Leases,
     log_store::LogStore,
     network::Factory,
     peer::peer_service_server::PeerServiceServer,
     peer_server::PeerServer,
     peers::{MESSAGE_BYTES_MAX, Peers},
     reads::read_rounds,
+    renewals::renewal_rounds,
     state_machine::StateMachine,
     store::RaftStore,
     tend::tend,
@@ -113,7 +113,8 @@ impl RaftStore {
         })
         .await
         .map_err(failed("open the data directory"))??;
-        let (hub, applied) = (machine.hub(), machine.applied());
+        let (hub, applied, sweep) = (machine.hub(), machine.applied(), machine.sweep());
+        let leases = machine.leases();
         let vote: Option<crate::types::Vote> = wal
             .marks()
             .vote
@@ -142,11 +143,12 @@ impl RaftStore {
         let core = Arc::new(Core {
             id: config.id,
             raft,
-            leases: Leases::default(),
+            leases,
             hub,
             applied,
             wal,
             clock,
+            lease_client: rand::random(),
             proposals,
             forwards,
             leads: leads_watch,
@@ -162,12 +164,14 @@ impl RaftStore {
             patience: election * 4,
         });
         let (barriers, waiting) = mpsc::channel(QUEUE);
+        let (renewals, to_renew) = mpsc::channel(QUEUE);
         let stop = CancellationToken::new();
         let store = Arc::new(Self {
             core: Arc::clone(&core),
             leaderless_max: config.timers.election_max * ELECTIONS,
             leadership: watch::Sender::new(Leadership::Following),
             barriers,
+            renewals,
             stop: stop.clone(),
             tasks: Mutex::new(None),
             failed: failed_watch,
@@ -175,6 +179,7 @@ impl RaftStore {
         });
         let mut tasks = JoinSet::new();
         tasks.spawn(serve(&config, Arc::clone(&core), listener, stop.clone()));
+        tasks.spawn(sweep);
         tasks.spawn(batch(Arc::clone(&core), queue, stop.clone()));
         tasks.spawn(forward(Arc::clone(&core), outgoing, stop.clone()));
         tasks.spawn(campaign(Arc::clone(&core), election, stop.clone()));
@@ -183,6 +188,7 @@ impl RaftStore {
         tasks.spawn(tend(Arc::clone(&core), stop.clone()));
         let weak = Arc::downgrade(&store);
         tasks.spawn(read_rounds(weak.clone(), waiting));
+        tasks.spawn(renewal_rounds(weak.clone(), to_renew));
         tasks.spawn(lead(weak.clone(), stop.clone()));
         tasks.spawn(expire_leases(weak, stop));
         *store.tasks.lock().unwrap_or_else(PoisonError::into_inner) = Some(tasks);
