@@ -64,12 +64,10 @@ impl Connection {
     fn refused(&self, status: tonic::Status) -> RpcError {
         self.peers.note(self.target, &status);
         // Nobody listens there, or not to this one: wait a little before the next try.
-        match status.code() {
-            tonic::Code::Unavailable | tonic::Code::FailedPrecondition => {
-                RPCError::Unreachable(Unreachable::new(&status))
-            }
-            _ => network(status),
+        if matches!(status.code(), tonic::Code::Unavailable | tonic::Code::FailedPrecondition) {
+            return RPCError::Unreachable(Unreachable::new(&status));
         }
+        network(status)
     }
 
     async fn call<Q: Serialize, A: DeserializeOwned>(
