@@ -8,6 +8,7 @@ pub mod clock;
 pub mod config;
 pub mod demo;
 pub mod dev;
+pub mod etcd_role;
 pub mod hollow;
 pub mod node;
 pub mod replica;
