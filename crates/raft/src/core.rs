@@ -89,10 +89,12 @@ impl Core {
         let hello = Hello::read(metadata)?;
         let (cluster, disk) = (self.identity.cluster(), self.identity.disk());
         if cluster != 0 && hello.cluster != 0 && hello.cluster != cluster {
-            return Err(Blame::Foreign.status(format!(
-                "member {} is of cluster {cluster:016x}, its caller of {:016x}",
-                self.id, hello.cluster
-            )));
+            let why = format!(
+                "member {} is of cluster {cluster:016x}, its caller {} of another cluster, {:016x}",
+                self.id, hello.from, hello.cluster
+            );
+            self.peers.met_stranger(&why);
+            return Err(Blame::Foreign.status(why));
         }
         if hello.to != self.id {
             let message = format!("this is member {}, not {}", self.id, hello.to);

@@ -8,6 +8,7 @@
 )]
 
 mod cluster;
+mod members;
 mod replication;
 mod tls;
 mod wal;
