@@ -4,9 +4,9 @@ use crate::{
     core::{Attempt, Core},
     peer::{
         ChangeMembersRequest, ChangeMembersResponse, ForwardRequest, ForwardResponse,
-        IntroduceRequest, IntroduceResponse, Message, NotLeader, ReadIndexRequest,
-        ReadIndexResponse, RenewLeaseRequest, RenewLeaseResponse, StatusRequest, StatusResponse,
-        forward_response::Outcome, peer_service_server::PeerService,
+        IntroduceRequest, IntroduceResponse, MembersRequest, MembersResponse, Message, NotLeader,
+        ReadIndexRequest, ReadIndexResponse, RenewLeaseRequest, RenewLeaseResponse, StatusRequest,
+        StatusResponse, forward_response::Outcome, peer_service_server::PeerService,
     },
     snapshot::SnapshotFile,
     state_machine::CurrentSnapshot,
@@ -69,6 +69,10 @@ impl PeerService for PeerServer {
             Err(fatal) => Err(internal(fatal)),
         });
         Ok(Response::new(Box::pin(answers)))
+    }
+
+    async fn members(&self, _: Request<MembersRequest>) -> Answer<MembersResponse> {
+        Ok(Response::new(self.core.acquaintances()))
     }
 
     async fn vote(&self, request: Request<Message>) -> Answer<Message> {

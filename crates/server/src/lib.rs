@@ -6,6 +6,7 @@
 pub mod bench;
 pub mod clock;
 pub mod config;
+pub mod debug;
 pub mod demo;
 pub mod dev;
 pub mod etcd_role;

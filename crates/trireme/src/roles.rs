@@ -61,6 +61,11 @@ enum Role {
     },
     /// Show in a minute what Trireme promises: needs no arguments, fails if something does not hold.
     Demo,
+    /// Look into the files of a replica that does not run.
+    Debug {
+        #[command(subcommand)]
+        what: Debug,
+    },
     /// Measure.
     Bench {
         #[command(subcommand)]
@@ -68,6 +73,19 @@ enum Role {
     },
     #[command(flatten)]
     Client(cli::Command),
+}
+
+#[derive(Debug, Subcommand)]
+enum Debug {
+    /// Print the requests in a replica's log in order: base64 of etcdserverpb.InternalRaftRequest, one
+    /// a line.
+    DumpRequests {
+        /// Of the replica.
+        data_dir: PathBuf,
+        /// Those at the end, too, that are not known here to be committed.
+        #[arg(long)]
+        uncommitted: bool,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -173,6 +191,12 @@ async fn play(role: Role) -> anyhow::Result<ExitCode> {
                 Ok(if held { ExitCode::SUCCESS } else { ExitCode::FAILURE })
             })
             .await;
+        }
+        Role::Debug { what: Debug::DumpRequests { data_dir, uncommitted } } => {
+            kubelet::default_signals().context("reset signals")?;
+            let mut out = std::io::BufWriter::new(std::io::stdout().lock());
+            let mut notes = std::io::stderr().lock();
+            server::debug::dump_requests(&data_dir, uncommitted, &mut out, &mut notes)?;
         }
         Role::Bench { workload: Workload::Failover { kills, json } } => {
             let dir = tempfile::tempdir().context("make a directory")?;

@@ -2,6 +2,8 @@
 //!
 //! No Kubernetes API, no controllers, and nothing is compacted unless the flags say so.
 
+mod client_name;
+mod client_tls;
 mod compaction;
 mod flags;
 mod settings;
@@ -13,11 +15,13 @@ pub use settings::EtcdConfig;
 
 use crate::{clock, config::TlsConfig, tls};
 use anyhow::Context as _;
+use client_tls::Own;
 use raft::{Member, RaftConfig, RaftStore};
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use store::{Cluster, Store};
 use tokio::{net::TcpListener, task::JoinSet};
 use tokio_util::sync::CancellationToken;
+use tower::util::MapRequestLayer;
 use units::Place;
 
 /// For the lead to be handed over.
@@ -60,7 +64,15 @@ pub async fn run(config: EtcdConfig, shutdown: CancellationToken) -> anyhow::Res
         let listener = bind(&client.place).await.context("--listen-client-urls")?;
         listeners.push(listener);
     }
-    let store = RaftStore::start(raft_config(&config)?, clock::store_clock(), peers).await?;
+    let tls = match &config.client_tls {
+        None => None,
+        Some(tls) => {
+            Some(client_tls::config(tls, Own { hosts: config.hosts(), dir: &config.data_dir })?)
+        }
+    };
+    let raft_config = raft_config(&config).await?;
+    let id = raft_config.id;
+    let store = RaftStore::start(raft_config, clock::store_clock(), peers).await?;
     let mut tasks: JoinSet<anyhow::Result<()>> = JoinSet::new();
     let scope = CancellationToken::new();
     let routes = etcd::routes(
@@ -74,9 +86,11 @@ pub async fn run(config: EtcdConfig, shutdown: CancellationToken) -> anyhow::Res
             ..etcd::Config::default()
         },
     )
-    .into_axum_router();
-    for listener in listeners {
-        let served = apiserver::listen(listener, None, routes.clone(), scope.clone());
+    .into_axum_router()
+    .layer(MapRequestLayer::new(client_name::name_client));
+    for (client, listener) in config.clients.iter().zip(listeners) {
+        let tls = tls.clone().filter(|_| client.tls);
+        let served = apiserver::listen(listener, tls, routes.clone(), scope.clone());
         tasks.spawn(async move {
             served.await;
             Ok(())
@@ -95,11 +109,11 @@ pub async fn run(config: EtcdConfig, shutdown: CancellationToken) -> anyhow::Res
     tasks.spawn(async move {
         let failure = failed.wait_for(Option::is_some).await;
         let failure = failure.ok().and_then(|f| f.clone()).unwrap_or_default();
-        anyhow::bail!("the log has failed: {failure}")
+        anyhow::bail!(failure)
     });
     let ended = tokio::select! {
         () = shutdown.cancelled() => Ok(()),
-        ended = serve(&config, &*store, &mut tasks) => ended,
+        ended = serve(&config, id, &*store, &mut tasks) => ended,
     };
     store.shutdown(HANDOVER).await;
     scope.cancel();
@@ -110,6 +124,7 @@ pub async fn run(config: EtcdConfig, shutdown: CancellationToken) -> anyhow::Res
 /// Says when clients are answered, and returns when a part has ended.
 async fn serve(
     config: &EtcdConfig,
+    id: u64,
     store: &dyn Store,
     tasks: &mut JoinSet<anyhow::Result<()>>,
 ) -> anyhow::Result<()> {
@@ -118,7 +133,7 @@ async fn serve(
         () = answered => {
             tracing::info!(
                 name = config.name,
-                id = %format_args!("{:x}", config.id()),
+                id = %format_args!("{id:x}"),
                 urls = config.advertise_clients.join(","),
                 "ready to serve client requests"
             );
@@ -145,7 +160,9 @@ async fn bind(place: &Place) -> anyhow::Result<TcpListener> {
     }
 }
 
-fn raft_config(config: &EtcdConfig) -> anyhow::Result<RaftConfig> {
+/// Who this member is: as its disk says, or as the others say if it was added to them, or as the flags
+/// do.
+async fn raft_config(config: &EtcdConfig) -> anyhow::Result<RaftConfig> {
     let tls = config.peer_tls.as_ref().map(|files| {
         tls::peers(&TlsConfig {
             cert_file: files.certificate.clone(),
@@ -153,23 +170,69 @@ fn raft_config(config: &EtcdConfig) -> anyhow::Result<RaftConfig> {
             client_ca_file: Some(files.authorities.clone()),
         })
     });
-    let member = |(name, urls): &(String, Vec<String>)| {
-        let own = *name == config.name;
-        let client_url = config.advertise_clients.first().filter(|_| own).cloned();
-        let member = Member {
-            name: name.clone(),
-            peer_url: urls.first().cloned().unwrap_or_default(),
-            client_url: client_url.unwrap_or_default(),
-        };
-        (config.id_of(name), member)
+    let tls = tls.transpose()?;
+    let owner = raft::owner(&config.data_dir)
+        .with_context(|| format!("read whose {} is", config.data_dir.display()))?;
+    let own = Member {
+        name: config.name.clone(),
+        peer_urls: sorted(&config.advertise_peers),
+        client_urls: config.advertise_clients.clone(),
+        ..Member::default()
     };
+    let (id, join, mut members) = match owner {
+        // As in etcd, the flags of the first start do not matter any more.
+        Some(owner) if owner.settled => (owner.member, true, BTreeMap::new()),
+        Some(_) | None if config.join => {
+            let members = others(config, tls.as_ref()).await?;
+            let own = members.iter().find(|(_, m)| sorted(&m.peer_urls) == own.peer_urls);
+            let (id, _) = own.with_context(|| {
+                format!(
+                    "--initial-cluster-state: no member was added with the peer URLs {}; say \
+                     `etcdctl member add {} --peer-urls={}` first",
+                    config.advertise_peers.join(","),
+                    config.name,
+                    config.advertise_peers.join(","),
+                )
+            })?;
+            (*id, true, members)
+        }
+        Some(_) | None => {
+            let member = |(name, urls): &(String, Vec<String>)| {
+                let member =
+                    Member { name: name.clone(), peer_urls: urls.clone(), ..Member::default() };
+                (config.id_of(name), member)
+            };
+            (config.id(), false, config.members.iter().map(member).collect())
+        }
+    };
+    members.insert(id, own);
     Ok(RaftConfig {
-        id: config.id(),
+        id,
+        join,
+        token: config.token.clone(),
         data_dir: config.data_dir.clone(),
-        members: config.members.iter().map(member).collect(),
+        members,
         timers: config.timers,
         snapshot_entries: config.snapshot_entries,
         segment_bytes: SEGMENT_BYTES,
-        tls: tls.transpose()?,
+        tls,
     })
+}
+
+/// The members of a group that exists, as one of them knows them.
+async fn others(
+    config: &EtcdConfig,
+    tls: Option<&raft::PeerTls>,
+) -> anyhow::Result<BTreeMap<u64, Member>> {
+    let urls = config.members.iter().filter(|(name, _)| *name != config.name);
+    let urls: Vec<String> = urls.flat_map(|(_, urls)| urls.clone()).collect();
+    raft::look_up(&urls, tls, LOOK).await.context(
+        "--initial-cluster-state=existing: no member in --initial-cluster says who is in the cluster",
+    )
+}
+
+fn sorted(urls: &[String]) -> Vec<String> {
+    let mut urls = urls.to_vec();
+    urls.sort();
+    urls
 }

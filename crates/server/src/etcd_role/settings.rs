@@ -176,6 +176,16 @@ impl EtcdConfig {
         member.map_or(0, |(_, urls)| member_id(urls, &self.token))
     }
 
+    /// By which clients know this member.
+    pub(super) fn hosts(&self) -> Vec<String> {
+        let urls = self.clients.iter().map(|client| &client.url).chain(&self.advertise_clients);
+        let hosts = urls.filter_map(|url| {
+            let uri: http::Uri = url.parse().ok()?;
+            Some(uri.host()?.trim_matches(['[', ']']).to_owned())
+        });
+        hosts.collect::<BTreeSet<String>>().into_iter().collect()
+    }
+
     /// # Errors
     /// The directory is etcd's own.
     pub(super) fn check_data_dir(&self) -> anyhow::Result<()> {
