@@ -77,10 +77,22 @@ mod tests {
     fn what_names_this_group_goes_and_what_means_something_stays() {
         let endpoints = ["127.0.0.1:2379".to_owned()];
         for (text, numbers, want) in [
-            ("lease 694d8257011ce0b2 granted with TTL(60s)", false, "lease <id> granted with TTL(60s)"),
-            ("127.0.0.1:2379 is healthy: took = 1.5ms", false, "<member 0> is healthy: took = <time>"),
+            (
+                "lease 694d8257011ce0b2 granted with TTL(60s)",
+                false,
+                "lease <id> granted with TTL(60s)",
+            ),
+            (
+                "127.0.0.1:2379 is healthy: took = 1.5ms",
+                false,
+                "<member 0> is healthy: took = <time>",
+            ),
             ("{\"revision\":7,\"raft_term\":2}", false, "{\"revision\":7,\"raft_term\":<n>}"),
-            ("granted with TTL(60s), remaining(59s)", false, "granted with TTL(60s), remaining(<n>)"),
+            (
+                "granted with TTL(60s), remaining(59s)",
+                false,
+                "granted with TTL(60s), remaining(<n>)",
+            ),
             ("3.6.14, 20 kB, 12", true, "<version>, <n> <unit>, <n>"),
             ("deadbeefdeadbeef", false, "deadbeefdeadbeef"),
         ] {

@@ -30,6 +30,7 @@ mod peer_server;
 mod peers;
 mod reads;
 mod reconfigure;
+mod renewals;
 mod snapshot;
 mod start;
 mod state_machine;

@@ -8,6 +8,7 @@
 )]
 
 mod cluster;
+mod leases;
 mod members;
 mod replication;
 mod tls;

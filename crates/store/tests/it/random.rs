@@ -275,6 +275,11 @@ proptest! {
             }
             prop_assert_eq!(straight.apply(command), through.apply(command));
             prop_assert_eq!(straight.view().hash(), through.view().hash());
+            // One member sweeps when the other does not.
+            straight.sweep();
+            let back = [0, 0, 0, 1, 3][i % 5];
+            let at = Revision::new(straight.view().revision().get().saturating_sub(back));
+            prop_assert_eq!(straight.view().hash_kv(at), through.view().hash_kv(at));
         }
         prop_assert_eq!(exported(&straight), exported(&through));
         prop_assert_eq!(kept_events(&straight), kept_events(&through));

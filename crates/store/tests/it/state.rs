@@ -358,6 +358,49 @@ fn an_alarm_stops_what_it_is_about_until_it_is_taken_back() {
 }
 
 #[test]
+fn the_hash_of_the_keys_is_of_what_is_kept_up_to_a_revision() {
+    let hash = |state: &State, revision| {
+        state.view().hash_kv(Revision::new(revision)).map(|(hash, _)| hash)
+    };
+    let steps = [
+        txn(vec![put("a", "1"), put("b", "1")]),
+        txn(vec![put("a", "2")]),
+        txn(vec![delete(wire("b", ""))]),
+        txn(vec![put("c", "1")]),
+    ];
+    let mut state = State::default();
+    let mut hashes = vec![hash(&state, 0).unwrap()];
+    for (sequence, op) in (1..).zip(steps) {
+        state.apply(&command(sequence, op));
+        hashes.push(hash(&state, 0).unwrap());
+        // What came later does not show.
+        for (revision, then) in (1..).zip(&hashes) {
+            assert_eq!(hash(&state, revision).as_ref(), Ok(then), "at {revision}");
+        }
+    }
+    let distinct: std::collections::BTreeSet<_> = hashes.iter().collect();
+    assert_eq!(distinct.len(), 5, "every change shows: {hashes:?}");
+    assert_eq!(
+        hash(&state, 6),
+        Err(Rejection::FutureRevision { requested: Revision::new(6), current: Revision::new(5) })
+    );
+    let compacted = Revision::new(3);
+    state.apply(&command(9, Op::Compact { revision: compacted }));
+    assert_ne!(hash(&state, 5).as_ref(), Ok(&hashes[4]), "a version less");
+    assert_eq!(state.view().hash_kv(Revision::ZERO).unwrap().1, compacted);
+    assert_eq!(
+        hash(&state, 2),
+        Err(Rejection::Compacted { requested: Revision::new(2), compacted })
+    );
+    let (unswept, kept) = (hash(&state, 4), state.view().kept_bytes());
+    assert!(!state.view().is_swept());
+    while state.sweep() {}
+    assert!(state.view().is_swept());
+    assert_eq!(hash(&state, 4), unswept, "how far a member has swept does not show");
+    assert_eq!(state.view().kept_bytes(), kept, "nothing was replaced below it");
+}
+
+#[test]
 fn time_never_goes_back() {
     let mut state = State::default();
     for (sequence, at, want) in [(1, 50, 50), (2, 40, 50), (3, 60, 60)] {
