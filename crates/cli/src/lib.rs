@@ -4,6 +4,7 @@
 mod apply;
 mod cluster;
 mod describe;
+mod etcd_env;
 mod exec;
 mod failure;
 mod get;
@@ -152,6 +153,12 @@ pub enum ClusterVerb {
         json: bool,
         #[command(flatten)]
         target: TargetArguments,
+    },
+    /// Print what points etcdctl at a cluster: `eval "$(trireme cluster etcd-env)"`.
+    EtcdEnv {
+        /// Of a cluster on this machine.
+        #[arg(long, default_value = "trireme-dev")]
+        data_dir: PathBuf,
     },
     /// Hand the lead to another replica.
     TransferLeader {
@@ -316,6 +323,9 @@ async fn verb(command: Command) -> Result<ExitCode, Failure> {
         }
         Command::Cluster { verb: ClusterVerb::Status { json, target } } => {
             cluster::status(&Target::new(target)?, json).await?;
+        }
+        Command::Cluster { verb: ClusterVerb::EtcdEnv { data_dir } } => {
+            print!("{}", etcd_env::etcd_env(&data_dir)?);
         }
         Command::Cluster { verb: ClusterVerb::TransferLeader { to, target } } => {
             let target = Target::new(target)?;
