@@ -18,7 +18,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         "server",
         &["api", "apiserver", "client", "controllers", "kubelet", "raft", "scheduler", "store"],
     ),
-    ("trireme", &["cli", "kubelet", "server"]),
+    ("trireme", &["bench", "cli", "kubelet", "server"]),
 ];
 /// Crates from outside that only some of ours may import.
 const OWNERS: &[(&str, &[&str])] = &[

@@ -19,6 +19,7 @@ use std::{
     os::unix::process::CommandExt as _,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
+    rc::Rc,
     time::Duration,
 };
 use tokio::{
@@ -99,11 +100,12 @@ impl Drop for Member {
 
 /// Three members of a system, on loopback or in networks of their own.
 #[derive(Debug)]
-pub struct Cluster {
+pub(crate) struct Cluster {
     system: System,
     // Before the network: processes end before what they run in.
     members: Vec<Member>,
-    network: Option<Network>,
+    /// Networks of several systems, and the first of this one's.
+    network: Option<(Rc<Network>, usize)>,
 }
 
 impl Cluster {
@@ -114,12 +116,12 @@ impl Cluster {
     pub(crate) async fn start(
         system: System,
         dir: &Path,
-        network: Option<Network>,
+        network: Option<(Rc<Network>, usize)>,
     ) -> anyhow::Result<Self> {
         let urls: Vec<(String, String)> = match &network {
-            Some(network) => (0..MEMBERS)
+            Some((network, first)) => (0..MEMBERS)
                 .map(|index| {
-                    let url = |port| format!("http://{}:{port}", network.address(index));
+                    let url = |port| format!("http://{}:{port}", network.address(first + index));
                     (url(CLIENT_PORT), url(PEER_PORT))
                 })
                 .collect(),
@@ -166,20 +168,17 @@ impl Cluster {
     }
 
     /// Its name in a report.
-    #[must_use]
-    pub fn name(&self) -> &str {
+    pub(crate) fn name(&self) -> &str {
         &self.system.name
     }
 
     /// The clients' URL of each member.
-    #[must_use]
-    pub fn endpoints(&self) -> Vec<String> {
+    pub(crate) fn endpoints(&self) -> Vec<String> {
         self.members.iter().map(|member| member.client_url.clone()).collect()
     }
 
     /// Of the members that run.
-    #[must_use]
-    pub fn pids(&self) -> Vec<u32> {
+    pub(crate) fn pids(&self) -> Vec<u32> {
         self.members.iter().filter_map(|m| m.child.as_ref().map(Child::id)).collect()
     }
 
@@ -202,7 +201,7 @@ impl Cluster {
             .with_context(|| format!("open {}", log.display()))?;
         // Both programs become the next one: the process stays the same.
         let mut command = match &self.network {
-            Some(network) => network.enter(index)?,
+            Some((network, first)) => network.enter(first + index)?,
             None => Command::new("setpriv"),
         };
         if self.network.is_some() {
@@ -243,8 +242,9 @@ impl Cluster {
     }
 
     /// Cuts a member off from everybody, or ends that.
-    pub(crate) fn cut(&self, index: usize, cut: bool) -> anyhow::Result<()> {
-        self.network.as_ref().context("members share one network")?.cut(index, cut)
+    pub(crate) async fn cut(&self, index: usize, cut: bool) -> anyhow::Result<()> {
+        let (network, first) = self.network.as_ref().context("members share one network")?;
+        network.cut(first + index, cut).await
     }
 
     /// Ends all members in order: SIGTERM, then SIGKILL for one that does not end.
@@ -300,7 +300,11 @@ impl Cluster {
             }
         }
         while self.leader().await.is_none() {
-            ensure!(Instant::now() < deadline, "no leader after {PATIENCE:?}\n{}", self.log_tails());
+            ensure!(
+                Instant::now() < deadline,
+                "no leader after {PATIENCE:?}\n{}",
+                self.log_tails()
+            );
             sleep(LOOK).await;
         }
         Ok(())
@@ -314,7 +318,8 @@ impl Cluster {
         }
         let leader = statuses.first()?.leader;
         let agreed = leader != 0 && statuses.iter().all(|status| status.leader == leader);
-        let is_leader = |s: &StatusResponse| s.header.as_ref().is_some_and(|h| h.member_id == leader);
+        let is_leader =
+            |s: &StatusResponse| s.header.as_ref().is_some_and(|h| h.member_id == leader);
         agreed.then(|| statuses.iter().position(is_leader)).flatten()
     }
 

@@ -4,15 +4,14 @@ use std::time::Duration;
 
 /// Buckets for each doubling.
 const SUB_BITS: u32 = 7;
-const SUB: u64 = 1 << SUB_BITS;
-/// Doublings above the first `SUB` values, up to `u64::MAX`.
+/// Doublings above the first 128 values, up to `u64::MAX`.
 const BUCKETS: usize = (65 - SUB_BITS as usize) << SUB_BITS;
 
 /// Counts of durations; 59 KiB however many there are.
 ///
 /// Exact below 128 ns, then log-linear: a quantile is at most 0.8 % above the true one, never below.
 #[derive(Debug, Clone)]
-pub struct Histogram {
+pub(crate) struct Histogram {
     counts: Vec<u64>,
     total: u64,
     max: u64,
@@ -26,7 +25,7 @@ impl Default for Histogram {
 
 impl Histogram {
     /// Counts one.
-    pub fn record(&mut self, duration: Duration) {
+    pub(crate) fn record(&mut self, duration: Duration) {
         let nanos = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
         if let Some(count) = self.counts.get_mut(bucket(nanos)) {
             *count += 1;
@@ -36,7 +35,7 @@ impl Histogram {
     }
 
     /// Takes over what another one counted.
-    pub fn merge(&mut self, other: &Self) {
+    pub(crate) fn merge(&mut self, other: &Self) {
         for (ours, theirs) in self.counts.iter_mut().zip(&other.counts) {
             *ours += theirs;
         }
@@ -45,20 +44,18 @@ impl Histogram {
     }
 
     /// How many were counted.
-    #[must_use]
-    pub fn count(&self) -> u64 {
+    #[cfg(test)]
+    pub(crate) fn count(&self) -> u64 {
         self.total
     }
 
     /// The longest, exactly; zero if there is none.
-    #[must_use]
-    pub fn max(&self) -> Duration {
+    pub(crate) fn max(&self) -> Duration {
         Duration::from_nanos(self.max)
     }
 
     /// What `per_mille` of 1,000 do not exceed; zero if there is none.
-    #[must_use]
-    pub fn quantile(&self, per_mille: u64) -> Duration {
+    pub(crate) fn quantile(&self, per_mille: u64) -> Duration {
         let rank = (self.total * per_mille).div_ceil(1000).max(1);
         let mut seen = 0;
         for (index, count) in self.counts.iter().enumerate() {
@@ -73,7 +70,7 @@ impl Histogram {
 
 fn bucket(nanos: u64) -> usize {
     let shift = (u64::BITS - nanos.leading_zeros()).saturating_sub(SUB_BITS + 1);
-    // The first `2 * SUB` values are shift 0; each later doubling adds `SUB` buckets.
+    // The first 256 values are shift 0; each later doubling adds 128 buckets.
     let index = (u64::from(shift) << SUB_BITS) + (nanos >> shift);
     usize::try_from(index).unwrap_or(usize::MAX)
 }
@@ -116,7 +113,8 @@ mod tests {
         first.merge(&second);
         for histogram in [whole, first] {
             assert_eq!(histogram.count(), 10_000);
-            for (per_mille, micros) in [(0, 1), (500, 5000), (990, 9900), (999, 9990), (1000, 10_000)]
+            for (per_mille, micros) in
+                [(0, 1), (500, 5000), (990, 9900), (999, 9990), (1000, 10_000)]
             {
                 let (got, want) = (histogram.quantile(per_mille), Duration::from_micros(micros));
                 assert!(got >= want && got <= want + want / 128, "{per_mille}: {got:?}");

@@ -92,8 +92,13 @@ impl Network {
     }
 
     /// Takes a member's link down or up: what is under way is lost without a word.
-    pub(crate) fn cut(&self, index: usize, cut: bool) -> anyhow::Result<()> {
-        ip(&["link", "set", &link(index), if cut { "down" } else { "up" }])
+    pub(crate) async fn cut(&self, index: usize, cut: bool) -> anyhow::Result<()> {
+        let (link, state) = (link(index), if cut { "down" } else { "up" });
+        // Not waited for by blocking: this thread's clients go on.
+        let done = tokio::process::Command::new("ip").args(["link", "set", &link, state]).status();
+        let done = done.await.context("ip link set (package iproute2)")?;
+        ensure!(done.success(), "ip link set {link} {state}: {done}");
+        Ok(())
     }
 }
 

@@ -4,7 +4,12 @@ use nix::sys::{
     time::TimeSpec,
     timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags},
 };
-use std::{cell::Cell, io, os::fd::{AsFd as _, AsRawFd, RawFd}, time::Duration};
+use std::{
+    cell::Cell,
+    io,
+    os::fd::{AsFd as _, AsRawFd, RawFd},
+    time::Duration,
+};
 use tokio::{
     io::unix::AsyncFd,
     time::{Instant, sleep_until},
@@ -43,9 +48,11 @@ pub(crate) trait Timer {
 }
 
 /// tokio's own, to a millisecond: for tests, whose time stands still.
+#[cfg(test)]
 #[derive(Debug, Default)]
 pub(crate) struct CoarseTimer;
 
+#[cfg(test)]
 impl Timer for CoarseTimer {
     async fn until(&self, due: Instant) {
         sleep_until(due).await;
@@ -71,7 +78,9 @@ impl FineTimer {
     pub(crate) fn new() -> io::Result<Self> {
         let flags = TimerFlags::TFD_NONBLOCK | TimerFlags::TFD_CLOEXEC;
         let timer = TimerFd::new(ClockId::CLOCK_MONOTONIC, flags)?;
-        Ok(Self(AsyncFd::try_new(KernelTimer(timer))?))
+        #[expect(deprecated, reason = "its successor is unsafe; this one owns its descriptor")]
+        let registered = AsyncFd::try_new(KernelTimer(timer))?;
+        Ok(Self(registered))
     }
 }
 

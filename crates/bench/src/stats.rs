@@ -56,8 +56,7 @@ impl Spread {
 }
 
 /// Milliseconds, rounded to a microsecond.
-#[must_use]
-pub fn millis(duration: Duration) -> f64 {
+pub(crate) fn millis(duration: Duration) -> f64 {
     (duration.as_secs_f64() * 1e6).round() / 1e3
 }
 

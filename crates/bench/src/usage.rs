@@ -53,7 +53,8 @@ pub(crate) fn disk_bytes(dir: &Path) -> anyhow::Result<u64> {
         let Ok(metadata) = fs::symlink_metadata(&path) else { continue };
         total += metadata.blocks() * BLOCK_BYTES;
         if metadata.is_dir() {
-            let entries = fs::read_dir(&path).with_context(|| format!("read {}", path.display()))?;
+            let entries =
+                fs::read_dir(&path).with_context(|| format!("read {}", path.display()))?;
             left.extend(entries.flatten().map(|entry| entry.path()));
         }
     }

@@ -65,7 +65,10 @@ pub(crate) struct Watching {
 
 impl Watching {
     /// Creates all watchers.
-    pub(crate) async fn create(connections: &[Connection], load: WatchLoad) -> anyhow::Result<Self> {
+    pub(crate) async fn create(
+        connections: &[Connection],
+        load: WatchLoad,
+    ) -> anyhow::Result<Self> {
         ensure!(load.value_bytes >= STAMP_BYTES, "--value-bytes: at least {STAMP_BYTES}");
         ensure!(load.watchers > 0 && load.streams > 0, "no watcher");
         let create = WatchCreateRequest { key: KEY.into(), ..WatchCreateRequest::default() };

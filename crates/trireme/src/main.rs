@@ -3,6 +3,7 @@
 use clap::Parser as _;
 use std::process::ExitCode;
 
+mod bench;
 mod roles;
 
 fn main() -> ExitCode {
