@@ -30,7 +30,7 @@ impl Summary {
 /// How a number of durations are spread, in milliseconds.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Spread {
-    /// Half of them are not longer.
+    /// The middle one; of an even number, the mean of the middle two.
     pub median: f64,
     /// 99 of 100 are not longer; of fewer than 100 the longest.
     pub p99: f64,
@@ -51,7 +51,8 @@ impl Spread {
             let rank = (sorted.len() * percent).div_ceil(100).max(1);
             sorted.get(rank - 1).copied().unwrap_or_default()
         };
-        Self { median: at(50), p99: at(99), max: at(100), all }
+        let median = Summary::of(sorted.iter().copied()).map(|s| s.median).unwrap_or_default();
+        Self { median, p99: at(99), max: at(100), all }
     }
 }
 
@@ -81,7 +82,7 @@ mod tests {
     fn a_spread_keeps_the_order_and_names_the_ranks() {
         let ms = |n: u64| Duration::from_millis(n);
         let spread = Spread::of(&(1..=200).rev().map(ms).collect::<Vec<_>>());
-        assert_eq!((spread.median, spread.p99, spread.max), (100.0, 198.0, 200.0));
+        assert_eq!((spread.median, spread.p99, spread.max), (100.5, 198.0, 200.0));
         assert_eq!(spread.all.first(), Some(&200.0));
         let few = Spread::of(&[ms(1), ms(5), ms(3)]);
         assert_eq!((few.median, few.p99, few.max), (3.0, 5.0, 5.0));
