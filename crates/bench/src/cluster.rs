@@ -369,6 +369,19 @@ async fn status(endpoint: &str) -> Result<StatusResponse, CallError> {
     timeout(ANSWER, ask).await.unwrap_or_else(|_| silent(endpoint))
 }
 
+/// The same endpoints, the leader's before the others: what goes to one member only goes to it.
+pub(crate) async fn leader_first(endpoints: &[String]) -> Vec<String> {
+    let mut ordered = endpoints.to_vec();
+    for (index, endpoint) in endpoints.iter().enumerate() {
+        let asked = local(async { status(endpoint).await }).await;
+        if asked.is_ok_and(|s| s.header.is_some_and(|h| h.member_id == s.leader)) {
+            ordered.rotate_left(index);
+            break;
+        }
+    }
+    ordered
+}
+
 fn silent<T>(endpoint: &str) -> Result<T, CallError> {
     Err(CallError::Silent { endpoint: endpoint.to_owned() })
 }

@@ -6,7 +6,10 @@ use crate::{
     wire::CallError,
 };
 use std::{cell::RefCell, rc::Rc, time::Duration};
-use tokio::{task::JoinSet, time::Instant};
+use tokio::{
+    task::JoinSet,
+    time::{Instant, timeout_at},
+};
 use tokio_util::sync::CancellationToken;
 
 /// How long after its end a window waits for what was due in it and is still on its way.
@@ -32,7 +35,7 @@ pub(crate) struct Recorded {
     pub(crate) latencies: Histogram,
     /// Requests that were answered in the window.
     pub(crate) completed: u64,
-    /// Requests that the server refused.
+    /// Requests that the server refused, or never answered.
     pub(crate) errors: u64,
     /// How it refused the first of them.
     pub(crate) first_error: Option<String>,
@@ -114,10 +117,19 @@ pub(crate) async fn drive<C: Client, T: Timer + 'static>(
             Ok(())
         });
     }
-    while let Some(result) = tasks.join_next().await {
+    // One that is never answered must not hold up the rest.
+    let end = window.until + GRACE;
+    while let Ok(Some(result)) = timeout_at(end, tasks.join_next()).await {
         result.map_err(|_| CallError::Ended)??;
     }
-    Ok(recorded.take())
+    let mut recorded = recorded.take();
+    if !tasks.is_empty() {
+        recorded.errors += tasks.len() as u64;
+        recorded
+            .first_error
+            .get_or_insert_with(|| format!("not answered {GRACE:?} after the end of the run"));
+    }
+    Ok(recorded)
 }
 
 #[cfg(test)]
@@ -182,6 +194,25 @@ mod tests {
         let recorded = run(Some(1500), 0).await;
         assert!((9000..=10_001).contains(&recorded.completed), "{}", recorded.completed);
         assert!(recorded.latencies.max() > Duration::from_secs(3));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_that_is_never_answered_ends_with_the_run() {
+        struct Silent;
+        impl Client for Silent {
+            async fn one(&mut self) -> Result<(), CallError> {
+                std::future::pending().await
+            }
+        }
+        let from = Instant::now();
+        let window = Window { from, until: from + Duration::from_secs(1) };
+        let stop = CancellationToken::new();
+        let recorded = LocalSet::new()
+            .run_until(drive([(Silent, CoarseTimer), (Silent, CoarseTimer)], None, window, &stop))
+            .await
+            .unwrap();
+        assert_eq!((recorded.completed, recorded.errors), (0, 2));
+        assert!(recorded.first_error.unwrap().contains("not answered"));
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,6 +1,7 @@
 //! One run of a workload against one system.
 
 use crate::{
+    cluster::leader_first,
     drive::{Client, Recorded, Window, drive},
     operation::{self, KeySpace, Kind, Operation},
     pace::{FineTimer, Schedule},
@@ -90,6 +91,7 @@ pub async fn measure(workload: &Workload, load: &Load, target: &Target) -> anyho
     };
     ensure!(load.clients >= threads, "{} clients on {threads} threads", load.clients);
     ensure!(!target.endpoints.is_empty(), "no endpoint");
+    let endpoints = leader_first(&target.endpoints).await;
     let stop = CancellationToken::new();
     // A run that is given up leaves no thread behind that goes on.
     let _stop = stop.clone().drop_guard();
@@ -100,7 +102,7 @@ pub async fn measure(workload: &Workload, load: &Load, target: &Target) -> anyho
         let share = Share {
             workload: workload.clone(),
             load: load.clone(),
-            endpoints: target.endpoints.clone(),
+            endpoints: endpoints.clone(),
             thread,
             threads,
             stop: stop.clone(),

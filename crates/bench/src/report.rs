@@ -27,7 +27,7 @@ pub struct Run {
     pub rss_bytes: Option<u64>,
     /// CPU time of the load generator.
     pub client_cpu_us_per_op: f64,
-    /// Requests that were refused.
+    /// Requests that were refused, or not answered even after the run.
     pub errors: u64,
     /// How the first of them was.
     #[serde(skip_serializing_if = "Option::is_none")]

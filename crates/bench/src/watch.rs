@@ -20,7 +20,7 @@ use std::{
 use tokio::{
     sync::Notify,
     task::JoinSet,
-    time::{Instant, timeout},
+    time::{Instant, sleep_until, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -59,7 +59,6 @@ struct Shared {
 /// Every watcher is created; events may come.
 pub(crate) struct Watching {
     streams: Vec<crate::wire::Stream>,
-    /// Events of earlier runs may not be counted as this one's.
     load: WatchLoad,
 }
 
@@ -149,6 +148,9 @@ impl Watching {
                     Some(result) => result.context("a writer")??,
                     None => break,
                 },
+                () = sleep_until(window.until + GRACE) => {
+                    bail!("{} puts were not answered {GRACE:?} after the end of the run", tasks.len());
+                }
                 Some(reader) = readers.join_next() => {
                     let error = reader.context("a watcher")?;
                     bail!(anyhow::Error::from(error).context("a watch ended"));

@@ -164,7 +164,8 @@ pub(crate) struct LoadArguments {
     /// Clients; each has one request outstanding.
     #[arg(long, default_value_t = 64)]
     clients: usize,
-    /// HTTP/2 connections that they share. Default: one for each endpoint and thread.
+    /// HTTP/2 connections that they share, the first to the leader. Default: one for each endpoint and
+    /// thread.
     #[arg(long)]
     conns: Option<usize>,
     /// Threads of the load generator.
