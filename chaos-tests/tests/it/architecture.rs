@@ -16,7 +16,17 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("scheduler", &["api", "client"]),
     (
         "server",
-        &["api", "apiserver", "client", "controllers", "kubelet", "raft", "scheduler", "store"],
+        &[
+            "api",
+            "apiserver",
+            "client",
+            "controllers",
+            "etcd",
+            "kubelet",
+            "raft",
+            "scheduler",
+            "store",
+        ],
     ),
     ("trireme", &["bench", "cli", "kubelet", "server"]),
 ];

@@ -20,6 +20,7 @@ use hyper_util::{
     server::conn::auto::Builder,
     service::TowerToHyperService,
 };
+use rustls::pki_types::CertificateDer;
 use serde_json::json;
 use std::{convert::Infallible, sync::Arc, time::Duration};
 use store::{Cluster, Epoch, Store};
@@ -128,53 +129,73 @@ impl ApiServer {
         history::keep(&self.registry, epoch, retention).await;
     }
 
-    /// Serves until `shutdown`, then lets requests that have begun end for a moment.
+    /// As [`listen`].
     pub async fn serve(
         self,
         listener: TcpListener,
         tls: Option<Arc<rustls::ServerConfig>>,
         shutdown: CancellationToken,
     ) {
-        let acceptor = tls.map(TlsAcceptor::from);
-        let mut connections = JoinSet::new();
-        loop {
-            let accepted = tokio::select! {
-                accepted = listener.accept() => accepted,
-                () = shutdown.cancelled() => break,
-            };
-            while connections.try_join_next().is_some() {}
-            let stream = match accepted {
-                Ok((stream, _)) => stream,
-                Err(error) => {
-                    // Out of descriptors, mostly: others must end first.
-                    tracing::warn!(%error, "accept");
-                    tokio::time::sleep(Duration::from_millis(50)).await;
-                    continue;
-                }
-            };
-            let _ = stream.set_nodelay(true);
-            let (router, shutdown) = (self.router.clone(), shutdown.clone());
-            let acceptor = acceptor.clone();
-            connections.spawn(async move {
-                match acceptor {
-                    None => connection(TokioIo::new(stream), router, shutdown).await,
-                    Some(acceptor) => {
-                        match timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
-                            Ok(Ok(stream)) => {
-                                connection(TokioIo::new(stream), router, shutdown).await
-                            }
-                            Ok(Err(error)) => tracing::debug!(%error, "TLS handshake"),
-                            Err(_) => tracing::debug!("TLS handshake took too long"),
-                        }
+        listen(listener, tls, self.router, shutdown).await;
+    }
+}
+
+/// The certificates that a client has shown and this process has verified, its own first: an extension
+/// of every request that came by TLS.
+pub type PeerCertificates = Arc<[CertificateDer<'static>]>;
+
+/// Serves a router on a listener, HTTP/1 and HTTP/2, until `shutdown`; then lets requests that have
+/// begun end for a moment.
+pub async fn listen(
+    listener: TcpListener,
+    tls: Option<Arc<rustls::ServerConfig>>,
+    router: Router,
+    shutdown: CancellationToken,
+) {
+    let acceptor = tls.map(TlsAcceptor::from);
+    let mut connections = JoinSet::new();
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = shutdown.cancelled() => break,
+        };
+        while connections.try_join_next().is_some() {}
+        let stream = match accepted {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                // Out of descriptors, mostly: others must end first.
+                tracing::warn!(%error, "accept");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                continue;
+            }
+        };
+        let _ = stream.set_nodelay(true);
+        let (router, shutdown) = (router.clone(), shutdown.clone());
+        let acceptor = acceptor.clone();
+        connections.spawn(async move {
+            match acceptor {
+                None => connection(TokioIo::new(stream), router, shutdown).await,
+                Some(acceptor) => match timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
+                    Ok(Ok(stream)) => {
+                        let shown = stream.get_ref().1.peer_certificates();
+                        let shown: Option<PeerCertificates> = shown
+                            .map(|chain| chain.iter().map(|c| c.clone().into_owned()).collect());
+                        let router = match shown {
+                            Some(shown) => router.layer(axum::Extension(shown)),
+                            None => router,
+                        };
+                        connection(TokioIo::new(stream), router, shutdown).await;
                     }
-                }
-            });
-        }
-        drop(listener);
-        let ended = async { while connections.join_next().await.is_some() {} };
-        if timeout(Duration::from_secs(1), ended).await.is_err() {
-            connections.shutdown().await;
-        }
+                    Ok(Err(error)) => tracing::debug!(%error, "TLS handshake"),
+                    Err(_) => tracing::debug!("TLS handshake took too long"),
+                },
+            }
+        });
+    }
+    drop(listener);
+    let ended = async { while connections.join_next().await.is_some() {} };
+    if timeout(Duration::from_secs(1), ended).await.is_err() {
+        connections.shutdown().await;
     }
 }
 

@@ -1,14 +1,15 @@
 //! The receiving half: what peers ask of this replica.
 
 use crate::{
+    core::Core,
     peer::{
-        ForwardRequest, ForwardResponse, Message, NotLeader, ReadIndexRequest, ReadIndexResponse,
-        RenewLeaseRequest, RenewLeaseResponse, StatusRequest, StatusResponse,
-        forward_response::Outcome, peer_service_server::PeerService,
+        ChangeMembersRequest, ChangeMembersResponse, ForwardRequest, ForwardResponse,
+        IntroduceRequest, IntroduceResponse, LeaseLeftRequest, LeaseLeftResponse, Message,
+        ReadIndexRequest, ReadIndexResponse, RenewLeasesRequest, RenewLeasesResponse,
+        StatusRequest, StatusResponse, peer_service_server::PeerService,
     },
     snapshot::SnapshotFile,
     state_machine::CurrentSnapshot,
-    store::{Attempt, Core},
     types::{SnapshotMeta, TypeConfig, Vote, decode, encode},
 };
 use futures::{Stream, StreamExt as _};
@@ -19,8 +20,11 @@ use openraft::{
 use serde::Serialize;
 use std::{path::PathBuf, pin::Pin, sync::Arc, time::Duration};
 use store::{LeaseId, Proposal};
-use tokio::io::AsyncWriteExt as _;
+use tokio::{io::AsyncWriteExt as _, time::Instant};
 use tonic::{Request, Response, Status, Streaming};
+
+/// Batches of one replica that are carried out at once; it sends fewer.
+const FORWARDS: usize = 64;
 
 /// Answers peers.
 pub(crate) struct PeerServer {
@@ -45,8 +49,10 @@ fn message<T: Serialize>(value: &T) -> Response<Message> {
 #[tonic::async_trait]
 impl PeerService for PeerServer {
     type AppendStream = Pin<Box<dyn Stream<Item = Result<Message, Status>> + Send>>;
+    type ForwardStream = Pin<Box<dyn Stream<Item = Result<ForwardResponse, Status>> + Send>>;
 
     async fn append(&self, request: Request<Streaming<Message>>) -> Answer<Self::AppendStream> {
+        self.core.admit(request.metadata())?;
         let core = Arc::clone(&self.core);
         let broken = Arc::clone(&core);
         let requests = request.into_inner().filter_map(move |piece| {
@@ -70,18 +76,21 @@ impl PeerService for PeerServer {
     }
 
     async fn vote(&self, request: Request<Message>) -> Answer<Message> {
+        self.core.admit(request.metadata())?;
         let request: VoteRequest<TypeConfig> =
             decode(&request.into_inner().payload).map_err(bad)?;
         self.core.raft.vote(request).await.map(|answer| message(&answer)).map_err(internal)
     }
 
     async fn pre_vote(&self, request: Request<Message>) -> Answer<Message> {
+        self.core.admit(request.metadata())?;
         let request: VoteRequest<TypeConfig> =
             decode(&request.into_inner().payload).map_err(bad)?;
         self.core.raft.pre_vote(request).await.map(|answer| message(&answer)).map_err(internal)
     }
 
     async fn transfer_leader(&self, request: Request<Message>) -> Answer<Message> {
+        self.core.admit(request.metadata())?;
         let request: TransferLeaderRequest<TypeConfig> =
             decode(&request.into_inner().payload).map_err(bad)?;
         let answer = self.core.raft.handle_transfer_leader(request).await;
@@ -89,6 +98,7 @@ impl PeerService for PeerServer {
     }
 
     async fn snapshot(&self, request: Request<Streaming<Message>>) -> Answer<Message> {
+        self.core.admit(request.metadata())?;
         let mut pieces = request.into_inner();
         let head = pieces.message().await?.ok_or_else(|| bad("a snapshot without a head"))?;
         let (vote, meta): (Vote, SnapshotMeta) = decode(&head.payload).map_err(bad)?;
@@ -105,37 +115,70 @@ impl PeerService for PeerServer {
         answer.map(|answer| message(&answer)).map_err(internal)
     }
 
-    async fn forward(&self, request: Request<ForwardRequest>) -> Answer<ForwardResponse> {
-        let request = request.into_inner();
-        let proposal: ProposalWire = decode(&request.proposal).map_err(bad)?;
-        let deadline = Duration::from_millis(request.deadline_ms);
-        let outcome = match self.core.propose_here(proposal.into(), deadline).await {
-            Attempt::Applied(applied) => Outcome::Applied(encode(&applied).into()),
-            Attempt::NotLeader(leader) => {
-                Outcome::NotLeader(NotLeader { leader: leader.unwrap_or_default() })
+    async fn forward(
+        &self,
+        request: Request<Streaming<ForwardRequest>>,
+    ) -> Answer<Self::ForwardStream> {
+        self.core.greet(request.metadata())?;
+        let core = Arc::clone(&self.core);
+        let answers = request.into_inner().map(move |request| {
+            let core = Arc::clone(&core);
+            async move {
+                let ForwardRequest { id, proposals, deadline_ms } = request?;
+                let proposals: Vec<ProposalWire> = decode(&proposals).map_err(bad)?;
+                let proposals = proposals.into_iter().map(Into::into).collect();
+                let deadline = Duration::from_millis(deadline_ms);
+                let attempts = core.propose_all_here(proposals, deadline).await;
+                Ok(ForwardResponse { id, attempts: encode(&attempts).into() })
             }
-            Attempt::Unknown(detail) => Outcome::Unknown(detail),
-        };
-        Ok(Response::new(ForwardResponse { outcome: Some(outcome) }))
+        });
+        Ok(Response::new(Box::pin(answers.buffer_unordered(FORWARDS))))
     }
 
-    async fn read_index(&self, _: Request<ReadIndexRequest>) -> Answer<ReadIndexResponse> {
+    async fn read_index(&self, request: Request<ReadIndexRequest>) -> Answer<ReadIndexResponse> {
+        self.core.greet(request.metadata())?;
         let index = self.core.read_index_here().await.map_err(Status::unavailable)?;
         Ok(Response::new(ReadIndexResponse { index }))
     }
 
-    async fn renew_lease(&self, request: Request<RenewLeaseRequest>) -> Answer<RenewLeaseResponse> {
-        let id = LeaseId(request.into_inner().id);
-        match self.core.renew_lease_here(id) {
-            Some(ttl) => {
-                Ok(Response::new(RenewLeaseResponse { ttl_seconds: ttl.unwrap_or_default() }))
-            }
-            None => Err(Status::unavailable("this replica does not lead")),
-        }
+    async fn renew_leases(
+        &self,
+        request: Request<RenewLeasesRequest>,
+    ) -> Answer<RenewLeasesResponse> {
+        self.core.greet(request.metadata())?;
+        let ids: Vec<LeaseId> = request.into_inner().ids.into_iter().map(LeaseId).collect();
+        let renewed = self.core.renew_leases_here(&ids).await.map_err(Status::unavailable)?;
+        let ttl_seconds = renewed.into_iter().map(Option::unwrap_or_default).collect();
+        Ok(Response::new(RenewLeasesResponse { ttl_seconds }))
     }
 
-    async fn status(&self, _: Request<StatusRequest>) -> Answer<StatusResponse> {
+    async fn lease_left(&self, request: Request<LeaseLeftRequest>) -> Answer<LeaseLeftResponse> {
+        self.core.greet(request.metadata())?;
+        let id = LeaseId(request.into_inner().id);
+        let left_seconds = self.core.lease_left_here(id).await.map_err(Status::unavailable)?;
+        Ok(Response::new(LeaseLeftResponse { left_seconds }))
+    }
+
+    async fn status(&self, request: Request<StatusRequest>) -> Answer<StatusResponse> {
+        self.core.greet(request.metadata())?;
         Ok(Response::new(self.core.own_status()))
+    }
+
+    async fn introduce(&self, request: Request<IntroduceRequest>) -> Answer<IntroduceResponse> {
+        self.core.greet(request.metadata())?;
+        Ok(Response::new(self.core.introduction()))
+    }
+
+    async fn change_members(
+        &self,
+        request: Request<ChangeMembersRequest>,
+    ) -> Answer<ChangeMembersResponse> {
+        self.core.greet(request.metadata())?;
+        let request = request.into_inner();
+        let change = decode(&request.change).map_err(bad)?;
+        let until = Instant::now() + Duration::from_millis(request.deadline_ms);
+        let outcome = self.core.change_here(&change, request.again, until).await;
+        Ok(Response::new(ChangeMembersResponse { outcome: encode(&outcome).into() }))
     }
 }
 

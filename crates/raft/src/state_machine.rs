@@ -1,6 +1,7 @@
 //! Applies committed entries to the state and shows the result.
 
 use crate::{
+    leases::{LeaseChange, Leases},
     snapshot::{self, SnapshotFile},
     types::{LogId, SnapshotMeta, StoredMembership, TypeConfig},
 };
@@ -12,13 +13,17 @@ use openraft::{
 use std::{
     io,
     path::PathBuf,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 use store::{
     state::{State, View},
     watch::Hub,
 };
-use tokio::sync::watch;
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep},
+};
 
 pub(crate) type CurrentSnapshot = Snapshot<
     openraft::alias::CommittedLeaderIdOf<TypeConfig>,
@@ -27,14 +32,19 @@ pub(crate) type CurrentSnapshot = Snapshot<
     SnapshotFile,
 >;
 
+/// Between two bits of sweeping, each of about as long.
+const SWEEP_PAUSE: Duration = Duration::from_millis(1);
+
 /// The state and where in the log it stands.
 #[derive(Debug)]
 pub(crate) struct StateMachine {
     dir: PathBuf,
-    state: State,
+    /// Shared with who sweeps it between two entries; locked until the hub shows it.
+    state: Arc<Mutex<State>>,
     last_applied: Option<LogId>,
-    membership: StoredMembership,
+    membership: watch::Sender<StoredMembership>,
     hub: Arc<Hub>,
+    leases: Arc<Leases>,
     applied: watch::Sender<u64>,
     /// Shared with the builder: a slow build must not replace a newer, installed snapshot.
     current: Arc<Mutex<Option<(SnapshotMeta, SnapshotFile)>>>,
@@ -56,10 +66,11 @@ impl StateMachine {
         Ok(Self {
             dir,
             hub: Arc::new(Hub::new(state.view())),
+            leases: Arc::default(),
             applied: watch::Sender::new(last_applied.as_ref().map_or(0, |id| id.index)),
-            state,
+            state: Arc::new(Mutex::new(state)),
             last_applied,
-            membership,
+            membership: watch::Sender::new(membership),
             current: Arc::new(Mutex::new(current)),
         })
     }
@@ -68,10 +79,44 @@ impl StateMachine {
         Arc::clone(&self.hub)
     }
 
+    /// Follows the membership as of what is applied.
+    pub(crate) fn membership(&self) -> watch::Receiver<StoredMembership> {
+        self.membership.subscribe()
+    }
+
+    /// Told of every lease that comes and goes.
+    pub(crate) fn leases(&self) -> Arc<Leases> {
+        Arc::clone(&self.leases)
+    }
+
+    /// Frees what was compacted, also while nothing is written, bit by bit. Never ends by itself.
+    pub(crate) fn sweep(&self) -> impl Future<Output = ()> + Send + 'static {
+        let (state, hub) = (Arc::clone(&self.state), self.hub());
+        async move {
+            let mut swept = hub.swept();
+            while swept.wait_for(|swept| !swept).await.is_ok() {
+                let mut more = true;
+                while more {
+                    {
+                        let mut state = lock(&state);
+                        more = state.sweep();
+                        hub.publish(state.view(), &[]);
+                    }
+                    // Entries that wait come first.
+                    sleep(SWEEP_PAUSE).await;
+                }
+            }
+        }
+    }
+
     /// Follows the index of the last entry applied and shown.
     pub(crate) fn applied(&self) -> watch::Receiver<u64> {
         self.applied.subscribe()
     }
+}
+
+fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
+    state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl RaftStateMachine<TypeConfig> for StateMachine {
@@ -79,7 +124,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
     type SnapshotBuilder = Builder;
 
     async fn applied_state(&mut self) -> io::Result<(Option<LogId>, StoredMembership)> {
-        Ok((self.last_applied, self.membership.clone()))
+        Ok((self.last_applied, self.membership.borrow().clone()))
     }
 
     async fn apply<S>(&mut self, mut entries: S) -> io::Result<()>
@@ -92,18 +137,25 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
             match entry.payload {
                 EntryPayload::Blank => {}
                 EntryPayload::Membership(membership) => {
-                    self.membership = StoredMembership::new(Some(entry.log_id), membership);
+                    let membership = StoredMembership::new(Some(entry.log_id), membership);
+                    self.membership.send_replace(membership);
                 }
                 EntryPayload::Normal(batch) => {
                     let commands = batch.decode()?;
                     results.reserve(commands.len());
                     let mut events = Vec::new();
+                    let mut leases = Vec::new();
+                    let mut state = lock(&self.state);
                     for command in &commands {
-                        let transition = self.state.apply(command);
+                        let transition = state.apply(command);
+                        leases.extend(LeaseChange::of(command, &transition));
                         events.extend(transition.events);
                         results.push(transition.applied);
                     }
-                    self.hub.publish(self.state.view(), &events);
+                    self.hub.publish(state.view(), &events);
+                    drop(state);
+                    // Behind what is shown, so that a new leader that reads it misses none.
+                    self.leases.take_up(&leases, Instant::now());
                 }
             }
             self.last_applied = Some(entry.log_id);
@@ -121,9 +173,9 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
             dir: self.dir.clone(),
             meta: SnapshotMeta {
                 last_log_id: self.last_applied,
-                last_membership: self.membership.clone(),
+                last_membership: self.membership.borrow().clone(),
             },
-            view: self.state.view(),
+            view: lock(&self.state).view(),
             current: Arc::clone(&self.current),
         }
     }
@@ -140,12 +192,15 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
             Ok((meta, state, file))
         })
         .await?;
-        self.state = state;
         self.last_applied = meta.last_log_id;
-        self.membership = meta.last_membership.clone();
+        self.membership.send_replace(meta.last_membership.clone());
         supersede(&self.current, meta, file);
-        // What happened in between is not known here: watches must begin anew.
-        self.hub.reset(self.state.view());
+        {
+            let mut current = lock(&self.state);
+            *current = state;
+            // What happened in between is not known here: watches must begin anew.
+            self.hub.reset(current.view());
+        }
         self.applied.send_replace(self.last_applied.as_ref().map_or(0, |id| id.index));
         Ok(())
     }

@@ -22,6 +22,9 @@ pub struct ReplicaConfig {
     pub members: Vec<MemberConfig>,
     /// The Kubernetes API, and node and admin gRPC beside it.
     pub api: ListenConfig,
+    /// The etcd v3 API, if it is to be served.
+    #[serde(default)]
+    pub etcd: Option<ListenConfig>,
     /// Raft traffic of the other replicas.
     pub raft: RaftConfig,
     /// What nodes get, and when they count as lost.
@@ -293,6 +296,9 @@ impl Check for ReplicaConfig {
             );
         }
         check_listener("api", self.api.listen, self.api.tls.is_some() || self.api.allow_plaintext)?;
+        if let Some(etcd) = &self.etcd {
+            check_listener("etcd", etcd.listen, etcd.tls.is_some() || etcd.allow_plaintext)?;
+        }
         check_listener(
             "raft",
             self.raft.listen,

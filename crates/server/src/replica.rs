@@ -25,6 +25,12 @@ pub async fn run(config: ReplicaConfig, shutdown: CancellationToken) -> anyhow::
     };
     let raft_listener = bind(config.raft.listen).await?;
     let api_listener = bind(config.api.listen).await?;
+    let etcd_listener = match &config.etcd {
+        Some(etcd) => {
+            Some((bind(etcd.listen).await?, etcd.tls.as_ref().map(tls::server).transpose()?))
+        }
+        None => None,
+    };
     let tls = config.api.tls.as_ref().map(tls::server).transpose()?;
     let store =
         RaftStore::start(raft_config(&config)?, clock::store_clock(), raft_listener).await?;
@@ -49,6 +55,18 @@ pub async fn run(config: ReplicaConfig, shutdown: CancellationToken) -> anyhow::
         served.await;
         Ok(())
     });
+    if let Some((listener, tls)) = etcd_listener {
+        let routes = etcd::routes(
+            Arc::clone(&store) as Arc<dyn store::Store>,
+            Arc::clone(&store) as Arc<dyn store::Cluster>,
+            etcd::Config::default(),
+        );
+        let served = apiserver::listen(listener, tls, routes.into_axum_router(), scope.clone());
+        tasks.spawn(async move {
+            served.await;
+            Ok(())
+        });
+    }
     let retention =
         Retention { age: config.history.retention, revisions: config.history.revisions };
     let leadership = store::Cluster::leadership(&*store);

@@ -3,7 +3,7 @@
 use crate::{
     state::View,
     types::{Applied, Epoch, LeaseId, Op, Origin, RequestId, Revision},
-    watch::{WatchError, WatchRequest, Watcher},
+    watch::{WatchError, WatchRequest, WatchSet, Watcher},
 };
 use async_trait::async_trait;
 use std::time::Duration;
@@ -104,9 +104,16 @@ pub trait Store: Send + Sync + 'static {
     /// This replica's applied state, in O(1). Linearizable only right after [`Store::barrier`].
     fn view(&self) -> View;
 
+    /// Waits until this replica has freed the memory of everything compacted so far.
+    ///
+    /// # Errors
+    /// [`StoreError::NotYet`] at `deadline`.
+    async fn swept(&self, deadline: Duration) -> Result<(), StoreError>;
+
     /// Renews a lease in the leader's memory: no log entry. Seconds to live, or `None` when there is
     /// no such lease (any more). Expiry is the leader's, by its own monotonic clock; a new leader
-    /// starts every lease at its full time to live.
+    /// starts every lease at its full time to live, or at what was left at its last checkpoint if it
+    /// has not been renewed since.
     ///
     /// # Errors
     /// [`StoreError::NoLeader`] when the leader does not answer before `deadline`.
@@ -125,6 +132,9 @@ pub trait Store: Send + Sync + 'static {
     /// # Errors
     /// [`WatchError::Compacted`] when the start is no longer kept.
     fn watch(&self, request: WatchRequest) -> Result<Watcher, WatchError>;
+
+    /// An empty set of watches of this replica's changes, for a reader of many.
+    fn watch_set(&self) -> WatchSet;
 }
 
 /// Whether this replica leads, as the leader scope needs it.

@@ -6,15 +6,19 @@ use std::fmt;
 
 /// The store's logical clock: one tick for every command that changes a key.
 ///
-/// Revision 0 is the empty store. On the etcd wire it is an `i64`.
+/// As in etcd the empty store is at revision 1, so that the first change takes 2. Revision 0 is never
+/// reached: it stands for "none", "newest" or "next", as each use says. On the etcd wire it is an `i64`.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
 )]
 pub struct Revision(u64);
 
 impl Revision {
-    /// The empty store.
+    /// Below every revision: "none", "newest" or "next", as each use says.
     pub const ZERO: Self = Self(0);
+
+    /// The empty store.
+    pub const EMPTY: Self = Self(1);
 
     /// A revision read from a wire or a log.
     #[must_use]
@@ -63,6 +67,9 @@ impl LeaseId {
     /// Not attached to a lease.
     pub const NONE: Self = Self(0);
 }
+
+/// No lease may be granted for longer: etcd's limit, and far from the end of any clock.
+pub const LEASE_TTL_SECONDS_MAX: i64 = 9_000_000_000;
 
 /// Microseconds since the Unix epoch, chosen by the proposer and carried in the command.
 #[derive(
@@ -157,6 +164,13 @@ pub enum Op {
     RaiseFeatureLevel {
         /// The new level.
         level: u32,
+    },
+    /// Raises an alarm or takes it back.
+    Alarm {
+        /// Which, and whose.
+        alarm: Alarm,
+        /// Whether it is raised.
+        active: bool,
     },
 }
 
@@ -380,6 +394,11 @@ pub enum Outcome {
     },
     /// Of everything that has no more to say.
     Done,
+    /// Of [`Op::Alarm`].
+    Alarm {
+        /// Whether it was the other way before.
+        changed: bool,
+    },
 }
 
 /// A command's answer, equal on every member.
@@ -429,6 +448,9 @@ pub enum Rejection {
     /// That lease is there already.
     #[error("lease already exists")]
     LeaseExists,
+    /// It would live longer than [`LEASE_TTL_SECONDS_MAX`].
+    #[error("too large lease TTL")]
+    LeaseTtlTooLarge,
     /// At or below what is compacted already.
     #[error("revision {requested} has been compacted, {compacted} is the last compacted")]
     Compacted {
@@ -453,9 +475,13 @@ pub enum Rejection {
         /// Of the state.
         current: Epoch,
     },
-    /// The size quota is used up: creates are refused, deletes and compaction are not.
+    /// The size quota is used up, so that nothing new may come, or [`AlarmKind::NoSpace`] was raised,
+    /// so that nothing may be put at all. Deletes, leases and compaction go on.
     #[error("database space exceeded")]
     NoSpace,
+    /// [`AlarmKind::Corrupt`] was raised: nothing may be changed.
+    #[error("corrupt cluster")]
+    Corrupt,
     /// A repeat of a request so old that its first result is forgotten: its outcome is unknown.
     #[error("request {sequence} was answered too long ago to repeat its result")]
     Forgotten {
@@ -482,6 +508,24 @@ pub struct Event {
     pub kv: KeyValue,
     /// The pair before it, unless the key was new. `None` at the compacted revision itself.
     pub prev: Option<KeyValue>,
+}
+
+/// What may be wrong with a member, so that all of them refuse some writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum AlarmKind {
+    /// It has no room left: nothing may be put.
+    NoSpace,
+    /// Its state differs from that of the others: nothing may be changed.
+    Corrupt,
+}
+
+/// Something that is wrong with a member.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Alarm {
+    /// What.
+    pub kind: AlarmKind,
+    /// Raft member id; 0 if it is nobody's in particular.
+    pub member: u64,
 }
 
 /// A lease as it stands in the state.

@@ -8,6 +8,7 @@
 )]
 
 mod cluster;
+mod leases;
 mod replication;
 mod tls;
 mod wal;

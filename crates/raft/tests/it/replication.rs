@@ -145,7 +145,7 @@ async fn a_watch_goes_on_at_another_member_at_the_same_revision() {
     // P4, S24
     let cluster = Cluster::start(3).await;
     cluster.leader().await;
-    let mut next = store::Revision::new(1);
+    let mut next = store::Revision::EMPTY.next();
     for round in 0u64..9 {
         for i in 0..5 {
             cluster.put(1 + i % 3, &format!("k{i}"), &round.to_string()).await.unwrap();

@@ -70,8 +70,11 @@ impl Layout {
         }
         let first = endpoints.first().context("at least one replica")?;
         std::fs::write(dir.join("kubeconfig"), kubeconfig(first)).context("write kubeconfig")?;
-        std::fs::write(dir.join("endpoints"), endpoints.join("\n") + "\n")
-            .context("write endpoints")?;
+        let lines = |urls: &[String]| urls.join("\n") + "\n";
+        std::fs::write(dir.join("endpoints"), lines(&endpoints)).context("write endpoints")?;
+        let etcd = replicas.iter().filter_map(|r| r.etcd.as_ref());
+        let etcd: Vec<String> = etcd.map(|etcd| format!("http://{}", etcd.listen)).collect();
+        std::fs::write(dir.join("etcd-endpoints"), lines(&etcd)).context("write etcd-endpoints")?;
         Ok(Self { dir, replicas, nodes })
     }
 
@@ -147,8 +150,9 @@ fn existing_replicas(dir: &Path, wanted: u32) -> anyhow::Result<Vec<ReplicaConfi
 
 fn new_replicas(dir: &Path, options: &DevOptions) -> anyhow::Result<Vec<ReplicaConfig>> {
     let count = options.replicas as usize;
-    let ports = free_ports(2 * count)?;
-    let (api_ports, raft_ports) = ports.split_at(count);
+    let ports = free_ports(3 * count)?;
+    let (api_ports, ports) = ports.split_at(count);
+    let (raft_ports, etcd_ports) = ports.split_at(count);
     let pod_cidr = free_pod_cidr()?;
     let members: Vec<MemberConfig> = (1u64..)
         .zip(api_ports.iter().zip(raft_ports))
@@ -161,12 +165,13 @@ fn new_replicas(dir: &Path, options: &DevOptions) -> anyhow::Result<Vec<ReplicaC
         .collect();
     Ok(members
         .iter()
-        .zip(api_ports.iter().zip(raft_ports))
-        .map(|(member, (api, raft))| ReplicaConfig {
+        .zip(api_ports.iter().zip(raft_ports).zip(etcd_ports))
+        .map(|(member, ((api, raft), etcd))| ReplicaConfig {
             id: member.id,
             data_dir: dir.join(&member.name).join("data"),
             members: members.clone(),
             api: loopback(*api),
+            etcd: Some(loopback(*etcd)),
             raft: RaftConfig {
                 listen: SocketAddr::from((Ipv4Addr::LOCALHOST, *raft)),
                 tls: None,

@@ -6,9 +6,9 @@
 //! that a new one does not compile until it is mixed in.
 
 use crate::types::{
-    Applied, Command, Compare, CompareOperator, CompareTarget, DeleteRange, KeyRange, KeyValue, Op,
-    Origin, Outcome, Put, RangeRequest, RangeResult, RequestId, Revision, Sort, SortTarget, Txn,
-    TxnOp, TxnOpResult, TxnResult,
+    Alarm, AlarmKind, Applied, Command, Compare, CompareOperator, CompareTarget, DeleteRange,
+    KeyRange, KeyValue, Op, Origin, Outcome, Put, RangeRequest, RangeResult, RequestId, Revision,
+    Sort, SortTarget, Txn, TxnOp, TxnOpResult, TxnResult,
 };
 
 /// FNV-1a over words, 64 bits: cheap enough to run over every command. It finds divergence, it does
@@ -21,6 +21,18 @@ pub(super) fn roll(hash: u64, command: &Command, applied: &Applied) -> u64 {
     let mut hasher = Hasher(hash ^ 0xcbf2_9ce4_8422_2325);
     hasher.command(command);
     hasher.applied(applied);
+    hasher.0
+}
+
+/// Of one version of a key, or of its deletion.
+pub(super) fn version(key: &[u8], revision: Revision, kv: Option<&KeyValue>) -> u64 {
+    let mut hasher = Hasher(0xcbf2_9ce4_8422_2325);
+    hasher.bytes(key);
+    hasher.number(revision.get());
+    hasher.list(kv.as_slice(), |hasher, kv| hasher.pair(kv));
+    // What is hashed last must reach every bit: these are added up.
+    hasher.number(0);
+    hasher.number(0);
     hasher.0
 }
 
@@ -102,6 +114,15 @@ impl Hasher {
             Op::RaiseFeatureLevel { level } => {
                 self.number(7);
                 self.number(u64::from(*level));
+            }
+            Op::Alarm { alarm: Alarm { kind, member }, active } => {
+                self.number(8);
+                self.number(match kind {
+                    AlarmKind::NoSpace => 0,
+                    AlarmKind::Corrupt => 1,
+                });
+                self.number(*member);
+                self.flags([*active]);
             }
         }
     }
@@ -245,6 +266,10 @@ impl Hasher {
             Ok(Outcome::Done) => self.number(3),
             // Never asked for: a refused command leaves the hash as it was (INV-9).
             Err(_) => self.number(4),
+            Ok(Outcome::Alarm { changed }) => {
+                self.number(5);
+                self.flags([*changed]);
+            }
         }
     }
 

@@ -1,5 +1,6 @@
 //! The state: a function of the commands applied to it.
 
+mod alarm;
 mod hash;
 mod index;
 mod keys;
@@ -16,22 +17,25 @@ pub use txn::TXN_DEPTH_MAX;
 pub use view::View;
 
 use crate::types::{
-    Applied, Command, Epoch, Event, LeaseId, Op, Origin, Outcome, Rejection, Revision, Timestamp,
-    Txn,
+    Alarm, Applied, Command, Epoch, Event, LeaseId, Op, Origin, Outcome, Rejection, Revision,
+    Timestamp, Txn,
 };
-use imbl::OrdMap;
+use imbl::{OrdMap, OrdSet};
 use keys::Keys;
 use lease::LeaseRecord;
 use requests::Requests;
 use std::sync::Arc;
 use txn::Changes;
 
-/// Bytes of live keys and values above which creates are refused, unless said otherwise.
+/// Bytes of live keys and values at which creates are refused, unless said otherwise.
 pub const QUOTA_BYTES: u64 = 2 << 30;
 
 /// Changes of compacted revisions whose memory a command frees in passing: several times as many as
 /// most commands make, so that a backlog shrinks, and few enough not to be felt.
 const SWEEP_PER_COMMAND: usize = 8;
+
+/// As many as one call of [`State::sweep`] frees: about a millisecond.
+const SWEEP_PER_CALL: usize = 512;
 
 /// The state machine.
 #[derive(Debug, Clone)]
@@ -45,6 +49,8 @@ pub struct State {
     hash: u64,
     /// Part of the state, so that a snapshot brings it along: members that differ in it diverge.
     quota_bytes: u64,
+    /// Those that were raised by a command.
+    alarms: OrdSet<Alarm>,
     keys: Keys,
     leases: OrdMap<LeaseId, Arc<LeaseRecord>>,
     requests: Requests,
@@ -63,16 +69,19 @@ pub struct Transition {
     pub applied: Applied,
     /// In order; all of one revision are adjacent.
     pub events: Vec<Arc<Event>>,
+    /// The command was carried out before and is only answered again.
+    pub repeated: bool,
 }
 
 impl State {
-    /// An empty state that refuses creates beyond `quota_bytes` of live keys and values, and updates
-    /// that grow a value beyond an eighth more; never deletions, leases or compaction. Every member
-    /// must begin with the same.
+    /// An empty state that refuses creates once it has `quota_bytes` of live keys and values, and then
+    /// also updates that grow a value beyond an eighth more; never deletions, leases or compaction.
+    /// Whoever comes before that is let in, so that it may hold more by the size of one command. Every
+    /// member must begin with the same.
     #[must_use]
     pub fn with_quota(quota_bytes: u64) -> Self {
         Self {
-            revision: Revision::ZERO,
+            revision: Revision::EMPTY,
             compacted: Revision::ZERO,
             epoch: Epoch::default(),
             leader: 0,
@@ -80,6 +89,7 @@ impl State {
             time: Timestamp::default(),
             hash: 0,
             quota_bytes,
+            alarms: OrdSet::new(),
             keys: Keys::default(),
             leases: OrdMap::new(),
             requests: Requests::default(),
@@ -93,7 +103,7 @@ impl State {
         let before = self.revision;
         let mut events = Vec::new();
         let outcome = match self.requests.look_up(command.request) {
-            Ok(Some(applied)) => return Transition { applied, events },
+            Ok(Some(applied)) => return Transition { applied, events, repeated: true },
             Ok(None) => self.carry_out(command, &mut events),
             Err(forgotten) => Err(forgotten),
         };
@@ -108,7 +118,7 @@ impl State {
             self.time = self.time.max(command.at);
             self.hash = hash::roll(self.hash, command, &applied);
         }
-        Transition { applied, events }
+        Transition { applied, events, repeated: false }
     }
 
     fn carry_out(
@@ -121,6 +131,7 @@ impl State {
         {
             return Err(Rejection::Fenced { decided: epoch, current: self.epoch });
         }
+        self.check_alarms(&command.op)?;
         match &command.op {
             Op::Txn(txn) => {
                 let (_, result) = self.transaction(txn, events)?;
@@ -138,6 +149,7 @@ impl State {
                 self.feature_level = self.feature_level.max(*level);
                 Ok(Outcome::Done)
             }
+            Op::Alarm { alarm, active } => Ok(self.alarm(*alarm, *active)),
         }
     }
 
@@ -198,6 +210,13 @@ impl State {
         }
     }
 
+    /// Frees some memory of what was compacted, which each command does in passing, too; whether more
+    /// is left. Nothing that can be read changes: a member may call it whenever it likes.
+    pub fn sweep(&mut self) -> bool {
+        self.keys.sweep(self.compacted, SWEEP_PER_CALL);
+        !self.keys.is_swept(self.compacted)
+    }
+
     /// A read-only picture in O(1); later changes do not show in it.
     #[must_use]
     pub fn view(&self) -> View {
@@ -219,7 +238,8 @@ fn must_be_remembered(outcome: &Result<Outcome, Rejection>) -> bool {
             | Rejection::LeaseNotFound
             | Rejection::LeaseExists
             | Rejection::FutureRevision { .. }
-            | Rejection::NoSpace,
+            | Rejection::NoSpace
+            | Rejection::Corrupt,
         ) => true,
         Err(
             // Epochs and compacted revisions only rise.
@@ -227,6 +247,7 @@ fn must_be_remembered(outcome: &Result<Outcome, Rejection>) -> bool {
             | Rejection::StaleEpoch { .. }
             | Rejection::EmptyKey
             | Rejection::DuplicateKey
+            | Rejection::LeaseTtlTooLarge
             | Rejection::TooDeep { .. }
             | Rejection::Forgotten { .. },
         ) => false,

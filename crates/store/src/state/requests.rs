@@ -241,7 +241,7 @@ fn payload_bytes(applied: &Applied) -> u64 {
     match &applied.outcome {
         Ok(Outcome::Txn(result)) => txn(result),
         Ok(Outcome::Atomic(results)) => results.iter().map(|(_, result)| txn(result)).sum(),
-        Ok(Outcome::LeaseRevoked { .. } | Outcome::Done) | Err(_) => 0,
+        Ok(Outcome::LeaseRevoked { .. } | Outcome::Done | Outcome::Alarm { .. }) | Err(_) => 0,
     }
 }
 
@@ -264,7 +264,7 @@ fn shorten(applied: &mut Applied) {
     match &mut applied.outcome {
         Ok(Outcome::Txn(result)) => txn(result),
         Ok(Outcome::Atomic(results)) => results.iter_mut().for_each(|(_, result)| txn(result)),
-        Ok(Outcome::LeaseRevoked { .. } | Outcome::Done) | Err(_) => {}
+        Ok(Outcome::LeaseRevoked { .. } | Outcome::Done | Outcome::Alarm { .. }) | Err(_) => {}
     }
 }
 

@@ -6,7 +6,7 @@ use super::{
     Answer, ClientAnswers, LeaseRecord, State, View,
     keys::{Keys, Superseded},
 };
-use crate::types::{Epoch, Event, EventKind, KeyValue, Lease, LeaseId, Revision, Timestamp};
+use crate::types::{Alarm, Epoch, Event, EventKind, KeyValue, Lease, LeaseId, Revision, Timestamp};
 use bytes::Bytes;
 use imbl::OrdMap;
 use serde::{Deserialize, Serialize};
@@ -31,9 +31,11 @@ pub enum SnapshotRecord {
         time: Timestamp,
         /// Rolling hash.
         hash: u64,
-        /// Bytes of live keys and values above which creates are refused.
+        /// Bytes of live keys and values at which creates are refused.
         quota_bytes: u64,
     },
+    /// An alarm that was raised; in order.
+    Alarm(Alarm),
     /// A lease; by id.
     Lease(Lease),
     /// The newest version of a key; by key.
@@ -120,6 +122,7 @@ impl View {
             hash: state.hash,
             quota_bytes: state.quota_bytes,
         };
+        let alarms = state.alarms.iter().copied().map(SnapshotRecord::Alarm);
         let leases = state.leases.values().map(|record| SnapshotRecord::Lease(record.lease));
         let live = state.keys.live().iter_from(0).map(|kv| SnapshotRecord::Live((**kv).clone()));
         let superseded = state.keys.kept_superseded(state.compacted).map(|(key, revision, kv)| {
@@ -142,6 +145,7 @@ impl View {
             .map(|(id, client, answers)| SnapshotRecord::Answers { id, client, answers });
         let mut records = 0;
         std::iter::once(header)
+            .chain(alarms)
             .chain(leases)
             .chain(live)
             .chain(superseded)
@@ -232,6 +236,7 @@ impl Import {
                 quota_bytes,
             } => {
                 check(compacted <= revision, "compacted beyond the last revision")?;
+                check(revision >= Revision::EMPTY, "a revision below that of the empty store")?;
                 // As on the etcd wire; there is always a next one.
                 check(i64::try_from(revision.get()).is_ok(), "a revision out of range")?;
                 let state = &mut self.state;
@@ -243,6 +248,10 @@ impl Import {
                 state.time = time;
                 state.hash = hash;
                 state.quota_bytes = quota_bytes;
+                Ok(())
+            }
+            SnapshotRecord::Alarm(alarm) => {
+                self.state.alarms.insert(alarm);
                 Ok(())
             }
             SnapshotRecord::Lease(lease) => {

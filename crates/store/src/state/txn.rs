@@ -47,8 +47,7 @@ impl State {
         txn: &Txn,
         events: &mut Vec<Arc<Event>>,
     ) -> Result<(Revision, TxnResult), Rejection> {
-        check_txn(txn, 0)?;
-        Written::default().add_txn(txn)?;
+        txn.check()?;
         let plan = self.plan(txn);
         self.check_plan(&plan, &mut Growth::default())?;
         let mut changes = self.begin();
@@ -104,14 +103,14 @@ impl State {
             (old.map_or(0, |old| old.bytes()), (put.key.len() + put.value.len()) as u64);
         growth.added += after;
         growth.replaced += before;
+        if !self.is_full() || after <= before {
+            return Ok(());
+        }
         // An object must be written to be marked for deletion: updates may use a part of the disk
         // that creates may not.
-        let limit = match old {
-            None => self.quota_bytes,
-            Some(_) => self.quota_bytes.saturating_add(self.quota_bytes / 8),
-        };
+        let limit = self.quota_bytes.saturating_add(self.quota_bytes / 8);
         let bytes = (self.keys.live_bytes() + growth.added).saturating_sub(growth.replaced);
-        if after > before && bytes > limit {
+        if old.is_none() || bytes > limit {
             return Err(Rejection::NoSpace);
         }
         Ok(())
@@ -172,6 +171,18 @@ impl State {
             self.detach(lease, &key);
             changes.events.extend(self.keys.delete(changes.revision, &key));
         }
+    }
+}
+
+impl Txn {
+    /// Whether it is well formed, whatever the state: not too deep, every key named, none written
+    /// twice on one way through it.
+    ///
+    /// # Errors
+    /// The [`Rejection`] with which apply would answer.
+    pub fn check(&self) -> Result<(), Rejection> {
+        check_txn(self, 0)?;
+        Written::default().add_txn(self)
     }
 }
 

@@ -37,6 +37,8 @@ pub(super) struct Shared {
     /// Everything at or below this revision has been put into mailboxes.
     published: AtomicU64,
     revision: watch::Sender<Revision>,
+    /// Whether the shown state has freed what was compacted.
+    swept: watch::Sender<bool>,
 }
 
 /// Everyone who follows, by what they follow: an event is matched and collected once for each
@@ -60,6 +62,8 @@ struct Group {
 struct Subscriber {
     start: Revision,
     mailbox: Arc<Mailbox>,
+    /// The reader's name for this watch.
+    watch: i64,
 }
 
 /// A place among the subscribers.
@@ -84,19 +88,20 @@ impl Hub {
     /// A hub over a state that nobody watches yet.
     #[must_use]
     pub fn new(view: View) -> Self {
-        let revision = view.revision();
+        let (revision, swept) = (view.revision(), view.is_swept());
         let shared = Shared {
             view: Mutex::new(view),
             subscribers: Mutex::default(),
             published: AtomicU64::new(revision.get()),
             revision: watch::Sender::new(revision),
+            swept: watch::Sender::new(swept),
         };
         Self { shared: Arc::new(shared) }
     }
 
     /// Shows the state after some commands, and their events to who follows them.
     pub fn publish(&self, view: View, events: &[Arc<Event>]) {
-        let revision = view.revision();
+        let (revision, swept) = (view.revision(), view.is_swept());
         let mut subscribers = self.shared.subscribers();
         // First, so that who has seen an event finds it in the state.
         self.shared.show(view);
@@ -105,16 +110,13 @@ impl Hub {
         }
         self.shared.published.store(revision.get(), Ordering::Release);
         drop(subscribers);
-        self.shared.revision.send_if_modified(|now| {
-            let changed = *now != revision;
-            *now = revision;
-            changed
-        });
+        replace(&self.shared.revision, revision);
+        replace(&self.shared.swept, swept);
     }
 
     /// Replaces the state by another, whose changes in between are not known: every watch ends.
     pub fn reset(&self, view: View) {
-        let revision = view.revision();
+        let (revision, swept) = (view.revision(), view.is_swept());
         let mut subscribers = self.shared.subscribers();
         let oldest = view.compacted();
         subscribers.end_all(self.shared.published(), |requested| WatchError::Compacted {
@@ -125,6 +127,7 @@ impl Hub {
         self.shared.published.store(revision.get(), Ordering::Release);
         drop(subscribers);
         self.shared.revision.send_replace(revision);
+        replace(&self.shared.swept, swept);
     }
 
     /// Ends every watch; no new one can begin.
@@ -146,6 +149,16 @@ impl Hub {
         self.shared.revision.subscribe()
     }
 
+    /// Follows whether the newest state has freed what was compacted.
+    #[must_use]
+    pub fn swept(&self) -> watch::Receiver<bool> {
+        self.shared.swept.subscribe()
+    }
+
+    pub(super) fn shared(&self) -> Arc<Shared> {
+        Arc::clone(&self.shared)
+    }
+
     /// How many watchers follow now, those that still catch up not counted.
     #[must_use]
     pub fn watchers(&self) -> usize {
@@ -159,6 +172,15 @@ impl Hub {
     pub fn watch(&self, request: WatchRequest) -> Result<Watcher, WatchError> {
         Watcher::begin(Arc::clone(&self.shared), request)
     }
+}
+
+/// Wakes those who follow only if it differs.
+fn replace<T: PartialEq>(sender: &watch::Sender<T>, value: T) {
+    sender.send_if_modified(|now| {
+        let changed = *now != value;
+        *now = value;
+        changed
+    });
 }
 
 impl Drop for Hub {
@@ -178,6 +200,7 @@ impl Shared {
         range: &KeyRange,
         start: Revision,
         mailbox: &Arc<Mailbox>,
+        watch: i64,
     ) -> Result<Joined, WatchError> {
         let mut subscribers = self.subscribers();
         if subscribers.closed {
@@ -195,8 +218,10 @@ impl Shared {
         // What is there already comes from the state, what comes later from the mailbox; both meet
         // at `current`, since nothing is published while the lock is held.
         let replay = (missed > 0).then_some(Replay { view, next: start });
-        let subscription = (missed <= JOIN_WITHIN_REVISIONS)
-            .then(|| subscribers.add(range, Subscriber { start, mailbox: Arc::clone(mailbox) }));
+        let subscription = (missed <= JOIN_WITHIN_REVISIONS).then(|| {
+            let mailbox = Arc::clone(mailbox);
+            subscribers.add(range, Subscriber { start, mailbox, watch })
+        });
         Ok(Joined { replay, subscription, current })
     }
 
@@ -278,7 +303,7 @@ impl Subscribers {
     fn end_all(&mut self, published: Revision, reason: impl Fn(Revision) -> WatchError) {
         for subscriber in self.groups.values().flat_map(|group| group.members.values()) {
             let resume = subscriber.start.max(published.next());
-            subscriber.mailbox.end(reason(resume), resume);
+            subscriber.mailbox.end(subscriber.watch, reason(resume), resume);
         }
         let (next_id, closed) = (self.next_id, self.closed);
         *self = Self { next_id, closed, ..Self::default() };
@@ -291,11 +316,12 @@ impl Group {
             if subscriber.start > batch.revision {
                 return true;
             }
-            match subscriber.mailbox.put(batch.clone()) {
+            match subscriber.mailbox.put(subscriber.watch, batch.clone()) {
                 Ok(()) => true,
                 Err(Full) => {
                     let last = Revision::new(batch.revision.get().saturating_sub(1));
-                    subscriber.mailbox.end(WatchError::TooSlow { last }, batch.revision);
+                    let slow = WatchError::TooSlow { last };
+                    subscriber.mailbox.end(subscriber.watch, slow, batch.revision);
                     false
                 }
             }

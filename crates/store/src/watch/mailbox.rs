@@ -1,4 +1,4 @@
-//! What waits for one watcher: bounded, and woken without a lost or a double wake.
+//! What waits for one reader of one or many watches: bounded, and woken without a lost or a double wake.
 
 use super::{WatchBatch, WatchError};
 use crate::types::Revision;
@@ -8,9 +8,11 @@ use std::{
 };
 use tokio::sync::Notify;
 
-/// Events that may wait for one watcher. One revision is always taken whole if nothing else waits,
+/// Events that may wait for one reader. One revision is always taken whole if nothing else waits,
 /// however many events it has: it would never fit otherwise.
 const EVENTS_MAX: usize = 4096;
+/// And so many more for each of its watches.
+const EVENTS_MORE: usize = 256;
 
 #[derive(Debug, Default)]
 pub(super) struct Mailbox {
@@ -20,18 +22,18 @@ pub(super) struct Mailbox {
 
 #[derive(Debug, Default)]
 struct Mail {
-    batches: VecDeque<WatchBatch>,
+    /// Each for the watch of an id, which is the reader's.
+    queue: VecDeque<(i64, Mailed)>,
     events: usize,
-    end: Option<(WatchError, Revision)>,
+    watches: usize,
 }
 
 /// What was found in a mailbox.
 #[derive(Debug)]
 pub(super) enum Mailed {
     Batch(WatchBatch),
-    /// Nothing follows; the revision is the first not delivered.
+    /// Nothing follows for this watch; the revision is the first not delivered.
     End(WatchError, Revision),
-    Nothing,
 }
 
 /// The batch did not fit: nothing may follow, or it would be missing.
@@ -39,40 +41,56 @@ pub(super) enum Mailed {
 pub(super) struct Full;
 
 impl Mailbox {
-    pub(super) fn put(&self, batch: WatchBatch) -> Result<(), Full> {
+    pub(super) fn put(&self, watch: i64, batch: WatchBatch) -> Result<(), Full> {
         let mut mail = self.lock();
-        if !mail.batches.is_empty() && mail.events + batch.events.len() > EVENTS_MAX {
+        let events_max = EVENTS_MAX + EVENTS_MORE * mail.watches;
+        if !mail.queue.is_empty() && mail.events + batch.events.len() > events_max {
             return Err(Full);
         }
         mail.events += batch.events.len();
-        mail.batches.push_back(batch);
+        mail.queue.push_back((watch, Mailed::Batch(batch)));
+        let first = mail.queue.len() == 1;
         drop(mail);
-        self.arrival.notify_one();
+        if first {
+            self.arrival.notify_one();
+        }
         Ok(())
     }
 
-    /// Behind what is waiting already. The first end counts.
-    pub(super) fn end(&self, reason: WatchError, resume: Revision) {
-        self.lock().end.get_or_insert((reason, resume));
+    /// Behind what is waiting already.
+    pub(super) fn end(&self, watch: i64, reason: WatchError, resume: Revision) {
+        self.lock().queue.push_back((watch, Mailed::End(reason, resume)));
         self.arrival.notify_one();
     }
 
-    pub(super) fn take(&self) -> Mailed {
+    pub(super) fn take(&self) -> Option<(i64, Mailed)> {
         let mut mail = self.lock();
-        if let Some(batch) = mail.batches.pop_front() {
+        let (watch, mailed) = mail.queue.pop_front()?;
+        if let Mailed::Batch(batch) = &mailed {
             mail.events -= batch.events.len();
-            return Mailed::Batch(batch);
         }
-        match mail.end.clone() {
-            Some((reason, resume)) => Mailed::End(reason, resume),
-            None => Mailed::Nothing,
-        }
+        Some((watch, mailed))
+    }
+
+    /// Drops what waits for a watch that has ended.
+    pub(super) fn forget(&self, watch: i64) {
+        let mut mail = self.lock();
+        mail.queue.retain(|(id, _)| *id != watch);
+        let waiting = mail.queue.iter().map(|(_, mailed)| match mailed {
+            Mailed::Batch(batch) => batch.events.len(),
+            Mailed::End(..) => 0,
+        });
+        mail.events = waiting.sum();
+    }
+
+    /// How many watches share it, beside the first.
+    pub(super) fn set_watches(&self, watches: usize) {
+        self.lock().watches = watches;
     }
 
     /// Whether everything has been taken and more may come.
     pub(super) fn is_idle(&self) -> bool {
-        let mail = self.lock();
-        mail.batches.is_empty() && mail.end.is_none()
+        self.lock().queue.is_empty()
     }
 
     /// Returns when something may have come since the last call. Safe to drop while waiting.

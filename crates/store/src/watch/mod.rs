@@ -2,9 +2,11 @@
 
 mod hub;
 mod mailbox;
+mod set;
 mod spans;
 
 pub use hub::Hub;
+pub use set::WatchSet;
 
 use crate::{
     state::View,
@@ -68,6 +70,9 @@ pub enum WatchError {
     Stopped,
 }
 
+/// The name of a watch that has a mailbox to itself.
+const ALONE: i64 = 0;
+
 /// A running watch. Dropping it ends it.
 #[derive(Debug)]
 pub struct Watcher {
@@ -129,7 +134,7 @@ impl Watcher {
     fn begin(hub: Arc<Shared>, request: WatchRequest) -> Result<Self, WatchError> {
         let WatchRequest { range, start } = request;
         let mailbox = Arc::new(Mailbox::default());
-        let Joined { replay, subscription, current } = hub.join(&range, start, &mailbox)?;
+        let Joined { replay, subscription, current } = hub.join(&range, start, &mailbox, ALONE)?;
         // A start in the future promises nothing about revisions that are not there.
         let before = match start {
             Revision::ZERO => current,
@@ -159,7 +164,7 @@ impl Watcher {
                 }
             } else if self.subscription.is_none() {
                 let start = self.returned.next();
-                match self.hub.join(&self.range, start, &self.mailbox) {
+                match self.hub.join(&self.range, start, &self.mailbox, ALONE) {
                     Ok(joined) => {
                         self.replay = joined.replay;
                         self.subscription = joined.subscription;
@@ -168,12 +173,14 @@ impl Watcher {
                 }
             } else {
                 match self.mailbox.take() {
-                    Mailed::Batch(batch) => {
+                    Some((_, Mailed::Batch(batch))) => {
                         self.returned = batch.revision;
                         return Some(WatchMessage::Events(batch));
                     }
-                    Mailed::End(reason, resume) => return Some(self.end(reason, resume)),
-                    Mailed::Nothing => self.mailbox.arrival().await,
+                    Some((_, Mailed::End(reason, resume))) => {
+                        return Some(self.end(reason, resume));
+                    }
+                    None => self.mailbox.arrival().await,
                 }
             }
         }

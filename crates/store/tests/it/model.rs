@@ -2,22 +2,37 @@
 //! list, searched from end to end; every way through a transaction walked; undone by a copy.
 
 use bytes::Bytes;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use store::{
-    Applied, Command, Compare, CompareOperator, CompareTarget, Epoch, Event, EventKind, KeyRange,
-    KeyValue, Lease, LeaseId, Op, Origin, Outcome, Put, RangeRequest, RangeResult, Rejection,
-    Revision, SortTarget, Txn, TxnOp, TxnOpResult, TxnResult,
+    Alarm, AlarmKind, Applied, Command, Compare, CompareOperator, CompareTarget, Epoch, Event,
+    EventKind, KeyRange, KeyValue, Lease, LeaseId, Op, Origin, Outcome, Put, RangeRequest,
+    RangeResult, Rejection, Revision, SortTarget, Txn, TxnOp, TxnOpResult, TxnResult,
 };
 
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub(crate) struct Model {
     /// Every put and deletion, in order.
     pub(crate) events: Vec<Event>,
     pub(crate) revision: u64,
     pub(crate) compacted: u64,
     pub(crate) leases: BTreeMap<LeaseId, Lease>,
+    pub(crate) alarms: BTreeSet<Alarm>,
     epoch: u64,
     answers: BTreeMap<u64, Applied>,
+}
+
+impl Default for Model {
+    fn default() -> Self {
+        Self {
+            events: Vec::new(),
+            revision: 1,
+            compacted: 0,
+            leases: BTreeMap::new(),
+            alarms: BTreeSet::new(),
+            epoch: 0,
+            answers: BTreeMap::new(),
+        }
+    }
 }
 
 impl Model {
@@ -45,7 +60,31 @@ impl Model {
         {
             return Err(Rejection::Fenced { decided: epoch, current: Epoch(self.epoch) });
         }
+        let raised = |kind| self.alarms.iter().any(|alarm| alarm.kind == kind);
+        let steps = match &command.op {
+            Op::Txn(txn) => all_steps([txn]),
+            Op::Atomic(txns) => all_steps(txns),
+            _ => Vec::new(),
+        };
+        let puts = steps.iter().any(|step| matches!(step, TxnOp::Put(_)));
+        let changes = steps.iter().any(|step| !matches!(step, TxnOp::Range(_) | TxnOp::Txn(_)))
+            || matches!(
+                command.op,
+                Op::LeaseGrant { .. } | Op::LeaseRevoke { .. } | Op::Compact { .. }
+            );
+        if raised(AlarmKind::NoSpace) && puts {
+            return Err(Rejection::NoSpace);
+        }
+        if raised(AlarmKind::Corrupt) && changes {
+            return Err(Rejection::Corrupt);
+        }
         match &command.op {
+            Op::Alarm { alarm, active: true } => {
+                Ok(Outcome::Alarm { changed: self.alarms.insert(*alarm) })
+            }
+            Op::Alarm { alarm, active: false } => {
+                Ok(Outcome::Alarm { changed: self.alarms.remove(alarm) })
+            }
             Op::Txn(txn) => Ok(Outcome::Txn(self.txn(txn)?)),
             Op::Atomic(txns) => {
                 let mut results = Vec::new();
@@ -61,6 +100,9 @@ impl Model {
             Op::LeaseGrant { id, ttl_seconds } => {
                 if *id == LeaseId::NONE {
                     return Err(Rejection::LeaseNotFound);
+                }
+                if *ttl_seconds > 9_000_000_000 {
+                    return Err(Rejection::LeaseTtlTooLarge);
                 }
                 if self.leases.contains_key(id) {
                     return Err(Rejection::LeaseExists);
@@ -312,6 +354,12 @@ fn contains(range: &KeyRange, key: &Bytes) -> bool {
     }
 }
 
+fn all_steps<'a>(txns: impl IntoIterator<Item = &'a Txn>) -> Vec<TxnOp> {
+    let mut all = Vec::new();
+    txns.into_iter().for_each(|txn| each_step(txn, &mut |step| all.push(step.clone())));
+    all
+}
+
 fn each_step(txn: &Txn, see: &mut impl FnMut(&TxnOp)) {
     for step in txn.success.iter().chain(&txn.failure) {
         see(step);
@@ -362,6 +410,7 @@ fn could_be_otherwise_later(applied: &Applied) -> bool {
             | Rejection::StaleEpoch { .. }
             | Rejection::Compacted { .. }
             | Rejection::EmptyKey
+            | Rejection::LeaseTtlTooLarge
             | Rejection::DuplicateKey)
     )
 }

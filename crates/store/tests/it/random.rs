@@ -5,9 +5,9 @@ use bytes::Bytes;
 use proptest::{collection::vec, prelude::*, sample::select};
 use std::{collections::BTreeMap, sync::Arc};
 use store::{
-    Command, Compare, CompareOperator, CompareTarget, DeleteRange, Epoch, Event, EventKind,
-    KeyRange, LeaseId, Op, Origin, Put, RangeRequest, RequestId, Revision, Sort, SortTarget,
-    Timestamp, Txn, TxnOp,
+    Alarm, AlarmKind, Command, Compare, CompareOperator, CompareTarget, DeleteRange, Epoch, Event,
+    EventKind, KeyRange, LeaseId, Op, Origin, Put, RangeRequest, RequestId, Revision, Sort,
+    SortTarget, Timestamp, Txn, TxnOp,
     state::{SnapshotRecord, State},
     watch::{Hub, WatchMessage, WatchRequest},
 };
@@ -133,6 +133,11 @@ fn txn() -> impl Strategy<Value = Txn> {
         .prop_map(|(compare, success, failure)| Txn { compare, success, failure })
 }
 
+fn alarm() -> impl Strategy<Value = Alarm> {
+    let kind = select(vec![AlarmKind::NoSpace, AlarmKind::Corrupt]);
+    (kind, 1u64..3).prop_map(|(kind, member)| Alarm { kind, member })
+}
+
 fn op() -> impl Strategy<Value = Op> {
     prop_oneof![
         // Mostly plain writes, so that there is a history.
@@ -151,6 +156,9 @@ fn op() -> impl Strategy<Value = Op> {
         2 => revision().prop_map(|revision| Op::Compact { revision }),
         1 => (0u64..5).prop_map(|e| Op::BeginEpoch { epoch: Epoch(e), leader: e }),
         1 => (0u32..5).prop_map(|level| Op::RaiseFeatureLevel { level }),
+        // Mostly taken back, lest nothing more happen.
+        1 => (alarm(), proptest::bool::weighted(0.3))
+            .prop_map(|(alarm, active)| Op::Alarm { alarm, active }),
     ]
 }
 
@@ -234,6 +242,7 @@ proptest! {
         for revision in 0..model.revision + 2 {
             prop_assert_eq!(view.range(&whole(revision)), model.read(&whole(revision)));
         }
+        prop_assert_eq!(view.alarms(), model.alarms.iter().copied().collect::<Vec<_>>());
         prop_assert_eq!(view.leases(), model.leases.values().copied().collect::<Vec<_>>());
         for id in model.leases.keys() {
             let keys: Vec<Bytes> =
@@ -266,6 +275,11 @@ proptest! {
             }
             prop_assert_eq!(straight.apply(command), through.apply(command));
             prop_assert_eq!(straight.view().hash(), through.view().hash());
+            // One member sweeps when the other does not.
+            straight.sweep();
+            let back = [0, 0, 0, 1, 3][i % 5];
+            let at = Revision::new(straight.view().revision().get().saturating_sub(back));
+            prop_assert_eq!(straight.view().hash_kv(at), through.view().hash_kv(at));
         }
         prop_assert_eq!(exported(&straight), exported(&through));
         prop_assert_eq!(kept_events(&straight), kept_events(&through));

@@ -3,8 +3,8 @@
 use crate::{begin, command, delete, put, txn};
 use bytes::Bytes;
 use store::{
-    Command, Compare, CompareOperator, CompareTarget, Epoch, KeyRange, LeaseId, Op, Origin,
-    Outcome, RangeRequest, Rejection, Revision, Txn, TxnOp, state::State,
+    Alarm, AlarmKind, Command, Compare, CompareOperator, CompareTarget, Epoch, KeyRange, LeaseId,
+    Op, Origin, Outcome, RangeRequest, Rejection, Revision, Txn, TxnOp, state::State,
 };
 
 fn state_after(keys: &[&str]) -> State {
@@ -75,8 +75,8 @@ fn a_transaction_takes_one_revision_and_later_steps_see_earlier_ones() {
     let mut state = State::default();
     let steps = vec![put("a", "1"), TxnOp::Range(request(wire("a", ""))), put("b", "2")];
     let transition = state.apply(&command(1, txn(steps)));
-    assert_eq!(transition.applied.revision, Revision::new(1));
-    assert!(transition.events.iter().all(|e| e.kv.mod_revision == Revision::new(1)));
+    assert_eq!(transition.applied.revision, Revision::new(2), "the empty store is at revision 1");
+    assert!(transition.events.iter().all(|e| e.kv.mod_revision == Revision::new(2)));
     let Ok(Outcome::Txn(result)) = transition.applied.outcome else { panic!("refused") };
     assert!(matches!(&result.results[1], store::TxnOpResult::Range(r) if r.kvs.len() == 1));
 }
@@ -92,7 +92,7 @@ fn objects_of_an_atomic_command_never_share_a_revision() {
     };
     let transition = state.apply(&command(1, Op::Atomic(vec![one("a", 0), one("b", 0)])));
     let revisions: Vec<u64> = transition.events.iter().map(|e| e.kv.mod_revision.get()).collect();
-    assert_eq!(revisions, [1, 2]);
+    assert_eq!(revisions, [2, 3]);
 
     let before = state.view();
     let refused = state.apply(&command(2, Op::Atomic(vec![one("c", 0), one("a", 0)])));
@@ -170,7 +170,7 @@ fn a_repeat_whose_answer_is_forgotten_is_not_carried_out_again() {
     }
     let again = state.apply(&command(1, txn(vec![put("a", "1")])));
     assert_eq!(again.applied.outcome, Err(Rejection::Forgotten { sequence: 1 }));
-    assert_eq!(state.view().revision(), Revision::new(2000));
+    assert_eq!(state.view().revision(), Revision::new(2001));
 }
 
 #[test]
@@ -245,7 +245,7 @@ fn a_nested_compare_looks_at_the_state_before_the_first_step() {
 fn a_read_of_the_past_within_a_transaction_does_not_see_its_steps() {
     let mut state = state_after(&["a", "b"]);
     let past = RangeRequest {
-        revision: Revision::new(2),
+        revision: Revision::new(3),
         limit: 1,
         ..request(KeyRange::From("a".into()))
     };
@@ -269,7 +269,7 @@ fn a_command_nested_too_deep_is_refused_and_not_a_crash() {
     assert_eq!(refused.applied.outcome, Err(Rejection::TooDeep { depth_max }));
     state.apply(&command(2, Op::Txn(deep(5000))));
     state.apply(&command(3, Op::Atomic(vec![deep(5000)])));
-    assert_eq!(state.view().revision(), Revision::ZERO);
+    assert_eq!(state.view().revision(), Revision::EMPTY);
     state.apply(&command(4, Op::Txn(deep(depth_max)))).applied.outcome.unwrap();
 }
 
@@ -287,6 +287,8 @@ fn a_full_store_refuses_creates_and_lets_everything_else_through() {
     assert_eq!(apply(&mut state, Op::LeaseGrant { id: lease, ttl_seconds: 9 }), None);
     assert_eq!(apply(&mut state, txn(vec![put("a", &value(699)), put("b", &value(299))])), None);
     assert_eq!(state.view().live_bytes(), 1000);
+    let alarm = Alarm { kind: AlarmKind::NoSpace, member: 0 };
+    assert_eq!(state.view().alarms(), [alarm], "creates are refused, and it shows");
     for (name, op, want) in [
         ("a create", txn(vec![put("c", "")]), full.clone()),
         ("an update of the same size", txn(vec![put("a", &value(699))]), None),
@@ -303,12 +305,99 @@ fn a_full_store_refuses_creates_and_lets_everything_else_through() {
         ("a compaction", Op::Compact { revision: Revision::new(1) }, None),
         ("a lease to revoke", Op::LeaseRevoke { id: lease }, None),
         ("a deletion", txn(vec![delete(wire("a", ""))]), None),
-        ("a create, then", txn(vec![put("c", "")]), None),
+        ("a create, then, though it is large", txn(vec![put("c", &value(2000))]), None),
+        ("one more", txn(vec![put("d", "")]), Some(Rejection::NoSpace)),
     ] {
         assert_eq!(apply(&mut state, op), want, "{name}");
     }
+    assert_eq!(apply(&mut state, txn(vec![delete(wire("c", ""))])), None);
+    assert_eq!(state.view().alarms(), [], "it ends by itself");
     let copy = State::import(state.view().export()).unwrap();
     assert_eq!(copy.view().quota_bytes(), 1000, "the quota is part of the state");
+}
+
+#[test]
+fn an_alarm_stops_what_it_is_about_until_it_is_taken_back() {
+    let (space, corrupt) = (AlarmKind::NoSpace, AlarmKind::Corrupt);
+    let nested = TxnOp::Txn(Txn { failure: vec![put("n", "")], ..Txn::default() });
+    for (name, op, refused_by) in [
+        ("a put", txn(vec![put("a", "")]), vec![space, corrupt]),
+        ("a put that is not reached", txn(vec![nested]), vec![space, corrupt]),
+        (
+            "an atomic put",
+            Op::Atomic(vec![Txn { success: vec![put("a", "")], ..Txn::default() }]),
+            vec![space, corrupt],
+        ),
+        ("a deletion", txn(vec![delete(wire("a", ""))]), vec![corrupt]),
+        ("a compaction", Op::Compact { revision: Revision::new(1) }, vec![corrupt]),
+        ("a grant", Op::LeaseGrant { id: LeaseId(2), ttl_seconds: 9 }, vec![corrupt]),
+        ("a revocation", Op::LeaseRevoke { id: LeaseId(1) }, vec![corrupt]),
+        ("a checkpoint", Op::LeaseCheckpoint { id: LeaseId(1), remaining_seconds: 1 }, vec![]),
+        ("a read", txn(vec![TxnOp::Range(request(wire("a", "")))]), vec![]),
+        ("an epoch", begin(7), vec![]),
+    ] {
+        for (kind, rejection) in [(space, Rejection::NoSpace), (corrupt, Rejection::Corrupt)] {
+            let mut state = state_after(&["a"]);
+            state.apply(&command(10, Op::LeaseGrant { id: LeaseId(1), ttl_seconds: 9 }));
+            let alarm = Alarm { kind, member: 3 };
+            let raise = |active| Op::Alarm { alarm, active };
+            let changed = |changed| Ok(Outcome::Alarm { changed });
+            assert_eq!(state.apply(&command(11, raise(true))).applied.outcome, changed(true));
+            assert_eq!(state.apply(&command(12, raise(true))).applied.outcome, changed(false));
+            assert_eq!(state.view().alarms(), [alarm]);
+            let mut state = State::import(state.view().export()).unwrap();
+            let refused = state.apply(&command(13, op.clone())).applied.outcome.err();
+            let want = refused_by.contains(&kind).then_some(rejection);
+            assert_eq!(refused, want, "{name} under {kind:?}");
+            assert_eq!(state.apply(&command(14, raise(false))).applied.outcome, changed(true));
+            if refused.is_some() {
+                assert!(state.apply(&command(15, op.clone())).applied.outcome.is_ok(), "{name}");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_hash_of_the_keys_is_of_what_is_kept_up_to_a_revision() {
+    let hash = |state: &State, revision| {
+        state.view().hash_kv(Revision::new(revision)).map(|(hash, _)| hash)
+    };
+    let steps = [
+        txn(vec![put("a", "1"), put("b", "1")]),
+        txn(vec![put("a", "2")]),
+        txn(vec![delete(wire("b", ""))]),
+        txn(vec![put("c", "1")]),
+    ];
+    let mut state = State::default();
+    let mut hashes = vec![hash(&state, 0).unwrap()];
+    for (sequence, op) in (1..).zip(steps) {
+        state.apply(&command(sequence, op));
+        hashes.push(hash(&state, 0).unwrap());
+        // What came later does not show.
+        for (revision, then) in (1..).zip(&hashes) {
+            assert_eq!(hash(&state, revision).as_ref(), Ok(then), "at {revision}");
+        }
+    }
+    let distinct: std::collections::BTreeSet<_> = hashes.iter().collect();
+    assert_eq!(distinct.len(), 5, "every change shows: {hashes:?}");
+    assert_eq!(
+        hash(&state, 6),
+        Err(Rejection::FutureRevision { requested: Revision::new(6), current: Revision::new(5) })
+    );
+    let compacted = Revision::new(3);
+    state.apply(&command(9, Op::Compact { revision: compacted }));
+    assert_ne!(hash(&state, 5).as_ref(), Ok(&hashes[4]), "a version less");
+    assert_eq!(state.view().hash_kv(Revision::ZERO).unwrap().1, compacted);
+    assert_eq!(
+        hash(&state, 2),
+        Err(Rejection::Compacted { requested: Revision::new(2), compacted })
+    );
+    let (unswept, kept) = (hash(&state, 4), state.view().kept_bytes());
+    assert!(!state.view().is_swept());
+    while state.sweep() {}
+    assert!(state.view().is_swept());
+    assert_eq!(hash(&state, 4), unswept, "how far a member has swept does not show");
+    assert_eq!(state.view().kept_bytes(), kept, "nothing was replaced below it");
 }
 
 #[test]

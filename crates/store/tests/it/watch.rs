@@ -49,10 +49,10 @@ async fn a_watch_from_the_past_goes_over_into_the_present_without_gap_or_repeat(
     for sequence in 6..=8 {
         write(&store, sequence, txn(vec![put("a", "x")])).await;
     }
-    for want in 3..=8 {
+    for want in 3..=9 {
         assert_eq!(next_revision(&mut watcher).await, want);
     }
-    assert_eq!(watcher.progress(), Revision::new(8));
+    assert_eq!(watcher.progress(), Revision::new(9));
 }
 
 #[tokio::test]
@@ -64,8 +64,8 @@ async fn events_of_one_revision_come_together_and_only_those_of_the_range() {
     write(&store, 2, txn(vec![put("a", "")])).await;
     write(&store, 3, txn(vec![put("b3", "")])).await;
     let Some(WatchMessage::Events(batch)) = watcher.next().await else { panic!("ended") };
-    assert_eq!((batch.revision.get(), batch.events.len()), (1, 2));
-    assert_eq!(next_revision(&mut watcher).await, 3);
+    assert_eq!((batch.revision.get(), batch.events.len()), (2, 2));
+    assert_eq!(next_revision(&mut watcher).await, 4);
 }
 
 #[tokio::test]
@@ -81,11 +81,11 @@ async fn a_future_start_waits() {
 #[tokio::test]
 async fn a_slow_watcher_is_cancelled_with_where_to_resume_and_loses_nothing() {
     let store = store();
-    let mut watcher = store.watch(from(1)).unwrap();
+    let mut watcher = store.watch(from(2)).unwrap();
     for sequence in 1..=5000 {
         write(&store, sequence, txn(vec![put("a", "x")])).await;
     }
-    let mut want = 1;
+    let mut want = 2;
     let resume = loop {
         match watcher.next().await {
             Some(WatchMessage::Events(batch)) => {
@@ -138,7 +138,7 @@ async fn one_revision_is_delivered_whole_however_large() {
     let mut watcher = store.watch(from(1)).unwrap();
     write(&store, 1, put_many(6000)).await;
     let Some(WatchMessage::Events(batch)) = watcher.next().await else { panic!("ended") };
-    assert_eq!((batch.revision.get(), batch.events.len()), (1, 6000));
+    assert_eq!((batch.revision.get(), batch.events.len()), (2, 6000));
 }
 
 #[tokio::test]
@@ -149,15 +149,15 @@ async fn who_catches_up_is_never_too_slow_for_what_comes_meanwhile() {
     }
     let mut watcher = store.watch(from(1)).unwrap();
     let mut written = 3000;
-    for want in 1..=10_000 {
-        assert_eq!(next_revision(&mut watcher).await, want);
+    for read in 1..=10_000 {
+        assert_eq!(next_revision(&mut watcher).await, read + 1);
         // Two for each that it reads: more than may wait in a mailbox come before it is near.
-        while written < (3000 + 2 * want).min(10_000) {
+        while written < (3000 + 2 * read).min(10_000) {
             written += 1;
             write(&store, written, txn(vec![put("a", "x")])).await;
         }
     }
-    assert_eq!(watcher.progress(), Revision::new(10_000));
+    assert_eq!(watcher.progress(), Revision::new(10_001));
 }
 
 #[tokio::test]
@@ -170,7 +170,7 @@ async fn a_replay_over_changes_of_others_lets_other_tasks_run() {
     let mut watcher = store.watch(WatchRequest { range, start: Revision::new(1) }).unwrap();
     let mut last = watcher.progress();
     let mut polls = 0;
-    while watcher.progress() < Revision::new(3000) {
+    while watcher.progress() < Revision::new(3001) {
         assert!(poll(&mut watcher).is_none());
         assert!(watcher.progress() > last, "a dropped wait loses its place");
         last = watcher.progress();
@@ -178,17 +178,17 @@ async fn a_replay_over_changes_of_others_lets_other_tasks_run() {
     }
     assert!(polls > 1, "it held the thread all along");
     write(&store, 3001, txn(vec![put("b", "x")])).await;
-    assert_eq!(next_revision(&mut watcher).await, 3001);
+    assert_eq!(next_revision(&mut watcher).await, 3002);
 }
 
 #[tokio::test]
 async fn an_installed_snapshot_ends_every_watch_and_it_resumes_from_there() {
     let mut ahead = State::default();
     let mut behind = State::default();
-    for sequence in 1..=20 {
-        let command = crate::command(sequence, txn(vec![put("a", "x")]));
+    for revision in 2..=20 {
+        let command = crate::command(revision, txn(vec![put("a", "x")]));
         ahead.apply(&command);
-        if sequence <= 12 {
+        if revision <= 12 {
             behind.apply(&command);
         }
     }
@@ -225,15 +225,15 @@ async fn an_installed_snapshot_ends_every_watch_and_it_resumes_from_there() {
 #[tokio::test]
 async fn a_store_that_goes_away_says_so() {
     let hub = Hub::new(State::default().view());
-    let mut watcher = hub.watch(from(1)).unwrap();
+    let mut watcher = hub.watch(from(2)).unwrap();
     let mut other = hub.watch(from(5)).unwrap();
     hub.close();
-    assert_eq!(hub.watch(from(1)).unwrap_err(), WatchError::Stopped);
+    assert_eq!(hub.watch(from(2)).unwrap_err(), WatchError::Stopped);
     let end = |resume| {
         let resume = Revision::new(resume);
         Some(WatchMessage::Canceled { reason: WatchError::Stopped, resume })
     };
-    assert_eq!(watcher.next().await, end(1));
+    assert_eq!(watcher.next().await, end(2));
     drop(hub);
     assert_eq!(other.next().await, end(5));
 }
@@ -241,7 +241,7 @@ async fn a_store_that_goes_away_says_so() {
 #[tokio::test]
 async fn a_dropped_hub_leaves_nobody_waiting() {
     let hub = Hub::new(State::default().view());
-    let mut watcher = hub.watch(from(1)).unwrap();
+    let mut watcher = hub.watch(from(2)).unwrap();
     assert!(poll(&mut watcher).is_none());
     drop(hub);
     assert!(matches!(watcher.next().await, Some(WatchMessage::Canceled { .. })));
@@ -432,6 +432,7 @@ proptest! {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn watches_that_begin_amid_writes_see_every_revision() {
     const WRITES: u64 = 3000;
+    const LAST: u64 = WRITES + 1;
     let store = Arc::new(store());
     let mut tasks = tokio::task::JoinSet::new();
     let writer = Arc::clone(&store);
@@ -445,10 +446,10 @@ async fn watches_that_begin_amid_writes_see_every_revision() {
         let store = Arc::clone(&store);
         tasks.spawn(async move {
             store.wait_for(Revision::new(i * WRITES / 20), DEADLINE).await.unwrap();
-            let start = 1 + i * 37;
+            let start = 2 + i * 37;
             let mut watcher = store.watch(from(start)).unwrap();
             let mut want = start;
-            while want <= WRITES {
+            while want <= LAST {
                 match tokio::time::timeout(DEADLINE, watcher.next()).await.unwrap() {
                     Some(WatchMessage::Events(batch)) => {
                         assert_eq!(batch.revision.get(), want);
@@ -464,5 +465,5 @@ async fn watches_that_begin_amid_writes_see_every_revision() {
         });
     }
     tasks.join_all().await;
-    assert_eq!(store.view().revision().get(), WRITES);
+    assert_eq!(store.view().revision().get(), LAST);
 }

@@ -1,0 +1,357 @@
+//! Watches: any number on one stream, each from any kept revision, in order, nothing twice.
+
+use crate::{
+    convert,
+    core::Core,
+    error::{self, cancel_reason},
+    proto::etcdserverpb::{
+        ResponseHeader, WatchCreateRequest, WatchRequest as WireRequest, WatchResponse,
+        watch_create_request::FilterType, watch_request::RequestUnion, watch_server::Watch,
+    },
+};
+use bytes::Bytes;
+use futures::{Stream, stream};
+use prost::Message as _;
+use std::{
+    collections::{BTreeMap, VecDeque},
+    pin::Pin,
+    sync::Arc,
+    time::Duration,
+};
+use store::{
+    EventKind, KeyRange, Revision,
+    watch::{WatchBatch, WatchError, WatchMessage, WatchRequest, WatchSet},
+};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
+use tonic::{Request, Response, Status, Streaming};
+
+/// The id in answers that concern no watch or all of them.
+const NO_WATCH: i64 = -1;
+/// How often a stream whose client wants to know looks whether there is a leader.
+const LEADER_CHECK: Duration = Duration::from_millis(500);
+
+pub(crate) struct WatchService(pub(crate) Arc<Core>);
+
+#[tonic::async_trait]
+impl Watch for WatchService {
+    type WatchStream = Pin<Box<dyn Stream<Item = Result<WatchResponse, Status>> + Send>>;
+
+    async fn watch(
+        &self,
+        request: Request<Streaming<WireRequest>>,
+    ) -> Result<Response<Self::WatchStream>, Status> {
+        let wants_leader = request.metadata().get("hasleader").is_some_and(|v| v == "true");
+        let session = Session::new(Arc::clone(&self.0), request.into_inner(), wants_leader);
+        let answers = stream::unfold(Some(session), |session| async {
+            let mut session = session?;
+            match session.next().await {
+                Ok(response) => Some((Ok(response), Some(session))),
+                Err(status) => Some((Err(status), None)),
+            }
+        });
+        Ok(Response::new(Box::pin(answers)))
+    }
+}
+
+/// How one watch wants its events.
+#[derive(Debug, Clone, Copy)]
+struct Options {
+    prev_kv: bool,
+    no_put: bool,
+    no_delete: bool,
+    fragment: bool,
+    /// Wants to hear how far it is.
+    progress: bool,
+    /// Has had no event since the last time.
+    idle: bool,
+}
+
+/// One stream of watches.
+struct Session {
+    core: Arc<Core>,
+    /// `None` when the client has nothing more to ask.
+    requests: Option<Streaming<WireRequest>>,
+    watches: WatchSet,
+    options: BTreeMap<i64, Options>,
+    next_id: i64,
+    /// To be sent before anything else.
+    ready: VecDeque<WatchResponse>,
+    /// Asked for: to be said when everything at or below it has been sent.
+    progress_due: Option<Revision>,
+    progress_ticks: Interval,
+    leader_ticks: Option<Interval>,
+    leaderless_since: Option<Instant>,
+}
+
+/// What a session waits for.
+enum Next {
+    Request(Result<Option<WireRequest>, Status>),
+    Message(Option<(i64, WatchMessage)>),
+    ProgressTick,
+    LeaderTick,
+}
+
+fn ticks(period: Duration) -> Interval {
+    let mut ticks = interval_at(Instant::now() + period, period);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks
+}
+
+impl Session {
+    fn new(core: Arc<Core>, requests: Streaming<WireRequest>, wants_leader: bool) -> Self {
+        let period = core.config.watch_progress_interval;
+        // So that not everybody who began at the same time is told at the same time.
+        let period = period + period.mul_f64(rand::random_range(0.0..0.1));
+        Self {
+            watches: core.store.watch_set(),
+            core,
+            requests: Some(requests),
+            options: BTreeMap::new(),
+            next_id: 0,
+            ready: VecDeque::new(),
+            progress_due: None,
+            progress_ticks: ticks(period),
+            leader_ticks: wants_leader.then(|| ticks(LEADER_CHECK)),
+            leaderless_since: None,
+        }
+    }
+
+    /// The next answer. An error ends the stream.
+    async fn next(&mut self) -> Result<WatchResponse, Status> {
+        loop {
+            if let Some(response) = self.ready.pop_front() {
+                return Ok(response);
+            }
+            if let Some(due) = self.progress_due
+                && let Some(progress) = self.watches.progress().filter(|p| *p >= due)
+            {
+                self.progress_due = None;
+                return Ok(self.response(NO_WATCH, progress));
+            }
+            match self.wait().await {
+                Next::Request(Ok(Some(request))) => self.take_request(request)?,
+                Next::Request(Ok(None)) => self.requests = None,
+                Next::Request(Err(status)) => return Err(status),
+                Next::Message(Some((id, WatchMessage::Events(batch)))) => {
+                    self.take_events(id, &batch);
+                }
+                Next::Message(Some((id, WatchMessage::Canceled { reason, .. }))) => {
+                    self.take_end(id, reason)?;
+                }
+                Next::Message(None) => {}
+                Next::ProgressTick => self.tell_progress(),
+                Next::LeaderTick => self.check_leader()?,
+            }
+        }
+    }
+
+    async fn wait(&mut self) -> Next {
+        let request = async {
+            match &mut self.requests {
+                Some(requests) => requests.message().await,
+                None => std::future::pending().await,
+            }
+        };
+        let leader_tick = async {
+            match &mut self.leader_ticks {
+                Some(ticks) => ticks.tick().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            request = request => Next::Request(request),
+            message = self.watches.next() => Next::Message(message),
+            _ = self.progress_ticks.tick() => Next::ProgressTick,
+            _ = leader_tick => Next::LeaderTick,
+        }
+    }
+
+    fn header(&self, revision: Revision) -> Option<ResponseHeader> {
+        self.core.header(revision)
+    }
+
+    fn response(&self, watch_id: i64, revision: Revision) -> WatchResponse {
+        WatchResponse { header: self.header(revision), watch_id, ..WatchResponse::default() }
+    }
+
+    fn take_request(&mut self, request: WireRequest) -> Result<(), Status> {
+        match request.request_union {
+            Some(RequestUnion::CreateRequest(request)) => self.create(request)?,
+            Some(RequestUnion::CancelRequest(request)) => {
+                let id = request.watch_id;
+                if self.watches.remove(id) {
+                    self.options.remove(&id);
+                    let revision = self.core.store.view().revision();
+                    let response = self.response(id, revision);
+                    self.ready.push_back(WatchResponse { canceled: true, ..response });
+                }
+            }
+            Some(RequestUnion::ProgressRequest(_)) => {
+                self.progress_due = Some(self.core.store.view().revision());
+            }
+            // etcd passes over what it does not know.
+            None => {}
+        }
+        Ok(())
+    }
+
+    fn refuse(&mut self, reason: &str) {
+        let revision = self.core.store.view().revision();
+        self.ready.push_back(WatchResponse {
+            created: true,
+            canceled: true,
+            cancel_reason: reason.to_owned(),
+            ..self.response(NO_WATCH, revision)
+        });
+    }
+
+    fn create(&mut self, request: WatchCreateRequest) -> Result<(), Status> {
+        let Ok(start) = u64::try_from(request.start_revision) else {
+            self.refuse(cancel_reason::COMPACTED);
+            return Ok(());
+        };
+        let options = Options {
+            prev_kv: request.prev_kv,
+            no_put: request.filters.contains(&FilterType::Noput.into()),
+            no_delete: request.filters.contains(&FilterType::Nodelete.into()),
+            fragment: request.fragment,
+            progress: request.progress_notify,
+            idle: true,
+        };
+        // Without a key: from the very first one on.
+        let key = if request.key.is_empty() { Bytes::from_static(&[0]) } else { request.key };
+        let range = KeyRange::from_wire(key, request.range_end);
+        if matches!(&range, KeyRange::Between { start, end } if start >= end) {
+            self.refuse(cancel_reason::EMPTY_RANGE);
+            return Ok(());
+        }
+        let id = match request.watch_id {
+            0 => {
+                while self.watches.contains(self.next_id) {
+                    self.next_id += 1;
+                }
+                self.next_id += 1;
+                self.next_id - 1
+            }
+            id if self.watches.contains(id) => {
+                self.refuse(cancel_reason::DUPLICATE_ID);
+                return Ok(());
+            }
+            id => id,
+        };
+        let created = |response| WatchResponse { created: true, ..response };
+        match self.watches.add(id, WatchRequest { range, start: Revision::new(start) }) {
+            Ok(current) => {
+                self.options.insert(id, options);
+                self.ready.push_back(created(self.response(id, current)));
+                Ok(())
+            }
+            Err(reason) => {
+                // It began, and ended at once: so etcd tells it.
+                let revision = self.core.store.view().revision();
+                self.ready.push_back(created(self.response(id, revision)));
+                self.take_end(id, reason)
+            }
+        }
+    }
+
+    fn take_end(&mut self, id: i64, reason: WatchError) -> Result<(), Status> {
+        self.options.remove(&id);
+        match reason {
+            WatchError::Compacted { oldest, .. } => {
+                let revision = self.core.store.view().revision();
+                self.ready.push_back(WatchResponse {
+                    canceled: true,
+                    compact_revision: convert::number(oldest.get()),
+                    ..self.response(id, revision)
+                });
+                Ok(())
+            }
+            WatchError::Stopped => Err(error::stopped()),
+            WatchError::TooSlow { .. } => {
+                unreachable!("a set reads from the state what it was too slow for")
+            }
+        }
+    }
+
+    fn take_events(&mut self, id: i64, batch: &WatchBatch) {
+        let Some(options) = self.options.get_mut(&id) else { return };
+        options.idle = false;
+        let Options { prev_kv, no_put, no_delete, fragment, .. } = *options;
+        let wanted = batch.events.iter().filter(|event| match event.kind {
+            EventKind::Put => !no_put,
+            EventKind::Delete => !no_delete,
+        });
+        let events: Vec<_> = wanted.map(|event| convert::event(event, prev_kv)).collect();
+        if events.is_empty() {
+            return;
+        }
+        let response = WatchResponse { events, ..self.response(id, batch.revision) };
+        if fragment {
+            self.ready.extend(fragments(response, self.core.config.message_bytes_max()));
+        } else {
+            self.ready.push_back(response);
+        }
+    }
+
+    /// To each watch that wants to hear of it and has had nothing else to hear of.
+    fn tell_progress(&mut self) {
+        let progress = self.watches.progress();
+        let mut idle = Vec::new();
+        for (id, options) in self.options.iter_mut().filter(|(_, options)| options.progress) {
+            if options.idle {
+                idle.push(*id);
+            }
+            options.idle = true;
+        }
+        if let Some(progress) = progress {
+            for id in idle {
+                let response = self.response(id, progress);
+                self.ready.push_back(response);
+            }
+        }
+    }
+
+    /// # Errors
+    /// There has been no leader for so long that the client is better off at another member.
+    fn check_leader(&mut self) -> Result<(), Status> {
+        if self.core.cluster.local().leader.is_some() {
+            self.leaderless_since = None;
+            return Ok(());
+        }
+        let since = *self.leaderless_since.get_or_insert_with(Instant::now);
+        if since.elapsed() >= self.core.config.leaderless_max {
+            return Err(error::no_leader());
+        }
+        Ok(())
+    }
+}
+
+/// A response in pieces that are no larger than `bytes_max`, unless one event alone is.
+fn fragments(response: WatchResponse, bytes_max: usize) -> Vec<WatchResponse> {
+    if response.events.len() < 2 || response.encoded_len() < bytes_max {
+        return vec![response];
+    }
+    let WatchResponse { events, .. } = response;
+    let rest = WatchResponse { events: Vec::new(), ..response };
+    let empty = rest.encoded_len();
+    // Of one event: a tag, a length of up to five bytes, itself.
+    let len = |event: &crate::proto::mvccpb::Event| event.encoded_len() + 6;
+    let mut pieces: Vec<WatchResponse> = Vec::new();
+    let mut bytes = 0;
+    for event in events {
+        let more = len(&event);
+        match pieces.last_mut() {
+            Some(piece) if bytes + more <= bytes_max => piece.events.push(event),
+            Some(_) | None => {
+                bytes = empty;
+                pieces.push(WatchResponse { events: vec![event], fragment: true, ..rest.clone() });
+            }
+        }
+        bytes += more;
+    }
+    if let Some(last) = pieces.last_mut() {
+        last.fragment = false;
+    }
+    pieces
+}

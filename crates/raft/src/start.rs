@@ -1,0 +1,283 @@
+//! From a data directory and a listener to a replica that answers its peers.
+
+use crate::{
+    admission::admission,
+    batch::batch,
+    campaign::campaign,
+    config::{Clock, PeerTls, RaftConfig},
+    connection::Accepted,
+    core::Core,
+    disk::RealDisk,
+    expiry::expire_leases,
+    forward::forward,
+    identity::{self, Identity},
+    lead::lead,
+    log_store::LogStore,
+    network::Factory,
+    peer::peer_service_server::PeerServiceServer,
+    peer_server::PeerServer,
+    peers::{MESSAGE_BYTES_MAX, Peers},
+    reads::read_rounds,
+    renewals::renewal_rounds,
+    state_machine::StateMachine,
+    store::RaftStore,
+    tend::tend,
+    types::{Raft, decode},
+    wal::Wal,
+};
+use futures::StreamExt as _;
+use openraft::{Config, SnapshotPolicy, async_runtime::watch::WatchReceiver as _};
+use std::{
+    io,
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+use store::Leadership;
+use tokio::{
+    net::TcpListener,
+    sync::{Notify, mpsc, watch},
+    task::JoinSet,
+};
+use tokio_stream::wrappers::TcpListenerStream;
+use tokio_util::sync::CancellationToken;
+
+/// Proposals that may wait for a place in a batch; beyond it callers are told that it is busy.
+const QUEUE: usize = 16_384;
+/// Elections that may fail, one after the other, before a majority is taken to be gone.
+const ELECTIONS: u32 = 12;
+
+/// Why a replica does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// Another process has the data directory.
+    #[error("data directory {} is in use by another process", .0.display())]
+    InUse(PathBuf),
+    /// The data directory belongs to another member.
+    #[error("{0}")]
+    Identity(String),
+    /// The log cannot be opened.
+    #[error(transparent)]
+    Log(#[from] crate::wal::WalError),
+    /// Anything else, by step.
+    #[error("{step}: {source}")]
+    Io {
+        /// What was tried.
+        step: String,
+        /// How it failed.
+        source: io::Error,
+    },
+    /// The consensus does not start.
+    #[error("start raft: {0}")]
+    Raft(String),
+}
+
+fn failed<E: Into<Box<dyn std::error::Error + Send + Sync>>>(
+    step: impl Into<String>,
+) -> impl FnOnce(E) -> StartError {
+    let step = step.into();
+    move |source| StartError::Io { step, source: io::Error::other(source) }
+}
+
+impl RaftStore {
+    /// Opens the data directory and joins the others. Returns as soon as this replica answers them.
+    ///
+    /// # Errors
+    /// See [`StartError`]; nothing is left running.
+    pub async fn start(
+        config: RaftConfig,
+        clock: Clock,
+        listener: TcpListener,
+    ) -> Result<Arc<Self>, StartError> {
+        let dirs = ["log", "snapshots"].map(|name| config.data_dir.join(name));
+        for dir in &dirs {
+            std::fs::create_dir_all(dir).map_err(failed(format!("create {}", dir.display())))?;
+        }
+        let [log_dir, snapshot_dir] = dirs;
+        let lock = identity::lock(&config.data_dir)?;
+        let identity = Arc::new(Identity::open(&config, &log_dir)?);
+        let (failure, failed_watch) = watch::channel(None);
+        let failure = Arc::new(failure);
+        let on_failure = {
+            let failure = Arc::clone(&failure);
+            Box::new(move |error: &crate::wal::WalError| {
+                tracing::error!(%error, "the log has failed; this replica must stop");
+                failure.send_replace(Some(error.to_string()));
+            })
+        };
+        let segment_bytes = config.segment_bytes;
+        let (wal, machine) = tokio::task::spawn_blocking(move || {
+            let wal = Wal::open(Arc::new(RealDisk), &log_dir, segment_bytes, on_failure)?;
+            let machine = StateMachine::open(snapshot_dir).map_err(failed("load a snapshot"))?;
+            Ok::<_, StartError>((Arc::new(wal), machine))
+        })
+        .await
+        .map_err(failed("open the data directory"))??;
+        let (hub, applied, sweep) = (machine.hub(), machine.applied(), machine.sweep());
+        let leases = machine.leases();
+        let vote: Option<crate::types::Vote> = wal
+            .marks()
+            .vote
+            .map(|vote| decode(&vote))
+            .transpose()
+            .map_err(failed("read the vote"))?;
+        let begun =
+            (vote.map_or(0, |vote| vote.leader_id.term), wal.bounds().map_or(0, |(_, last)| last));
+        let tls = config.tls.as_ref().map(PeerTls::client);
+        let election = config.timers.election_max;
+        let peers = Peers::new(Arc::clone(&identity), &config.members, election, tls);
+        let group = machine.membership();
+        let raft = Raft::build(
+            config.id,
+            Arc::new(raft_config(&config)?),
+            Factory { peers: peers.clone() },
+            LogStore::new(Arc::clone(&wal)),
+            machine,
+        )
+        .await
+        .map_err(|e| StartError::Raft(e.to_string()))?;
+        raft.run();
+        let (proposals, queue) = mpsc::channel(QUEUE);
+        let (forwards, outgoing) = mpsc::channel(QUEUE);
+        let (leads, leads_watch) = watch::channel(None);
+        let core = Arc::new(Core {
+            id: config.id,
+            raft,
+            leases,
+            hub,
+            applied,
+            wal,
+            clock,
+            lease_client: rand::random(),
+            proposals,
+            forwards,
+            leads: leads_watch,
+            begun,
+            leader_hung_up: Notify::new(),
+            identity,
+            peers,
+            told: config.members.clone(),
+            join: config.join,
+            group,
+            changing: tokio::sync::Mutex::new(()),
+            failure,
+            patience: election * 4,
+        });
+        let (barriers, waiting) = mpsc::channel(QUEUE);
+        let (renewals, to_renew) = mpsc::channel(QUEUE);
+        let stop = CancellationToken::new();
+        let store = Arc::new(Self {
+            core: Arc::clone(&core),
+            leaderless_max: config.timers.election_max * ELECTIONS,
+            leadership: watch::Sender::new(Leadership::Following),
+            barriers,
+            renewals,
+            stop: stop.clone(),
+            tasks: Mutex::new(None),
+            failed: failed_watch,
+            _lock: lock,
+        });
+        let mut tasks = JoinSet::new();
+        tasks.spawn(serve(&config, Arc::clone(&core), listener, stop.clone()));
+        tasks.spawn(sweep);
+        tasks.spawn(batch(Arc::clone(&core), queue, stop.clone()));
+        tasks.spawn(forward(Arc::clone(&core), outgoing, stop.clone()));
+        tasks.spawn(campaign(Arc::clone(&core), election, stop.clone()));
+        tasks.spawn(follow(Arc::clone(&core), leads));
+        tasks.spawn(admission(Arc::clone(&core), election * 2, stop.clone()));
+        tasks.spawn(tend(Arc::clone(&core), stop.clone()));
+        let weak = Arc::downgrade(&store);
+        tasks.spawn(read_rounds(weak.clone(), waiting));
+        tasks.spawn(renewal_rounds(weak.clone(), to_renew));
+        tasks.spawn(lead(weak.clone(), stop.clone()));
+        tasks.spawn(expire_leases(weak, stop));
+        *store.tasks.lock().unwrap_or_else(PoisonError::into_inner) = Some(tasks);
+        Ok(store)
+    }
+}
+
+fn raft_config(config: &RaftConfig) -> Result<Config, StartError> {
+    let millis = |d: Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
+    let timers = config.timers;
+    Config {
+        cluster_name: "trireme".to_owned(),
+        heartbeat_interval: millis(timers.heartbeat),
+        election_timeout_min: millis(timers.election_min),
+        election_timeout_max: millis(timers.election_max),
+        enable_pre_vote: Some(true),
+        snapshot_policy: SnapshotPolicy::LogsSinceLast(config.snapshot_entries),
+        // Enough for a follower that was away for a moment to catch up from the log.
+        max_in_snapshot_log_to_keep: config.snapshot_entries / 10,
+        replication_lag_threshold: config.snapshot_entries.saturating_mul(2),
+        install_snapshot_timeout: 60_000,
+        ..Config::default()
+    }
+    .validate()
+    .map_err(|e| StartError::Raft(e.to_string()))
+}
+
+/// Notes who leads and who the peers are. They are where the last membership in the log has them,
+/// committed or not.
+async fn follow(core: Arc<Core>, leads: watch::Sender<Option<u64>>) {
+    let mut metrics = core.raft.metrics();
+    let mut known = None;
+    loop {
+        let (leader, group) = {
+            let now = metrics.borrow_and_update();
+            (now.current_leader, Arc::clone(&now.membership_config))
+        };
+        leads.send_if_modified(|now| std::mem::replace(now, leader) != leader);
+        if *group.log_id() != known {
+            known = *group.log_id();
+            core.peers.follow(&group);
+        }
+        if metrics.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+fn serve(
+    config: &RaftConfig,
+    core: Arc<Core>,
+    listener: TcpListener,
+    stop: CancellationToken,
+) -> impl Future<Output = ()> + Send + 'static {
+    let service = PeerServer { core, snapshot_dir: config.data_dir.join("snapshots") };
+    let service = PeerServiceServer::new(service)
+        .max_decoding_message_size(MESSAGE_BYTES_MAX)
+        .max_encoding_message_size(MESSAGE_BYTES_MAX);
+    let tls = config.tls.as_ref().map(PeerTls::server);
+    async move {
+        let mut server = tonic::transport::Server::builder()
+            .tcp_nodelay(true)
+            .initial_stream_window_size(4 << 20)
+            .initial_connection_window_size(16 << 20);
+        if let Some(tls) = tls {
+            match server.tls_config(tls) {
+                Ok(with_tls) => server = with_tls,
+                Err(error) => {
+                    tracing::error!(%error, "peers cannot be served");
+                    return;
+                }
+            }
+        }
+        let cut = stop.clone();
+        let connections = TcpListenerStream::new(listener).map(move |accepted| {
+            let stream = accepted?;
+            // tonic sets it only on sockets that it accepts itself.
+            stream.set_nodelay(true)?;
+            Ok::<_, io::Error>(Accepted::new(stream, cut.clone()))
+        });
+        let served = server.add_service(service).serve_with_incoming(connections);
+        // Not the graceful way: a peer's stream has no end of its own.
+        tokio::select! {
+            result = served => {
+                if let Err(error) = result {
+                    tracing::error!(%error, "peers are not served any more");
+                }
+            }
+            () = stop.cancelled() => {}
+        }
+    }
+}
