@@ -54,12 +54,9 @@ fn assert_left_nothing(dir: &Path) {
 #[test]
 fn every_workload_measures_something_and_leaves_nothing() {
     for (workload, more) in [
-        ("put", "--clients 16"),
         ("put", "--clients 16 --rate 200"),
         ("get", "--key-space 500 --conns 2 --threads 2"),
-        ("get", "--key-space 500 --serializable"),
         ("range", "--keys 1000 --limit 10"),
-        ("range", "--keys 1000 --count-only"),
         ("txn", "--key-space 500 --clients 8"),
         ("watch", "--watchers 20 --streams 3 --clients 4"),
         ("lease", "--leases 20 --clients 4"),
@@ -115,8 +112,8 @@ fn filled_members_come_back_with_every_key() {
 }
 
 #[test]
-fn every_fault_of_a_leader_shows_a_gap_and_loses_nothing() {
-    for fault in ["kill", "stop", "cut", "transfer"] {
+fn a_leader_that_goes_shows_a_gap_and_loses_nothing() {
+    for fault in ["kill", "cut", "transfer"] {
         let report = object(&format!("failover --kills 1 --fault {fault}"));
         assert_eq!((&report["fault"], &report["lost"]), (&fault.into(), &0.into()), "{report}");
         assert!(report["acknowledged"].as_u64().unwrap() >= 400, "{report}");
@@ -125,7 +122,7 @@ fn every_fault_of_a_leader_shows_a_gap_and_loses_nothing() {
         assert!(gap["median"].as_f64().unwrap() > 0.0, "{report}");
         assert_eq!((&gap["median"], &gap["max"]), (&gap["p99"], &gap["p99"]));
         let by_leader = report["told_by_leader_ms"]["max"].as_f64().unwrap();
-        if matches!(fault, "stop" | "cut") {
+        if fault == "cut" {
             assert!(by_leader > gap["max"].as_f64().unwrap(), "it could not answer: {report}");
         }
     }
