@@ -373,7 +373,8 @@ pub(crate) async fn run(workload: Workload) -> anyhow::Result<ExitCode> {
             let (to_start, json) = (systems.systems()?, systems.json);
             let say = progress(json);
             let report =
-                interruptible(bench::fill(to_start, space, runs, systems.data_dir, say)).await?;
+                interruptible(Box::pin(bench::fill(to_start, space, runs, systems.data_dir, say)))
+                    .await?;
             print(&report, json)?;
             Ok(ExitCode::SUCCESS)
         }
@@ -416,7 +417,7 @@ async fn measure(
     let (json, data_dir) = (load.systems.json, load.systems.data_dir.clone());
     let say = progress(json);
     let how = load.load();
-    let work = bench::compare(name, subjects, &workload, &how, runs, data_dir, say);
+    let work = Box::pin(bench::compare(name, subjects, &workload, &how, runs, data_dir, say));
     let report = interruptible(work).await?;
     print(&report, json)?;
     Ok(ExitCode::SUCCESS)
@@ -426,7 +427,7 @@ async fn measure(
 async fn interruptible<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
     until_asked(false, |stop| async move {
         tokio::select! {
-            result = Box::pin(work) => result,
+            result = work => result,
             () = stop.cancelled() => bail!("interrupted"),
         }
     })

@@ -109,7 +109,7 @@ async fn play(role: Role) -> anyhow::Result<ExitCode> {
             })
             .await;
         }
-        Role::Bench { workload } => return bench::run(workload).await,
+        Role::Bench { workload } => return Box::pin(bench::run(workload)).await,
         Role::Client(command) => {
             // `trireme get … | head` ends when nobody reads any more.
             kubelet::default_signals().context("reset signals")?;
