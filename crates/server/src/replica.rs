@@ -61,7 +61,7 @@ pub async fn run(config: ReplicaConfig, shutdown: CancellationToken) -> anyhow::
             Arc::clone(&store) as Arc<dyn store::Cluster>,
             etcd::Config::default(),
         );
-        let served = apiserver::listen(listener, tls, routes.into_axum_router(), scope.clone());
+        let served = listen::listen(listener, tls, routes.into_axum_router(), scope.clone());
         tasks.spawn(async move {
             served.await;
             Ok(())
