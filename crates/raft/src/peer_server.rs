@@ -3,8 +3,9 @@
 use crate::{
     core::{Attempt, Core},
     peer::{
-        ForwardRequest, ForwardResponse, Message, NotLeader, ReadIndexRequest, ReadIndexResponse,
-        RenewLeaseRequest, RenewLeaseResponse, StatusRequest, StatusResponse,
+        ChangeMembersRequest, ChangeMembersResponse, ForwardRequest, ForwardResponse,
+        IntroduceRequest, IntroduceResponse, Message, NotLeader, ReadIndexRequest,
+        ReadIndexResponse, RenewLeaseRequest, RenewLeaseResponse, StatusRequest, StatusResponse,
         forward_response::Outcome, peer_service_server::PeerService,
     },
     snapshot::SnapshotFile,
@@ -19,7 +20,7 @@ use openraft::{
 use serde::Serialize;
 use std::{path::PathBuf, pin::Pin, sync::Arc, time::Duration};
 use store::{LeaseId, Proposal};
-use tokio::io::AsyncWriteExt as _;
+use tokio::{io::AsyncWriteExt as _, time::Instant};
 use tonic::{Request, Response, Status, Streaming};
 
 /// Answers peers.
@@ -47,6 +48,7 @@ impl PeerService for PeerServer {
     type AppendStream = Pin<Box<dyn Stream<Item = Result<Message, Status>> + Send>>;
 
     async fn append(&self, request: Request<Streaming<Message>>) -> Answer<Self::AppendStream> {
+        self.core.admit(request.metadata())?;
         let core = Arc::clone(&self.core);
         let broken = Arc::clone(&core);
         let requests = request.into_inner().filter_map(move |piece| {
@@ -70,18 +72,21 @@ impl PeerService for PeerServer {
     }
 
     async fn vote(&self, request: Request<Message>) -> Answer<Message> {
+        self.core.admit(request.metadata())?;
         let request: VoteRequest<TypeConfig> =
             decode(&request.into_inner().payload).map_err(bad)?;
         self.core.raft.vote(request).await.map(|answer| message(&answer)).map_err(internal)
     }
 
     async fn pre_vote(&self, request: Request<Message>) -> Answer<Message> {
+        self.core.admit(request.metadata())?;
         let request: VoteRequest<TypeConfig> =
             decode(&request.into_inner().payload).map_err(bad)?;
         self.core.raft.pre_vote(request).await.map(|answer| message(&answer)).map_err(internal)
     }
 
     async fn transfer_leader(&self, request: Request<Message>) -> Answer<Message> {
+        self.core.admit(request.metadata())?;
         let request: TransferLeaderRequest<TypeConfig> =
             decode(&request.into_inner().payload).map_err(bad)?;
         let answer = self.core.raft.handle_transfer_leader(request).await;
@@ -89,6 +94,7 @@ impl PeerService for PeerServer {
     }
 
     async fn snapshot(&self, request: Request<Streaming<Message>>) -> Answer<Message> {
+        self.core.admit(request.metadata())?;
         let mut pieces = request.into_inner();
         let head = pieces.message().await?.ok_or_else(|| bad("a snapshot without a head"))?;
         let (vote, meta): (Vote, SnapshotMeta) = decode(&head.payload).map_err(bad)?;
@@ -106,6 +112,7 @@ impl PeerService for PeerServer {
     }
 
     async fn forward(&self, request: Request<ForwardRequest>) -> Answer<ForwardResponse> {
+        self.core.greet(request.metadata())?;
         let request = request.into_inner();
         let proposal: ProposalWire = decode(&request.proposal).map_err(bad)?;
         let deadline = Duration::from_millis(request.deadline_ms);
@@ -119,12 +126,14 @@ impl PeerService for PeerServer {
         Ok(Response::new(ForwardResponse { outcome: Some(outcome) }))
     }
 
-    async fn read_index(&self, _: Request<ReadIndexRequest>) -> Answer<ReadIndexResponse> {
+    async fn read_index(&self, request: Request<ReadIndexRequest>) -> Answer<ReadIndexResponse> {
+        self.core.greet(request.metadata())?;
         let index = self.core.read_index_here().await.map_err(Status::unavailable)?;
         Ok(Response::new(ReadIndexResponse { index }))
     }
 
     async fn renew_lease(&self, request: Request<RenewLeaseRequest>) -> Answer<RenewLeaseResponse> {
+        self.core.greet(request.metadata())?;
         let id = LeaseId(request.into_inner().id);
         match self.core.renew_lease_here(id) {
             Some(ttl) => {
@@ -134,8 +143,26 @@ impl PeerService for PeerServer {
         }
     }
 
-    async fn status(&self, _: Request<StatusRequest>) -> Answer<StatusResponse> {
+    async fn status(&self, request: Request<StatusRequest>) -> Answer<StatusResponse> {
+        self.core.greet(request.metadata())?;
         Ok(Response::new(self.core.own_status()))
+    }
+
+    async fn introduce(&self, request: Request<IntroduceRequest>) -> Answer<IntroduceResponse> {
+        self.core.greet(request.metadata())?;
+        Ok(Response::new(self.core.introduction()))
+    }
+
+    async fn change_members(
+        &self,
+        request: Request<ChangeMembersRequest>,
+    ) -> Answer<ChangeMembersResponse> {
+        self.core.greet(request.metadata())?;
+        let request = request.into_inner();
+        let change = decode(&request.change).map_err(bad)?;
+        let until = Instant::now() + Duration::from_millis(request.deadline_ms);
+        let outcome = self.core.change_here(&change, request.again, until).await;
+        Ok(Response::new(ChangeMembersResponse { outcome: encode(&outcome).into() }))
     }
 }
 

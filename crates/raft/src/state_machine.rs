@@ -33,7 +33,7 @@ pub(crate) struct StateMachine {
     dir: PathBuf,
     state: State,
     last_applied: Option<LogId>,
-    membership: StoredMembership,
+    membership: watch::Sender<StoredMembership>,
     hub: Arc<Hub>,
     applied: watch::Sender<u64>,
     /// Shared with the builder: a slow build must not replace a newer, installed snapshot.
@@ -59,13 +59,18 @@ impl StateMachine {
             applied: watch::Sender::new(last_applied.as_ref().map_or(0, |id| id.index)),
             state,
             last_applied,
-            membership,
+            membership: watch::Sender::new(membership),
             current: Arc::new(Mutex::new(current)),
         })
     }
 
     pub(crate) fn hub(&self) -> Arc<Hub> {
         Arc::clone(&self.hub)
+    }
+
+    /// Follows the membership as of what is applied.
+    pub(crate) fn membership(&self) -> watch::Receiver<StoredMembership> {
+        self.membership.subscribe()
     }
 
     /// Follows the index of the last entry applied and shown.
@@ -79,7 +84,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
     type SnapshotBuilder = Builder;
 
     async fn applied_state(&mut self) -> io::Result<(Option<LogId>, StoredMembership)> {
-        Ok((self.last_applied, self.membership.clone()))
+        Ok((self.last_applied, self.membership.borrow().clone()))
     }
 
     async fn apply<S>(&mut self, mut entries: S) -> io::Result<()>
@@ -92,7 +97,8 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
             match entry.payload {
                 EntryPayload::Blank => {}
                 EntryPayload::Membership(membership) => {
-                    self.membership = StoredMembership::new(Some(entry.log_id), membership);
+                    let membership = StoredMembership::new(Some(entry.log_id), membership);
+                    self.membership.send_replace(membership);
                 }
                 EntryPayload::Normal(batch) => {
                     let commands = batch.decode()?;
@@ -121,7 +127,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
             dir: self.dir.clone(),
             meta: SnapshotMeta {
                 last_log_id: self.last_applied,
-                last_membership: self.membership.clone(),
+                last_membership: self.membership.borrow().clone(),
             },
             view: self.state.view(),
             current: Arc::clone(&self.current),
@@ -142,7 +148,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         .await?;
         self.state = state;
         self.last_applied = meta.last_log_id;
-        self.membership = meta.last_membership.clone();
+        self.membership.send_replace(meta.last_membership.clone());
         supersede(&self.current, meta, file);
         // What happened in between is not known here: watches must begin anew.
         self.hub.reset(self.state.view());

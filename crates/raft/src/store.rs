@@ -4,12 +4,10 @@ use crate::{
     batch::proposal_bytes,
     core::{Attempt, Core},
     identity::DirLock,
-    network::Peers,
     peer::RenewLeaseRequest,
 };
 use async_trait::async_trait;
 use std::{
-    collections::BTreeMap,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -31,9 +29,6 @@ const COMMAND_BYTES_MAX: usize = 8 << 20;
 /// A replica's store. Cheap to share; [`RaftStore::shutdown`] ends it.
 pub struct RaftStore {
     pub(crate) core: Arc<Core>,
-    pub(crate) peers: Peers,
-    pub(crate) members: BTreeMap<u64, crate::types::Member>,
-    pub(crate) cluster_id: u64,
     /// Without a leader for so long, callers are told instead of kept waiting.
     pub(crate) leaderless_max: Duration,
     pub(crate) leadership: watch::Sender<Leadership>,
@@ -171,9 +166,7 @@ impl Store for RaftStore {
                 if let Some(ttl) = self.core.renew_lease_here(id) {
                     return Ok(ttl);
                 }
-            } else if let Some(member) = self.members.get(&leader)
-                && let Ok(mut client) = self.peers.client(&member.peer_url)
-            {
+            } else if let Ok(mut client) = self.core.peers.client(leader) {
                 let request = client.renew_lease(RenewLeaseRequest { id: id.0 });
                 match timeout_at(until, request).await {
                     Ok(Ok(answer)) => {
