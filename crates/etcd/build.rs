@@ -3,9 +3,8 @@
 use prost::Message as _;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let protos = 
-        ["etcd/auth", "etcd/election", "etcd/kv", "etcd/lock", "etcd/rpc", "grpc/health"]
-            .map(|name| format!("{name}.proto"));
+    let protos = ["etcd/auth", "etcd/election", "etcd/kv", "etcd/lock", "etcd/rpc", "grpc/health"]
+        .map(|name| format!("{name}.proto"));
     for proto in &protos {
         println!("cargo::rerun-if-changed=../../proto/{proto}");
     }

@@ -1,6 +1,8 @@
 //! What every service stands on: the store, the group, and how a request becomes a proposal.
 
-use crate::{Config, convert::number, counters::Counters, error, proto::etcdserverpb::ResponseHeader};
+use crate::{
+    Config, convert::number, counters::Counters, error, proto::etcdserverpb::ResponseHeader,
+};
 use prost::Message;
 use std::{
     sync::{
@@ -62,7 +64,10 @@ impl Core {
 
     pub(crate) async fn propose(&self, op: Op, patience: Duration) -> Result<Applied, Status> {
         let proposal = Proposal { request: self.request_id(), origin: Origin::Client, op };
-        self.counters.proposal(self.store.propose(proposal, patience)).await.map_err(error::of_store)
+        self.counters
+            .proposal(self.store.propose(proposal, patience))
+            .await
+            .map_err(error::of_store)
     }
 
     /// As [`Core::propose`], for what is refused or done.

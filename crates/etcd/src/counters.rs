@@ -64,7 +64,9 @@ impl Method {
     }
 
     pub(crate) fn ended(&self, code: Code) {
-        if let Some(handled) = usize::try_from(i32::from(code)).ok().and_then(|c| self.handled.get(c)) {
+        if let Some(handled) =
+            usize::try_from(i32::from(code)).ok().and_then(|c| self.handled.get(c))
+        {
             add(handled, 1);
         }
     }

@@ -89,6 +89,14 @@ impl Election for ElectionService {
         self.proclaim(&caller, request).await.map(Response::new).map_err(error::of_recipe)
     }
 
+    async fn resign(
+        &self,
+        request: Request<ResignRequest>,
+    ) -> Result<Response<ResignResponse>, Status> {
+        let (caller, request) = Caller::of(request);
+        self.resign(&caller, request).await.map(Response::new).map_err(error::of_recipe)
+    }
+
     async fn leader(
         &self,
         request: Request<LeaderRequest>,
@@ -106,8 +114,7 @@ impl Election for ElectionService {
     ) -> Result<Response<Self::ObserveStream>, Status> {
         let (caller, LeaderRequest { name }) = Caller::of(request);
         let queue = self.0.clone();
-        let observer =
-            Observer { queue, caller, name, following: None, ready: VecDeque::new() };
+        let observer = Observer { queue, caller, name, following: None, ready: VecDeque::new() };
         let leaders = stream::unfold(Some(observer), |observer| async {
             let mut observer = observer?;
             match observer.next().await {

@@ -8,7 +8,7 @@ use crate::{
 use axum::{Router, body::Body};
 use bytes::{Buf as _, Bytes};
 use http::{HeaderMap, Request, Response};
-use http_body::{Body as _, Frame, SizeHint};
+use http_body::{Frame, SizeHint};
 use std::{
     pin::Pin,
     sync::Arc,
@@ -52,7 +52,8 @@ impl Grpc {
 
 /// What there is no method for.
 fn unknown(counters: &Counters, path: &str) -> Status {
-    let Some((service, method)) = path.strip_prefix('/').and_then(|path| path.rsplit_once('/')) else {
+    let Some((service, method)) = path.strip_prefix('/').and_then(|path| path.rsplit_once('/'))
+    else {
         return Status::unimplemented(format!("malformed method name: {path:?}"));
     };
     match counters.methods.values().any(|known| known.service == service) {
@@ -93,7 +94,8 @@ impl Call {
     fn in_words_of_etcd(&self, status: &Status) -> Option<Status> {
         match status.code() {
             Code::OutOfRange => {
-                let sizes = status.message().strip_prefix("Error, decoded message length too large: ")?;
+                let sizes =
+                    status.message().strip_prefix("Error, decoded message length too large: ")?;
                 let mut numbers = sizes.split(' ').filter_map(|word| word.parse::<u64>().ok());
                 let (found, limit) = (numbers.next()?, numbers.next()?);
                 Some(Status::resource_exhausted(format!(

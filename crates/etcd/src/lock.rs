@@ -2,7 +2,9 @@
 
 use crate::{
     error,
-    proto::v3lockpb::{LockRequest, LockResponse, UnlockRequest, UnlockResponse, lock_server::Lock},
+    proto::v3lockpb::{
+        LockRequest, LockResponse, UnlockRequest, UnlockResponse, lock_server::Lock,
+    },
     queue::{Caller, Queue},
 };
 use bytes::Bytes;

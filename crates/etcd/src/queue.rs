@@ -157,7 +157,11 @@ impl Queue {
     }
 
     /// The oldest key of a queue, if there is any.
-    pub(crate) async fn first(&self, caller: &Caller, name: &[u8]) -> Result<RangeResponse, Status> {
+    pub(crate) async fn first(
+        &self,
+        caller: &Caller,
+        name: &[u8],
+    ) -> Result<RangeResponse, Status> {
         self.kv.range(caller.asks(first(name))).await.map(Response::into_inner)
     }
 
@@ -175,11 +179,14 @@ impl Queue {
         // That the caller may see the whole queue is asked, too: waiting in it shows something of it.
         let first = || op(Step::RequestRange(first(name)));
         let response = self
-            .txn(caller, TxnRequest {
-                compare: vec![unchanged(&key, 0)],
-                success: vec![op(Step::RequestPut(put)), first()],
-                failure: vec![op(Step::RequestRange(own)), first()],
-            })
+            .txn(
+                caller,
+                TxnRequest {
+                    compare: vec![unchanged(&key, 0)],
+                    success: vec![op(Step::RequestPut(put)), first()],
+                    failure: vec![op(Step::RequestRange(own)), first()],
+                },
+            )
             .await?;
         let before = match response.responses.into_iter().next().and_then(|step| step.response) {
             Some(StepResponse::ResponseRange(range)) => range.kvs.into_iter().next(),
@@ -218,10 +225,13 @@ impl Queue {
             }
             let ahead = StoreRange {
                 range: range.clone(),
+                revision: Revision::ZERO,
                 limit: 1,
                 sort: Some(Sort { target: StoreTarget::CreateRevision, descending: true }),
-                create_revision: (Revision::ZERO, Revision::new(made.get() - 1)),
-                ..StoreRange::default()
+                keys_only: true,
+                count_only: false,
+                mod_revision: (Revision::ZERO, Revision::ZERO),
+                create_revision: (Revision::ZERO, Revision::new(made.get().saturating_sub(1))),
             };
             let ahead = if made.get() > 1 {
                 view.range(&ahead).map_err(|rejection| error::of_rejection(&rejection))?.kvs.pop()
@@ -235,7 +245,11 @@ impl Queue {
         let request = RangeRequest { key: place.key.clone(), ..RangeRequest::default() };
         let RangeResponse { header, kvs, .. } =
             self.kv.range(caller.asks(request)).await?.into_inner();
-        if kvs.iter().any(|kv| kv.create_revision == place.revision) { Ok(header) } else { Err(lost()) }
+        if kvs.iter().any(|kv| kv.create_revision == place.revision) {
+            Ok(header)
+        } else {
+            Err(lost())
+        }
     }
 
     /// Waits until one of the keys may have gone after a revision.

@@ -15,6 +15,6 @@ pub mod watch;
 
 pub use cluster::{
     Cluster, ClusterStatus, Leadership, LocalStatus, MemberChange, MemberError, MemberInfo,
-    MemberRole, MemberStatus, Proposal, Store, StoreError,
+    MemberRole, MemberStatus, Proposal, Store, StoreError, SyncTimes,
 };
 pub use types::*;

@@ -191,7 +191,8 @@ impl Call {
                 },
             };
             // What says how a message is coded is said here, not by the caller.
-            if let Some(name) = name.filter(|n| !n.as_str().starts_with("grpc-") || n == "grpc-timeout")
+            if let Some(name) =
+                name.filter(|n| !n.as_str().starts_with("grpc-") || n == "grpc-timeout")
             {
                 call.append(name, value.clone());
             }
@@ -228,7 +229,9 @@ impl Call {
             match next {
                 Ok(Some(line_of)) => Some((line_of, Some((answer, line)))),
                 Ok(None) => None,
-                Err(status) => Some(((json::stream_error(&status).to_string() + "\n").into(), None)),
+                Err(status) => {
+                    Some(((json::stream_error(&status).to_string() + "\n").into(), None))
+                }
             }
         });
         let lines = stream::once(async { first }).chain(rest);
@@ -288,7 +291,8 @@ impl Messages {
 
 /// The messages of an answer, and how it ended.
 struct Answer {
-    body: Body,
+    /// `None` behind the trailers: nothing may be asked of a body then.
+    body: Option<Body>,
     waiting: BytesMut,
 }
 
@@ -298,7 +302,7 @@ impl Answer {
     fn of(response: http::Response<Body>) -> Result<Self, Status> {
         let (parts, body) = response.into_parts();
         check(&parts.headers)?;
-        Ok(Self { body, waiting: BytesMut::new() })
+        Ok(Self { body: Some(body), waiting: BytesMut::new() })
     }
 
     async fn next(&mut self) -> Result<Option<Bytes>, Status> {
@@ -306,12 +310,16 @@ impl Answer {
             if let Some(message) = json::next_message(&mut self.waiting) {
                 return Ok(Some(message));
             }
-            match self.body.frame().await {
-                None => return Ok(None),
+            let Some(body) = &mut self.body else { return Ok(None) };
+            match body.frame().await {
+                None => self.body = None,
                 Some(Err(error)) => return Err(Status::internal(error.to_string())),
                 Some(Ok(frame)) => match frame.into_data() {
                     Ok(data) => self.waiting.extend_from_slice(&data),
-                    Err(frame) => check(&frame.into_trailers().unwrap_or_default())?,
+                    Err(frame) => {
+                        self.body = None;
+                        check(&frame.into_trailers().unwrap_or_default())?;
+                    }
                 },
             }
         }
