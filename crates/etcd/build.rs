@@ -2,6 +2,7 @@
 
 use prost::Message as _;
 
+#[allow(clippy::disallowed_methods, reason = "Cargo says it in no other way")]
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let protos = ["etcd/auth", "etcd/election", "etcd/kv", "etcd/lock", "etcd/rpc", "grpc/health"]
         .map(|name| format!("{name}.proto"));

@@ -348,6 +348,7 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for Authority<I> {
 }
 
 #[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "a test's runtime ends what it has started")]
 mod tests {
     use super::*;
     use proptest::prelude::*;

@@ -52,9 +52,7 @@ fn puts(bencher: Bencher<'_, '_>, keys: u64) {
         .counter(ItemsCount::new(BATCH))
         .with_inputs(|| {
             sequence += BATCH;
-            (sequence..sequence + BATCH)
-                .map(|i| put(i, scatter(i, keys)))
-                .collect::<Vec<Command>>()
+            (sequence..sequence + BATCH).map(|i| put(i, scatter(i, keys))).collect::<Vec<Command>>()
         })
         .bench_local_values(|commands| {
             for command in &commands {

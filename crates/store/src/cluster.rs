@@ -346,15 +346,10 @@ pub struct SyncTimes {
 
 impl SyncTimes {
     /// Microseconds: those that etcd counts by.
-    pub const BOUNDS_US: [u64; 14] = {
-        let mut bounds = [1_000; 14];
-        let mut place = 1;
-        while place < bounds.len() {
-            bounds[place] = bounds[place - 1] * 2;
-            place += 1;
-        }
-        bounds
-    };
+    pub const BOUNDS_US: [u64; 14] = [
+        1_000, 2_000, 4_000, 8_000, 16_000, 32_000, 64_000, 128_000, 256_000, 512_000, 1_024_000,
+        2_048_000, 4_096_000, 8_192_000,
+    ];
 
     /// The place in [`SyncTimes::counts`] of a sync that took so long.
     #[must_use]

@@ -14,6 +14,7 @@ use std::{collections::BTreeMap, fs, path::Path};
 
 const ROUNDS: usize = 500;
 
+#[allow(clippy::disallowed_methods, reason = "how long to look is no configuration of ours")]
 fn variable<T: std::str::FromStr>(name: &str) -> Option<T> {
     std::env::var(name).ok()?.parse().ok()
 }

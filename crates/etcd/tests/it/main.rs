@@ -5,6 +5,7 @@
     clippy::wildcard_enum_match_arm,
     reason = "a panic in a test is its failure"
 )]
+#![allow(clippy::disallowed_methods, reason = "a test's runtime ends what it has started")]
 
 mod door;
 mod election;

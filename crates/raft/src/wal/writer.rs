@@ -8,7 +8,6 @@ use super::{
 };
 use crate::disk::{Disk, DiskFile};
 use bytes::Bytes;
-use store::SyncTimes;
 use std::{
     collections::{BTreeMap, VecDeque},
     io,
@@ -19,6 +18,7 @@ use std::{
         mpsc,
     },
 };
+use store::SyncTimes;
 
 /// Bytes that one write takes at most, unless a single record is larger.
 const BATCH_BYTES: usize = 8 << 20;
