@@ -4,8 +4,16 @@ use prost::Message as _;
 
 #[allow(clippy::disallowed_methods, reason = "Cargo says it in no other way")]
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let protos = ["etcd/auth", "etcd/election", "etcd/kv", "etcd/lock", "etcd/rpc", "grpc/health"]
-        .map(|name| format!("{name}.proto"));
+    let protos = [
+        "etcd/auth",
+        "etcd/election",
+        "etcd/kv",
+        "etcd/lock",
+        "etcd/raft_internal",
+        "etcd/rpc",
+        "grpc/health",
+    ]
+    .map(|name| format!("{name}.proto"));
     for proto in &protos {
         println!("cargo::rerun-if-changed=../../proto/{proto}");
     }

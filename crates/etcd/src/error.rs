@@ -115,6 +115,7 @@ pub(crate) fn of_rejection(rejection: &Rejection) -> Status {
         Rejection::TooDeep { .. } => too_many_ops(),
         Rejection::LeaseNotFound => lease_not_found(),
         Rejection::LeaseExists => lease_exists(),
+        Rejection::LeaseTtlTooLarge => lease_ttl_too_large(),
         Rejection::Compacted { .. } => compacted(),
         Rejection::FutureRevision { .. } => future_revision(),
         Rejection::NoSpace => no_space(),

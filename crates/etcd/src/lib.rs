@@ -11,6 +11,7 @@ mod error;
 mod grpc;
 mod health;
 mod http;
+mod internal;
 mod kv;
 mod lease;
 mod lock;
@@ -20,6 +21,7 @@ mod watch;
 
 pub mod proto;
 
+pub use internal::internal_requests;
 pub use lease::ttl_min_seconds;
 pub use maintenance::ETCD_VERSION;
 
@@ -76,6 +78,11 @@ impl Config {
         self.max_request_bytes + MESSAGE_OVERHEAD
     }
 }
+
+/// The common name in the certificate that a request's client has shown: an extension of the request,
+/// for the listener to add.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClientCommonName(pub Arc<str>);
 
 /// Everything that an etcd serves on its client port: gRPC, the JSON gateway, health, metrics.
 pub fn router(store: Arc<dyn Store>, cluster: Arc<dyn Cluster>, config: Config) -> Router {

@@ -1,36 +1,78 @@
-//! Leases whose time is up end by a command in the log.
+//! Leases whose time is up end by a command in the log; of long ones it says now and then what is left.
 
 use crate::store::RaftStore;
+use futures::future::join_all;
 use std::{
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
-use store::{Leadership, Op, Origin, Proposal, RequestId, Store as _};
-use tokio::time::{Instant, sleep};
+use store::{Applied, Epoch, Leadership, Op, Origin, Proposal, Rejection, RequestId, Store as _};
+use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
+/// How much later than its time a lease may end for want of a look.
+const TICK: Duration = Duration::from_millis(100);
+/// Leases that end in one look, so that at most a thousand a second do, as in etcd: a crowd of them
+/// must not hold up what clients write.
+const ENDS_PER_TICK: usize = 100;
+const CHECKPOINTS_PER_TICK: usize = 100;
+/// For a command to be committed.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Until a lease whose end was refused is tried again.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// The commands of one leader about leases.
+struct Proposer {
+    store: Arc<RaftStore>,
+    epoch: Epoch,
+    client: u64,
+}
+
+static SEQUENCE: AtomicU64 = AtomicU64::new(1);
+
 /// Proposes the end of leases whose time is up, while this replica leads.
-pub(crate) async fn expire_leases(store: std::sync::Weak<RaftStore>, stop: CancellationToken) {
+pub(crate) async fn expire_leases(store: Weak<RaftStore>, stop: CancellationToken) {
     let client = rand::random::<u64>();
-    let sequence = AtomicU64::new(0);
+    let mut ticks = interval(TICK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
-            () = sleep(Duration::from_millis(200)) => {}
+            _ = ticks.tick() => {}
             () = stop.cancelled() => return,
         }
         let Some(store) = store.upgrade() else { return };
         let Leadership::Leading { epoch } = *store.leadership.borrow() else { continue };
-        for id in store.core.leases.expired(&store.view(), Instant::now()) {
-            let sequence = sequence.fetch_add(1, Ordering::Relaxed) + 1;
-            let proposal = Proposal {
-                request: RequestId { client, sequence },
-                origin: Origin::Controller { epoch },
-                op: Op::LeaseRevoke { id },
+        let now = Instant::now();
+        let ended = store.core.leases.ended(now, ENDS_PER_TICK);
+        let left = store.core.leases.to_checkpoint(now, CHECKPOINTS_PER_TICK);
+        let proposer = &Proposer { store, epoch, client };
+        let ends = ended.into_iter().map(async |id| {
+            let refused = match proposer.propose(Op::LeaseRevoke { id }).await {
+                Some(Applied { outcome: Ok(_) | Err(Rejection::LeaseNotFound), .. }) => false,
+                Some(_) | None => true,
             };
-            // Lost with the lead: the next leader gives the lease its full time again.
-            if let Err(error) = store.propose(proposal, Duration::from_secs(5)).await {
-                tracing::debug!(%error, ?id, "lease not revoked");
+            // If the lead is lost, the next leader counts anew.
+            if refused {
+                proposer.store.core.leases.end_later(id, Instant::now() + RETRY);
             }
-        }
+        });
+        let checkpoints = left.into_iter().map(async |(id, remaining_seconds)| {
+            proposer.propose(Op::LeaseCheckpoint { id, remaining_seconds }).await;
+        });
+        tokio::join!(join_all(ends), join_all(checkpoints));
+    }
+}
+
+impl Proposer {
+    /// `None` if it is not known to have been committed.
+    async fn propose(&self, op: Op) -> Option<Applied> {
+        let sequence = SEQUENCE.fetch_add(1, Ordering::Relaxed);
+        let request = RequestId { client: self.client, sequence };
+        let origin = Origin::Controller { epoch: self.epoch };
+        let applied = self.store.propose(Proposal { request, origin, op }, PATIENCE).await;
+        applied.inspect_err(|error| tracing::debug!(%error, "about a lease")).ok()
     }
 }

@@ -4,7 +4,7 @@ use crate::{core::Attempt, store::RaftStore};
 use openraft::{ServerState, async_runtime::watch::WatchReceiver as _};
 use std::time::Duration;
 use store::{Applied, Epoch, Leadership, Op, Origin, Proposal, RequestId};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 /// Publishes leadership: only after this leader's own `BeginEpoch` is applied here (FEN-7).
@@ -33,7 +33,7 @@ pub(crate) async fn lead(store: std::sync::Weak<RaftStore>, stop: CancellationTo
                 let attempt = store.core.propose_here(proposal, Duration::from_secs(5)).await;
                 if let Attempt::Applied(Applied { outcome: Ok(_), .. }) = attempt {
                     tracing::info!(term, "leads");
-                    store.core.leases.lead();
+                    store.core.leases.lead(&store.core.hub, Instant::now());
                     store.leadership.send_replace(Leadership::Leading { epoch });
                     leading = Some(term);
                 } else {

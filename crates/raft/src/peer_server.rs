@@ -1,12 +1,12 @@
 //! The receiving half: what peers ask of this replica.
 
 use crate::{
-    core::{Attempt, Core},
+    core::Core,
     peer::{
         ChangeMembersRequest, ChangeMembersResponse, ForwardRequest, ForwardResponse,
-        IntroduceRequest, IntroduceResponse, Message, NotLeader, ReadIndexRequest,
-        ReadIndexResponse, RenewLeaseRequest, RenewLeaseResponse, StatusRequest, StatusResponse,
-        forward_response::Outcome, peer_service_server::PeerService,
+        IntroduceRequest, IntroduceResponse, LeaseLeftRequest, LeaseLeftResponse, MembersRequest,
+        MembersResponse, Message, ReadIndexRequest, ReadIndexResponse, RenewLeasesRequest,
+        RenewLeasesResponse, StatusRequest, StatusResponse, peer_service_server::PeerService,
     },
     snapshot::SnapshotFile,
     state_machine::CurrentSnapshot,
@@ -22,6 +22,9 @@ use std::{path::PathBuf, pin::Pin, sync::Arc, time::Duration};
 use store::{LeaseId, Proposal};
 use tokio::{io::AsyncWriteExt as _, time::Instant};
 use tonic::{Request, Response, Status, Streaming};
+
+/// Batches of one replica that are carried out at once; it sends fewer.
+const FORWARDS: usize = 64;
 
 /// Answers peers.
 pub(crate) struct PeerServer {
@@ -46,6 +49,7 @@ fn message<T: Serialize>(value: &T) -> Response<Message> {
 #[tonic::async_trait]
 impl PeerService for PeerServer {
     type AppendStream = Pin<Box<dyn Stream<Item = Result<Message, Status>> + Send>>;
+    type ForwardStream = Pin<Box<dyn Stream<Item = Result<ForwardResponse, Status>> + Send>>;
 
     async fn append(&self, request: Request<Streaming<Message>>) -> Answer<Self::AppendStream> {
         self.core.admit(request.metadata())?;
@@ -69,6 +73,10 @@ impl PeerService for PeerServer {
             Err(fatal) => Err(internal(fatal)),
         });
         Ok(Response::new(Box::pin(answers)))
+    }
+
+    async fn members(&self, _: Request<MembersRequest>) -> Answer<MembersResponse> {
+        Ok(Response::new(self.core.acquaintances()))
     }
 
     async fn vote(&self, request: Request<Message>) -> Answer<Message> {
@@ -111,19 +119,24 @@ impl PeerService for PeerServer {
         answer.map(|answer| message(&answer)).map_err(internal)
     }
 
-    async fn forward(&self, request: Request<ForwardRequest>) -> Answer<ForwardResponse> {
+    async fn forward(
+        &self,
+        request: Request<Streaming<ForwardRequest>>,
+    ) -> Answer<Self::ForwardStream> {
         self.core.greet(request.metadata())?;
-        let request = request.into_inner();
-        let proposal: ProposalWire = decode(&request.proposal).map_err(bad)?;
-        let deadline = Duration::from_millis(request.deadline_ms);
-        let outcome = match self.core.propose_here(proposal.into(), deadline).await {
-            Attempt::Applied(applied) => Outcome::Applied(encode(&applied).into()),
-            Attempt::NotLeader(leader) => {
-                Outcome::NotLeader(NotLeader { leader: leader.unwrap_or_default() })
+        let core = Arc::clone(&self.core);
+        let answers = request.into_inner().map(move |request| {
+            let core = Arc::clone(&core);
+            async move {
+                let ForwardRequest { id, proposals, deadline_ms } = request?;
+                let proposals: Vec<ProposalWire> = decode(&proposals).map_err(bad)?;
+                let proposals = proposals.into_iter().map(Into::into).collect();
+                let deadline = Duration::from_millis(deadline_ms);
+                let attempts = core.propose_all_here(proposals, deadline).await;
+                Ok(ForwardResponse { id, attempts: encode(&attempts).into() })
             }
-            Attempt::Unknown(detail) => Outcome::Unknown(detail),
-        };
-        Ok(Response::new(ForwardResponse { outcome: Some(outcome) }))
+        });
+        Ok(Response::new(Box::pin(answers.buffer_unordered(FORWARDS))))
     }
 
     async fn read_index(&self, request: Request<ReadIndexRequest>) -> Answer<ReadIndexResponse> {
@@ -132,15 +145,22 @@ impl PeerService for PeerServer {
         Ok(Response::new(ReadIndexResponse { index }))
     }
 
-    async fn renew_lease(&self, request: Request<RenewLeaseRequest>) -> Answer<RenewLeaseResponse> {
+    async fn renew_leases(
+        &self,
+        request: Request<RenewLeasesRequest>,
+    ) -> Answer<RenewLeasesResponse> {
+        self.core.greet(request.metadata())?;
+        let ids: Vec<LeaseId> = request.into_inner().ids.into_iter().map(LeaseId).collect();
+        let renewed = self.core.renew_leases_here(&ids).await.map_err(Status::unavailable)?;
+        let ttl_seconds = renewed.into_iter().map(Option::unwrap_or_default).collect();
+        Ok(Response::new(RenewLeasesResponse { ttl_seconds }))
+    }
+
+    async fn lease_left(&self, request: Request<LeaseLeftRequest>) -> Answer<LeaseLeftResponse> {
         self.core.greet(request.metadata())?;
         let id = LeaseId(request.into_inner().id);
-        match self.core.renew_lease_here(id) {
-            Some(ttl) => {
-                Ok(Response::new(RenewLeaseResponse { ttl_seconds: ttl.unwrap_or_default() }))
-            }
-            None => Err(Status::unavailable("this replica does not lead")),
-        }
+        let left_seconds = self.core.lease_left_here(id).await.map_err(Status::unavailable)?;
+        Ok(Response::new(LeaseLeftResponse { left_seconds }))
     }
 
     async fn status(&self, request: Request<StatusRequest>) -> Answer<StatusResponse> {

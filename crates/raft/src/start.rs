@@ -2,22 +2,23 @@
 
 use crate::{
     admission::admission,
-    batch::batch,
+    batch::{ENTRIES_IN_FLIGHT, batch},
     campaign::campaign,
     config::{Clock, PeerTls, RaftConfig},
     connection::Accepted,
     core::Core,
     disk::RealDisk,
     expiry::expire_leases,
+    forward::forward,
     identity::{self, Identity},
     lead::lead,
-    leases::Leases,
     log_store::LogStore,
     network::Factory,
     peer::peer_service_server::PeerServiceServer,
     peer_server::PeerServer,
     peers::{MESSAGE_BYTES_MAX, Peers},
     reads::read_rounds,
+    renewals::renewal_rounds,
     state_machine::StateMachine,
     store::RaftStore,
     tend::tend,
@@ -35,7 +36,7 @@ use std::{
 use store::Leadership;
 use tokio::{
     net::TcpListener,
-    sync::{Notify, mpsc, watch},
+    sync::{Notify, Semaphore, mpsc, watch},
     task::JoinSet,
 };
 use tokio_stream::wrappers::TcpListenerStream;
@@ -112,7 +113,8 @@ impl RaftStore {
         })
         .await
         .map_err(failed("open the data directory"))??;
-        let (hub, applied) = (machine.hub(), machine.applied());
+        let (hub, applied, sweep) = (machine.hub(), machine.applied(), machine.sweep());
+        let leases = machine.leases();
         let vote: Option<crate::types::Vote> = wal
             .marks()
             .vote
@@ -136,15 +138,21 @@ impl RaftStore {
         .map_err(|e| StartError::Raft(e.to_string()))?;
         raft.run();
         let (proposals, queue) = mpsc::channel(QUEUE);
+        let (forwards, outgoing) = mpsc::channel(QUEUE);
+        let (leads, leads_watch) = watch::channel(None);
         let core = Arc::new(Core {
             id: config.id,
             raft,
-            leases: Leases::default(),
+            leases,
             hub,
             applied,
             wal,
             clock,
+            lease_client: rand::random(),
             proposals,
+            entries: Arc::new(Semaphore::new(ENTRIES_IN_FLIGHT as usize)),
+            forwards,
+            leads: leads_watch,
             begun,
             leader_hung_up: Notify::new(),
             identity,
@@ -157,12 +165,14 @@ impl RaftStore {
             patience: election * 4,
         });
         let (barriers, waiting) = mpsc::channel(QUEUE);
+        let (renewals, to_renew) = mpsc::channel(QUEUE);
         let stop = CancellationToken::new();
         let store = Arc::new(Self {
             core: Arc::clone(&core),
             leaderless_max: config.timers.election_max * ELECTIONS,
             leadership: watch::Sender::new(Leadership::Following),
             barriers,
+            renewals,
             stop: stop.clone(),
             tasks: Mutex::new(None),
             failed: failed_watch,
@@ -170,13 +180,16 @@ impl RaftStore {
         });
         let mut tasks = JoinSet::new();
         tasks.spawn(serve(&config, Arc::clone(&core), listener, stop.clone()));
+        tasks.spawn(sweep);
         tasks.spawn(batch(Arc::clone(&core), queue, stop.clone()));
+        tasks.spawn(forward(Arc::clone(&core), outgoing, stop.clone()));
         tasks.spawn(campaign(Arc::clone(&core), election, stop.clone()));
-        tasks.spawn(follow(Arc::clone(&core)));
+        tasks.spawn(follow(Arc::clone(&core), leads));
         tasks.spawn(admission(Arc::clone(&core), election * 2, stop.clone()));
         tasks.spawn(tend(Arc::clone(&core), stop.clone()));
         let weak = Arc::downgrade(&store);
         tasks.spawn(read_rounds(weak.clone(), waiting));
+        tasks.spawn(renewal_rounds(weak.clone(), to_renew));
         tasks.spawn(lead(weak.clone(), stop.clone()));
         tasks.spawn(expire_leases(weak, stop));
         *store.tasks.lock().unwrap_or_else(PoisonError::into_inner) = Some(tasks);
@@ -204,12 +217,17 @@ fn raft_config(config: &RaftConfig) -> Result<Config, StartError> {
     .map_err(|e| StartError::Raft(e.to_string()))
 }
 
-/// Peers are where the last membership in the log has them, committed or not.
-async fn follow(core: Arc<Core>) {
+/// Notes who leads and who the peers are. They are where the last membership in the log has them,
+/// committed or not.
+async fn follow(core: Arc<Core>, leads: watch::Sender<Option<u64>>) {
     let mut metrics = core.raft.metrics();
     let mut known = None;
     loop {
-        let group = metrics.borrow_and_update().membership_config.clone();
+        let (leader, group) = {
+            let now = metrics.borrow_and_update();
+            (now.current_leader, Arc::clone(&now.membership_config))
+        };
+        leads.send_if_modified(|now| std::mem::replace(now, leader) != leader);
         if *group.log_id() != known {
             known = *group.log_id();
             core.peers.follow(&group);

@@ -1,6 +1,7 @@
 //! Applies committed entries to the state and shows the result.
 
 use crate::{
+    leases::{LeaseChange, Leases},
     snapshot::{self, SnapshotFile},
     types::{LogId, SnapshotMeta, StoredMembership, TypeConfig},
 };
@@ -12,13 +13,14 @@ use openraft::{
 use std::{
     io,
     path::PathBuf,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
-use store::{
-    state::{State, View},
-    watch::Hub,
+use store::{state::State, watch::Hub};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep},
 };
-use tokio::sync::watch;
 
 pub(crate) type CurrentSnapshot = Snapshot<
     openraft::alias::CommittedLeaderIdOf<TypeConfig>,
@@ -27,14 +29,19 @@ pub(crate) type CurrentSnapshot = Snapshot<
     SnapshotFile,
 >;
 
+/// Between two bits of sweeping, each of about as long.
+const SWEEP_PAUSE: Duration = Duration::from_millis(1);
+
 /// The state and where in the log it stands.
 #[derive(Debug)]
 pub(crate) struct StateMachine {
     dir: PathBuf,
-    state: State,
+    /// Shared with who sweeps it between two entries; locked until the hub shows it.
+    state: Arc<Mutex<State>>,
     last_applied: Option<LogId>,
     membership: watch::Sender<StoredMembership>,
     hub: Arc<Hub>,
+    leases: Arc<Leases>,
     applied: watch::Sender<u64>,
     /// Shared with the builder: a slow build must not replace a newer, installed snapshot.
     current: Arc<Mutex<Option<(SnapshotMeta, SnapshotFile)>>>,
@@ -56,8 +63,9 @@ impl StateMachine {
         Ok(Self {
             dir,
             hub: Arc::new(Hub::new(state.view())),
+            leases: Arc::default(),
             applied: watch::Sender::new(last_applied.as_ref().map_or(0, |id| id.index)),
-            state,
+            state: Arc::new(Mutex::new(state)),
             last_applied,
             membership: watch::Sender::new(membership),
             current: Arc::new(Mutex::new(current)),
@@ -73,10 +81,39 @@ impl StateMachine {
         self.membership.subscribe()
     }
 
+    /// Told of every lease that comes and goes.
+    pub(crate) fn leases(&self) -> Arc<Leases> {
+        Arc::clone(&self.leases)
+    }
+
+    /// Frees what was compacted, also while nothing is written, bit by bit. Never ends by itself.
+    pub(crate) fn sweep(&self) -> impl Future<Output = ()> + Send + 'static {
+        let (state, hub) = (Arc::clone(&self.state), self.hub());
+        async move {
+            let mut swept = hub.swept();
+            while swept.wait_for(|swept| !swept).await.is_ok() {
+                let mut more = true;
+                while more {
+                    {
+                        let mut state = lock(&state);
+                        more = state.sweep();
+                        hub.publish(state.view(), &[]);
+                    }
+                    // Entries that wait come first.
+                    sleep(SWEEP_PAUSE).await;
+                }
+            }
+        }
+    }
+
     /// Follows the index of the last entry applied and shown.
     pub(crate) fn applied(&self) -> watch::Receiver<u64> {
         self.applied.subscribe()
     }
+}
+
+fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
+    state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl RaftStateMachine<TypeConfig> for StateMachine {
@@ -104,12 +141,18 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
                     let commands = batch.decode()?;
                     results.reserve(commands.len());
                     let mut events = Vec::new();
+                    let mut leases = Vec::new();
+                    let mut state = lock(&self.state);
                     for command in &commands {
-                        let transition = self.state.apply(command);
+                        let transition = state.apply(command);
+                        leases.extend(LeaseChange::of(command, &transition));
                         events.extend(transition.events);
                         results.push(transition.applied);
                     }
-                    self.hub.publish(self.state.view(), &events);
+                    self.hub.publish(state.view(), &events);
+                    drop(state);
+                    // Behind what is shown, so that a new leader that reads it misses none.
+                    self.leases.take_up(&leases, Instant::now());
                 }
             }
             self.last_applied = Some(entry.log_id);
@@ -129,7 +172,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
                 last_log_id: self.last_applied,
                 last_membership: self.membership.borrow().clone(),
             },
-            view: self.state.view(),
+            state: lock(&self.state).clone(),
             current: Arc::clone(&self.current),
         }
     }
@@ -146,12 +189,15 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
             Ok((meta, state, file))
         })
         .await?;
-        self.state = state;
         self.last_applied = meta.last_log_id;
         self.membership.send_replace(meta.last_membership.clone());
         supersede(&self.current, meta, file);
-        // What happened in between is not known here: watches must begin anew.
-        self.hub.reset(self.state.view());
+        {
+            let mut current = lock(&self.state);
+            *current = state;
+            // What happened in between is not known here: watches must begin anew.
+            self.hub.reset(current.view());
+        }
         self.applied.send_replace(self.last_applied.as_ref().map_or(0, |id| id.index));
         Ok(())
     }
@@ -185,7 +231,7 @@ async fn blocking<T: Send + 'static>(
 pub(crate) struct Builder {
     dir: PathBuf,
     meta: SnapshotMeta,
-    view: View,
+    state: State,
     current: Arc<Mutex<Option<(SnapshotMeta, SnapshotFile)>>>,
 }
 
@@ -193,9 +239,9 @@ impl RaftSnapshotBuilder<TypeConfig> for Builder {
     type SnapshotData = SnapshotFile;
 
     async fn build_snapshot(&mut self) -> io::Result<CurrentSnapshot> {
-        let (dir, meta, view) = (self.dir.clone(), self.meta.clone(), self.view.clone());
+        let (dir, meta, state) = (self.dir.clone(), self.meta.clone(), self.state.clone());
         let (meta, snapshot) = blocking(move || {
-            let file = snapshot::write(&dir, &meta, &view)?;
+            let file = snapshot::write(&dir, &meta, &state)?;
             snapshot::remove_old(&dir)?;
             Ok((meta, file))
         })

@@ -4,7 +4,7 @@ use crate::{
     batch::proposal_bytes,
     core::{Attempt, Core},
     identity::DirLock,
-    peer::RenewLeaseRequest,
+    renewals::{Question, Renewal},
 };
 use async_trait::async_trait;
 use std::{
@@ -19,7 +19,7 @@ use store::{
 use tokio::{
     sync::{mpsc, oneshot, watch},
     task::JoinSet,
-    time::{Instant, sleep, sleep_until, timeout, timeout_at},
+    time::{Instant, sleep_until, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -33,6 +33,8 @@ pub struct RaftStore {
     pub(crate) leaderless_max: Duration,
     pub(crate) leadership: watch::Sender<Leadership>,
     pub(crate) barriers: mpsc::Sender<oneshot::Sender<Result<u64, String>>>,
+    /// Leases to renew, each with who waits for it.
+    pub(crate) renewals: mpsc::Sender<Renewal>,
     pub(crate) stop: CancellationToken,
     pub(crate) tasks: Mutex<Option<JoinSet<()>>>,
     pub(crate) failed: watch::Receiver<Option<String>>,
@@ -113,7 +115,7 @@ impl Store for RaftStore {
             let attempt = if leader == self.core.id {
                 self.core.propose_here(proposal.clone(), left).await
             } else {
-                self.forward(leader, &proposal, left).await
+                self.forward(proposal.clone(), left).await
             };
             match attempt {
                 Attempt::Applied(applied) => return Ok(applied),
@@ -154,38 +156,20 @@ impl Store for RaftStore {
         self.core.hub.view()
     }
 
+    async fn swept(&self, deadline: Duration) -> Result<(), StoreError> {
+        store::local::swept(&self.core.hub, deadline).await
+    }
+
     async fn renew_lease(
         &self,
         id: LeaseId,
         deadline: Duration,
     ) -> Result<Option<i64>, StoreError> {
-        let until = Instant::now() + deadline;
-        let mut detail = "no leader is known".to_owned();
-        while let Some(leader) = self.leader(until).await {
-            if leader == self.core.id {
-                if let Some(ttl) = self.core.renew_lease_here(id) {
-                    return Ok(ttl);
-                }
-            } else if let Ok(mut client) = self.core.peers.client(leader) {
-                let request = client.renew_lease(RenewLeaseRequest { id: id.0 });
-                match timeout_at(until, request).await {
-                    Ok(Ok(answer)) => {
-                        return Ok(Some(answer.into_inner().ttl_seconds).filter(|ttl| *ttl > 0));
-                    }
-                    Ok(Err(status)) => detail = status.message().to_owned(),
-                    Err(_) => break,
-                }
-            }
-            if Instant::now() >= until {
-                break;
-            }
-            sleep(Duration::from_millis(20)).await;
-        }
-        Err(StoreError::NoLeader { detail })
+        self.ask_about_lease(Question::Renew, id, deadline).await
     }
 
-    async fn lease_left(&self, id: LeaseId, _: Duration) -> Result<Option<i64>, StoreError> {
-        Ok(self.view().lease(id).map(|lease| lease.ttl_seconds))
+    async fn lease_left(&self, id: LeaseId, deadline: Duration) -> Result<Option<i64>, StoreError> {
+        self.ask_about_lease(Question::Left, id, deadline).await
     }
 
     fn watch(&self, request: WatchRequest) -> Result<Watcher, WatchError> {

@@ -104,9 +104,16 @@ pub trait Store: Send + Sync + 'static {
     /// This replica's applied state, in O(1). Linearizable only right after [`Store::barrier`].
     fn view(&self) -> View;
 
+    /// Waits until this replica has freed the memory of everything compacted so far.
+    ///
+    /// # Errors
+    /// [`StoreError::NotYet`] at `deadline`.
+    async fn swept(&self, deadline: Duration) -> Result<(), StoreError>;
+
     /// Renews a lease in the leader's memory: no log entry. Seconds to live, or `None` when there is
     /// no such lease (any more). Expiry is the leader's, by its own monotonic clock; a new leader
-    /// starts every lease at its full time to live.
+    /// starts every lease at its full time to live, or at what was left at its last checkpoint if it
+    /// has not been renewed since.
     ///
     /// # Errors
     /// [`StoreError::NoLeader`] when the leader does not answer before `deadline`.

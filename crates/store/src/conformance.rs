@@ -338,8 +338,13 @@ async fn a_lease_is_renewed_while_it_is_there(subject: Subject) {
     let before = subject.revision().await;
     assert_eq!(renew().await, Ok(Some(600)));
     assert_eq!(subject.revision().await, before, "a renewal is no write");
+    let left = async || subject.store.lease_left(id, DEADLINE).await;
+    assert!(matches!(left().await, Ok(Some(1..=600))));
     subject.apply(Op::LeaseRevoke { id }).await;
     assert_eq!(renew().await, Ok(None));
+    assert_eq!(left().await, Ok(None));
+    let op = Op::LeaseGrant { id, ttl_seconds: crate::LEASE_TTL_SECONDS_MAX + 1 };
+    assert_eq!(subject.apply(op).await.outcome, Err(Rejection::LeaseTtlTooLarge));
 }
 
 async fn a_revision_is_waited_for(subject: Subject) {
@@ -465,6 +470,12 @@ async fn what_is_compacted_is_refused_and_the_rest_is_kept(subject: Subject) {
     let then = subject.read(deleted).await.expect("the compacted revision itself is read");
     assert_eq!(then, BTreeMap::from([("a".to_owned(), "2".to_owned())]));
     subject.holds(&[("a", "3")]).await;
+    subject.store.swept(DEADLINE).await.expect("memory is freed though nothing is written");
+    let view = subject.store.view();
+    assert!(view.is_swept());
+    let (hash, at) = view.hash_kv(last).expect("it is kept");
+    assert_eq!(at, deleted);
+    assert_ne!(hash, view.hash_kv(deleted).expect("it is kept").0);
     let mut watcher = subject.watch(deleted).expect("and watched");
     let batch = subject.next(&mut watcher).await;
     assert_eq!(batch.revision, deleted);

@@ -6,6 +6,7 @@
 
 mod cluster;
 mod key_range;
+mod replace;
 mod types;
 
 pub mod conformance;
@@ -17,4 +18,5 @@ pub use cluster::{
     Cluster, ClusterStatus, Leadership, LocalStatus, MemberChange, MemberError, MemberInfo,
     MemberRole, MemberStatus, Proposal, Store, StoreError, SyncTimes,
 };
+pub use replace::{Replaced, replace_member};
 pub use types::*;

@@ -97,11 +97,15 @@ impl LocalStore {
         self.deadlines.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn apply(&self, proposal: Proposal) -> Applied {
         let Proposal { request, origin, op } = proposal;
         let command = Command { at: (self.clock)(), request, origin, op };
         // Held over the publication, so that views and events leave in the order of the log.
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.lock();
         let transition = state.apply(&command);
         if let (Op::LeaseGrant { id, ttl_seconds }, Ok(_)) =
             (&command.op, &transition.applied.outcome)
@@ -129,6 +133,19 @@ impl Store for LocalStore {
 
     fn view(&self) -> View {
         self.hub.view()
+    }
+
+    async fn swept(&self, _: Duration) -> Result<(), StoreError> {
+        let mut more = true;
+        while more {
+            {
+                let mut state = self.lock();
+                more = state.sweep();
+                self.hub.publish(state.view(), &[]);
+            }
+            tokio::task::yield_now().await;
+        }
+        Ok(())
     }
 
     async fn renew_lease(&self, id: LeaseId, _: Duration) -> Result<Option<i64>, StoreError> {
@@ -233,6 +250,21 @@ pub async fn wait_for(hub: &Hub, revision: Revision, deadline: Duration) -> Resu
         Ok(Ok(_)) => Ok(()),
         Ok(Err(_)) | Err(_) => {
             Err(StoreError::NotYet { requested: revision, current: hub.view().revision() })
+        }
+    }
+}
+
+/// Waits until the state that a hub shows has freed what was compacted.
+///
+/// # Errors
+/// [`StoreError::NotYet`] at `deadline`.
+pub async fn swept(hub: &Hub, deadline: Duration) -> Result<(), StoreError> {
+    let mut shown = hub.swept();
+    match timeout(deadline, shown.wait_for(|swept| *swept)).await {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(_)) | Err(_) => {
+            let view = hub.view();
+            Err(StoreError::NotYet { requested: view.compacted(), current: view.revision() })
         }
     }
 }

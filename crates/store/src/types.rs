@@ -68,6 +68,9 @@ impl LeaseId {
     pub const NONE: Self = Self(0);
 }
 
+/// No lease may be granted for longer: etcd's limit, and far from the end of any clock.
+pub const LEASE_TTL_SECONDS_MAX: i64 = 9_000_000_000;
+
 /// Microseconds since the Unix epoch, chosen by the proposer and carried in the command.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
@@ -445,6 +448,9 @@ pub enum Rejection {
     /// That lease is there already.
     #[error("lease already exists")]
     LeaseExists,
+    /// It would live longer than [`LEASE_TTL_SECONDS_MAX`].
+    #[error("too large lease TTL")]
+    LeaseTtlTooLarge,
     /// At or below what is compacted already.
     #[error("revision {requested} has been compacted, {compacted} is the last compacted")]
     Compacted {

@@ -8,6 +8,8 @@
 )]
 
 mod cluster;
+mod leases;
+mod members;
 mod replication;
 mod tls;
 mod wal;

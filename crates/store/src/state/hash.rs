@@ -24,6 +24,18 @@ pub(super) fn roll(hash: u64, command: &Command, applied: &Applied) -> u64 {
     hasher.0
 }
 
+/// Of one version of a key, or of its deletion.
+pub(super) fn version(key: &[u8], revision: Revision, kv: Option<&KeyValue>) -> u64 {
+    let mut hasher = Hasher(0xcbf2_9ce4_8422_2325);
+    hasher.bytes(key);
+    hasher.number(revision.get());
+    hasher.list(kv.as_slice(), |hasher, kv| hasher.pair(kv));
+    // What is hashed last must reach every bit: these are added up.
+    hasher.number(0);
+    hasher.number(0);
+    hasher.0
+}
+
 impl Hasher {
     fn number(&mut self, value: u64) {
         self.0 = (self.0 ^ value).wrapping_mul(0x0000_0100_0000_01b3);

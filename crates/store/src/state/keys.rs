@@ -21,6 +21,10 @@ pub(crate) struct Keys {
     changes: OrdMap<Revision, Arc<[Arc<Event>]>>,
     /// Bytes of live keys and values.
     live_bytes: u64,
+    /// Bytes of keys and values in `superseded`.
+    superseded_bytes: u64,
+    /// How many of the changes of the oldest revision are swept.
+    swept: usize,
 }
 
 impl Keys {
@@ -31,6 +35,11 @@ impl Keys {
     /// Bytes of live keys and values.
     pub(crate) fn live_bytes(&self) -> u64 {
         self.live_bytes
+    }
+
+    /// Bytes of all keys and values in memory, those included that wait to be swept.
+    pub(crate) fn kept_bytes(&self) -> u64 {
+        self.live_bytes + self.superseded_bytes
     }
 
     pub(crate) fn live(&self) -> &Index {
@@ -64,6 +73,7 @@ impl Keys {
     pub(crate) fn delete(&mut self, revision: Revision, key: &Bytes) -> Option<Arc<Event>> {
         let prev = self.live.remove(key)?;
         self.supersede(Some(&prev));
+        self.superseded_bytes += prev.key.len() as u64;
         self.superseded.insert((prev.key.clone(), revision), None);
         let kv = KeyValue::deleted(prev.key.clone(), revision);
         let prev = Some(Arc::unwrap_or_clone(prev));
@@ -73,8 +83,17 @@ impl Keys {
     fn supersede(&mut self, prev: Option<&Arc<KeyValue>>) {
         if let Some(prev) = prev {
             self.live_bytes -= prev.bytes();
+            self.superseded_bytes += prev.bytes();
             let at = (prev.key.clone(), prev.mod_revision);
             self.superseded.insert(at, Some(Arc::clone(prev)));
+        }
+    }
+
+    fn forget(&mut self, version: &KeyValue) {
+        let removed = self.superseded.remove(&(version.key.clone(), version.mod_revision));
+        if let Some(removed) = removed {
+            let deletion = version.key.len() as u64;
+            self.superseded_bytes -= removed.map_or(deletion, |kv| kv.bytes());
         }
     }
 
@@ -101,30 +120,39 @@ impl Keys {
         let Some(events) = self.changes.get(&revision).cloned() else { return };
         for prev in events.iter().filter_map(|event| event.prev.as_ref()) {
             // The deletion itself stays until it is swept: it hides versions that are not yet.
-            self.superseded.remove(&(prev.key.clone(), prev.mod_revision));
+            self.forget(prev);
         }
         let bare = |event: &Arc<Event>| Arc::new(Event { prev: None, ..(**event).clone() });
         self.changes.insert(revision, events.iter().map(bare).collect());
     }
 
-    /// Frees what the changes below `compacted` replaced, about `budget` of them.
+    /// Frees what `budget` of the changes below `compacted` replaced.
     pub(crate) fn sweep(&mut self, compacted: Revision, mut budget: usize) {
-        while budget > 0
-            && let Some((revision, _)) = self.changes.get_min()
-            && *revision < compacted
-        {
-            let revision = *revision;
-            let Some(events) = self.changes.remove(&revision) else { return };
-            for event in events.iter() {
+        while budget > 0 && !self.is_swept(compacted) {
+            let Some((revision, events)) = self.changes.get_min() else { return };
+            let (revision, events) = (*revision, Arc::clone(events));
+            let left = events.get(self.swept..).unwrap_or_default();
+            for event in left.iter().take(budget) {
                 if let Some(prev) = &event.prev {
-                    self.superseded.remove(&(prev.key.clone(), prev.mod_revision));
+                    self.forget(prev);
                 }
                 if event.kind == EventKind::Delete {
-                    self.superseded.remove(&(event.kv.key.clone(), event.kv.mod_revision));
+                    self.forget(&event.kv);
                 }
             }
-            budget = budget.saturating_sub(events.len());
+            if left.len() > budget {
+                self.swept += budget;
+                return;
+            }
+            budget -= left.len();
+            self.swept = 0;
+            self.changes.remove(&revision);
         }
+    }
+
+    /// Whether nothing is left to [`Keys::sweep`].
+    pub(crate) fn is_swept(&self, compacted: Revision) -> bool {
+        self.changes.get_min().is_none_or(|(oldest, _)| *oldest >= compacted)
     }
 
     /// The versions behind the newest that a read or a watch at or above `compacted` can still see.
@@ -233,8 +261,13 @@ impl Keys {
         superseded: OrdMap<(Bytes, Revision), Superseded>,
     ) -> Self {
         let live_bytes = pairs.iter().map(|kv| kv.bytes()).sum();
+        let bytes = |((key, _), version): (&(Bytes, Revision), &Superseded)| match version {
+            Some(kv) => kv.bytes(),
+            None => key.len() as u64,
+        };
+        let superseded_bytes = superseded.iter().map(bytes).sum();
         let live = Index::from_sorted(pairs);
-        Self { live, superseded, changes: OrdMap::new(), live_bytes }
+        Self { live, superseded, changes: OrdMap::new(), live_bytes, superseded_bytes, swept: 0 }
     }
 
     /// Takes up one change of a snapshot: `None` if the version that it wrote is not there.
@@ -304,7 +337,38 @@ mod tests {
         keys.compact(Revision::new(101));
         // The deletion at the compacted revision goes with the next one.
         assert_eq!(keys.superseded.keys().collect::<Vec<_>>(), [&(key(5), Revision::new(101))]);
+        assert_eq!(keys.kept_bytes() - keys.live_bytes(), key(5).len() as u64);
+        assert!(keys.is_swept(Revision::new(101)) && !keys.is_swept(Revision::new(102)));
         keys.sweep(Revision::new(102), 3);
         assert!(keys.superseded.is_empty() && keys.changes.is_empty());
+        assert_eq!(keys.kept_bytes(), keys.live_bytes());
+    }
+
+    #[test]
+    fn a_large_change_is_freed_bit_by_bit_too() {
+        let mut keys = Keys::default();
+        let key = |i: u64| Bytes::from(format!("key-{i}"));
+        for revision in [2, 3] {
+            let put = |i| keys.put(Revision::new(revision), key(i), Bytes::new(), LeaseId::NONE);
+            let events: Vec<_> = (0..100).map(put).collect();
+            keys.log(Revision::new(revision), &events);
+        }
+        let gone: Vec<_> =
+            (0..100).filter_map(|i| keys.delete(Revision::new(4), &key(i))).collect();
+        keys.log(Revision::new(4), &gone);
+        let compacted = Revision::new(5);
+        keys.compact(compacted);
+        let mut steps = 0;
+        while !keys.is_swept(compacted) {
+            let before = keys.superseded.len();
+            keys.sweep(compacted, 30);
+            // Two for a deletion: itself, and what it deleted.
+            assert!(keys.superseded.len() + 60 >= before, "more than its budget");
+            assert_eq!(keys.versions_at(&KeyRange::From(Bytes::new()), compacted).count(), 0);
+            steps += 1;
+        }
+        assert_eq!(steps, 10);
+        assert!(keys.superseded.is_empty() && keys.changes.is_empty());
+        assert_eq!(keys.kept_bytes(), 0);
     }
 }

@@ -1,7 +1,7 @@
 //! Leases: granted, checkpointed, revoked, and the keys that hang on them.
 
 use super::State;
-use crate::types::{Event, KeyRange, Lease, LeaseId, Outcome, Rejection};
+use crate::types::{Event, KeyRange, LEASE_TTL_SECONDS_MAX, Lease, LeaseId, Outcome, Rejection};
 use bytes::Bytes;
 use imbl::OrdSet;
 use std::sync::Arc;
@@ -27,6 +27,9 @@ impl State {
         if id == LeaseId::NONE {
             // Whoever proposes has to draw an id first: 0 would attach nothing.
             return Err(Rejection::LeaseNotFound);
+        }
+        if ttl_seconds > LEASE_TTL_SECONDS_MAX {
+            return Err(Rejection::LeaseTtlTooLarge);
         }
         if self.leases.contains_key(&id) {
             return Err(Rejection::LeaseExists);

@@ -34,6 +34,9 @@ pub const QUOTA_BYTES: u64 = 2 << 30;
 /// most commands make, so that a backlog shrinks, and few enough not to be felt.
 const SWEEP_PER_COMMAND: usize = 8;
 
+/// As many as one call of [`State::sweep`] frees: about a millisecond.
+const SWEEP_PER_CALL: usize = 512;
+
 /// The state machine.
 #[derive(Debug, Clone)]
 pub struct State {
@@ -66,6 +69,8 @@ pub struct Transition {
     pub applied: Applied,
     /// In order; all of one revision are adjacent.
     pub events: Vec<Arc<Event>>,
+    /// The command was carried out before and is only answered again.
+    pub repeated: bool,
 }
 
 impl State {
@@ -98,7 +103,7 @@ impl State {
         let before = self.revision;
         let mut events = Vec::new();
         let outcome = match self.requests.look_up(command.request) {
-            Ok(Some(applied)) => return Transition { applied, events },
+            Ok(Some(applied)) => return Transition { applied, events, repeated: true },
             Ok(None) => self.carry_out(command, &mut events),
             Err(forgotten) => Err(forgotten),
         };
@@ -113,7 +118,7 @@ impl State {
             self.time = self.time.max(command.at);
             self.hash = hash::roll(self.hash, command, &applied);
         }
-        Transition { applied, events }
+        Transition { applied, events, repeated: false }
     }
 
     fn carry_out(
@@ -150,7 +155,7 @@ impl State {
 
     fn atomic(&mut self, txns: &[Txn], events: &mut Vec<Arc<Event>>) -> Result<Outcome, Rejection> {
         // The maps are persistent: the way back is a clone of a few pointers.
-        let before = self.clone();
+        let before = self.shown();
         let mut results = Vec::with_capacity(txns.len());
         for (index, txn) in txns.iter().enumerate() {
             let done = if self.holds(&txn.compare) {
@@ -161,7 +166,8 @@ impl State {
             match done {
                 Ok(result) => results.push(result),
                 Err(rejection) => {
-                    *self = before;
+                    let requests = std::mem::take(&mut self.requests);
+                    *self = Self { requests, ..before };
                     events.clear();
                     return Err(rejection);
                 }
@@ -205,10 +211,28 @@ impl State {
         }
     }
 
+    /// Frees some memory of what was compacted, which each command does in passing, too; whether more
+    /// is left. Nothing that can be read changes: a member may call it whenever it likes.
+    pub fn sweep(&mut self) -> bool {
+        self.keys.sweep(self.compacted, SWEEP_PER_CALL);
+        !self.keys.is_swept(self.compacted)
+    }
+
     /// A read-only picture in O(1); later changes do not show in it.
     #[must_use]
     pub fn view(&self) -> View {
-        View { state: Arc::new(self.clone()) }
+        View { state: Arc::new(self.shown()) }
+    }
+
+    /// All of it but the answers to requests, which no reader asks for.
+    fn shown(&self) -> Self {
+        Self {
+            alarms: self.alarms.clone(),
+            keys: self.keys.clone(),
+            leases: self.leases.clone(),
+            requests: Requests::default(),
+            ..*self
+        }
     }
 }
 
@@ -235,6 +259,7 @@ fn must_be_remembered(outcome: &Result<Outcome, Rejection>) -> bool {
             | Rejection::StaleEpoch { .. }
             | Rejection::EmptyKey
             | Rejection::DuplicateKey
+            | Rejection::LeaseTtlTooLarge
             | Rejection::TooDeep { .. }
             | Rejection::Forgotten { .. },
         ) => false,

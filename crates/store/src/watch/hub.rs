@@ -37,6 +37,8 @@ pub(super) struct Shared {
     /// Everything at or below this revision has been put into mailboxes.
     published: AtomicU64,
     revision: watch::Sender<Revision>,
+    /// Whether the shown state has freed what was compacted.
+    swept: watch::Sender<bool>,
 }
 
 /// Everyone who follows, by what they follow: an event is matched and collected once for each
@@ -86,19 +88,20 @@ impl Hub {
     /// A hub over a state that nobody watches yet.
     #[must_use]
     pub fn new(view: View) -> Self {
-        let revision = view.revision();
+        let (revision, swept) = (view.revision(), view.is_swept());
         let shared = Shared {
             view: Mutex::new(view),
             subscribers: Mutex::default(),
             published: AtomicU64::new(revision.get()),
             revision: watch::Sender::new(revision),
+            swept: watch::Sender::new(swept),
         };
         Self { shared: Arc::new(shared) }
     }
 
     /// Shows the state after some commands, and their events to who follows them.
     pub fn publish(&self, view: View, events: &[Arc<Event>]) {
-        let revision = view.revision();
+        let (revision, swept) = (view.revision(), view.is_swept());
         let mut subscribers = self.shared.subscribers();
         // First, so that who has seen an event finds it in the state.
         self.shared.show(view);
@@ -107,16 +110,13 @@ impl Hub {
         }
         self.shared.published.store(revision.get(), Ordering::Release);
         drop(subscribers);
-        self.shared.revision.send_if_modified(|now| {
-            let changed = *now != revision;
-            *now = revision;
-            changed
-        });
+        replace(&self.shared.revision, revision);
+        replace(&self.shared.swept, swept);
     }
 
     /// Replaces the state by another, whose changes in between are not known: every watch ends.
     pub fn reset(&self, view: View) {
-        let revision = view.revision();
+        let (revision, swept) = (view.revision(), view.is_swept());
         let mut subscribers = self.shared.subscribers();
         let oldest = view.compacted();
         subscribers.end_all(self.shared.published(), |requested| WatchError::Compacted {
@@ -127,6 +127,7 @@ impl Hub {
         self.shared.published.store(revision.get(), Ordering::Release);
         drop(subscribers);
         self.shared.revision.send_replace(revision);
+        replace(&self.shared.swept, swept);
     }
 
     /// Ends every watch; no new one can begin.
@@ -148,6 +149,12 @@ impl Hub {
         self.shared.revision.subscribe()
     }
 
+    /// Follows whether the newest state has freed what was compacted.
+    #[must_use]
+    pub fn swept(&self) -> watch::Receiver<bool> {
+        self.shared.swept.subscribe()
+    }
+
     pub(super) fn shared(&self) -> Arc<Shared> {
         Arc::clone(&self.shared)
     }
@@ -165,6 +172,15 @@ impl Hub {
     pub fn watch(&self, request: WatchRequest) -> Result<Watcher, WatchError> {
         Watcher::begin(Arc::clone(&self.shared), request)
     }
+}
+
+/// Wakes those who follow only if it differs.
+fn replace<T: PartialEq>(sender: &watch::Sender<T>, value: T) {
+    sender.send_if_modified(|now| {
+        let changed = *now != value;
+        *now = value;
+        changed
+    });
 }
 
 impl Drop for Hub {

@@ -101,6 +101,9 @@ impl Model {
                 if *id == LeaseId::NONE {
                     return Err(Rejection::LeaseNotFound);
                 }
+                if *ttl_seconds > 9_000_000_000 {
+                    return Err(Rejection::LeaseTtlTooLarge);
+                }
                 if self.leases.contains_key(id) {
                     return Err(Rejection::LeaseExists);
                 }
@@ -407,6 +410,7 @@ fn could_be_otherwise_later(applied: &Applied) -> bool {
             | Rejection::StaleEpoch { .. }
             | Rejection::Compacted { .. }
             | Rejection::EmptyKey
+            | Rejection::LeaseTtlTooLarge
             | Rejection::DuplicateKey)
     )
 }

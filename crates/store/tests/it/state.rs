@@ -189,12 +189,12 @@ fn a_refusal_is_repeated_even_if_it_would_pass_by_now() {
 fn a_fenced_command_leaves_nothing_at_all() {
     // FEN-6
     let mut state = state_after(&["a"]);
-    let before: Vec<_> = state.view().export().collect();
+    let before: Vec<_> = state.export().collect();
     let origin = Origin::Controller { epoch: Epoch(9) };
     let fenced = Command { origin, ..command(50, txn(vec![put("x", "")])) };
     let want = Rejection::Fenced { decided: Epoch(9), current: Epoch(0) };
     assert_eq!(state.apply(&fenced).applied.outcome, Err(want));
-    assert!(state.view().export().eq(before));
+    assert!(state.export().eq(before));
 }
 
 #[test]
@@ -312,7 +312,7 @@ fn a_full_store_refuses_creates_and_lets_everything_else_through() {
     }
     assert_eq!(apply(&mut state, txn(vec![delete(wire("c", ""))])), None);
     assert_eq!(state.view().alarms(), [], "it ends by itself");
-    let copy = State::import(state.view().export()).unwrap();
+    let copy = State::import(state.export()).unwrap();
     assert_eq!(copy.view().quota_bytes(), 1000, "the quota is part of the state");
 }
 
@@ -345,7 +345,7 @@ fn an_alarm_stops_what_it_is_about_until_it_is_taken_back() {
             assert_eq!(state.apply(&command(11, raise(true))).applied.outcome, changed(true));
             assert_eq!(state.apply(&command(12, raise(true))).applied.outcome, changed(false));
             assert_eq!(state.view().alarms(), [alarm]);
-            let mut state = State::import(state.view().export()).unwrap();
+            let mut state = State::import(state.export()).unwrap();
             let refused = state.apply(&command(13, op.clone())).applied.outcome.err();
             let want = refused_by.contains(&kind).then_some(rejection);
             assert_eq!(refused, want, "{name} under {kind:?}");
@@ -355,6 +355,49 @@ fn an_alarm_stops_what_it_is_about_until_it_is_taken_back() {
             }
         }
     }
+}
+
+#[test]
+fn the_hash_of_the_keys_is_of_what_is_kept_up_to_a_revision() {
+    let hash = |state: &State, revision| {
+        state.view().hash_kv(Revision::new(revision)).map(|(hash, _)| hash)
+    };
+    let steps = [
+        txn(vec![put("a", "1"), put("b", "1")]),
+        txn(vec![put("a", "2")]),
+        txn(vec![delete(wire("b", ""))]),
+        txn(vec![put("c", "1")]),
+    ];
+    let mut state = State::default();
+    let mut hashes = vec![hash(&state, 0).unwrap()];
+    for (sequence, op) in (1..).zip(steps) {
+        state.apply(&command(sequence, op));
+        hashes.push(hash(&state, 0).unwrap());
+        // What came later does not show.
+        for (revision, then) in (1..).zip(&hashes) {
+            assert_eq!(hash(&state, revision).as_ref(), Ok(then), "at {revision}");
+        }
+    }
+    let distinct: std::collections::BTreeSet<_> = hashes.iter().collect();
+    assert_eq!(distinct.len(), 5, "every change shows: {hashes:?}");
+    assert_eq!(
+        hash(&state, 6),
+        Err(Rejection::FutureRevision { requested: Revision::new(6), current: Revision::new(5) })
+    );
+    let compacted = Revision::new(3);
+    state.apply(&command(9, Op::Compact { revision: compacted }));
+    assert_ne!(hash(&state, 5).as_ref(), Ok(&hashes[4]), "a version less");
+    assert_eq!(state.view().hash_kv(Revision::ZERO).unwrap().1, compacted);
+    assert_eq!(
+        hash(&state, 2),
+        Err(Rejection::Compacted { requested: Revision::new(2), compacted })
+    );
+    let (unswept, kept) = (hash(&state, 4), state.view().kept_bytes());
+    assert!(!state.view().is_swept());
+    while state.sweep() {}
+    assert!(state.view().is_swept());
+    assert_eq!(hash(&state, 4), unswept, "how far a member has swept does not show");
+    assert_eq!(state.view().kept_bytes(), kept, "nothing was replaced below it");
 }
 
 #[test]
