@@ -1,6 +1,8 @@
 //! What every service stands on: the store, the group, and how a request becomes a proposal.
 
-use crate::{Config, convert::number, error, proto::etcdserverpb::ResponseHeader};
+use crate::{
+    Config, convert::number, counters::Counters, error, proto::etcdserverpb::ResponseHeader,
+};
 use prost::Message;
 use std::{
     sync::{
@@ -26,6 +28,7 @@ pub(crate) struct Core {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) cluster: Arc<dyn Cluster>,
     pub(crate) config: Config,
+    pub(crate) counters: Counters,
     /// The first of the ids under which this replica proposes.
     client: u64,
     requests: AtomicU64,
@@ -34,11 +37,13 @@ pub(crate) struct Core {
 impl Core {
     pub(crate) fn new(store: Arc<dyn Store>, cluster: Arc<dyn Cluster>, config: Config) -> Self {
         let client = rand::random::<u64>() & !(CLIENTS - 1);
-        Self { store, cluster, config, client, requests: AtomicU64::new(CLIENTS) }
+        let counters = Counters::new();
+        Self { store, cluster, config, counters, client, requests: AtomicU64::new(CLIENTS) }
     }
 
     pub(crate) fn header(&self, revision: Revision) -> Option<ResponseHeader> {
         let local = self.cluster.local();
+        self.counters.saw_leader(local.leader);
         Some(ResponseHeader {
             cluster_id: local.cluster_id,
             member_id: local.member_id,
@@ -59,7 +64,10 @@ impl Core {
 
     pub(crate) async fn propose(&self, op: Op, patience: Duration) -> Result<Applied, Status> {
         let proposal = Proposal { request: self.request_id(), origin: Origin::Client, op };
-        self.store.propose(proposal, patience).await.map_err(error::of_store)
+        self.counters
+            .proposal(self.store.propose(proposal, patience))
+            .await
+            .map_err(error::of_store)
     }
 
     /// As [`Core::propose`], for what is refused or done.

@@ -16,7 +16,7 @@ pub mod watch;
 
 pub use cluster::{
     Cluster, ClusterStatus, Leadership, LocalStatus, MemberChange, MemberError, MemberInfo,
-    MemberRole, MemberStatus, Proposal, Store, StoreError,
+    MemberRole, MemberStatus, Proposal, Store, StoreError, SyncTimes,
 };
 pub use replace::{Replaced, replace_member};
 pub use types::*;
