@@ -35,6 +35,7 @@ statuses! {
     not_in_sync = FailedPrecondition, "can only promote a learner member which is in sync with leader";
     too_many_learners = FailedPrecondition, "too many learner members in cluster";
     unhealthy = Unavailable, "unhealthy cluster";
+    corrupt = DataLoss, "corrupt cluster";
     too_many_requests = ResourceExhausted, "too many requests";
     no_leader = Unavailable, "no leader";
     not_leader = FailedPrecondition, "not leader";
@@ -77,6 +78,7 @@ pub(crate) fn of_rejection(rejection: &Rejection) -> Status {
         Rejection::Compacted { .. } => compacted(),
         Rejection::FutureRevision { .. } => future_revision(),
         Rejection::NoSpace => no_space(),
+        Rejection::Corrupt => corrupt(),
         Rejection::Forgotten { .. } => outcome_unknown(),
         // Only asked for by controllers and by a new leader, never through this API.
         Rejection::Fenced { .. }

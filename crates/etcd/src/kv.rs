@@ -31,11 +31,11 @@ impl KvService {
     ) -> Result<(Revision, TxnOpResult), Status> {
         let txn = Txn { success: vec![step], ..Txn::default() };
         let (revision, outcome) = self.0.carry_out(Op::Txn(txn), patience).await?;
-        match outcome {
-            Outcome::Txn(TxnResult { mut results, .. }) => results.pop().map(|r| (revision, r)),
-            Outcome::Atomic(_) | Outcome::LeaseRevoked { .. } | Outcome::Done => None,
-        }
-        .ok_or_else(|| Status::internal("a write without a result"))
+        let Outcome::Txn(TxnResult { mut results, .. }) = outcome else {
+            return Err(Status::internal(format!("a write answered with {outcome:?}")));
+        };
+        let result = results.pop().ok_or_else(|| Status::internal("a write without a result"))?;
+        Ok((revision, result))
     }
 
     async fn read(&self, request: Request<RangeRequest>) -> Result<(View, RangeResult), Status> {
