@@ -23,9 +23,12 @@ pub(crate) async fn campaign(core: Arc<Core>, lease: Duration, stop: Cancellatio
         let Some(lost) = metrics.current_leader.filter(|leader| *leader != core.id) else {
             continue;
         };
+        let voters: Vec<u64> = metrics.membership_config.voter_ids().collect();
+        if !voters.contains(&core.id) {
+            continue;
+        }
         // One after the other, lest all of them vote for themselves.
-        let voters = metrics.membership_config.voter_ids();
-        let rank = voters.filter(|id| *id != lost && *id < core.id).count();
+        let rank = voters.iter().filter(|id| **id != lost && **id < core.id).count();
         let started = Instant::now();
         let turn = CAMPAIGN_TURN.saturating_mul(u32::try_from(rank).unwrap_or(u32::MAX));
         let begin = if rank == 0 { started } else { started + lease + turn };

@@ -2,6 +2,7 @@
 
 use crate::{
     core::role,
+    membership::{Change, info},
     peer::{StatusRequest, StatusResponse},
     store::RaftStore,
 };
@@ -15,7 +16,7 @@ use store::{
 use tokio::{
     sync::watch,
     task::JoinSet,
-    time::{Instant, timeout, timeout_at},
+    time::{Instant, timeout},
 };
 
 #[async_trait]
@@ -24,7 +25,7 @@ impl Cluster for RaftStore {
         let metrics = self.core.raft.metrics();
         let now = metrics.borrow_watched();
         LocalStatus {
-            cluster_id: self.cluster_id,
+            cluster_id: self.core.identity.cluster(),
             member_id: self.core.id,
             term: now.current_term,
             leader: now.current_leader,
@@ -35,49 +36,48 @@ impl Cluster for RaftStore {
     }
 
     fn members(&self) -> Vec<MemberInfo> {
-        let info = |(id, member): (&u64, &crate::types::Member)| MemberInfo {
-            id: *id,
-            name: member.name.clone(),
-            peer_urls: vec![member.peer_url.clone()],
-            client_urls: vec![member.client_url.clone()],
-            learner: false,
-        };
-        self.members.iter().map(info).collect()
+        self.core.members().into_iter().map(info).collect()
     }
 
     async fn change_members(
         &self,
-        _: MemberChange,
-        _: Duration,
+        change: MemberChange,
+        deadline: Duration,
     ) -> Result<Vec<MemberInfo>, MemberError> {
-        Err(MemberError::Unhealthy)
+        let until = Instant::now() + deadline;
+        let changed = self.core.change(&Change::new(change), until).await?;
+        if changed.members.iter().any(|(id, _, _)| *id == self.core.id) {
+            // Whoever asks here next sees what was answered.
+            self.core.reached(changed.index, until).await;
+        }
+        Ok(changed.members.into_iter().map(info).collect())
     }
 
     async fn status(&self, deadline: Duration) -> ClusterStatus {
+        let members = self.core.members();
         let mut asked = JoinSet::new();
-        for (id, member) in &self.members {
-            let (id, url) = (*id, member.peer_url.clone());
-            let (core, peers) = (Arc::clone(&self.core), self.peers.clone());
+        for (id, _, _) in &members {
+            let (id, core) = (*id, Arc::clone(&self.core));
             asked.spawn(async move {
                 if id == core.id {
                     return (id, Some(core.own_status()));
                 }
-                let Ok(mut client) = peers.client(&url) else { return (id, None) };
+                let Ok(mut client) = core.peers.client(id) else { return (id, None) };
                 let answer = timeout(deadline, client.status(StatusRequest {})).await;
                 (id, answer.ok().and_then(Result::ok).map(tonic::Response::into_inner))
             });
         }
         let answers: BTreeMap<u64, Option<StatusResponse>> =
             asked.join_all().await.into_iter().collect();
-        let members = self.members.iter().map(|(id, member)| {
-            let answer = answers.get(id).cloned().flatten();
+        let members = members.into_iter().map(|(id, member, _)| {
+            let answer = answers.get(&id).cloned().flatten();
             let reachable = answer.is_some();
             let answer = answer.unwrap_or_default();
             MemberStatus {
-                id: *id,
-                name: member.name.clone(),
-                peer_url: member.peer_url.clone(),
-                client_url: member.client_url.clone(),
+                id,
+                name: member.name,
+                peer_url: member.peer_urls.into_iter().next().unwrap_or_default(),
+                client_url: member.api_url,
                 role: answer.role.parse().unwrap_or(MemberRole::Unknown),
                 term: answer.term,
                 applied_index: answer.applied_index,
@@ -91,7 +91,7 @@ impl Cluster for RaftStore {
             }
         });
         ClusterStatus {
-            cluster_id: self.cluster_id,
+            cluster_id: self.core.identity.cluster(),
             member_id: self.core.id,
             leader: self.core.leader(),
             epoch: self.view().epoch(),
@@ -104,31 +104,7 @@ impl Cluster for RaftStore {
         to: Option<u64>,
         deadline: Duration,
     ) -> Result<u64, StoreError> {
-        let id = self.core.id;
-        if self.core.leader() != Some(id) {
-            return Err(StoreError::NotLeader);
-        }
-        let until = Instant::now() + deadline;
-        let furthest = || {
-            let progress = self.core.metrics().replication.unwrap_or_default();
-            let others = progress.into_iter().filter(|(other, _)| *other != id);
-            others.max_by_key(|(_, log)| log.as_ref().map(|l| l.index)).map(|(other, _)| other)
-        };
-        while Instant::now() < until {
-            let Some(to) = to.or_else(furthest) else { break };
-            if let Err(error) = self.core.raft.trigger().transfer_leader(to).await {
-                return Err(StoreError::Stopped { detail: error.to_string() });
-            }
-            let step = (Instant::now() + Duration::from_millis(500)).min(until);
-            let other = |leader: Option<u64>| leader.is_some_and(|l| l != id);
-            let taken = self.core.until(|now| other(now.current_leader));
-            if let Ok(Some(now)) = timeout_at(step, taken).await
-                && let Some(leader) = now.current_leader
-            {
-                return Ok(leader);
-            }
-        }
-        Err(StoreError::NoLeader { detail: "no other member took the lead".to_owned() })
+        self.core.hand_over(to, Instant::now() + deadline).await
     }
 
     fn leadership(&self) -> watch::Receiver<Leadership> {

@@ -13,9 +13,16 @@ pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 pub struct RaftConfig {
     /// Member id, above 0; never used again for another disk.
     pub id: u64,
+    /// The cluster exists and this member was added to it: start with an empty disk, found nothing,
+    /// and be brought up by the others. Members of the first start say `false` for ever.
+    pub join: bool,
+    /// Tells clusters apart whose first members have the same ids and peer URLs; the same at all of
+    /// them, may be empty.
+    pub token: String,
     /// Log, snapshots, identity. One process at a time.
     pub data_dir: PathBuf,
-    /// Every member of the first start, this one included.
+    /// Every member of the first start, this one included; with `join`, this one and any that can
+    /// be asked. Once there is a log, the membership in it counts.
     pub members: BTreeMap<u64, Member>,
     /// How fast a silent leader is replaced.
     pub timers: Timers,

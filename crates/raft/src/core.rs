@@ -2,18 +2,21 @@
 
 use crate::{
     config::Clock,
+    identity::{Identity, Standing},
     leases::Leases,
     peer::StatusResponse,
-    types::{Metrics, Raft},
+    peers::{Blame, Hello, Peers},
+    types::{Member, Metrics, Raft, StoredMembership},
     wal::Wal,
 };
 use openraft::{ReadPolicy, ServerState, async_runtime::watch::WatchReceiver as _};
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use store::{Applied, Command, MemberRole, Proposal, watch::Hub};
 use tokio::{
-    sync::{Notify, mpsc, oneshot, watch},
-    time::timeout,
+    sync::{Mutex, Notify, mpsc, oneshot, watch},
+    time::{Instant, timeout, timeout_at},
 };
+use tonic::{Status, metadata::MetadataMap};
 
 /// How one try to propose on this replica went.
 pub(crate) enum Attempt {
@@ -45,9 +48,102 @@ pub(crate) struct Core {
     pub(crate) begun: (u64, u64),
     /// A stream of entries broke off: whoever sent them may have died.
     pub(crate) leader_hung_up: Notify,
+    pub(crate) identity: Arc<Identity>,
+    pub(crate) peers: Peers,
+    /// What this member says of itself, and whom it was told of, until the log says more.
+    pub(crate) told: BTreeMap<u64, Member>,
+    pub(crate) join: bool,
+    /// The membership as of what is applied here.
+    pub(crate) group: watch::Receiver<StoredMembership>,
+    /// Held by whoever changes the membership.
+    pub(crate) changing: Mutex<()>,
+    /// Why this replica must end.
+    pub(crate) failure: Arc<watch::Sender<Option<String>>>,
+    /// The longest silence of a peer that counts as its answer being on the way.
+    pub(crate) patience: Duration,
 }
 
 impl Core {
+    /// This replica must end.
+    pub(crate) fn fail(&self, why: String) {
+        tracing::error!(why, "this replica must end");
+        self.failure.send_if_modified(|failure| {
+            let first = failure.is_none();
+            failure.get_or_insert(why);
+            first
+        });
+    }
+
+    /// The membership that is applied here, or what this member was told when there is none yet.
+    pub(crate) fn members(&self) -> Vec<(u64, Member, bool)> {
+        let group = self.group.borrow();
+        if group.nodes().next().is_none() {
+            return self.told.iter().map(|(id, member)| (*id, member.clone(), false)).collect();
+        }
+        crate::membership::members(&group)
+    }
+
+    /// Lets nobody in who is not what it says, and tells an impostor what it is.
+    ///
+    /// # Errors
+    /// A refusal by name.
+    pub(crate) fn greet(&self, metadata: &MetadataMap) -> Result<(), Status> {
+        let hello = Hello::read(metadata)?;
+        let (cluster, disk) = (self.identity.cluster(), self.identity.disk());
+        if cluster != 0 && hello.cluster != 0 && hello.cluster != cluster {
+            return Err(Blame::Foreign.status(format!(
+                "member {} is of cluster {cluster:016x}, its caller of {:016x}",
+                self.id, hello.cluster
+            )));
+        }
+        if hello.to != self.id {
+            let message = format!("this is member {}, not {}", self.id, hello.to);
+            return Err(Status::failed_precondition(message));
+        }
+        if hello.to_disk != 0 && hello.to_disk != disk {
+            // Not the caller's fault. Whether the caller is right, the committed membership says.
+            self.peers.doubt();
+            let message = format!("member {} runs on another disk than it started with", self.id);
+            return Err(Status::failed_precondition(message));
+        }
+        let group = self.group.borrow();
+        let from = group.nodes().find(|(id, _)| **id == hello.from);
+        match from {
+            Some((id, member)) if member.disk != 0 && member.disk != hello.from_disk => {
+                Err(Blame::OtherDisk.status(format!(
+                    "member {id} has started with another disk, and an emptied or foreign one must \
+                     not vote in its place; remove member {id} and add a new one"
+                )))
+            }
+            Some(_) => Ok(()),
+            None => {
+                let now = group.log_id().as_ref().map(|id| id.index);
+                if hello.as_of.is_some() && now > hello.as_of {
+                    let message = format!("member {} was removed from the cluster", hello.from);
+                    return Err(Blame::Removed.status(message));
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// As [`Core::greet`]; and only a disk that is known to hold what its member promised takes part.
+    ///
+    /// # Errors
+    /// A refusal by name.
+    pub(crate) fn admit(&self, metadata: &MetadataMap) -> Result<(), Status> {
+        self.greet(metadata)?;
+        let takes_part = match self.identity.standing() {
+            Standing::Founder | Standing::Named => self.failure.borrow().is_none(),
+            Standing::Blank | Standing::Removed => false,
+        };
+        if takes_part {
+            Ok(())
+        } else {
+            Err(Status::unavailable(format!("member {} does not take part yet", self.id)))
+        }
+    }
+
     pub(crate) fn metrics(&self) -> Metrics {
         self.raft.metrics().borrow_watched().clone()
     }
@@ -68,6 +164,13 @@ impl Core {
             }
             metrics.changed().await.ok()?;
         }
+    }
+
+    /// Waits until the log is applied here up to `index`; whether it was in time.
+    pub(crate) async fn reached(&self, index: u64, until: Instant) -> bool {
+        let mut applied = self.applied.clone();
+        let reached = timeout_at(until, applied.wait_for(|now| *now >= index)).await;
+        matches!(reached, Ok(Ok(_)))
     }
 
     /// Proposes on this replica, which must lead.

@@ -19,10 +19,7 @@ impl RaftStore {
         proposal: &Proposal,
         deadline: Duration,
     ) -> Attempt {
-        let Some(member) = self.members.get(&leader) else {
-            return Attempt::NotLeader(None);
-        };
-        let Ok(mut client) = self.peers.client(&member.peer_url) else {
+        let Ok(mut client) = self.core.peers.client(leader) else {
             return Attempt::NotLeader(None);
         };
         let request = ForwardRequest {
@@ -67,7 +64,7 @@ impl RaftStore {
 }
 
 /// Nobody listens there.
-fn is_refused(status: &tonic::Status) -> bool {
+pub(crate) fn is_refused(status: &tonic::Status) -> bool {
     let mut cause = std::error::Error::source(status);
     while let Some(error) = cause {
         let io = error.downcast_ref::<std::io::Error>();

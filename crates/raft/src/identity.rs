@@ -1,12 +1,22 @@
-//! Whose disk this is: one process at a time, one member for ever.
+//! Whose disk this is: one process at a time, one member of one cluster for ever.
+//!
+//! A disk draws a number when it is made. The membership names the disk of each member that has
+//! started, so that an emptied disk, which has forgotten what it voted for, is told from the old one.
 
-use crate::{config::RaftConfig, start::StartError};
+use crate::{
+    config::RaftConfig,
+    start::StartError,
+    types::{Member, decode, encode},
+};
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 use std::{
+    collections::BTreeMap,
     fs::{self, File, OpenOptions},
     io::{self, Write as _},
-    path::Path,
+    path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
 };
 
 /// Held as long as the data directory is in use.
@@ -38,64 +48,202 @@ pub(crate) fn lock(dir: &Path) -> Result<DirLock, StartError> {
     }
 }
 
-#[derive(Debug, Serialize, Deserialize)]
-struct Identity {
-    cluster: u64,
-    member: u64,
+/// What this disk may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Standing {
+    /// Empty, as far as the others know: neither votes nor acknowledges entries.
+    Blank,
+    /// One of the first start of all, when nobody could have known it.
+    Founder,
+    /// A quorum without its help has committed that it is the disk of its member.
+    Named,
+    /// Its member was removed: of no use any more.
+    Removed,
 }
 
-/// Writes the identity of a new disk, or holds that of an old one against the configuration.
-///
-/// # Errors
-/// [`StartError::Identity`] when the disk is another member's or another cluster's.
-pub(crate) fn check(config: &RaftConfig) -> Result<u64, StartError> {
-    let path = config.data_dir.join("identity");
-    let cluster = cluster_id(config);
-    let step = |verb: &str| format!("{verb} {}", path.display());
-    match fs::read(&path) {
-        Ok(bytes) => {
-            let found: Identity = crate::types::decode(&bytes).map_err(fail(step("read")))?;
-            if found.member != config.id {
-                return Err(StartError::Identity(format!(
-                    "data directory {} belongs to member {}, not {}",
-                    config.data_dir.display(),
-                    found.member,
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+struct Record {
+    /// 0 until a member that joins has learned it.
+    cluster: u64,
+    member: u64,
+    disk: u64,
+    standing: Standing,
+    /// Where in the log a quorum has named this disk; 0 for a founder.
+    named_at: u64,
+}
+
+/// The identity file and what it holds.
+#[derive(Debug)]
+pub(crate) struct Identity {
+    dir: PathBuf,
+    record: Mutex<Record>,
+}
+
+impl Identity {
+    /// Writes the identity of a new disk, or holds that of an old one against the configuration;
+    /// blocks.
+    ///
+    /// # Errors
+    /// [`StartError::Identity`] when the disk is another member's or another cluster's, when its
+    /// member was removed, or when identity and log do not belong together.
+    pub(crate) fn open(config: &RaftConfig, log_dir: &Path) -> Result<Self, StartError> {
+        let dir = &config.data_dir;
+        let path = dir.join("identity");
+        let has_log = fs::read_dir(log_dir)
+            .map_err(fail(format!("list {}", log_dir.display())))?
+            .next()
+            .is_some();
+        let refused = |why: String| {
+            Err(StartError::Identity(format!("data directory {} {why}", dir.display())))
+        };
+        let cluster = if config.join { 0 } else { cluster_id(&config.token, &config.members) };
+        let record = match fs::read(&path) {
+            Ok(bytes) => parse(&bytes).map_err(fail(format!("read {}", path.display())))?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                if has_log {
+                    return refused(
+                        "has a log but no identity: whose it is cannot be known".into(),
+                    );
+                }
+                let disk = rand::random_range(1..=u64::MAX);
+                Record { cluster, member: config.id, disk, standing: Standing::Blank, named_at: 0 }
+            }
+            Err(error) => return Err(fail(format!("read {}", path.display()))(error)),
+        };
+        if record.member != config.id {
+            return refused(format!("belongs to member {}, not {}", record.member, config.id));
+        }
+        if !config.join && record.cluster != cluster {
+            return refused("belongs to another cluster: its first members were others".into());
+        }
+        match record.standing {
+            Standing::Removed => {
+                return refused(format!(
+                    "is of no use any more: member {} was removed from the cluster; \
+                     add a new member and start it with an empty directory",
                     config.id
-                )));
+                ));
             }
-            if found.cluster != cluster {
-                return Err(StartError::Identity(format!(
-                    "data directory {} belongs to another cluster: its first members were others",
-                    config.data_dir.display()
-                )));
+            Standing::Founder | Standing::Named if !has_log => {
+                return refused(format!(
+                    "has lost its log: member {} must not vote without it; \
+                     remove the member and add a new one",
+                    config.id
+                ));
             }
-            Ok(cluster)
+            Standing::Blank | Standing::Founder | Standing::Named => {}
         }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let bytes = crate::types::encode(&Identity { cluster, member: config.id });
-            let temporary = path.with_extension("new");
-            let write = || {
-                let mut file = File::create(&temporary)?;
-                file.write_all(&bytes)?;
-                file.sync_all()?;
-                fs::rename(&temporary, &path)?;
-                File::open(&config.data_dir)?.sync_all()
-            };
-            write().map_err(fail(step("write")))?;
-            Ok(cluster)
-        }
-        Err(error) => Err(fail(step("read"))(error)),
+        let identity = Self { dir: dir.clone(), record: Mutex::new(record) };
+        identity.write(&record).map_err(fail(format!("write {}", path.display())))?;
+        Ok(identity)
+    }
+
+    fn record(&self) -> Record {
+        *self.record.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn cluster(&self) -> u64 {
+        self.record().cluster
+    }
+
+    pub(crate) fn member(&self) -> u64 {
+        self.record().member
+    }
+
+    pub(crate) fn disk(&self) -> u64 {
+        self.record().disk
+    }
+
+    pub(crate) fn named_at(&self) -> u64 {
+        self.record().named_at
+    }
+
+    pub(crate) fn standing(&self) -> Standing {
+        self.record().standing
+    }
+
+    /// Founds the cluster with others; durable before it returns; blocks.
+    ///
+    /// # Errors
+    /// The disk refuses.
+    pub(crate) fn found(&self) -> io::Result<()> {
+        self.set(Record { standing: Standing::Founder, ..self.record() })
+    }
+
+    /// Was named in the log of this cluster, at this index; as [`Identity::found`].
+    ///
+    /// # Errors
+    /// The disk refuses.
+    pub(crate) fn name(&self, cluster: u64, named_at: u64) -> io::Result<()> {
+        self.set(Record { standing: Standing::Named, cluster, named_at, ..self.record() })
+    }
+
+    /// Its member was removed; as [`Identity::found`].
+    ///
+    /// # Errors
+    /// The disk refuses.
+    pub(crate) fn retire(&self) -> io::Result<()> {
+        self.set(Record { standing: Standing::Removed, ..self.record() })
+    }
+
+    fn set(&self, record: Record) -> io::Result<()> {
+        self.write(&record)?;
+        *self.record.lock().unwrap_or_else(PoisonError::into_inner) = record;
+        Ok(())
+    }
+
+    fn write(&self, record: &Record) -> io::Result<()> {
+        let path = self.dir.join("identity");
+        let temporary = path.with_extension("new");
+        let body = encode(record);
+        let mut file = File::create(&temporary)?;
+        file.write_all(&crc32fast::hash(&body).to_le_bytes())?;
+        file.write_all(&body)?;
+        file.sync_all()?;
+        fs::rename(&temporary, &path)?;
+        File::open(&self.dir)?.sync_all()
     }
 }
 
-/// The same on every member without asking anybody: a hash over the first members' ids and URLs.
-fn cluster_id(config: &RaftConfig) -> u64 {
-    let text: String = config
-        .members
-        .iter()
-        .map(|(id, member)| format!("{id} {} {}\n", member.name, member.peer_url))
-        .collect();
-    let (low, high) = text.as_bytes().split_at(text.len() / 2);
-    u64::from(crc32fast::hash(text.as_bytes())) << 32
-        | u64::from(crc32fast::hash(low) ^ crc32fast::hash(high).rotate_left(7))
+fn parse(bytes: &[u8]) -> io::Result<Record> {
+    let damaged = || io::Error::new(io::ErrorKind::InvalidData, "the identity is damaged");
+    let (crc, body) = bytes.split_first_chunk().ok_or_else(damaged)?;
+    if crc32fast::hash(body) != u32::from_le_bytes(*crc) {
+        return Err(damaged());
+    }
+    decode(body)
+}
+
+fn number(parts: impl IntoIterator<Item = impl AsRef<[u8]>>) -> u64 {
+    let mut hash = Sha256::new();
+    for part in parts {
+        let part = part.as_ref();
+        hash.update((part.len() as u64).to_be_bytes());
+        hash.update(part);
+    }
+    let digest = hash.finalize();
+    let first = digest.first_chunk().expect("a digest of 32 bytes");
+    // Never 0, which means that it is not known.
+    u64::from_be_bytes(*first).max(1)
+}
+
+/// The same at every first member without asking anybody: over the token, and the first members'
+/// ids and peer URLs in any order.
+#[must_use]
+pub fn cluster_id(token: &str, members: &BTreeMap<u64, Member>) -> u64 {
+    let members = members.iter().flat_map(|(id, member)| {
+        let mut urls = member.peer_urls.clone();
+        urls.sort();
+        [id.to_be_bytes().to_vec(), urls.join("\n").into_bytes()]
+    });
+    number(std::iter::once(token.as_bytes().to_vec()).chain(members))
+}
+
+/// A member id for who has none in a configuration, as all members work it out alike: over the token
+/// and its own peer URLs in any order.
+#[must_use]
+pub fn member_id(token: &str, peer_urls: &[String]) -> u64 {
+    let mut urls = peer_urls.to_vec();
+    urls.sort();
+    number(std::iter::once(token.to_owned()).chain(urls))
 }

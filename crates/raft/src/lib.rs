@@ -7,6 +7,7 @@
 pub mod disk;
 pub mod wal;
 
+mod admission;
 mod batch;
 mod campaign;
 mod cluster;
@@ -15,22 +16,28 @@ mod connection;
 mod core;
 mod expiry;
 mod forward;
+mod handover;
 mod identity;
 mod lead;
 mod leases;
 mod log_store;
+mod membership;
 mod network;
 mod peer;
 mod peer_server;
+mod peers;
 mod reads;
+mod reconfigure;
 mod renewals;
 mod snapshot;
 mod start;
 mod state_machine;
 mod store;
+mod tend;
 mod types;
 
 pub use config::{Clock, PeerTls, RaftConfig, Timers};
+pub use identity::{cluster_id, member_id};
 pub use start::StartError;
 pub use store::RaftStore;
 pub use types::Member;

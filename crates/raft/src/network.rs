@@ -1,7 +1,8 @@
-//! The sending half: one kept connection to each peer.
+//! The sending half of the consensus.
 
 use crate::{
-    peer::{Message, peer_service_client::PeerServiceClient},
+    peer::Message,
+    peers::{PeerClient, Peers},
     snapshot::SnapshotFile,
     state_machine::CurrentSnapshot,
     types::{Member, TypeConfig, Vote, decode, encode},
@@ -18,64 +19,12 @@ use openraft::{
     },
 };
 use serde::{Serialize, de::DeserializeOwned};
-use std::{
-    collections::BTreeMap,
-    io,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{io, sync::Arc, time::Duration};
 use tokio::{io::AsyncReadExt as _, sync::mpsc};
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::transport::{Channel, ClientTlsConfig, Endpoint};
 
-/// Larger than the largest entry, and than what a replication message carries.
-pub(crate) const MESSAGE_BYTES_MAX: usize = 64 << 20;
 /// Pieces in which a snapshot travels.
 const SNAPSHOT_PIECE: usize = 1 << 20;
-
-pub(crate) type PeerClient = PeerServiceClient<Channel>;
-
-/// Connections by peer URL. They connect when first used and again when they break.
-#[derive(Clone)]
-pub(crate) struct Peers {
-    channels: Arc<Mutex<BTreeMap<String, PeerClient>>>,
-    connect_timeout: Duration,
-    tls: Option<ClientTlsConfig>,
-}
-
-impl Peers {
-    pub(crate) fn new(connect_timeout: Duration, tls: Option<ClientTlsConfig>) -> Self {
-        Self { channels: Arc::default(), connect_timeout, tls }
-    }
-
-    /// # Errors
-    /// The URL is none.
-    pub(crate) fn client(&self, url: &str) -> io::Result<PeerClient> {
-        let mut channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(client) = channels.get(url) {
-            return Ok(client.clone());
-        }
-        let mut endpoint = Endpoint::from_shared(url.to_owned())
-            .map_err(io::Error::other)?
-            .connect_timeout(self.connect_timeout)
-            .tcp_nodelay(true)
-            // A peer that hangs without closing its connection is given up within two seconds.
-            .http2_keep_alive_interval(Duration::from_secs(1))
-            .keep_alive_timeout(Duration::from_secs(1))
-            .keep_alive_while_idle(true)
-            // Room for a whole batch in flight: a window that fills costs a round trip.
-            .initial_stream_window_size(4 << 20)
-            .initial_connection_window_size(16 << 20);
-        if let Some(tls) = &self.tls {
-            endpoint = endpoint.tls_config(tls.clone()).map_err(io::Error::other)?;
-        }
-        let client = PeerServiceClient::new(endpoint.connect_lazy())
-            .max_decoding_message_size(MESSAGE_BYTES_MAX)
-            .max_encoding_message_size(MESSAGE_BYTES_MAX);
-        channels.insert(url.to_owned(), client.clone());
-        Ok(client)
-    }
-}
 
 /// Makes openraft's connections.
 pub(crate) struct Factory {
@@ -85,15 +34,16 @@ pub(crate) struct Factory {
 impl RaftNetworkFactory<TypeConfig> for Factory {
     type Network = Connection;
 
-    async fn new_client(&mut self, _target: u64, node: &Member) -> Connection {
-        Connection { peers: self.peers.clone(), url: node.peer_url.clone() }
+    async fn new_client(&mut self, target: u64, node: &Member) -> Connection {
+        self.peers.add(target, node);
+        Connection { peers: self.peers.clone(), target }
     }
 }
 
-/// To one peer.
+/// To one peer, wherever it is now.
 pub(crate) struct Connection {
     peers: Peers,
-    url: String,
+    target: u64,
 }
 
 type RpcError = RPCError<TypeConfig>;
@@ -106,17 +56,20 @@ fn network(error: impl std::error::Error + 'static) -> RpcError {
     RPCError::Network(NetworkError::new(&error))
 }
 
-fn refused(status: tonic::Status) -> RpcError {
-    // Nobody listens there: wait a little before the next try.
-    if status.code() == tonic::Code::Unavailable {
-        return RPCError::Unreachable(Unreachable::new(&status));
-    }
-    network(status)
-}
-
 impl Connection {
     fn client(&self) -> Result<PeerClient, RpcError> {
-        self.peers.client(&self.url).map_err(network)
+        self.peers.client(self.target).map_err(network)
+    }
+
+    fn refused(&self, status: tonic::Status) -> RpcError {
+        self.peers.note(self.target, &status);
+        // Nobody listens there, or not to this one: wait a little before the next try.
+        match status.code() {
+            tonic::Code::Unavailable | tonic::Code::FailedPrecondition => {
+                RPCError::Unreachable(Unreachable::new(&status))
+            }
+            _ => network(status),
+        }
     }
 
     async fn call<Q: Serialize, A: DeserializeOwned>(
@@ -129,7 +82,7 @@ impl Connection {
         let answer = tokio::time::timeout(option.hard_ttl(), method(client, message(&request)));
         match answer.await {
             Ok(Ok(answer)) => decode(&answer.into_inner().payload).map_err(network),
-            Ok(Err(status)) => Err(refused(status)),
+            Ok(Err(status)) => Err(self.refused(status)),
             Err(elapsed) => Err(network(elapsed)),
         }
     }
@@ -173,10 +126,11 @@ impl RaftNetworkV2<TypeConfig> for Connection {
         Box::pin(async move {
             let mut client = self.client()?;
             let requests = input.map(|request| message(&request));
-            let answers = client.append(requests).await.map_err(refused)?.into_inner();
+            let answers = client.append(requests).await.map_err(|s| self.refused(s))?.into_inner();
+            let this = &*self;
             let answers = answers.map(|answer| match answer {
                 Ok(answer) => decode(&answer.payload).map_err(network),
-                Err(status) => Err(refused(status)),
+                Err(status) => Err(this.refused(status)),
             });
             let answers: BoxStream<'s, _> = Box::pin(answers);
             Ok(answers)
@@ -207,7 +161,7 @@ impl RaftNetworkV2<TypeConfig> for Connection {
         _option: RPCOption,
     ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
         let broken = |error: io::Error| StreamingError::Network(NetworkError::new(&error));
-        let mut client = self.peers.client(&self.url).map_err(broken)?;
+        let mut client = self.peers.client(self.target).map_err(broken)?;
         let (sender, pieces) = mpsc::channel(4);
         let path = Arc::clone(&snapshot.snapshot.path);
         let head = message(&(vote, snapshot.meta));
@@ -227,7 +181,10 @@ impl RaftNetworkV2<TypeConfig> for Connection {
         };
         let receive = async {
             let answer = client.snapshot(ReceiverStream::new(pieces)).await;
-            answer.map_err(|status| io::Error::other(status.to_string()))
+            answer.map_err(|status| {
+                self.peers.note(self.target, &status);
+                io::Error::other(status.to_string())
+            })
         };
         let both = async { tokio::try_join!(send, receive) };
         tokio::select! {

@@ -3,8 +3,9 @@
 use crate::{
     core::{Attempt, Core},
     peer::{
-        ForwardRequest, ForwardResponse, LeaseLeftRequest, LeaseLeftResponse, Message, NotLeader,
-        ReadIndexRequest, ReadIndexResponse, RenewLeasesRequest, RenewLeasesResponse,
+        ChangeMembersRequest, ChangeMembersResponse, ForwardRequest, ForwardResponse,
+        IntroduceRequest, IntroduceResponse, LeaseLeftRequest, LeaseLeftResponse, Message,
+        NotLeader, ReadIndexRequest, ReadIndexResponse, RenewLeasesRequest, RenewLeasesResponse,
         StatusRequest, StatusResponse, forward_response::Outcome, peer_service_server::PeerService,
     },
     snapshot::SnapshotFile,
@@ -19,7 +20,7 @@ use openraft::{
 use serde::Serialize;
 use std::{path::PathBuf, pin::Pin, sync::Arc, time::Duration};
 use store::{LeaseId, Proposal};
-use tokio::io::AsyncWriteExt as _;
+use tokio::{io::AsyncWriteExt as _, time::Instant};
 use tonic::{Request, Response, Status, Streaming};
 
 /// Answers peers.
@@ -47,6 +48,7 @@ impl PeerService for PeerServer {
     type AppendStream = Pin<Box<dyn Stream<Item = Result<Message, Status>> + Send>>;
 
     async fn append(&self, request: Request<Streaming<Message>>) -> Answer<Self::AppendStream> {
+        self.core.admit(request.metadata())?;
         let core = Arc::clone(&self.core);
         let broken = Arc::clone(&core);
         let requests = request.into_inner().filter_map(move |piece| {
@@ -70,18 +72,21 @@ impl PeerService for PeerServer {
     }
 
     async fn vote(&self, request: Request<Message>) -> Answer<Message> {
+        self.core.admit(request.metadata())?;
         let request: VoteRequest<TypeConfig> =
             decode(&request.into_inner().payload).map_err(bad)?;
         self.core.raft.vote(request).await.map(|answer| message(&answer)).map_err(internal)
     }
 
     async fn pre_vote(&self, request: Request<Message>) -> Answer<Message> {
+        self.core.admit(request.metadata())?;
         let request: VoteRequest<TypeConfig> =
             decode(&request.into_inner().payload).map_err(bad)?;
         self.core.raft.pre_vote(request).await.map(|answer| message(&answer)).map_err(internal)
     }
 
     async fn transfer_leader(&self, request: Request<Message>) -> Answer<Message> {
+        self.core.admit(request.metadata())?;
         let request: TransferLeaderRequest<TypeConfig> =
             decode(&request.into_inner().payload).map_err(bad)?;
         let answer = self.core.raft.handle_transfer_leader(request).await;
@@ -89,6 +94,7 @@ impl PeerService for PeerServer {
     }
 
     async fn snapshot(&self, request: Request<Streaming<Message>>) -> Answer<Message> {
+        self.core.admit(request.metadata())?;
         let mut pieces = request.into_inner();
         let head = pieces.message().await?.ok_or_else(|| bad("a snapshot without a head"))?;
         let (vote, meta): (Vote, SnapshotMeta) = decode(&head.payload).map_err(bad)?;
@@ -106,6 +112,7 @@ impl PeerService for PeerServer {
     }
 
     async fn forward(&self, request: Request<ForwardRequest>) -> Answer<ForwardResponse> {
+        self.core.greet(request.metadata())?;
         let request = request.into_inner();
         let proposal: ProposalWire = decode(&request.proposal).map_err(bad)?;
         let deadline = Duration::from_millis(request.deadline_ms);
@@ -119,7 +126,8 @@ impl PeerService for PeerServer {
         Ok(Response::new(ForwardResponse { outcome: Some(outcome) }))
     }
 
-    async fn read_index(&self, _: Request<ReadIndexRequest>) -> Answer<ReadIndexResponse> {
+    async fn read_index(&self, request: Request<ReadIndexRequest>) -> Answer<ReadIndexResponse> {
+        self.core.greet(request.metadata())?;
         let index = self.core.read_index_here().await.map_err(Status::unavailable)?;
         Ok(Response::new(ReadIndexResponse { index }))
     }
@@ -128,6 +136,7 @@ impl PeerService for PeerServer {
         &self,
         request: Request<RenewLeasesRequest>,
     ) -> Answer<RenewLeasesResponse> {
+        self.core.greet(request.metadata())?;
         let ids: Vec<LeaseId> = request.into_inner().ids.into_iter().map(LeaseId).collect();
         let renewed = self.core.renew_leases_here(&ids).await.map_err(Status::unavailable)?;
         let ttl_seconds = renewed.into_iter().map(Option::unwrap_or_default).collect();
@@ -135,13 +144,32 @@ impl PeerService for PeerServer {
     }
 
     async fn lease_left(&self, request: Request<LeaseLeftRequest>) -> Answer<LeaseLeftResponse> {
+        self.core.greet(request.metadata())?;
         let id = LeaseId(request.into_inner().id);
         let left_seconds = self.core.lease_left_here(id).await.map_err(Status::unavailable)?;
         Ok(Response::new(LeaseLeftResponse { left_seconds }))
     }
 
-    async fn status(&self, _: Request<StatusRequest>) -> Answer<StatusResponse> {
+    async fn status(&self, request: Request<StatusRequest>) -> Answer<StatusResponse> {
+        self.core.greet(request.metadata())?;
         Ok(Response::new(self.core.own_status()))
+    }
+
+    async fn introduce(&self, request: Request<IntroduceRequest>) -> Answer<IntroduceResponse> {
+        self.core.greet(request.metadata())?;
+        Ok(Response::new(self.core.introduction()))
+    }
+
+    async fn change_members(
+        &self,
+        request: Request<ChangeMembersRequest>,
+    ) -> Answer<ChangeMembersResponse> {
+        self.core.greet(request.metadata())?;
+        let request = request.into_inner();
+        let change = decode(&request.change).map_err(bad)?;
+        let until = Instant::now() + Duration::from_millis(request.deadline_ms);
+        let outcome = self.core.change_here(&change, request.again, until).await;
+        Ok(Response::new(ChangeMembersResponse { outcome: encode(&outcome).into() }))
     }
 }
 
@@ -151,7 +179,7 @@ pub(crate) struct ProposalWire(store::RequestId, store::Origin, store::Op);
 
 impl From<&Proposal> for ProposalWire {
     fn from(p: &Proposal) -> Self {
-        Self(p.request, p.origin, p.op.clone())
+        Self(p.request, p.origin.clone(), p.op.clone())
     }
 }
 

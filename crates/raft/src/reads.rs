@@ -28,8 +28,7 @@ impl RaftStore {
     }
 
     async fn read_index_at(&self, leader: u64) -> Result<u64, String> {
-        let member = self.members.get(&leader).ok_or("the leader is not a known member")?;
-        let mut client = self.peers.client(&member.peer_url).map_err(|e| e.to_string())?;
+        let mut client = self.core.peers.client(leader).map_err(|e| e.to_string())?;
         tokio::select! {
             answer = client.read_index(ReadIndexRequest {}) => {
                 answer.map(|a| a.into_inner().index).map_err(|s| s.message().to_owned())

@@ -159,8 +159,7 @@ impl RaftStore {
         if leader == self.core.id {
             return self.core.lease_left_here(id).await;
         }
-        let member = self.members.get(&leader).ok_or("the leader is not a known member")?;
-        let mut client = self.peers.client(&member.peer_url).map_err(|e| e.to_string())?;
+        let mut client = self.core.peers.client(leader).map_err(|e| e.to_string())?;
         let asked = client.lease_left(LeaseLeftRequest { id: id.0 });
         let answer = self.while_it_leads(leader, asked).await?;
         Ok(answer.left_seconds)
@@ -171,8 +170,7 @@ impl RaftStore {
         if leader == self.core.id {
             return self.core.renew_leases_here(ids).await;
         }
-        let member = self.members.get(&leader).ok_or("the leader is not a known member")?;
-        let mut client = self.peers.client(&member.peer_url).map_err(|e| e.to_string())?;
+        let mut client = self.core.peers.client(leader).map_err(|e| e.to_string())?;
         let request = RenewLeasesRequest { ids: ids.iter().map(|id| id.0).collect() };
         let answer = self.while_it_leads(leader, client.renew_leases(request)).await?;
         Ok(answer.ttl_seconds.into_iter().map(|ttl| (ttl > 0).then_some(ttl)).collect())

@@ -1,6 +1,7 @@
 //! From a data directory and a listener to a replica that answers its peers.
 
 use crate::{
+    admission::admission,
     batch::batch,
     campaign::campaign,
     config::{Clock, PeerTls, RaftConfig},
@@ -8,21 +9,23 @@ use crate::{
     core::Core,
     disk::RealDisk,
     expiry::expire_leases,
-    identity,
+    identity::{self, Identity},
     lead::lead,
     log_store::LogStore,
-    network::{Factory, MESSAGE_BYTES_MAX, Peers},
+    network::Factory,
     peer::peer_service_server::PeerServiceServer,
     peer_server::PeerServer,
+    peers::{MESSAGE_BYTES_MAX, Peers},
     reads::read_rounds,
     renewals::renewal_rounds,
     state_machine::StateMachine,
     store::RaftStore,
+    tend::tend,
     types::{Raft, decode},
     wal::Wal,
 };
 use futures::StreamExt as _;
-use openraft::{Config, SnapshotPolicy};
+use openraft::{Config, SnapshotPolicy, async_runtime::watch::WatchReceiver as _};
 use std::{
     io,
     path::PathBuf,
@@ -91,7 +94,7 @@ impl RaftStore {
         }
         let [log_dir, snapshot_dir] = dirs;
         let lock = identity::lock(&config.data_dir)?;
-        let cluster_id = identity::check(&config)?;
+        let identity = Arc::new(Identity::open(&config, &log_dir)?);
         let (failure, failed_watch) = watch::channel(None);
         let failure = Arc::new(failure);
         let on_failure = {
@@ -119,8 +122,10 @@ impl RaftStore {
             .map_err(failed("read the vote"))?;
         let begun =
             (vote.map_or(0, |vote| vote.leader_id.term), wal.bounds().map_or(0, |(_, last)| last));
-        let peers =
-            Peers::new(config.timers.election_max, config.tls.as_ref().map(PeerTls::client));
+        let tls = config.tls.as_ref().map(PeerTls::client);
+        let election = config.timers.election_max;
+        let peers = Peers::new(Arc::clone(&identity), &config.members, election, tls);
+        let group = machine.membership();
         let raft = Raft::build(
             config.id,
             Arc::new(raft_config(&config)?),
@@ -144,16 +149,21 @@ impl RaftStore {
             proposals,
             begun,
             leader_hung_up: Notify::new(),
+            identity,
+            peers,
+            told: config.members.clone(),
+            join: config.join,
+            group,
+            changing: tokio::sync::Mutex::new(()),
+            failure,
+            patience: election * 4,
         });
         let (barriers, waiting) = mpsc::channel(QUEUE);
         let (renewals, to_renew) = mpsc::channel(QUEUE);
         let stop = CancellationToken::new();
         let store = Arc::new(Self {
             core: Arc::clone(&core),
-            peers,
-            members: config.members.clone(),
             leaderless_max: config.timers.election_max * ELECTIONS,
-            cluster_id,
             leadership: watch::Sender::new(Leadership::Following),
             barriers,
             renewals,
@@ -166,14 +176,16 @@ impl RaftStore {
         tasks.spawn(serve(&config, Arc::clone(&core), listener, stop.clone()));
         tasks.spawn(sweep);
         tasks.spawn(batch(Arc::clone(&core), queue, stop.clone()));
-        tasks.spawn(campaign(Arc::clone(&core), config.timers.election_max, stop.clone()));
+        tasks.spawn(campaign(Arc::clone(&core), election, stop.clone()));
+        tasks.spawn(follow(Arc::clone(&core)));
+        tasks.spawn(admission(Arc::clone(&core), election * 2, stop.clone()));
+        tasks.spawn(tend(Arc::clone(&core), stop.clone()));
         let weak = Arc::downgrade(&store);
         tasks.spawn(read_rounds(weak.clone(), waiting));
         tasks.spawn(renewal_rounds(weak.clone(), to_renew));
         tasks.spawn(lead(weak.clone(), stop.clone()));
         tasks.spawn(expire_leases(weak, stop));
         *store.tasks.lock().unwrap_or_else(PoisonError::into_inner) = Some(tasks);
-        initialize(&store, &config).await?;
         Ok(store)
     }
 }
@@ -198,17 +210,20 @@ fn raft_config(config: &RaftConfig) -> Result<Config, StartError> {
     .map_err(|e| StartError::Raft(e.to_string()))
 }
 
-/// The first start of all: the member with the lowest id proposes the membership, the others wait
-/// for it. On a disk that has a log it does nothing.
-async fn initialize(store: &RaftStore, config: &RaftConfig) -> Result<(), StartError> {
-    let raft = &store.core.raft;
-    let initialized = raft.is_initialized().await.map_err(|e| StartError::Raft(e.to_string()))?;
-    if !initialized && config.members.keys().next() == Some(&config.id) {
-        raft.initialize(config.members.clone())
-            .await
-            .map_err(|e| StartError::Raft(format!("initialize: {e}")))?;
+/// Peers are where the last membership in the log has them, committed or not.
+async fn follow(core: Arc<Core>) {
+    let mut metrics = core.raft.metrics();
+    let mut known = None;
+    loop {
+        let group = metrics.borrow_and_update().membership_config.clone();
+        if *group.log_id() != known {
+            known = *group.log_id();
+            core.peers.follow(&group);
+        }
+        if metrics.changed().await.is_err() {
+            return;
+        }
     }
-    Ok(())
 }
 
 fn serve(

@@ -42,7 +42,7 @@ pub(crate) struct StateMachine {
     /// Shared with who sweeps it between two entries; locked until the hub shows it.
     state: Arc<Mutex<State>>,
     last_applied: Option<LogId>,
-    membership: StoredMembership,
+    membership: watch::Sender<StoredMembership>,
     hub: Arc<Hub>,
     leases: Arc<Leases>,
     applied: watch::Sender<u64>,
@@ -70,7 +70,7 @@ impl StateMachine {
             applied: watch::Sender::new(last_applied.as_ref().map_or(0, |id| id.index)),
             state: Arc::new(Mutex::new(state)),
             last_applied,
-            membership,
+            membership: watch::Sender::new(membership),
             current: Arc::new(Mutex::new(current)),
         })
     }
@@ -104,6 +104,11 @@ impl StateMachine {
         }
     }
 
+    /// Follows the membership as of what is applied.
+    pub(crate) fn membership(&self) -> watch::Receiver<StoredMembership> {
+        self.membership.subscribe()
+    }
+
     /// Follows the index of the last entry applied and shown.
     pub(crate) fn applied(&self) -> watch::Receiver<u64> {
         self.applied.subscribe()
@@ -119,7 +124,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
     type SnapshotBuilder = Builder;
 
     async fn applied_state(&mut self) -> io::Result<(Option<LogId>, StoredMembership)> {
-        Ok((self.last_applied, self.membership.clone()))
+        Ok((self.last_applied, self.membership.borrow().clone()))
     }
 
     async fn apply<S>(&mut self, mut entries: S) -> io::Result<()>
@@ -132,7 +137,8 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
             match entry.payload {
                 EntryPayload::Blank => {}
                 EntryPayload::Membership(membership) => {
-                    self.membership = StoredMembership::new(Some(entry.log_id), membership);
+                    let membership = StoredMembership::new(Some(entry.log_id), membership);
+                    self.membership.send_replace(membership);
                 }
                 EntryPayload::Normal(batch) => {
                     let commands = batch.decode()?;
@@ -167,7 +173,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
             dir: self.dir.clone(),
             meta: SnapshotMeta {
                 last_log_id: self.last_applied,
-                last_membership: self.membership.clone(),
+                last_membership: self.membership.borrow().clone(),
             },
             view: lock(&self.state).view(),
             current: Arc::clone(&self.current),
@@ -187,7 +193,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         })
         .await?;
         self.last_applied = meta.last_log_id;
-        self.membership = meta.last_membership.clone();
+        self.membership.send_replace(meta.last_membership.clone());
         supersede(&self.current, meta, file);
         {
             let mut current = lock(&self.state);

@@ -4,12 +4,10 @@ use crate::{
     batch::proposal_bytes,
     core::{Attempt, Core},
     identity::DirLock,
-    network::Peers,
     renewals::{Question, Renewal},
 };
 use async_trait::async_trait;
 use std::{
-    collections::BTreeMap,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -31,9 +29,6 @@ const COMMAND_BYTES_MAX: usize = 8 << 20;
 /// A replica's store. Cheap to share; [`RaftStore::shutdown`] ends it.
 pub struct RaftStore {
     pub(crate) core: Arc<Core>,
-    pub(crate) peers: Peers,
-    pub(crate) members: BTreeMap<u64, crate::types::Member>,
-    pub(crate) cluster_id: u64,
     /// Without a leader for so long, callers are told instead of kept waiting.
     pub(crate) leaderless_max: Duration,
     pub(crate) leadership: watch::Sender<Leadership>,

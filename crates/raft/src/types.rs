@@ -22,23 +22,31 @@ pub(crate) type Metrics = openraft::RaftMetrics<TypeConfig>;
 pub(crate) type LogId = openraft::alias::LogIdOf<TypeConfig>;
 pub(crate) type Vote = openraft::alias::VoteOf<TypeConfig>;
 pub(crate) type Entry = openraft::alias::EntryOf<TypeConfig>;
+#[cfg(test)]
+pub(crate) type Membership = openraft::Membership<u64, Member>;
 pub(crate) type StoredMembership = openraft::alias::StoredMembershipOf<TypeConfig>;
 pub(crate) type SnapshotMeta = openraft::alias::SnapshotMetaOf<TypeConfig>;
 
 /// Where a member is, as the membership in the log says.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Member {
-    /// For people.
+    /// For people; empty until it has started.
     pub name: String,
-    /// `http(s)://host:port` of its raft listener.
-    pub peer_url: String,
-    /// `http(s)://host:port` of its API listener.
-    pub client_url: String,
+    /// `http(s)://host:port` of its raft listener, at least one; several are tried in turn.
+    pub peer_urls: Vec<String>,
+    /// `http(s)://host:port` of its API listener; empty until it has started.
+    pub api_url: String,
+    /// Where it serves the etcd v3 API; empty until it has started.
+    pub client_urls: Vec<String>,
+    /// The disk that started under this id, by the number drawn when it was made; 0 before.
+    pub disk: u64,
+    /// It is to vote: from the start, or as soon as it holds the log.
+    pub votes: bool,
 }
 
 impl fmt::Display for Member {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} ({})", self.name, self.peer_url)
+        write!(f, "{} ({})", self.name, self.peer_urls.join(", "))
     }
 }
 

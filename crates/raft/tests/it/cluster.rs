@@ -50,8 +50,7 @@ impl Cluster {
         for id in 1..=size {
             let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
             let peer_url = format!("{scheme}://{}", listener.local_addr().unwrap());
-            let name = format!("replica-{id}");
-            members.insert(id, Member { name, peer_url, client_url: String::new() });
+            members.insert(id, member(id, peer_url));
             listeners.insert(id, listener);
         }
         let mut cluster = Self {
@@ -72,6 +71,8 @@ impl Cluster {
     pub(crate) fn config(&self, id: u64) -> RaftConfig {
         RaftConfig {
             id,
+            join: false,
+            token: String::new(),
             data_dir: self.dir.path().join(id.to_string()),
             members: self.members.clone(),
             timers: Timers::lan(),
@@ -89,7 +90,7 @@ impl Cluster {
     /// Starts a member again, on its disk and its address.
     pub(crate) async fn restart(&mut self, id: u64) {
         let address: SocketAddr =
-            self.members[&id].peer_url.trim_start_matches("http://").parse().unwrap();
+            self.members[&id].peer_urls[0].trim_start_matches("http://").parse().unwrap();
         let bound = async {
             loop {
                 // Its old connections may still be on their way out.
@@ -167,6 +168,11 @@ impl Cluster {
         }
         assert!(hashes.windows(2).all(|pair| pair[0] == pair[1]), "{hashes:?}");
     }
+}
+
+fn member(id: u64, peer_url: String) -> Member {
+    let name = format!("replica-{id}");
+    Member { name, peer_urls: vec![peer_url], ..Member::default() }
 }
 
 pub(crate) fn put(key: &str, value: &str) -> Op {

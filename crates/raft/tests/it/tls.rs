@@ -38,7 +38,7 @@ async fn members_with_certificates_of_one_authority_form_a_group() {
     cluster.settle().await;
 
     // Who speaks plaintext is not answered.
-    let address = cluster.config(leader).members[&leader].peer_url.replace("https://", "");
+    let address = cluster.config(leader).members[&leader].peer_urls[0].replace("https://", "");
     let mut stranger = TcpStream::connect(address).await.unwrap();
     stranger.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.unwrap();
     let mut answer = Vec::new();
