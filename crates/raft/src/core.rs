@@ -2,6 +2,7 @@
 
 use crate::{
     config::Clock,
+    forward::Outgoing,
     identity::{Identity, Standing},
     leases::Leases,
     peer::StatusResponse,
@@ -10,15 +11,17 @@ use crate::{
     wal::Wal,
 };
 use openraft::{ReadPolicy, ServerState, async_runtime::watch::WatchReceiver as _};
+use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use store::{Applied, Command, MemberRole, Proposal, watch::Hub};
 use tokio::{
     sync::{Mutex, Notify, mpsc, oneshot, watch},
-    time::{Instant, timeout, timeout_at},
+    time::{Instant, timeout_at},
 };
 use tonic::{Status, metadata::MetadataMap};
 
-/// How one try to propose on this replica went.
+/// How one try to propose went.
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Attempt {
     Applied(Applied),
     /// Nothing was proposed here.
@@ -44,6 +47,10 @@ pub(crate) struct Core {
     /// Names this replica's own requests about leases.
     pub(crate) lease_client: u64,
     pub(crate) proposals: mpsc::Sender<Waiting>,
+    /// For the leader, when another member leads.
+    pub(crate) forwards: mpsc::Sender<Outgoing>,
+    /// Who leads, if known: tells only when that changes, which raft's metrics do with every entry.
+    pub(crate) leads: watch::Receiver<Option<u64>>,
     /// Term and last log index that this process began with.
     pub(crate) begun: (u64, u64),
     /// A stream of entries broke off: whoever sent them may have died.
@@ -149,7 +156,13 @@ impl Core {
     }
 
     pub(crate) fn leader(&self) -> Option<u64> {
-        self.raft.metrics().borrow_watched().current_leader
+        *self.leads.borrow()
+    }
+
+    /// Returns when somebody else or nobody leads.
+    pub(crate) async fn until_leader_is_not(&self, leader: u64) {
+        // An end of the channel is the end of the replica.
+        let _ = self.leads.clone().wait_for(|now| *now != Some(leader)).await;
     }
 
     /// The first metrics for which `wanted` holds; `None` when raft has ended.
@@ -175,19 +188,49 @@ impl Core {
 
     /// Proposes on this replica, which must lead.
     pub(crate) async fn propose_here(&self, proposal: Proposal, deadline: Duration) -> Attempt {
+        let until = Instant::now() + deadline;
+        match self.submit(proposal) {
+            Ok(answered) => self.outcome(answered, until).await,
+            Err(attempt) => attempt,
+        }
+    }
+
+    /// As [`Core::propose_here`], for several at once.
+    pub(crate) async fn propose_all_here(
+        &self,
+        proposals: Vec<Proposal>,
+        deadline: Duration,
+    ) -> Vec<Attempt> {
+        let until = Instant::now() + deadline;
+        let submitted: Vec<_> = proposals.into_iter().map(|p| self.submit(p)).collect();
+        let mut attempts = Vec::with_capacity(submitted.len());
+        for answered in submitted {
+            attempts.push(match answered {
+                Ok(answered) => self.outcome(answered, until).await,
+                Err(attempt) => attempt,
+            });
+        }
+        attempts
+    }
+
+    fn submit(&self, proposal: Proposal) -> Result<oneshot::Receiver<Attempt>, Attempt> {
         if self.leader() != Some(self.id) {
-            return Attempt::NotLeader(self.leader());
+            return Err(Attempt::NotLeader(self.leader()));
         }
         let Proposal { request, origin, op } = proposal;
         let command = Command { at: (self.clock)(), request, origin, op };
         let (answer, answered) = oneshot::channel();
-        if self.proposals.try_send(Waiting { command, answer }).is_err() {
-            return Attempt::NotLeader(None);
-        }
-        match timeout(deadline, answered).await {
+        self.proposals
+            .try_send(Waiting { command, answer })
+            .map_err(|_| Attempt::NotLeader(None))?;
+        Ok(answered)
+    }
+
+    async fn outcome(&self, answered: oneshot::Receiver<Attempt>, until: Instant) -> Attempt {
+        match timeout_at(until, answered).await {
             Ok(Ok(attempt)) => attempt,
             Ok(Err(_)) => Attempt::Unknown("the replica is stopping".to_owned()),
-            Err(_) => Attempt::Unknown(format!("not committed within {deadline:?}")),
+            Err(_) => Attempt::Unknown("not committed in time".to_owned()),
         }
     }
 

@@ -1,12 +1,12 @@
 //! The receiving half: what peers ask of this replica.
 
 use crate::{
-    core::{Attempt, Core},
+    core::Core,
     peer::{
         ChangeMembersRequest, ChangeMembersResponse, ForwardRequest, ForwardResponse,
         IntroduceRequest, IntroduceResponse, LeaseLeftRequest, LeaseLeftResponse, Message,
-        NotLeader, ReadIndexRequest, ReadIndexResponse, RenewLeasesRequest, RenewLeasesResponse,
-        StatusRequest, StatusResponse, forward_response::Outcome, peer_service_server::PeerService,
+        ReadIndexRequest, ReadIndexResponse, RenewLeasesRequest, RenewLeasesResponse,
+        StatusRequest, StatusResponse, peer_service_server::PeerService,
     },
     snapshot::SnapshotFile,
     state_machine::CurrentSnapshot,
@@ -22,6 +22,9 @@ use std::{path::PathBuf, pin::Pin, sync::Arc, time::Duration};
 use store::{LeaseId, Proposal};
 use tokio::{io::AsyncWriteExt as _, time::Instant};
 use tonic::{Request, Response, Status, Streaming};
+
+/// Batches of one replica that are carried out at once; it sends fewer.
+const FORWARDS: usize = 64;
 
 /// Answers peers.
 pub(crate) struct PeerServer {
@@ -46,6 +49,7 @@ fn message<T: Serialize>(value: &T) -> Response<Message> {
 #[tonic::async_trait]
 impl PeerService for PeerServer {
     type AppendStream = Pin<Box<dyn Stream<Item = Result<Message, Status>> + Send>>;
+    type ForwardStream = Pin<Box<dyn Stream<Item = Result<ForwardResponse, Status>> + Send>>;
 
     async fn append(&self, request: Request<Streaming<Message>>) -> Answer<Self::AppendStream> {
         self.core.admit(request.metadata())?;
@@ -111,19 +115,24 @@ impl PeerService for PeerServer {
         answer.map(|answer| message(&answer)).map_err(internal)
     }
 
-    async fn forward(&self, request: Request<ForwardRequest>) -> Answer<ForwardResponse> {
+    async fn forward(
+        &self,
+        request: Request<Streaming<ForwardRequest>>,
+    ) -> Answer<Self::ForwardStream> {
         self.core.greet(request.metadata())?;
-        let request = request.into_inner();
-        let proposal: ProposalWire = decode(&request.proposal).map_err(bad)?;
-        let deadline = Duration::from_millis(request.deadline_ms);
-        let outcome = match self.core.propose_here(proposal.into(), deadline).await {
-            Attempt::Applied(applied) => Outcome::Applied(encode(&applied).into()),
-            Attempt::NotLeader(leader) => {
-                Outcome::NotLeader(NotLeader { leader: leader.unwrap_or_default() })
+        let core = Arc::clone(&self.core);
+        let answers = request.into_inner().map(move |request| {
+            let core = Arc::clone(&core);
+            async move {
+                let ForwardRequest { id, proposals, deadline_ms } = request?;
+                let proposals: Vec<ProposalWire> = decode(&proposals).map_err(bad)?;
+                let proposals = proposals.into_iter().map(Into::into).collect();
+                let deadline = Duration::from_millis(deadline_ms);
+                let attempts = core.propose_all_here(proposals, deadline).await;
+                Ok(ForwardResponse { id, attempts: encode(&attempts).into() })
             }
-            Attempt::Unknown(detail) => Outcome::Unknown(detail),
-        };
-        Ok(Response::new(ForwardResponse { outcome: Some(outcome) }))
+        });
+        Ok(Response::new(Box::pin(answers.buffer_unordered(FORWARDS))))
     }
 
     async fn read_index(&self, request: Request<ReadIndexRequest>) -> Answer<ReadIndexResponse> {

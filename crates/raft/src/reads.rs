@@ -33,7 +33,7 @@ impl RaftStore {
             answer = client.read_index(ReadIndexRequest {}) => {
                 answer.map(|a| a.into_inner().index).map_err(|s| s.message().to_owned())
             }
-            _ = self.core.until(|now| now.current_leader != Some(leader)) => {
+            () = self.core.until_leader_is_not(leader) => {
                 Err("the leader changed".to_owned())
             }
         }

@@ -9,6 +9,7 @@ use crate::{
     core::Core,
     disk::RealDisk,
     expiry::expire_leases,
+    forward::forward,
     identity::{self, Identity},
     lead::lead,
     log_store::LogStore,
@@ -137,6 +138,8 @@ impl RaftStore {
         .map_err(|e| StartError::Raft(e.to_string()))?;
         raft.run();
         let (proposals, queue) = mpsc::channel(QUEUE);
+        let (forwards, outgoing) = mpsc::channel(QUEUE);
+        let (leads, leads_watch) = watch::channel(None);
         let core = Arc::new(Core {
             id: config.id,
             raft,
@@ -147,6 +150,8 @@ impl RaftStore {
             clock,
             lease_client: rand::random(),
             proposals,
+            forwards,
+            leads: leads_watch,
             begun,
             leader_hung_up: Notify::new(),
             identity,
@@ -176,8 +181,9 @@ impl RaftStore {
         tasks.spawn(serve(&config, Arc::clone(&core), listener, stop.clone()));
         tasks.spawn(sweep);
         tasks.spawn(batch(Arc::clone(&core), queue, stop.clone()));
+        tasks.spawn(forward(Arc::clone(&core), outgoing, stop.clone()));
         tasks.spawn(campaign(Arc::clone(&core), election, stop.clone()));
-        tasks.spawn(follow(Arc::clone(&core)));
+        tasks.spawn(follow(Arc::clone(&core), leads));
         tasks.spawn(admission(Arc::clone(&core), election * 2, stop.clone()));
         tasks.spawn(tend(Arc::clone(&core), stop.clone()));
         let weak = Arc::downgrade(&store);
@@ -210,12 +216,17 @@ fn raft_config(config: &RaftConfig) -> Result<Config, StartError> {
     .map_err(|e| StartError::Raft(e.to_string()))
 }
 
-/// Peers are where the last membership in the log has them, committed or not.
-async fn follow(core: Arc<Core>) {
+/// Notes who leads and who the peers are. They are where the last membership in the log has them,
+/// committed or not.
+async fn follow(core: Arc<Core>, leads: watch::Sender<Option<u64>>) {
     let mut metrics = core.raft.metrics();
     let mut known = None;
     loop {
-        let group = metrics.borrow_and_update().membership_config.clone();
+        let (leader, group) = {
+            let now = metrics.borrow_and_update();
+            (now.current_leader, Arc::clone(&now.membership_config))
+        };
+        leads.send_if_modified(|now| std::mem::replace(now, leader) != leader);
         if *group.log_id() != known {
             known = *group.log_id();
             core.peers.follow(&group);

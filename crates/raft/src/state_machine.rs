@@ -79,6 +79,11 @@ impl StateMachine {
         Arc::clone(&self.hub)
     }
 
+    /// Follows the membership as of what is applied.
+    pub(crate) fn membership(&self) -> watch::Receiver<StoredMembership> {
+        self.membership.subscribe()
+    }
+
     /// Told of every lease that comes and goes.
     pub(crate) fn leases(&self) -> Arc<Leases> {
         Arc::clone(&self.leases)
@@ -102,11 +107,6 @@ impl StateMachine {
                 }
             }
         }
-    }
-
-    /// Follows the membership as of what is applied.
-    pub(crate) fn membership(&self) -> watch::Receiver<StoredMembership> {
-        self.membership.subscribe()
     }
 
     /// Follows the index of the last entry applied and shown.

@@ -115,7 +115,7 @@ impl Store for RaftStore {
             let attempt = if leader == self.core.id {
                 self.core.propose_here(proposal.clone(), left).await
             } else {
-                self.forward(leader, &proposal, left).await
+                self.forward(proposal.clone(), left).await
             };
             match attempt {
                 Attempt::Applied(applied) => return Ok(applied),
