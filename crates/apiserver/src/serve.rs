@@ -65,10 +65,10 @@ impl ApiServer {
         config: Config,
         clock: Clock,
     ) -> Self {
-        let registry = Registry::new(store, clock, config.service_prefix);
+        let registry = Registry::new(Arc::clone(&store), clock, config.service_prefix);
         let sessions = NodeSessions::new(registry.clone(), config);
         let grpc = tonic::service::Routes::new(NodeServiceServer::new(sessions))
-            .add_service(AdminServiceServer::new(Admin { cluster }))
+            .add_service(AdminServiceServer::new(Admin { store, cluster }))
             .into_axum_router();
         let kube = Arc::new(Kube { registry: registry.clone() });
         let rest = kube::router(kube);

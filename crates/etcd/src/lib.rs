@@ -7,6 +7,7 @@ mod cluster;
 mod convert;
 mod core;
 mod error;
+mod internal;
 mod kv;
 mod lease;
 mod maintenance;
@@ -14,6 +15,7 @@ mod watch;
 
 pub mod proto;
 
+pub use internal::internal_requests;
 pub use lease::ttl_min_seconds;
 pub use maintenance::ETCD_VERSION;
 
@@ -68,6 +70,11 @@ impl Config {
         self.max_request_bytes + MESSAGE_OVERHEAD
     }
 }
+
+/// The common name in the certificate that a request's client has shown: an extension of the request,
+/// for the listener to add.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClientCommonName(pub Arc<str>);
 
 /// All gRPC services.
 pub fn routes(store: Arc<dyn Store>, cluster: Arc<dyn Cluster>, config: Config) -> Routes {

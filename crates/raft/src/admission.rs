@@ -20,6 +20,8 @@ use tokio_util::sync::CancellationToken;
 const ROUND: Duration = Duration::from_millis(20);
 /// Between two rounds of a member that takes part.
 const LOOK: Duration = Duration::from_secs(1);
+/// At least, between two rounds of one that a peer has refused.
+const DOUBT: Duration = Duration::from_millis(250);
 /// For one change on behalf of this member.
 const DEADLINE: Duration = Duration::from_secs(5);
 
@@ -54,18 +56,23 @@ async fn take_part(core: &Arc<Core>, turn: Duration) -> Result<(), String> {
         sleep(ROUND).await;
     }
     found(core, turn).await?;
+    let mut group = core.group.clone();
     loop {
+        group.mark_unchanged();
         if let Some(start) = unsaid(core) {
             let changed = core.change(&start, Instant::now() + DEADLINE).await;
             if let Err(error @ (Refusal::NotFound | Refusal::OtherDisk)) = changed {
                 return Err(refused(core, &error).await);
             }
         }
-        let mut group = core.group.clone();
         tokio::select! {
             () = sleep(LOOK) => judge(core, &core.ask_around().await).await?,
-            () = core.peers.doubted() => judge(core, &core.ask_around().await).await?,
-            _ = group.changed(), if unsaid(core).is_none() => {}
+            () = core.peers.doubted() => {
+                judge(core, &core.ask_around().await).await?;
+                // A peer that is wrong about this member says so with every entry.
+                sleep(DOUBT).await;
+            }
+            _ = group.changed() => {}
         }
     }
 }
@@ -105,7 +112,11 @@ async fn judge(core: &Arc<Core>, answers: &Answers) -> Result<(), String> {
             Some(Blame::Foreign) | None => {}
         }
     }
-    Ok(())
+    match core.peers.stranger() {
+        // Where it is, others are expected, and none of its own can be reached.
+        Some(why) if !welcome && !answers.is_empty() => Err(why),
+        Some(_) | None => Ok(()),
+    }
 }
 
 /// The leader's word on who this member is, beyond doubt.

@@ -72,6 +72,31 @@ struct Record {
     named_at: u64,
 }
 
+/// Whose a data directory is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Owner {
+    /// Raft member id.
+    pub member: u64,
+    /// It has taken part in its cluster: what a configuration says of the first members does not
+    /// matter any more.
+    pub settled: bool,
+}
+
+/// Whose the data directory is; `None` for a new one.
+///
+/// # Errors
+/// The identity cannot be read, or is damaged.
+pub fn owner(data_dir: &Path) -> io::Result<Option<Owner>> {
+    match fs::read(data_dir.join("identity")) {
+        Ok(bytes) => {
+            let Record { member, standing, .. } = parse(&bytes)?;
+            Ok(Some(Owner { member, settled: standing != Standing::Blank }))
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
 /// The identity file and what it holds.
 #[derive(Debug)]
 pub(crate) struct Identity {

@@ -4,9 +4,9 @@ use crate::{
     core::Core,
     peer::{
         ChangeMembersRequest, ChangeMembersResponse, ForwardRequest, ForwardResponse,
-        IntroduceRequest, IntroduceResponse, LeaseLeftRequest, LeaseLeftResponse, Message,
-        ReadIndexRequest, ReadIndexResponse, RenewLeasesRequest, RenewLeasesResponse,
-        StatusRequest, StatusResponse, peer_service_server::PeerService,
+        IntroduceRequest, IntroduceResponse, LeaseLeftRequest, LeaseLeftResponse, MembersRequest,
+        MembersResponse, Message, ReadIndexRequest, ReadIndexResponse, RenewLeasesRequest,
+        RenewLeasesResponse, StatusRequest, StatusResponse, peer_service_server::PeerService,
     },
     snapshot::SnapshotFile,
     state_machine::CurrentSnapshot,
@@ -73,6 +73,10 @@ impl PeerService for PeerServer {
             Err(fatal) => Err(internal(fatal)),
         });
         Ok(Response::new(Box::pin(answers)))
+    }
+
+    async fn members(&self, _: Request<MembersRequest>) -> Answer<MembersResponse> {
+        Ok(Response::new(self.core.acquaintances()))
     }
 
     async fn vote(&self, request: Request<Message>) -> Answer<Message> {

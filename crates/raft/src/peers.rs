@@ -122,6 +122,7 @@ struct Inner {
     connect_timeout: Duration,
     tls: Option<ClientTlsConfig>,
     doubt: Notify,
+    stranger: Mutex<Option<String>>,
 }
 
 impl Peers {
@@ -138,6 +139,7 @@ impl Peers {
             connect_timeout,
             tls,
             doubt: Notify::new(),
+            stranger: Mutex::default(),
         };
         let peers = Self { inner: Arc::new(inner) };
         for (id, member) in members {
@@ -232,6 +234,17 @@ impl Peers {
         if Blame::read(status).is_some() {
             self.doubt();
         }
+    }
+
+    /// Somebody of another cluster takes this member for one of theirs.
+    pub(crate) fn met_stranger(&self, why: &str) {
+        let mut stranger = self.inner.stranger.lock().unwrap_or_else(PoisonError::into_inner);
+        *stranger = Some(why.to_owned());
+    }
+
+    /// Whoever was met last, if anybody was since this was asked.
+    pub(crate) fn stranger(&self) -> Option<String> {
+        self.inner.stranger.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// This member may not be what it takes itself for.

@@ -18,13 +18,23 @@ pub struct ReplicaConfig {
     pub id: u64,
     /// Log, vote, snapshots. One process at a time.
     pub data_dir: PathBuf,
-    /// Every member of the first start, this one included.
+    /// Every member of the first start, this one included, for ever as they were then; with `join`,
+    /// this one and any that can be asked. Once there is a log, the members in it count.
     pub members: Vec<MemberConfig>,
+    /// This member was added to a cluster that exists: begin with an empty disk and found nothing.
+    #[serde(default)]
+    pub join: bool,
+    /// Tells clusters apart whose first members have the same ids and peer URLs.
+    #[serde(default)]
+    pub cluster_token: String,
     /// The Kubernetes API, and node and admin gRPC beside it.
     pub api: ListenConfig,
     /// The etcd v3 API, if it is to be served.
     #[serde(default)]
     pub etcd: Option<ListenConfig>,
+    /// `http(s)://host:port` by which clients reach the etcd v3 API here; without it, where it listens.
+    #[serde(default)]
+    pub etcd_urls: Vec<String>,
     /// Raft traffic of the other replicas.
     pub raft: RaftConfig,
     /// What nodes get, and when they count as lost.
@@ -280,6 +290,9 @@ impl Check for ReplicaConfig {
             ensure!(member.id > 0, "members[{i}].id: must be above 0");
             check_url(&format!("members[{i}].peerUrl"), &member.peer_url)?;
             check_url(&format!("members[{i}].clientUrl"), &member.client_url)?;
+        }
+        for (i, url) in self.etcd_urls.iter().enumerate() {
+            check_url(&format!("etcdUrls[{i}]"), url)?;
         }
         let tls = self.raft.tls.as_ref();
         ensure!(

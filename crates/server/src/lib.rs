@@ -6,8 +6,10 @@
 pub mod bench;
 pub mod clock;
 pub mod config;
+pub mod debug;
 pub mod demo;
 pub mod dev;
+pub mod etcd_role;
 pub mod hollow;
 pub mod node;
 pub mod replica;

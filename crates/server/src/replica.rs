@@ -75,7 +75,7 @@ pub async fn run(config: ReplicaConfig, shutdown: CancellationToken) -> anyhow::
     tasks.spawn(async move {
         let failure = failed.wait_for(Option::is_some).await;
         let failure = failure.ok().and_then(|f| f.clone()).unwrap_or_default();
-        anyhow::bail!("the log has failed: {failure}")
+        anyhow::bail!(failure)
     });
     tracing::info!(api = %config.api.listen, raft = %config.raft.listen, "serves");
     let ended = tokio::select! {
@@ -95,15 +95,20 @@ pub async fn run(config: ReplicaConfig, shutdown: CancellationToken) -> anyhow::
 fn raft_config(config: &ReplicaConfig) -> anyhow::Result<RaftConfig> {
     let tls = config.raft.tls.as_ref().map(tls::peers).transpose()?;
     let members = config.members.iter().map(|m| {
+        let own = m.id == config.id;
         let member = Member {
             name: m.name.clone(),
-            peer_url: m.peer_url.clone(),
-            client_url: m.client_url.clone(),
+            peer_urls: vec![m.peer_url.clone()],
+            api_url: m.client_url.clone(),
+            client_urls: if own { etcd_urls(config) } else { Vec::new() },
+            ..Member::default()
         };
         (m.id, member)
     });
     Ok(RaftConfig {
         id: config.id,
+        join: config.join,
+        token: config.cluster_token.clone(),
         data_dir: config.data_dir.clone(),
         members: members.collect(),
         timers: match config.raft.profile {
@@ -114,6 +119,17 @@ fn raft_config(config: &ReplicaConfig) -> anyhow::Result<RaftConfig> {
         segment_bytes: config.raft.segment_bytes,
         tls,
     })
+}
+
+/// What clients of the etcd v3 API are told.
+fn etcd_urls(config: &ReplicaConfig) -> Vec<String> {
+    let listens = config.etcd.iter().filter(|etcd| !etcd.listen.ip().is_unspecified());
+    if config.etcd_urls.is_empty() {
+        let scheme = |tls: bool| if tls { "https" } else { "http" };
+        listens.map(|etcd| format!("{}://{}", scheme(etcd.tls.is_some()), etcd.listen)).collect()
+    } else {
+        config.etcd_urls.clone()
+    }
 }
 
 /// The first two bytes of a /16.

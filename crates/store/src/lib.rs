@@ -7,6 +7,7 @@
 mod auth;
 mod cluster;
 mod key_range;
+mod replace;
 mod types;
 
 pub mod conformance;
@@ -22,4 +23,5 @@ pub use cluster::{
     Cluster, ClusterStatus, Leadership, LocalStatus, MemberChange, MemberError, MemberInfo,
     MemberRole, MemberStatus, Proposal, Store, StoreError,
 };
+pub use replace::{Replaced, replace_member};
 pub use types::*;

@@ -3,12 +3,19 @@
 use clap::Parser as _;
 use std::process::ExitCode;
 
+mod etcd;
 mod roles;
 
 fn main() -> ExitCode {
     // Before there is a second thread: this binary also plays shim, container and toolbox.
     if let Some(code) = kubelet::toolbox::run().or_else(kubelet::reexec) {
         return code;
+    }
+    // Before clap, which has another idea of what a flag looks like.
+    let mut arguments = std::env::args_os();
+    let program = arguments.next().unwrap_or_default();
+    if std::path::Path::new(&program).file_name().is_some_and(|name| name == "etcd") {
+        return etcd::run(arguments.collect());
     }
     roles::run(roles::Arguments::parse())
 }

@@ -1,5 +1,6 @@
 //! Which role a command line asks for.
 
+use crate::etcd;
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 use server::{
@@ -7,7 +8,8 @@ use server::{
     dev::{DevCluster, DevOptions},
     node, replica, signal, telemetry,
 };
-use std::{path::PathBuf, process::ExitCode, time::Duration};
+use std::{ffi::OsString, path::PathBuf, process::ExitCode, time::Duration};
+use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 
 /// A highly available control plane: three replicas, an API that kubectl speaks, real Pods.
@@ -25,6 +27,13 @@ enum Role {
         /// Its configuration, TOML.
         #[arg(long)]
         config: PathBuf,
+    },
+    /// Run in etcd's place: takes etcd's flags and `ETCD_*` variables, serves the etcd v3 API alone.
+    #[command(disable_help_flag = true, disable_version_flag = true)]
+    Etcd {
+        /// etcd's flags; `trireme etcd --help` names them.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        flags: Vec<OsString>,
     },
     /// Run one node.
     Kubelet {
@@ -52,6 +61,11 @@ enum Role {
     },
     /// Show in a minute what Trireme promises: needs no arguments, fails if something does not hold.
     Demo,
+    /// Look into the files of a replica that does not run.
+    Debug {
+        #[command(subcommand)]
+        what: Debug,
+    },
     /// Measure.
     Bench {
         #[command(subcommand)]
@@ -59,6 +73,19 @@ enum Role {
     },
     #[command(flatten)]
     Client(cli::Command),
+}
+
+#[derive(Debug, Subcommand)]
+enum Debug {
+    /// Print the requests in a replica's log in order: base64 of etcdserverpb.InternalRaftRequest, one
+    /// a line.
+    DumpRequests {
+        /// Of the replica.
+        data_dir: PathBuf,
+        /// Those at the end, too, that are not known here to be committed.
+        #[arg(long)]
+        uncommitted: bool,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -114,12 +141,10 @@ enum Workload {
 }
 
 pub(crate) fn run(arguments: Arguments) -> ExitCode {
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
-    let result = match runtime {
-        Ok(runtime) => runtime.block_on(play(arguments.role)),
-        Err(error) => Err(error.into()),
-    };
+    if let Role::Etcd { flags } = arguments.role {
+        return etcd::run(flags);
+    }
+    let result = worker_runtime().and_then(|runtime| runtime.block_on(play(arguments.role)));
     match result {
         Ok(code) => code,
         Err(error) => {
@@ -132,6 +157,12 @@ pub(crate) fn run(arguments: Arguments) -> ExitCode {
     }
 }
 
+/// For whatever runs here.
+pub(crate) fn worker_runtime() -> anyhow::Result<Runtime> {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    builder.worker_threads(2).enable_all().build().context("start threads")
+}
+
 #[expect(clippy::print_stdout, reason = "a command line's output")]
 async fn play(role: Role) -> anyhow::Result<ExitCode> {
     match role {
@@ -141,6 +172,7 @@ async fn play(role: Role) -> anyhow::Result<ExitCode> {
             let with_parent = config.exit_with_parent;
             until_asked(with_parent, |stop| replica::run(config, stop)).await?;
         }
+        Role::Etcd { .. } => unreachable!("it has a runtime of its own"),
         Role::Kubelet { config } => {
             let config: config::NodeConfig = config::read(&config)?;
             telemetry::init(&config.log)?;
@@ -159,6 +191,12 @@ async fn play(role: Role) -> anyhow::Result<ExitCode> {
                 Ok(if held { ExitCode::SUCCESS } else { ExitCode::FAILURE })
             })
             .await;
+        }
+        Role::Debug { what: Debug::DumpRequests { data_dir, uncommitted } } => {
+            kubelet::default_signals().context("reset signals")?;
+            let mut out = std::io::BufWriter::new(std::io::stdout().lock());
+            let mut notes = std::io::stderr().lock();
+            server::debug::dump_requests(&data_dir, uncommitted, &mut out, &mut notes)?;
         }
         Role::Bench { workload: Workload::Failover { kills, json } } => {
             let dir = tempfile::tempdir().context("make a directory")?;
@@ -266,7 +304,7 @@ async fn play(role: Role) -> anyhow::Result<ExitCode> {
 }
 
 /// Runs something until it ends, or until it has ended because it was asked to.
-async fn until_asked<T, F: Future<Output = anyhow::Result<T>>>(
+pub(crate) async fn until_asked<T, F: Future<Output = anyhow::Result<T>>>(
     with_parent: bool,
     work: impl FnOnce(CancellationToken) -> F,
 ) -> anyhow::Result<T> {

@@ -1,8 +1,8 @@
 //! Replicas that serve the API, over one store in memory.
 
 use etcd::{
-    Config,
-    auth::{Clock, PeerCertificates},
+    ClientCommonName, Config,
+    auth::Clock,
     proto::etcdserverpb::{AuthenticateRequest, auth_client::AuthClient, kv_client::KvClient},
 };
 use std::{
@@ -71,19 +71,16 @@ impl Served {
         self.replica_with(self.config(), None).await
     }
 
-    /// Whose clients all show these certificates.
-    pub(crate) async fn replica_with(
-        &mut self,
-        config: Config,
-        certificates: Option<PeerCertificates>,
-    ) -> Channel {
+    /// Whose clients all show certificates of this name.
+    pub(crate) async fn replica_with(&mut self, config: Config, name: Option<&str>) -> Channel {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let store = Arc::clone(&self.store);
         let routes = etcd::routes(Arc::clone(&store) as _, store as _, config);
+        let name = name.map(|name| ClientCommonName(name.into()));
         let show = move |mut request: Request<()>| {
-            if let Some(certificates) = &certificates {
-                request.extensions_mut().insert(Arc::clone(certificates));
+            if let Some(name) = &name {
+                request.extensions_mut().insert(name.clone());
             }
             Ok(request)
         };

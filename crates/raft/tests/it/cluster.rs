@@ -1,9 +1,10 @@
 //! A cluster whose members can be dropped and started again.
 
-use raft::{Member, PeerTls, RaftConfig, RaftStore, Timers};
+use raft::{Member, PeerTls, RaftConfig, RaftStore, StartError, Timers};
 use std::{
     collections::BTreeMap,
     net::{Ipv4Addr, SocketAddr},
+    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -11,8 +12,9 @@ use std::{
     time::Duration,
 };
 use store::{
-    Applied, Cluster as _, KeyRange, Leadership, LeaseId, Op, Origin, Outcome, Proposal, Put,
-    RequestId, Store as _, StoreError, Timestamp, Txn, TxnOp,
+    Applied, Cluster as _, KeyRange, Leadership, LeaseId, MemberChange, MemberError, MemberInfo,
+    MemberRole, Op, Origin, Outcome, Proposal, Put, RequestId, Store as _, StoreError, Timestamp,
+    Txn, TxnOp,
 };
 use tempfile::TempDir;
 use tokio::{net::TcpListener, time::timeout};
@@ -22,6 +24,9 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 /// Three members by default; dropping it removes their disks.
 pub(crate) struct Cluster {
     dir: TempDir,
+    /// Of the first start.
+    first: BTreeMap<u64, Member>,
+    /// Of all that ever were.
     members: BTreeMap<u64, Member>,
     running: BTreeMap<u64, Arc<RaftStore>>,
     snapshot_entries: u64,
@@ -44,6 +49,19 @@ impl Cluster {
         snapshot_entries: u64,
         tls: BTreeMap<u64, PeerTls>,
     ) -> Self {
+        let (mut cluster, listeners) = Self::prepare(size, snapshot_entries, tls).await;
+        for (id, listener) in listeners {
+            cluster.open(id, listener).await;
+        }
+        cluster
+    }
+
+    /// Addresses and disks, nobody running.
+    pub(crate) async fn prepare(
+        size: u64,
+        snapshot_entries: u64,
+        tls: BTreeMap<u64, PeerTls>,
+    ) -> (Self, BTreeMap<u64, TcpListener>) {
         let scheme = if tls.is_empty() { "http" } else { "https" };
         let mut members = BTreeMap::new();
         let mut listeners = BTreeMap::new();
@@ -53,28 +71,72 @@ impl Cluster {
             members.insert(id, member(id, peer_url));
             listeners.insert(id, listener);
         }
-        let mut cluster = Self {
+        let cluster = Self {
             dir: tempfile::tempdir().unwrap(),
+            first: members.clone(),
             members,
             running: BTreeMap::new(),
             snapshot_entries,
             tls,
             sequence: AtomicU64::new(0),
         };
-        for (id, listener) in listeners {
-            let started = cluster.open(id, listener).await;
-            cluster.running.insert(id, started);
-        }
-        cluster
+        (cluster, listeners)
+    }
+
+    /// Adds a member to the membership through the one at `at`; it is not started.
+    pub(crate) async fn add(&mut self, at: u64, learner: bool) -> (u64, TcpListener) {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let peer_url = format!("http://{}", listener.local_addr().unwrap());
+        let change = MemberChange::Add { peer_urls: vec![peer_url.clone()], learner };
+        let members = self.store(at).change_members(change, PATIENCE).await.unwrap();
+        let id = members.iter().find(|m| m.peer_urls == [peer_url.clone()]).unwrap().id;
+        self.members.insert(id, member(id, peer_url));
+        (id, listener)
+    }
+
+    /// Adds a member and starts it; waits until it votes, or learns.
+    pub(crate) async fn grow(&mut self, at: u64, learner: bool) -> u64 {
+        let (id, listener) = self.add(at, learner).await;
+        self.open(id, listener).await;
+        let wanted = if learner { MemberRole::Learner } else { MemberRole::Follower };
+        self.until_role(id, wanted).await;
+        id
+    }
+
+    pub(crate) async fn until_role(&self, id: u64, role: MemberRole) {
+        let store = self.store(id);
+        let there = async {
+            while store.local().role != role || !store.members().iter().any(|m| m.id == id) {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        timeout(PATIENCE, there).await.unwrap();
+    }
+
+    pub(crate) async fn remove(&self, at: u64, id: u64) -> Result<Vec<MemberInfo>, MemberError> {
+        self.store(at).change_members(MemberChange::Remove { id }, PATIENCE).await
+    }
+
+    pub(crate) fn data_dir(&self, id: u64) -> PathBuf {
+        self.dir.path().join(id.to_string())
+    }
+
+    /// Takes an address for a member of which nothing runs.
+    pub(crate) async fn moved(&mut self, id: u64) -> (String, TcpListener) {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        self.members.get_mut(&id).unwrap().peer_urls = vec![url.clone()];
+        (url, listener)
     }
 
     pub(crate) fn config(&self, id: u64) -> RaftConfig {
+        let join = !self.first.contains_key(&id);
         RaftConfig {
             id,
-            join: false,
+            join,
             token: String::new(),
             data_dir: self.dir.path().join(id.to_string()),
-            members: self.members.clone(),
+            members: if join { self.members.clone() } else { self.first.clone() },
             timers: Timers::lan(),
             snapshot_entries: self.snapshot_entries,
             segment_bytes: 16 << 20,
@@ -82,13 +144,27 @@ impl Cluster {
         }
     }
 
-    async fn open(&self, id: u64, listener: TcpListener) -> Arc<RaftStore> {
-        let clock = Arc::new(|| Timestamp(1));
-        RaftStore::start(self.config(id), clock, listener).await.unwrap()
+    pub(crate) async fn open(&mut self, id: u64, listener: TcpListener) {
+        let started = self.try_open(id, listener).await.unwrap();
+        self.running.insert(id, started);
+    }
+
+    pub(crate) async fn try_open(
+        &self,
+        id: u64,
+        listener: TcpListener,
+    ) -> Result<Arc<RaftStore>, StartError> {
+        RaftStore::start(self.config(id), Arc::new(|| Timestamp(1)), listener).await
     }
 
     /// Starts a member again, on its disk and its address.
     pub(crate) async fn restart(&mut self, id: u64) {
+        let listener = self.listen(id).await;
+        self.open(id, listener).await;
+    }
+
+    /// A member's own address again.
+    pub(crate) async fn listen(&self, id: u64) -> TcpListener {
         let address: SocketAddr =
             self.members[&id].peer_urls[0].trim_start_matches("http://").parse().unwrap();
         let bound = async {
@@ -100,9 +176,7 @@ impl Cluster {
                 }
             }
         };
-        let listener = timeout(PATIENCE, bound).await.unwrap();
-        let started = self.open(id, listener).await;
-        self.running.insert(id, started);
+        timeout(PATIENCE, bound).await.unwrap()
     }
 
     /// Ends a member without a word to the others.

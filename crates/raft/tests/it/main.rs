@@ -9,6 +9,7 @@
 
 mod cluster;
 mod leases;
+mod members;
 mod replication;
 mod tls;
 mod wal;

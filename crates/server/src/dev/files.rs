@@ -170,8 +170,11 @@ fn new_replicas(dir: &Path, options: &DevOptions) -> anyhow::Result<Vec<ReplicaC
             id: member.id,
             data_dir: dir.join(&member.name).join("data"),
             members: members.clone(),
+            join: false,
+            cluster_token: String::new(),
             api: loopback(*api),
             etcd: Some(loopback(*etcd)),
+            etcd_urls: Vec::new(),
             raft: RaftConfig {
                 listen: SocketAddr::from((Ipv4Addr::LOCALHOST, *raft)),
                 tls: None,

@@ -1,0 +1,16 @@
+//! Real etcd clients against a group of ours in etcd's place, and against etcd itself where it is
+//! installed: every command of `etcdctl`, every call of the crate `etcd-client`, with and without TLS.
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a panic in a test is its failure"
+)]
+
+mod calls;
+mod commands;
+mod dropin;
+mod group;
+mod kubernetes;
+mod normal;
+mod table;
+mod tls;
