@@ -56,12 +56,12 @@ pub async fn run(config: ReplicaConfig, shutdown: CancellationToken) -> anyhow::
         Ok(())
     });
     if let Some((listener, tls)) = etcd_listener {
-        let routes = etcd::routes(
+        let router = etcd::router(
             Arc::clone(&store) as Arc<dyn store::Store>,
             Arc::clone(&store) as Arc<dyn store::Cluster>,
             etcd::Config::new(etcd::auth::Clock::new(clock::store_clock())),
         );
-        let served = apiserver::listen(listener, tls, routes.into_axum_router(), scope.clone());
+        let served = listen::listen(listener, tls, router, scope.clone());
         tasks.spawn(async move {
             served.await;
             Ok(())

@@ -21,7 +21,7 @@ pub use auth::{
 };
 pub use cluster::{
     Cluster, ClusterStatus, Leadership, LocalStatus, MemberChange, MemberError, MemberInfo,
-    MemberRole, MemberStatus, Proposal, Store, StoreError,
+    MemberRole, MemberStatus, Proposal, Store, StoreError, SyncTimes,
 };
 pub use replace::{Replaced, replace_member};
 pub use types::*;

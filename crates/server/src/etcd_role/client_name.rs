@@ -1,7 +1,7 @@
 //! The name in a client's certificate, for services that know users.
 
-use apiserver::PeerCertificates;
 use etcd::ClientCommonName;
+use listen::PeerCertificates;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 /// Adds [`ClientCommonName`] to a request whose client has shown a certificate with a common name.

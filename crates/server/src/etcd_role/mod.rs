@@ -75,7 +75,7 @@ pub async fn run(config: EtcdConfig, shutdown: CancellationToken) -> anyhow::Res
     let store = RaftStore::start(raft_config, clock::store_clock(), peers).await?;
     let mut tasks: JoinSet<anyhow::Result<()>> = JoinSet::new();
     let scope = CancellationToken::new();
-    let routes = etcd::routes(
+    let router = etcd::router(
         Arc::clone(&store) as Arc<dyn Store>,
         Arc::clone(&store) as Arc<dyn Cluster>,
         etcd::Config {
@@ -86,11 +86,10 @@ pub async fn run(config: EtcdConfig, shutdown: CancellationToken) -> anyhow::Res
             ..etcd::Config::new(etcd::auth::Clock::new(crate::clock::store_clock()))
         },
     )
-    .into_axum_router()
     .layer(MapRequestLayer::new(client_name::name_client));
     for (client, listener) in config.clients.iter().zip(listeners) {
         let tls = tls.clone().filter(|_| client.tls);
-        let served = apiserver::listen(listener, tls, routes.clone(), scope.clone());
+        let served = listen::listen(listener, tls, router.clone(), scope.clone());
         tasks.spawn(async move {
             served.await;
             Ok(())
