@@ -122,7 +122,9 @@ impl Member {
             let proposal = Proposal { request, origin: Origin::Client, op };
             let _ = store.propose(proposal, PATIENCE).await;
         }
-        let config = etcd::Config { max_request_bytes: REQUEST_BYTES_MAX, ..Default::default() };
+        let clock = etcd::auth::Clock::new(std::sync::Arc::new(|| store::Timestamp(1)));
+        let config =
+            etcd::Config { max_request_bytes: REQUEST_BYTES_MAX, ..etcd::Config::new(clock) };
         let router = etcd::router(store.clone(), store.clone(), config);
         Self { store, router }
     }

@@ -1,20 +1,28 @@
 //! Commands of the log as etcd would have them in its own: for tools that replay requests.
 
 use crate::{
+    auth::permission_of,
     convert::number,
+    proto::authpb::UserAddOptions,
     proto::etcdserverpb::{self as wire, compare, range_request, request_op},
 };
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use store::{
-    AlarmKind, Command, Compare, CompareOperator, CompareTarget, DeleteRange, KeyRange, Op, Put,
-    RangeRequest, SortTarget, Txn, TxnOp,
+    AlarmKind, AuthOp, Command, Compare, CompareOperator, CompareTarget, DeleteRange, Identity,
+    KeyRange, Op, Origin, PasswordHash, Put, RangeRequest, SortTarget, Txn, TxnOp,
 };
 
 /// What etcd would have been asked for with this command of the entry at `index`. Nothing for what has
 /// no place in etcd's log; several for a batch that takes a revision for each transaction.
 #[must_use]
 pub fn internal_requests(index: u64, command: &Command) -> Vec<wire::InternalRaftRequest> {
-    let header = wire::RequestHeader { id: index, ..wire::RequestHeader::default() };
+    let who = match &command.origin {
+        Origin::User(who) => who.clone(),
+        Origin::Client | Origin::Controller { .. } => Identity::default(),
+    };
+    let header =
+        wire::RequestHeader { id: index, username: who.user, auth_revision: who.auth_revision };
     let blank = wire::InternalRaftRequest { header: Some(header), ..Default::default() };
     match &command.op {
         Op::Txn(txn) => vec![one(blank, txn)],
@@ -60,8 +68,61 @@ pub fn internal_requests(index: u64, command: &Command) -> Vec<wire::InternalRaf
             };
             vec![wire::InternalRaftRequest { alarm: Some(alarm), ..blank }]
         }
+        Op::Auth(op) => vec![auth(blank, op)],
         Op::BeginEpoch { .. } | Op::RaiseFeatureLevel { .. } => Vec::new(),
     }
+}
+
+/// Passwords as hashes, in base64: so etcd has them in its log.
+fn auth(blank: wire::InternalRaftRequest, op: &AuthOp) -> wire::InternalRaftRequest {
+    let hashed = |PasswordHash(hash): &PasswordHash| STANDARD.encode(hash);
+    let mut request = blank;
+    match op.clone() {
+        AuthOp::Enable { .. } => request.auth_enable = Some(wire::AuthEnableRequest {}),
+        AuthOp::Disable => request.auth_disable = Some(wire::AuthDisableRequest {}),
+        AuthOp::UserAdd { user: name, password } => {
+            let no_password = password.is_none();
+            request.auth_user_add = Some(wire::AuthUserAddRequest {
+                name,
+                password: String::new(),
+                options: Some(UserAddOptions { no_password }),
+                hashed_password: password.as_ref().map(hashed).unwrap_or_default(),
+            });
+        }
+        AuthOp::UserDelete { user: name } => {
+            request.auth_user_delete = Some(wire::AuthUserDeleteRequest { name });
+        }
+        AuthOp::UserChangePassword { user: name, password } => {
+            request.auth_user_change_password = Some(wire::AuthUserChangePasswordRequest {
+                name,
+                password: String::new(),
+                hashed_password: hashed(&password),
+            });
+        }
+        AuthOp::UserGrantRole { user, role } => {
+            request.auth_user_grant_role = Some(wire::AuthUserGrantRoleRequest { user, role });
+        }
+        AuthOp::UserRevokeRole { user: name, role } => {
+            request.auth_user_revoke_role = Some(wire::AuthUserRevokeRoleRequest { name, role });
+        }
+        AuthOp::RoleAdd { role: name } => {
+            request.auth_role_add = Some(wire::AuthRoleAddRequest { name });
+        }
+        AuthOp::RoleDelete { role } => {
+            request.auth_role_delete = Some(wire::AuthRoleDeleteRequest { role });
+        }
+        AuthOp::RoleGrantPermission { role: name, permission } => {
+            let perm = Some(permission_of(permission));
+            request.auth_role_grant_permission =
+                Some(wire::AuthRoleGrantPermissionRequest { name, perm });
+        }
+        AuthOp::RoleRevokePermission { role, range } => {
+            let (key, range_end) = keys(&range);
+            request.auth_role_revoke_permission =
+                Some(wire::AuthRoleRevokePermissionRequest { role, key, range_end });
+        }
+    }
+    request
 }
 
 /// A transaction of one step and no condition is that step: so it was asked for, or means the same.
@@ -187,7 +248,7 @@ fn compare(condition: &Compare) -> wire::Compare {
 mod tests {
     use super::*;
     use crate::convert;
-    use store::{Epoch, Origin, RequestId, Timestamp};
+    use store::{Epoch, RequestId, Timestamp};
 
     fn command(op: Op) -> Command {
         Command {
@@ -255,6 +316,14 @@ mod tests {
         let found = internal_requests(1, &command(Op::Txn(txn)));
         assert_eq!(found.len(), 1);
         assert_eq!(found[0].put, Some(asked));
+        let password = Some(PasswordHash("hash".to_owned()));
+        let user = Op::Auth(AuthOp::UserAdd { user: "u".to_owned(), password });
+        let who = Identity { user: "root".to_owned(), auth_revision: 4 };
+        let by_root = Command { origin: Origin::User(who), ..command(user) };
+        let [found] = internal_requests(3, &by_root).try_into().unwrap();
+        let header = found.header.unwrap();
+        assert_eq!((header.username.as_str(), header.auth_revision), ("root", 4));
+        assert_eq!(found.auth_user_add.unwrap().hashed_password, "aGFzaA==");
         let epoch = Op::BeginEpoch { epoch: Epoch(1), leader: 1 };
         assert_eq!(internal_requests(2, &command(epoch)), []);
     }

@@ -10,7 +10,7 @@ use std::{
 use store::state::{SnapshotRecord, State};
 
 const MAGIC: &[u8; 8] = b"TRIRMSNP";
-const VERSION: u32 = 1;
+const VERSION: u32 = 3;
 /// Records are gathered into blocks of about this size.
 const BLOCK_BYTES: usize = 256 << 10;
 /// A block that claims to be larger is damaged.

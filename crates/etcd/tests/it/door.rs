@@ -23,7 +23,7 @@ fn said(status: &Status) -> (Code, &str) {
 
 #[tokio::test]
 async fn a_message_that_is_too_large_is_refused_as_go_does() {
-    let config = Config { max_request_bytes: 1000, ..Config::default() };
+    let config = Config { max_request_bytes: 1000, ..crate::support::config() };
     let member = Member::start_with(config).await;
     let before = member.store.view().hash();
     let value = vec![0; 600_000];

@@ -118,7 +118,7 @@ async fn what_is_no_message_is_refused_and_changes_nothing() {
 
 #[tokio::test]
 async fn requests_that_are_too_large_are_refused() {
-    let config = Config { max_request_bytes: 1000, ..Config::default() };
+    let config = Config { max_request_bytes: 1000, ..crate::support::config() };
     let member = Member::start_with(config).await;
     let value = |bytes: usize| json!({"key": "YQ==", "value": "A".repeat(bytes / 3 * 4)});
     let (status, answer) = member.post("/v3/kv/put", value(3000)).await;

@@ -7,10 +7,13 @@
 )]
 #![allow(clippy::disallowed_methods, reason = "a test's runtime ends what it has started")]
 
+mod auth;
 mod door;
 mod election;
 mod fuzz;
 mod gateway;
 mod health;
+mod jwt;
 mod lock;
+mod served;
 mod support;

@@ -1,7 +1,7 @@
 //! A member of its own for each test, and clients for it.
 
 use bytes::Bytes;
-use etcd::{Config, proto::etcdserverpb::*};
+use etcd::{Config, auth::Clock, proto::etcdserverpb::*};
 use http_body_util::{BodyExt as _, Full};
 use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 use serde_json::Value;
@@ -23,6 +23,11 @@ use tonic::transport::Channel;
 /// Far more than anything here takes.
 pub(crate) const SOON: Duration = Duration::from_secs(20);
 
+/// etcd's defaults, and no time at all.
+pub(crate) fn config() -> Config {
+    Config::new(Clock::new(Arc::new(|| Timestamp(1))))
+}
+
 pub(crate) struct Member {
     pub(crate) store: Arc<LocalStore>,
     pub(crate) address: SocketAddr,
@@ -33,7 +38,7 @@ pub(crate) struct Member {
 
 impl Member {
     pub(crate) async fn start() -> Self {
-        Self::start_with(Config::default()).await
+        Self::start_with(config()).await
     }
 
     pub(crate) async fn start_with(config: Config) -> Self {

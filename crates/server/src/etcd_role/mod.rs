@@ -83,7 +83,7 @@ pub async fn run(config: EtcdConfig, shutdown: CancellationToken) -> anyhow::Res
             max_txn_ops: config.max_txn_ops,
             watch_progress_interval: config.watch_progress_interval,
             lease_ttl_min_seconds: etcd::ttl_min_seconds(config.election),
-            ..etcd::Config::default()
+            ..etcd::Config::new(etcd::auth::Clock::new(crate::clock::store_clock()))
         },
     )
     .layer(MapRequestLayer::new(client_name::name_client));
