@@ -108,6 +108,8 @@ impl AdminService for Admin {
             syncs: m.syncs,
             appended: m.appended,
             rss_bytes: m.rss_bytes,
+            disk: m.disk.to_string(),
+            disk_stalls: m.disk_stalls,
             reachable: m.reachable,
         });
         Ok(Response::new(StatusResponse {

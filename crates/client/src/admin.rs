@@ -40,6 +40,10 @@ pub struct MemberStatus {
     pub appended: u64,
     /// Resident memory in bytes.
     pub rss_bytes: u64,
+    /// `ok`, `stalled` or `full`.
+    pub disk: String,
+    /// How often its disk has stalled since its start.
+    pub disk_stalls: u64,
     /// Whether it answered.
     pub reachable: bool,
 }
@@ -114,6 +118,8 @@ fn read(answer: crate::proto::cluster::StatusResponse) -> ClusterStatus {
                 syncs: m.syncs,
                 appended: m.appended,
                 rss_bytes: m.rss_bytes,
+                disk: m.disk,
+                disk_stalls: m.disk_stalls,
                 reachable: m.reachable,
             })
             .collect(),
