@@ -29,7 +29,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "store",
         ],
     ),
-    ("trireme", &["cli", "kubelet", "server"]),
+    ("trireme", &["bench", "cli", "kubelet", "server"]),
 ];
 /// Crates from outside that only some of ours may import.
 const OWNERS: &[(&str, &[&str])] = &[
