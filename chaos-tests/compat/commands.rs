@@ -206,21 +206,21 @@ const ROWS: &[Row] = &[
             Say("put w/1 1"),
             Say("put w/1 2"),
             Say("del w/1"),
-            Say("put end 1"),
-            Until("watch \"\" --prefix --rev=20", "", "end"),
-            Until("watch \"\" --prefix --rev=20 -w json", "", "ZW5k"),
+            Say("put zzz 1"),
+            Until("watch \"\" --prefix --rev=20", "", "zzz"),
+            Until("watch \"\" --prefix --rev=20 -w json", "", "enp6"),
             Until("watch w/ w0 --rev=20 -w fields", "", "DELETE"),
         ],
     ),
     row("watch --prev-kv", EXACT, "", &[Until("watch w/1 --rev=20 --prev-kv", "", "DELETE")]),
     row("watch a compacted revision", EXACT, "", &[Say("watch a --rev=2")]),
-    row("watch -i", EXACT, "", &[Until("watch -i", "watch end --rev=20\n", "end")]),
+    row("watch -i", EXACT, "", &[Until("watch -i", "watch zzz --rev=20\n", "zzz")]),
     row(
         "watch COMMAND",
         EXACT,
         "",
         &[Until(
-            "watch end --rev=20 -- sh -c \"echo $ETCD_WATCH_KEY at $ETCD_WATCH_REVISION\"",
+            "watch zzz --rev=20 -- sh -c \"echo $ETCD_WATCH_KEY at $ETCD_WATCH_REVISION\"",
             "",
             "at",
         )],
@@ -277,12 +277,7 @@ const ROWS: &[Row] = &[
         "",
         &[Until("elect e me", "", "me"), While("elect e you", "elect e --listen", "you")],
     ),
-    row(
-        "member list",
-        EXACT,
-        "the first member has its URLs from the start",
-        &[Say("member list"), Say("member list -w fields"), Say("member list -w json")],
-    ),
+    row("member list", ANY_ORDER, "", &[Say("member list"), Say("member list -w fields")]),
     row(
         "member add, update, remove",
         EXACT,
@@ -318,14 +313,9 @@ const ROWS: &[Row] = &[
         "endpoint status",
         ANY_ORDER,
         "",
-        &[Say("endpoint status"), Say("endpoint status --cluster -w table")],
+        &[Say("endpoint status"), Say("endpoint status --cluster")],
     ),
-    row(
-        "endpoint status -w json",
-        ANY_ORDER,
-        "fields that etcd 3.4 does not know yet are not shown by its client",
-        &[Say("endpoint status -w fields")],
-    ),
+    row("endpoint status -w fields", ANY_ORDER, "", &[Say("endpoint status -w fields")]),
     row(
         "endpoint hashkv",
         ANY_ORDER,
@@ -441,7 +431,7 @@ pub(crate) async fn run(group: &mut Group) -> Vec<Seen> {
         for step in row.steps {
             names.step(group, step, &mut text).await;
         }
-        let text = normal(&text, &group.endpoints(), row.mask);
+        let text = normal(&text, &group.addresses(), row.mask);
         seen.push(Seen { row: row.name.to_owned(), note: row.note, text });
     }
     seen

@@ -17,11 +17,19 @@ pub(crate) fn normal(text: &str, endpoints: &[String], mask: Mask) -> String {
         text = text.replace(endpoint.as_str(), &name);
     }
     let lines = text.lines().filter(|line| !line.starts_with("{\"level\":"));
-    let mut lines: Vec<String> = lines.map(|line| words(line, mask)).collect();
+    let mut lines: Vec<String> = lines.map(|line| members(&words(line, mask))).collect();
     if mask.order {
         lines.sort();
     }
     lines.join("\n")
+}
+
+/// A list of members comes in the order of their ids.
+fn members(line: &str) -> String {
+    let Some(list) = line.strip_prefix("ETCD_INITIAL_CLUSTER=") else { return line.to_owned() };
+    let mut names: Vec<&str> = list.trim_matches('"').split(',').collect();
+    names.sort_unstable();
+    format!("ETCD_INITIAL_CLUSTER={}", names.join(","))
 }
 
 fn words(line: &str, mask: Mask) -> String {

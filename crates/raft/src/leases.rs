@@ -82,7 +82,8 @@ impl LeaseChange {
             | Op::Compact { .. }
             | Op::BeginEpoch { .. }
             | Op::RaiseFeatureLevel { .. }
-            | Op::Alarm { .. } => None,
+            | Op::Alarm { .. }
+            | Op::Quota { .. } => None,
         }
     }
 }

@@ -6,6 +6,7 @@ mod client_name;
 mod client_tls;
 mod compaction;
 mod flags;
+mod quota;
 mod settings;
 mod table;
 mod units;
@@ -22,7 +23,7 @@ use store::{Cluster, Store};
 use tokio::{net::TcpListener, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 use tower::util::MapRequestLayer;
-use units::Place;
+use units::ListenUrl;
 
 /// For the lead to be handed over.
 const HANDOVER: Duration = Duration::from_secs(2);
@@ -58,10 +59,10 @@ pub async fn run(config: EtcdConfig, shutdown: CancellationToken) -> anyhow::Res
         tracing::warn!("{warning}");
     }
     config.check_data_dir()?;
-    let peers = bind(&config.peers.place).await.context("--listen-peer-urls")?;
+    let peers = bind(&config.peers).await.context("--listen-peer-urls")?;
     let mut listeners = Vec::new();
     for client in &config.clients {
-        let listener = bind(&client.place).await.context("--listen-client-urls")?;
+        let listener = bind(client).await.context("--listen-client-urls")?;
         listeners.push(listener);
     }
     let tls = match &config.client_tls {
@@ -93,6 +94,14 @@ pub async fn run(config: EtcdConfig, shutdown: CancellationToken) -> anyhow::Res
         let served = apiserver::listen(listener, tls, routes.clone(), scope.clone());
         tasks.spawn(async move {
             served.await;
+            Ok(())
+        });
+    }
+    {
+        let (leadership, store) = (Cluster::leadership(&*store), Arc::clone(&store));
+        let (scope, bytes) = (scope.clone(), config.quota_bytes);
+        tasks.spawn(async move {
+            scope.run_until_cancelled(quota::run(store, leadership, bytes)).await;
             Ok(())
         });
     }
@@ -151,13 +160,8 @@ fn over(ended: Option<Result<anyhow::Result<()>, tokio::task::JoinError>>) -> an
     }
 }
 
-async fn bind(place: &Place) -> anyhow::Result<TcpListener> {
-    match place {
-        Place::Tcp(address) => {
-            TcpListener::bind(address).await.with_context(|| format!("listen on {address}"))
-        }
-        Place::Unix(path) => anyhow::bail!("listen on {}: not supported", path.display()),
-    }
+async fn bind(url: &ListenUrl) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(url.address).await.with_context(|| format!("listen at {}", url.url))
 }
 
 /// Who this member is: as its disk says, or as the others say if it was added to them, or as the flags

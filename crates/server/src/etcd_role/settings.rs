@@ -29,7 +29,6 @@ pub struct EtcdConfig {
     pub(super) name: String,
     pub(super) data_dir: PathBuf,
     pub(super) clients: Vec<ListenUrl>,
-    pub(super) metrics: Vec<ListenUrl>,
     pub(super) peers: ListenUrl,
     pub(super) advertise_clients: Vec<String>,
     pub(super) advertise_peers: Vec<String>,
@@ -131,7 +130,6 @@ impl EtcdConfig {
         Ok(Self {
             data_dir,
             clients,
-            metrics: listeners("listen-metrics-urls", values.get("listen-metrics-urls"))?,
             peers,
             advertise_clients: advertise_clients(values)?,
             advertise_peers,
@@ -202,10 +200,7 @@ impl EtcdConfig {
 
 impl ListenUrl {
     fn is_local(&self) -> bool {
-        match &self.place {
-            super::units::Place::Tcp(address) => address.ip().is_loopback(),
-            super::units::Place::Unix(_) => true,
-        }
+        self.address.ip().is_loopback()
     }
 }
 

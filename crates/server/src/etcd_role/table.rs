@@ -102,9 +102,7 @@ pub(super) const SECTIONS: &[(&str, &[Flag])] = &[
                 "listen-client-urls",
                 Text,
                 "http://localhost:2379",
-                Same(
-                    "Where clients are served, separated by commas; unix://PATH is a socket of this machine.",
-                ),
+                Same("Where clients are served, separated by commas."),
             ),
             flag(
                 "listen-client-http-urls",
@@ -372,7 +370,7 @@ pub(super) const SECTIONS: &[(&str, &[Flag])] = &[
                 "listen-metrics-urls",
                 Text,
                 "",
-                Same("Where metrics and health are served, too, without a certificate."),
+                Refused("metrics and health are served at the client URLs"),
             ),
             flag("enable-distributed-tracing", Bool, "false", NO_TRACES),
             flag("distributed-tracing-address", Text, "localhost:4317", NO_TRACES),

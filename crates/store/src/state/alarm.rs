@@ -62,7 +62,8 @@ fn puts(op: &Op) -> bool {
         | Op::Compact { .. }
         | Op::BeginEpoch { .. }
         | Op::RaiseFeatureLevel { .. }
-        | Op::Alarm { .. } => false,
+        | Op::Alarm { .. }
+        | Op::Quota { .. } => false,
     }
 }
 
@@ -76,7 +77,8 @@ fn changes(op: &Op) -> bool {
         Op::LeaseCheckpoint { .. }
         | Op::BeginEpoch { .. }
         | Op::RaiseFeatureLevel { .. }
-        | Op::Alarm { .. } => false,
+        | Op::Alarm { .. }
+        | Op::Quota { .. } => false,
     }
 }
 

@@ -124,6 +124,10 @@ impl Hasher {
                 self.number(*member);
                 self.flags([*active]);
             }
+            Op::Quota { bytes } => {
+                self.number(10);
+                self.number(*bytes);
+            }
         }
     }
 

@@ -150,6 +150,10 @@ impl State {
                 Ok(Outcome::Done)
             }
             Op::Alarm { alarm, active } => Ok(self.alarm(*alarm, *active)),
+            Op::Quota { bytes } => {
+                self.quota_bytes = *bytes;
+                Ok(Outcome::Done)
+            }
         }
     }
 
