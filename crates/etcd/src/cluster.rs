@@ -1,6 +1,7 @@
 //! Members: listed, added, promoted, moved, removed.
 
 use crate::{
+    auth::Credentials,
     core::{Core, patience},
     error,
     proto::etcdserverpb::{
@@ -18,9 +19,11 @@ pub(crate) struct ClusterService(pub(crate) Arc<Core>);
 impl ClusterService {
     async fn change(
         &self,
+        who: &Credentials,
         change: MemberChange,
         patience: Duration,
     ) -> Result<Vec<Member>, Status> {
+        self.0.check_root(who, patience).await?;
         let members = self.0.cluster.change_members(change, patience).await;
         Ok(members.map_err(error::of_member)?.into_iter().map(member).collect())
     }
@@ -60,11 +63,11 @@ impl Cluster for ClusterService {
         &self,
         request: Request<MemberAddRequest>,
     ) -> Result<Response<MemberAddResponse>, Status> {
-        let patience = patience(&request);
+        let (who, patience) = (Credentials::of(&request), patience(&request));
         let MemberAddRequest { peer_ur_ls, is_learner } = request.into_inner();
         check_urls(&peer_ur_ls)?;
         let change = MemberChange::Add { peer_urls: peer_ur_ls.clone(), learner: is_learner };
-        let members = self.change(change, patience).await?;
+        let members = self.change(&who, change, patience).await?;
         let member = members.iter().find(|member| member.peer_ur_ls == peer_ur_ls).cloned();
         Ok(Response::new(MemberAddResponse { header: self.0.header_now(), member, members }))
     }
@@ -73,9 +76,9 @@ impl Cluster for ClusterService {
         &self,
         request: Request<MemberRemoveRequest>,
     ) -> Result<Response<MemberRemoveResponse>, Status> {
-        let patience = patience(&request);
+        let (who, patience) = (Credentials::of(&request), patience(&request));
         let change = MemberChange::Remove { id: request.into_inner().id };
-        let members = self.change(change, patience).await?;
+        let members = self.change(&who, change, patience).await?;
         Ok(Response::new(MemberRemoveResponse { header: self.0.header_now(), members }))
     }
 
@@ -83,11 +86,11 @@ impl Cluster for ClusterService {
         &self,
         request: Request<MemberUpdateRequest>,
     ) -> Result<Response<MemberUpdateResponse>, Status> {
-        let patience = patience(&request);
+        let (who, patience) = (Credentials::of(&request), patience(&request));
         let MemberUpdateRequest { id, peer_ur_ls } = request.into_inner();
         check_urls(&peer_ur_ls)?;
         let change = MemberChange::Update { id, peer_urls: peer_ur_ls };
-        let members = self.change(change, patience).await?;
+        let members = self.change(&who, change, patience).await?;
         Ok(Response::new(MemberUpdateResponse { header: self.0.header_now(), members }))
     }
 
@@ -95,7 +98,8 @@ impl Cluster for ClusterService {
         &self,
         request: Request<MemberListRequest>,
     ) -> Result<Response<MemberListResponse>, Status> {
-        let patience = patience(&request);
+        let (who, patience) = (Credentials::of(&request), patience(&request));
+        self.0.check_known(&who, patience).await?;
         let view = self.0.view(!request.into_inner().linearizable, patience).await?;
         let members = self.0.cluster.members().into_iter().map(member).collect();
         let header = self.0.header(view.revision());
@@ -106,9 +110,9 @@ impl Cluster for ClusterService {
         &self,
         request: Request<MemberPromoteRequest>,
     ) -> Result<Response<MemberPromoteResponse>, Status> {
-        let patience = patience(&request);
+        let (who, patience) = (Credentials::of(&request), patience(&request));
         let change = MemberChange::Promote { id: request.into_inner().id };
-        let members = self.change(change, patience).await?;
+        let members = self.change(&who, change, patience).await?;
         Ok(Response::new(MemberPromoteResponse { header: self.0.header_now(), members }))
     }
 }

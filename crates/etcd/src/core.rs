@@ -1,6 +1,12 @@
 //! What every service stands on: the store, the group, and how a request becomes a proposal.
 
-use crate::{Config, convert::number, error, proto::etcdserverpb::ResponseHeader};
+use crate::{
+    Config,
+    auth::{Authenticator, Credentials},
+    convert::number,
+    error,
+    proto::etcdserverpb::ResponseHeader,
+};
 use prost::Message;
 use std::{
     sync::{
@@ -10,7 +16,8 @@ use std::{
     time::Duration,
 };
 use store::{
-    Applied, Cluster, Op, Origin, Outcome, Proposal, RequestId, Revision, Store, state::View,
+    Access, Applied, AuthRejection, Cluster, Identity, KeyRange, Op, Origin, Outcome, Proposal,
+    Rejection, RequestId, Revision, Store, state::View,
 };
 use tonic::{Request, Status};
 
@@ -22,10 +29,14 @@ const PATIENCE: Duration = Duration::from_secs(7);
 /// speaks as several.
 const CLIENTS: u64 = 8;
 
+/// Users and roles may change while a command is on its way; not again and again.
+const TRIES: u32 = 3;
+
 pub(crate) struct Core {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) cluster: Arc<dyn Cluster>,
     pub(crate) config: Config,
+    pub(crate) auth: Authenticator,
     /// The first of the ids under which this replica proposes.
     client: u64,
     requests: AtomicU64,
@@ -34,7 +45,8 @@ pub(crate) struct Core {
 impl Core {
     pub(crate) fn new(store: Arc<dyn Store>, cluster: Arc<dyn Cluster>, config: Config) -> Self {
         let client = rand::random::<u64>() & !(CLIENTS - 1);
-        Self { store, cluster, config, client, requests: AtomicU64::new(CLIENTS) }
+        let auth = Authenticator::new(&config.auth);
+        Self { store, cluster, config, auth, client, requests: AtomicU64::new(CLIENTS) }
     }
 
     pub(crate) fn header(&self, revision: Revision) -> Option<ResponseHeader> {
@@ -57,20 +69,131 @@ impl Core {
         RequestId { client: self.client | (request % CLIENTS), sequence: request / CLIENTS }
     }
 
-    pub(crate) async fn propose(&self, op: Op, patience: Duration) -> Result<Applied, Status> {
-        let proposal = Proposal { request: self.request_id(), origin: Origin::Client, op };
+    async fn propose(&self, who: Identity, op: Op, patience: Duration) -> Result<Applied, Status> {
+        let proposal = Proposal { request: self.request_id(), origin: Origin::User(who), op };
         self.store.propose(proposal, patience).await.map_err(error::of_store)
     }
 
-    /// As [`Core::propose`], for what is refused or done.
+    /// Has a command of somebody carried out who may do that.
+    ///
+    /// Whether it may is looked up here before it is proposed. Where that says no, or apply does, this
+    /// replica may only have been behind: it catches up and tries again.
     pub(crate) async fn carry_out(
         &self,
+        who: &Credentials,
         op: Op,
         patience: Duration,
     ) -> Result<(Revision, Outcome), Status> {
-        let Applied { revision, outcome } = self.propose(op, patience).await?;
-        let outcome = outcome.map_err(|rejection| error::of_rejection(&rejection))?;
-        Ok((revision, outcome))
+        let view = self.store.view();
+        if !view.auth().is_enabled() && !who.has_token() {
+            // Nearly always: nobody asks who it is.
+            let Applied { revision, outcome } =
+                self.propose(Identity::default(), op, patience).await?;
+            let outcome = outcome.map_err(|rejection| error::of_rejection(&rejection))?;
+            return Ok((revision, outcome));
+        }
+        let mut tries = 0;
+        loop {
+            let view = self.view(tries == 0, patience).await?;
+            let allowed = self.auth.identify(who, &view).and_then(|identity| {
+                view.may(&identity, &op).map_err(error::of_auth)?;
+                Ok(identity)
+            });
+            let (refusal, may_change) = match allowed {
+                Ok(identity) => {
+                    let Applied { revision, outcome } =
+                        self.propose(identity, op.clone(), patience).await?;
+                    match outcome {
+                        Ok(outcome) => return Ok((revision, outcome)),
+                        Err(rejection) => {
+                            let outdated = matches!(
+                                rejection,
+                                Rejection::Auth(
+                                    AuthRejection::OldRevision | AuthRejection::UserEmpty
+                                )
+                            );
+                            (error::of_rejection(&rejection), outdated)
+                        }
+                    }
+                }
+                Err(refusal) => (refusal, tries == 0),
+            };
+            tries += 1;
+            if !may_change || tries > TRIES {
+                return Err(refusal);
+            }
+        }
+    }
+
+    /// The state for a read, and who asks. As [`Core::view`]; a token that a replica which is behind does
+    /// not know may still be good.
+    pub(crate) async fn read(
+        &self,
+        who: &Credentials,
+        serializable: bool,
+        patience: Duration,
+    ) -> Result<(View, Identity), Status> {
+        let view = self.view(serializable, patience).await?;
+        match self.auth.identify(who, &view) {
+            Ok(identity) => Ok((view, identity)),
+            Err(_) if serializable => {
+                let view = self.view(false, patience).await?;
+                self.auth.identify(who, &view).map(|identity| (view, identity))
+            }
+            Err(refusal) => Err(refusal),
+        }
+    }
+
+    /// Who asks, if it may read all of a range.
+    ///
+    /// # Errors
+    /// It may not, also after this replica has caught up.
+    pub(crate) async fn may_read(
+        &self,
+        who: &Credentials,
+        range: &KeyRange,
+        patience: Duration,
+    ) -> Result<Identity, Status> {
+        let (view, identity) = self.read(who, true, patience).await?;
+        if view.auth().check(&identity, Access::Read, range).is_ok() {
+            return Ok(identity);
+        }
+        let (view, identity) = self.read(who, false, patience).await?;
+        view.auth().check(&identity, Access::Read, range).map_err(error::of_auth)?;
+        Ok(identity)
+    }
+
+    /// # Errors
+    /// Somebody is not root, or not known.
+    pub(crate) async fn check_root(
+        &self,
+        who: &Credentials,
+        patience: Duration,
+    ) -> Result<(), Status> {
+        let (view, identity) = self.read_if_guarded(who, patience).await?;
+        view.auth().check_root(&identity).map_err(error::of_auth)
+    }
+
+    /// # Errors
+    /// Somebody is nobody in particular, though everybody has to say who they are.
+    pub(crate) async fn check_known(
+        &self,
+        who: &Credentials,
+        patience: Duration,
+    ) -> Result<(), Status> {
+        let (view, identity) = self.read_if_guarded(who, patience).await?;
+        view.auth().check_known(&identity).map_err(error::of_auth)
+    }
+
+    /// While everybody may do everything, without asking the others: what may be asked of a member
+    /// alone must also be answered by one that is alone.
+    async fn read_if_guarded(
+        &self,
+        who: &Credentials,
+        patience: Duration,
+    ) -> Result<(View, Identity), Status> {
+        let guarded = self.store.view().auth().is_enabled();
+        self.read(who, !guarded, patience).await
     }
 
     /// The state for a read: everything acknowledged before, unless it may be behind.

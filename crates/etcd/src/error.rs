@@ -1,6 +1,6 @@
 //! Every status that the etcd v3 API answers with. Clients act on code *and* text: both are API.
 
-use store::{MemberError, Rejection, StoreError};
+use store::{AuthRejection, MemberError, Rejection, StoreError};
 use tonic::{Code, Status};
 
 macro_rules! statuses {
@@ -47,6 +47,23 @@ statuses! {
     downgrade_version_format = InvalidArgument, "wrong downgrade target version format";
     downgrade_version = InvalidArgument, "invalid downgrade target version";
     no_downgrade = FailedPrecondition, "no inflight downgrade job";
+    auth_not_enabled = FailedPrecondition, "authentication is not enabled";
+    auth_failed = InvalidArgument, "authentication failed, invalid user ID or password";
+    auth_old_revision = InvalidArgument, "revision of auth store is old";
+    invalid_auth_token = Unauthenticated, "invalid auth token";
+    invalid_auth_management = InvalidArgument, "invalid auth management";
+    permission_denied = PermissionDenied, "permission denied";
+    permission_not_given = InvalidArgument, "permission not given";
+    permission_not_granted = FailedPrecondition, "permission is not granted to the role";
+    role_empty = InvalidArgument, "role name is empty";
+    role_exists = FailedPrecondition, "role name already exists";
+    role_not_found = FailedPrecondition, "role name not found";
+    role_not_granted = FailedPrecondition, "role is not granted to the user";
+    root_role_not_granted = FailedPrecondition, "root user does not have root role";
+    root_user_not_found = FailedPrecondition, "root user does not exist";
+    user_empty = InvalidArgument, "user name is empty";
+    user_exists = FailedPrecondition, "user name already exists";
+    user_not_found = FailedPrecondition, "user name not found";
 }
 
 /// What a watch is told that cannot begin or go on: etcd sends these as text, not as a status.
@@ -78,6 +95,7 @@ pub(crate) fn of_rejection(rejection: &Rejection) -> Status {
         Rejection::LeaseTtlTooLarge => lease_ttl_too_large(),
         Rejection::Compacted { .. } => compacted(),
         Rejection::FutureRevision { .. } => future_revision(),
+        Rejection::Auth(rejection) => of_auth(*rejection),
         Rejection::NoSpace => no_space(),
         Rejection::Corrupt => corrupt(),
         Rejection::Forgotten { .. } => outcome_unknown(),
@@ -86,6 +104,46 @@ pub(crate) fn of_rejection(rejection: &Rejection) -> Status {
         | Rejection::Precondition { .. }
         | Rejection::StaleEpoch { .. } => Status::internal(rejection.to_string()),
     }
+}
+
+pub(crate) fn of_auth(rejection: AuthRejection) -> Status {
+    match rejection {
+        AuthRejection::RootUserNotFound => root_user_not_found(),
+        AuthRejection::RootRoleNotGranted => root_role_not_granted(),
+        AuthRejection::UserExists => user_exists(),
+        AuthRejection::UserEmpty => user_empty(),
+        AuthRejection::UserNotFound => user_not_found(),
+        AuthRejection::RoleExists => role_exists(),
+        AuthRejection::RoleEmpty => role_empty(),
+        AuthRejection::RoleNotFound => role_not_found(),
+        AuthRejection::RoleNotGranted => role_not_granted(),
+        AuthRejection::PermissionNotGranted => permission_not_granted(),
+        AuthRejection::PermissionDenied => permission_denied(),
+        AuthRejection::InvalidManagement => invalid_auth_management(),
+        AuthRejection::OldRevision => auth_old_revision(),
+    }
+}
+
+/// What etcd has no status of its own for: its text, of an unknown kind.
+pub(crate) mod unknown {
+    use tonic::Status;
+
+    pub(crate) fn no_password_user() -> Status {
+        Status::unknown("auth: authentication failed, password was given for no password user")
+    }
+
+    pub(crate) fn verify_only() -> Status {
+        Status::unknown("auth: token signing attempted with verify-only key")
+    }
+
+    pub(crate) fn password_too_long() -> Status {
+        Status::unknown("bcrypt: password length exceeds 72 bytes")
+    }
+}
+
+/// A status as a watch is told of it, in Go's form: clients compare it as a whole.
+pub(crate) fn as_cancel_reason(status: &Status) -> String {
+    format!("rpc error: code = {:?} desc = {}", status.code(), status.message())
 }
 
 pub(crate) fn of_member(error: MemberError) -> Status {

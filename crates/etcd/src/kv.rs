@@ -1,6 +1,7 @@
 //! Keys: read, write, delete, transactions, compaction.
 
 use crate::{
+    auth::Credentials,
     convert,
     core::{Core, patience},
     error,
@@ -13,7 +14,8 @@ use crate::{
 use futures::{Stream, stream};
 use std::{pin::Pin, sync::Arc, time::Duration};
 use store::{
-    KeyRange, Op, Outcome, RangeResult, Revision, Txn, TxnOp, TxnOpResult, TxnResult, state::View,
+    Access, KeyRange, Op, Outcome, RangeResult, Revision, Txn, TxnOp, TxnOpResult, TxnResult,
+    state::View,
 };
 use tonic::{Request, Response, Status};
 
@@ -26,11 +28,12 @@ impl KvService {
     /// One step, and what came of it.
     async fn write(
         &self,
+        who: &Credentials,
         step: TxnOp,
         patience: Duration,
     ) -> Result<(Revision, TxnOpResult), Status> {
         let txn = Txn { success: vec![step], ..Txn::default() };
-        let (revision, outcome) = self.0.carry_out(Op::Txn(txn), patience).await?;
+        let (revision, outcome) = self.0.carry_out(who, Op::Txn(txn), patience).await?;
         let Outcome::Txn(TxnResult { mut results, .. }) = outcome else {
             return Err(Status::internal(format!("a write answered with {outcome:?}")));
         };
@@ -39,11 +42,12 @@ impl KvService {
     }
 
     async fn read(&self, request: Request<RangeRequest>) -> Result<(View, RangeResult), Status> {
-        let patience = patience(&request);
+        let (who, patience) = (Credentials::of(&request), patience(&request));
         let request = request.into_inner();
         let serializable = request.serializable;
         let range = convert::range(request)?;
-        let view = self.0.view(serializable, patience).await?;
+        let (view, who) = self.0.read(&who, serializable, patience).await?;
+        view.auth().check(&who, Access::Read, &range.range).map_err(error::of_auth)?;
         let result = view.range(&range).map_err(|rejection| error::of_rejection(&rejection))?;
         Ok((view, result))
     }
@@ -71,7 +75,7 @@ impl Kv for KvService {
         &self,
         request: Request<RangeRequest>,
     ) -> Result<Response<Self::RangeStreamStream>, Status> {
-        let patience = patience(&request);
+        let (who, patience) = (Credentials::of(&request), patience(&request));
         let request = request.into_inner();
         let serializable = request.serializable;
         let mut range = convert::range(request)?;
@@ -81,7 +85,8 @@ impl Kv for KvService {
                 "etcdserver: a streamed range is in key order and has no filters",
             ));
         }
-        let view = self.0.view(serializable, patience).await?;
+        let (view, who) = self.0.read(&who, serializable, patience).await?;
+        view.auth().check(&who, Access::Read, &range.range).map_err(error::of_auth)?;
         let header = self.0.header(view.revision());
         // All pieces from one state, whatever is written meanwhile.
         let limit = range.limit;
@@ -122,11 +127,11 @@ impl Kv for KvService {
     }
 
     async fn put(&self, request: Request<PutRequest>) -> Result<Response<PutResponse>, Status> {
-        let patience = patience(&request);
+        let (who, patience) = (Credentials::of(&request), patience(&request));
         let request = request.into_inner();
         self.0.check_size(&request)?;
         let put = convert::put(request)?;
-        match self.write(TxnOp::Put(put), patience).await? {
+        match self.write(&who, TxnOp::Put(put), patience).await? {
             (revision, TxnOpResult::Put(prev)) => Ok(Response::new(PutResponse {
                 header: self.0.header(revision),
                 prev_kv: prev.map(convert::pair),
@@ -139,11 +144,11 @@ impl Kv for KvService {
         &self,
         request: Request<DeleteRangeRequest>,
     ) -> Result<Response<DeleteRangeResponse>, Status> {
-        let patience = patience(&request);
+        let (who, patience) = (Credentials::of(&request), patience(&request));
         let request = request.into_inner();
         self.0.check_size(&request)?;
         let delete = convert::delete(request)?;
-        match self.write(TxnOp::DeleteRange(delete), patience).await? {
+        match self.write(&who, TxnOp::DeleteRange(delete), patience).await? {
             (revision, TxnOpResult::DeleteRange { deleted, prev_kvs }) => {
                 Ok(Response::new(DeleteRangeResponse {
                     header: self.0.header(revision),
@@ -156,18 +161,19 @@ impl Kv for KvService {
     }
 
     async fn txn(&self, request: Request<TxnRequest>) -> Result<Response<TxnResponse>, Status> {
-        let patience = patience(&request);
+        let (who, patience) = (Credentials::of(&request), patience(&request));
         let request = request.into_inner();
         self.0.check_size(&request)?;
         let convert::ReadTxn { txn, read_only, serializable } =
             convert::txn(request, self.0.config.max_txn_ops)?;
         let (revision, result) = if read_only {
             // Nothing to replicate: answered from the state, like a range.
-            let view = self.0.view(serializable, patience).await?;
+            let (view, who) = self.0.read(&who, serializable, patience).await?;
+            view.may_txn(&who, &txn).map_err(error::of_auth)?;
             let result = view.read(&txn).map_err(|rejection| error::of_rejection(&rejection))?;
             (view.revision(), result)
         } else {
-            match self.0.carry_out(Op::Txn(txn), patience).await? {
+            match self.0.carry_out(&who, Op::Txn(txn), patience).await? {
                 (revision, Outcome::Txn(result)) => (revision, result),
                 (_, other) => {
                     return Err(Status::internal(format!("a transaction answered with {other:?}")));
@@ -182,11 +188,14 @@ impl Kv for KvService {
         &self,
         request: Request<CompactionRequest>,
     ) -> Result<Response<CompactionResponse>, Status> {
-        let patience = patience(&request);
-        let CompactionRequest { revision, physical: _ } = request.into_inner();
+        let (who, patience) = (Credentials::of(&request), patience(&request));
+        let CompactionRequest { revision, physical } = request.into_inner();
         // A revision below 0 was forgotten long ago.
         let revision = Revision::new(u64::try_from(revision).unwrap_or_default());
-        let (revision, _) = self.0.carry_out(Op::Compact { revision }, patience).await?;
+        let (revision, _) = self.0.carry_out(&who, Op::Compact { revision }, patience).await?;
+        if physical {
+            self.0.store.swept(patience).await.map_err(error::of_store)?;
+        }
         Ok(Response::new(CompactionResponse { header: self.0.header(revision) }))
     }
 }

@@ -1,6 +1,7 @@
 //! Leases: granted, kept alive, asked about, revoked.
 
 use crate::{
+    auth::Credentials,
     convert::number,
     core::{Core, patience},
     error,
@@ -12,7 +13,7 @@ use crate::{
 };
 use futures::{Stream, StreamExt as _};
 use std::{pin::Pin, sync::Arc, time::Duration};
-use store::{LeaseId, Op};
+use store::{Access, LeaseId, Op};
 use tonic::{Request, Response, Status, Streaming};
 
 /// etcd's limit, seconds.
@@ -31,7 +32,7 @@ impl Lease for LeaseService {
         &self,
         request: Request<LeaseGrantRequest>,
     ) -> Result<Response<LeaseGrantResponse>, Status> {
-        let patience = patience(&request);
+        let (who, patience) = (Credentials::of(&request), patience(&request));
         let LeaseGrantRequest { ttl, id } = request.into_inner();
         if ttl > TTL_MAX {
             return Err(error::lease_ttl_too_large());
@@ -40,7 +41,7 @@ impl Lease for LeaseService {
         // Drawn here, so that apply has nothing to choose.
         let id = LeaseId(if id == 0 { rand::random_range(1..=i64::MAX) } else { id });
         let op = Op::LeaseGrant { id, ttl_seconds };
-        let (revision, _) = self.0.carry_out(op, patience).await?;
+        let (revision, _) = self.0.carry_out(&who, op, patience).await?;
         Ok(Response::new(LeaseGrantResponse {
             header: self.0.header(revision),
             id: id.0,
@@ -53,9 +54,9 @@ impl Lease for LeaseService {
         &self,
         request: Request<LeaseRevokeRequest>,
     ) -> Result<Response<LeaseRevokeResponse>, Status> {
-        let patience = patience(&request);
+        let (who, patience) = (Credentials::of(&request), patience(&request));
         let id = LeaseId(request.into_inner().id);
-        let (revision, _) = self.0.carry_out(Op::LeaseRevoke { id }, patience).await?;
+        let (revision, _) = self.0.carry_out(&who, Op::LeaseRevoke { id }, patience).await?;
         Ok(Response::new(LeaseRevokeResponse { header: self.0.header(revision) }))
     }
 
@@ -64,10 +65,14 @@ impl Lease for LeaseService {
         request: Request<Streaming<LeaseKeepAliveRequest>>,
     ) -> Result<Response<Self::LeaseKeepAliveStream>, Status> {
         let core = Arc::clone(&self.0);
+        let who = Credentials::of(&request);
         let answers = request.into_inner().then(move |request| {
-            let core = Arc::clone(&core);
+            let (core, who) = (Arc::clone(&core), who.clone());
             async move {
                 let id = request?.id;
+                // Each time: it may have been revoked, or have got other keys, since.
+                let (view, who) = core.read(&who, true, RENEWAL).await?;
+                view.may_lease(&who, Access::Write, LeaseId(id)).map_err(error::of_auth)?;
                 // Before the renewal: what the caller reads at this revision, the lease was alive at.
                 let header = core.header_now();
                 let ttl = core.store.renew_lease(LeaseId(id), RENEWAL).await;
@@ -82,11 +87,17 @@ impl Lease for LeaseService {
         &self,
         request: Request<LeaseTimeToLiveRequest>,
     ) -> Result<Response<LeaseTimeToLiveResponse>, Status> {
-        let patience = patience(&request);
+        let (who, patience) = (Credentials::of(&request), patience(&request));
         let LeaseTimeToLiveRequest { id, keys } = request.into_inner();
         let left = self.0.store.lease_left(LeaseId(id), patience).await.map_err(error::of_store)?;
         // Granted on the leader, it may not be here yet.
-        let view = self.0.view(left.is_none(), patience).await?;
+        let guarded = self.0.store.view().auth().is_enabled();
+        let (view, who) = self.0.read(&who, left.is_some() && !guarded, patience).await?;
+        if keys {
+            view.may_lease(&who, Access::Read, LeaseId(id)).map_err(error::of_auth)?;
+        } else {
+            view.auth().check_known(&who).map_err(error::of_auth)?;
+        }
         let lease = view.lease(LeaseId(id));
         let (Some(left), Some(lease)) = (left, lease) else {
             return Ok(Response::new(LeaseTimeToLiveResponse {
@@ -109,7 +120,9 @@ impl Lease for LeaseService {
         &self,
         request: Request<LeaseLeasesRequest>,
     ) -> Result<Response<LeaseLeasesResponse>, Status> {
-        let view = self.0.view(false, patience(&request)).await?;
+        let who = Credentials::of(&request);
+        let (view, who) = self.0.read(&who, false, patience(&request)).await?;
+        view.auth().check_known(&who).map_err(error::of_auth)?;
         let leases = view.leases().into_iter().map(|lease| LeaseStatus { id: lease.id.0 });
         Ok(Response::new(LeaseLeasesResponse {
             header: self.0.header(view.revision()),

@@ -2,6 +2,7 @@
 //!
 //! It speaks bytes and knows nothing of Kubernetes; `apiserver` stands beside it on the same store.
 
+pub mod auth;
 mod cluster;
 mod convert;
 mod core;
@@ -18,10 +19,13 @@ pub use internal::internal_requests;
 pub use lease::ttl_min_seconds;
 pub use maintenance::ETCD_VERSION;
 
-use crate::core::Core;
+use crate::{
+    auth::{AuthConfig, Clock},
+    core::Core,
+};
 use proto::etcdserverpb::{
-    cluster_server::ClusterServer, kv_server::KvServer, lease_server::LeaseServer,
-    maintenance_server::MaintenanceServer, watch_server::WatchServer,
+    auth_server::AuthServer, cluster_server::ClusterServer, kv_server::KvServer,
+    lease_server::LeaseServer, maintenance_server::MaintenanceServer, watch_server::WatchServer,
 };
 use std::{sync::Arc, time::Duration};
 use store::{Cluster, Store};
@@ -43,21 +47,24 @@ pub struct Config {
     pub leaderless_max: Duration,
     /// Shorter leases are made so long: see [`ttl_min_seconds`].
     pub lease_ttl_min_seconds: i64,
+    /// Tokens and passwords.
+    pub auth: AuthConfig,
 }
 
-impl Default for Config {
-    fn default() -> Self {
+impl Config {
+    /// etcd's defaults.
+    #[must_use]
+    pub fn new(clock: Clock) -> Self {
         Self {
             max_request_bytes: 3 << 19,
             max_txn_ops: 128,
             watch_progress_interval: Duration::from_secs(600),
             leaderless_max: Duration::from_secs(2),
             lease_ttl_min_seconds: 1,
+            auth: AuthConfig::new(clock),
         }
     }
-}
 
-impl Config {
     /// Bytes of one message, either way.
     pub(crate) fn message_bytes_max(&self) -> usize {
         self.max_request_bytes + MESSAGE_OVERHEAD
@@ -75,6 +82,7 @@ pub fn routes(store: Arc<dyn Store>, cluster: Arc<dyn Cluster>, config: Config) 
     let core = Arc::new(Core::new(store, cluster, config));
     let shared = || Arc::clone(&core);
     Routes::new(KvServer::new(kv::KvService(shared())).max_decoding_message_size(bytes_max))
+        .add_service(AuthServer::new(auth::AuthService(shared())))
         .add_service(WatchServer::new(watch::WatchService(shared())))
         .add_service(LeaseServer::new(lease::LeaseService(shared())))
         .add_service(ClusterServer::new(cluster::ClusterService(shared())))

@@ -1,6 +1,7 @@
 //! What operators ask of one member: how it is, what it holds, who should lead.
 
 use crate::{
+    auth::Credentials,
     convert::number,
     core::{Core, patience},
     error,
@@ -28,7 +29,11 @@ pub(crate) struct MaintenanceService(pub(crate) Arc<Core>);
 impl Maintenance for MaintenanceService {
     type SnapshotStream = Pin<Box<dyn Stream<Item = Result<SnapshotResponse, Status>> + Send>>;
 
-    async fn alarm(&self, _: Request<AlarmRequest>) -> Result<Response<AlarmResponse>, Status> {
+    async fn alarm(
+        &self,
+        request: Request<AlarmRequest>,
+    ) -> Result<Response<AlarmResponse>, Status> {
+        self.0.check_known(&Credentials::of(&request), patience(&request)).await?;
         Err(Status::unimplemented("alarms"))
     }
 
@@ -57,23 +62,30 @@ impl Maintenance for MaintenanceService {
     /// There is nothing to defragment: the state is in memory, and snapshots are written anew.
     async fn defragment(
         &self,
-        _: Request<DefragmentRequest>,
+        request: Request<DefragmentRequest>,
     ) -> Result<Response<DefragmentResponse>, Status> {
+        self.0.check_root(&Credentials::of(&request), patience(&request)).await?;
         Ok(Response::new(DefragmentResponse { header: self.0.header_now() }))
     }
 
-    async fn hash(&self, _: Request<HashRequest>) -> Result<Response<HashResponse>, Status> {
+    async fn hash(&self, request: Request<HashRequest>) -> Result<Response<HashResponse>, Status> {
+        self.0.check_root(&Credentials::of(&request), patience(&request)).await?;
         Err(Status::unimplemented("hash"))
     }
 
-    async fn hash_kv(&self, _: Request<HashKvRequest>) -> Result<Response<HashKvResponse>, Status> {
+    async fn hash_kv(
+        &self,
+        request: Request<HashKvRequest>,
+    ) -> Result<Response<HashKvResponse>, Status> {
+        self.0.check_root(&Credentials::of(&request), patience(&request)).await?;
         Err(Status::unimplemented("hashes"))
     }
 
     async fn snapshot(
         &self,
-        _: Request<SnapshotRequest>,
+        request: Request<SnapshotRequest>,
     ) -> Result<Response<Self::SnapshotStream>, Status> {
+        self.0.check_root(&Credentials::of(&request), patience(&request)).await?;
         Err(Status::unimplemented("snapshots"))
     }
 
@@ -81,6 +93,7 @@ impl Maintenance for MaintenanceService {
         &self,
         request: Request<MoveLeaderRequest>,
     ) -> Result<Response<MoveLeaderResponse>, Status> {
+        self.0.check_root(&Credentials::of(&request), patience(&request)).await?;
         let patience = patience(&request);
         let to = request.into_inner().target_id;
         let local = self.0.cluster.local();
@@ -108,6 +121,7 @@ impl Maintenance for MaintenanceService {
         &self,
         request: Request<DowngradeRequest>,
     ) -> Result<Response<DowngradeResponse>, Status> {
+        self.0.check_root(&Credentials::of(&request), patience(&request)).await?;
         let DowngradeRequest { action, version } = request.into_inner();
         if DowngradeAction::try_from(action) == Ok(DowngradeAction::Cancel) {
             return Err(error::no_downgrade());

@@ -1,6 +1,7 @@
 //! Watches: any number on one stream, each from any kept revision, in order, nothing twice.
 
 use crate::{
+    auth::Credentials,
     convert,
     core::Core,
     error::{self, cancel_reason},
@@ -19,7 +20,8 @@ use std::{
     time::Duration,
 };
 use store::{
-    EventKind, KeyRange, Revision,
+    Access, EventKind, Identity, KeyRange, Revision,
+    state::Auth,
     watch::{WatchBatch, WatchError, WatchMessage, WatchRequest, WatchSet},
 };
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
@@ -29,6 +31,9 @@ use tonic::{Request, Response, Status, Streaming};
 const NO_WATCH: i64 = -1;
 /// How often a stream whose client wants to know looks whether there is a leader.
 const LEADER_CHECK: Duration = Duration::from_millis(500);
+
+/// For a replica that is behind to catch up before it refuses a watch.
+const AUTH_PATIENCE: Duration = Duration::from_secs(5);
 
 pub(crate) struct WatchService(pub(crate) Arc<Core>);
 
@@ -41,7 +46,8 @@ impl Watch for WatchService {
         request: Request<Streaming<WireRequest>>,
     ) -> Result<Response<Self::WatchStream>, Status> {
         let wants_leader = request.metadata().get("hasleader").is_some_and(|v| v == "true");
-        let session = Session::new(Arc::clone(&self.0), request.into_inner(), wants_leader);
+        let who = Credentials::of(&request);
+        let session = Session::new(Arc::clone(&self.0), who, request.into_inner(), wants_leader);
         let answers = stream::unfold(Some(session), |session| async {
             let mut session = session?;
             match session.next().await {
@@ -66,9 +72,32 @@ struct Options {
     idle: bool,
 }
 
+/// Why a watch may be there.
+#[derive(Debug)]
+struct Permit {
+    range: KeyRange,
+    /// Whose user reads the range, and as of which users and roles.
+    who: Identity,
+}
+
+impl Permit {
+    /// Looks again if users or roles have changed. The user stays who it was when the watch began: a
+    /// stream outlives its token.
+    fn check(&mut self, auth: &Auth) -> Result<(), Status> {
+        if self.who.auth_revision != auth.revision() {
+            self.who.auth_revision = auth.revision();
+            auth.check(&self.who, Access::Read, &self.range).map_err(error::of_auth)?;
+        }
+        Ok(())
+    }
+}
+
 /// One stream of watches.
 struct Session {
     core: Arc<Core>,
+    who: Credentials,
+    /// Of those watches that somebody in particular asked for.
+    permits: BTreeMap<i64, Permit>,
     /// `None` when the client has nothing more to ask.
     requests: Option<Streaming<WireRequest>>,
     watches: WatchSet,
@@ -98,13 +127,20 @@ fn ticks(period: Duration) -> Interval {
 }
 
 impl Session {
-    fn new(core: Arc<Core>, requests: Streaming<WireRequest>, wants_leader: bool) -> Self {
+    fn new(
+        core: Arc<Core>,
+        who: Credentials,
+        requests: Streaming<WireRequest>,
+        wants_leader: bool,
+    ) -> Self {
         let period = core.config.watch_progress_interval;
         // So that not everybody who began at the same time is told at the same time.
         let period = period + period.mul_f64(rand::random_range(0.0..0.1));
         Self {
             watches: core.store.watch_set(),
             core,
+            who,
+            permits: BTreeMap::new(),
             requests: Some(requests),
             options: BTreeMap::new(),
             next_id: 0,
@@ -129,7 +165,7 @@ impl Session {
                 return Ok(self.response(NO_WATCH, progress));
             }
             match self.wait().await {
-                Next::Request(Ok(Some(request))) => self.take_request(request)?,
+                Next::Request(Ok(Some(request))) => self.take_request(request).await?,
                 Next::Request(Ok(None)) => self.requests = None,
                 Next::Request(Err(status)) => return Err(status),
                 Next::Message(Some((id, WatchMessage::Events(batch)))) => {
@@ -174,13 +210,13 @@ impl Session {
         WatchResponse { header: self.header(revision), watch_id, ..WatchResponse::default() }
     }
 
-    fn take_request(&mut self, request: WireRequest) -> Result<(), Status> {
+    async fn take_request(&mut self, request: WireRequest) -> Result<(), Status> {
         match request.request_union {
-            Some(RequestUnion::CreateRequest(request)) => self.create(request)?,
+            Some(RequestUnion::CreateRequest(request)) => self.create(request).await?,
             Some(RequestUnion::CancelRequest(request)) => {
                 let id = request.watch_id;
                 if self.watches.remove(id) {
-                    self.options.remove(&id);
+                    self.forget(id);
                     let revision = self.core.store.view().revision();
                     let response = self.response(id, revision);
                     self.ready.push_back(WatchResponse { canceled: true, ..response });
@@ -205,7 +241,7 @@ impl Session {
         });
     }
 
-    fn create(&mut self, request: WatchCreateRequest) -> Result<(), Status> {
+    async fn create(&mut self, request: WatchCreateRequest) -> Result<(), Status> {
         let Ok(start) = u64::try_from(request.start_revision) else {
             self.refuse(cancel_reason::COMPACTED);
             return Ok(());
@@ -225,6 +261,15 @@ impl Session {
             self.refuse(cancel_reason::EMPTY_RANGE);
             return Ok(());
         }
+        // Of the range that will be watched, not of what the request says.
+        let permitted = self.core.may_read(&self.who, &range, AUTH_PATIENCE).await;
+        let who = match permitted {
+            Ok(who) => who,
+            Err(status) => {
+                self.refuse(&error::as_cancel_reason(&status));
+                return Ok(());
+            }
+        };
         let id = match request.watch_id {
             0 => {
                 while self.watches.contains(self.next_id) {
@@ -240,8 +285,12 @@ impl Session {
             id => id,
         };
         let created = |response| WatchResponse { created: true, ..response };
+        let permit = Permit { range: range.clone(), who };
         match self.watches.add(id, WatchRequest { range, start: Revision::new(start) }) {
             Ok(current) => {
+                if permit.who != Identity::default() {
+                    self.permits.insert(id, permit);
+                }
                 self.options.insert(id, options);
                 self.ready.push_back(created(self.response(id, current)));
                 Ok(())
@@ -256,7 +305,7 @@ impl Session {
     }
 
     fn take_end(&mut self, id: i64, reason: WatchError) -> Result<(), Status> {
-        self.options.remove(&id);
+        self.forget(id);
         match reason {
             WatchError::Compacted { oldest, .. } => {
                 let revision = self.core.store.view().revision();
@@ -274,7 +323,22 @@ impl Session {
         }
     }
 
+    fn forget(&mut self, id: i64) {
+        self.options.remove(&id);
+        self.permits.remove(&id);
+    }
+
     fn take_events(&mut self, id: i64, batch: &WatchBatch) {
+        if let Some(permit) = self.permits.get_mut(&id)
+            && let Err(status) = permit.check(self.core.store.view().auth())
+        {
+            self.watches.remove(id);
+            self.forget(id);
+            let response = self.response(id, batch.revision);
+            let cancel_reason = error::as_cancel_reason(&status);
+            self.ready.push_back(WatchResponse { canceled: true, cancel_reason, ..response });
+            return;
+        }
         let Some(options) = self.options.get_mut(&id) else { return };
         options.idle = false;
         let Options { prev_kv, no_put, no_delete, fragment, .. } = *options;

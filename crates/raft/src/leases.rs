@@ -82,6 +82,7 @@ impl LeaseChange {
             | Op::Compact { .. }
             | Op::BeginEpoch { .. }
             | Op::RaiseFeatureLevel { .. }
+            | Op::Auth(_)
             | Op::Alarm { .. }
             | Op::Quota { .. } => None,
         }

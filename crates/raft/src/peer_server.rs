@@ -192,7 +192,7 @@ pub(crate) struct ProposalWire(store::RequestId, store::Origin, store::Op);
 
 impl From<&Proposal> for ProposalWire {
     fn from(p: &Proposal) -> Self {
-        Self(p.request, p.origin, p.op.clone())
+        Self(p.request, p.origin.clone(), p.op.clone())
     }
 }
 

@@ -59,7 +59,7 @@ pub async fn run(config: ReplicaConfig, shutdown: CancellationToken) -> anyhow::
         let routes = etcd::routes(
             Arc::clone(&store) as Arc<dyn store::Store>,
             Arc::clone(&store) as Arc<dyn store::Cluster>,
-            etcd::Config::default(),
+            etcd::Config::new(etcd::auth::Clock::new(clock::store_clock())),
         );
         let served = apiserver::listen(listener, tls, routes.into_axum_router(), scope.clone());
         tasks.spawn(async move {

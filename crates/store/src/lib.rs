@@ -4,6 +4,7 @@
 //! [`Store`] and [`Cluster`] are what the layers above see of it; `raft` replicates it,
 //! [`local::LocalStore`] does not.
 
+mod auth;
 mod cluster;
 mod key_range;
 mod types;
@@ -13,6 +14,10 @@ pub mod local;
 pub mod state;
 pub mod watch;
 
+pub use auth::{
+    Access, AuthOp, AuthRejection, Identity, PasswordHash, Permission, PermissionKind, ROOT,
+    TokenKey,
+};
 pub use cluster::{
     Cluster, ClusterStatus, Leadership, LocalStatus, MemberChange, MemberError, MemberInfo,
     MemberRole, MemberStatus, Proposal, Store, StoreError,

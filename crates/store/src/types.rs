@@ -1,5 +1,6 @@
 //! The values that commands, results and events are made of.
 
+use crate::auth::{AuthOp, AuthRejection, Identity};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -95,9 +96,10 @@ pub struct RequestId {
 }
 
 /// Who decided on a command (FEN-5).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Origin {
-    /// An API user or a kubelet: not fenced, may be forwarded to the leader.
+    /// A replica itself, or an API that has its own users, or a kubelet: not fenced, may be forwarded
+    /// to the leader.
     Client,
     /// The scheduler or a controller that decided under `epoch`: never forwarded, refused at
     /// apply when another epoch has begun (FEN-6).
@@ -105,6 +107,8 @@ pub enum Origin {
         /// The epoch whose applied state the decision was taken from.
         epoch: Epoch,
     },
+    /// Somebody who asks through the etcd API, whose permissions apply checks: forwarded, not fenced.
+    User(Identity),
 }
 
 /// One command of the log: everything that apply needs, nothing that it may look up elsewhere.
@@ -165,6 +169,8 @@ pub enum Op {
         /// The new level.
         level: u32,
     },
+    /// Changes users and roles.
+    Auth(AuthOp),
     /// Raises an alarm or takes it back.
     Alarm {
         /// Which, and whose.
@@ -487,6 +493,9 @@ pub enum Rejection {
     /// [`AlarmKind::Corrupt`] was raised: nothing may be changed.
     #[error("corrupt cluster")]
     Corrupt,
+    /// Of a change of users, or of a command of a user who may not do that.
+    #[error(transparent)]
+    Auth(#[from] AuthRejection),
     /// A repeat of a request so old that its first result is forgotten: its outcome is unknown.
     #[error("request {sequence} was answered too long ago to repeat its result")]
     Forgotten {

@@ -62,6 +62,7 @@ fn puts(op: &Op) -> bool {
         | Op::Compact { .. }
         | Op::BeginEpoch { .. }
         | Op::RaiseFeatureLevel { .. }
+        | Op::Auth(_)
         | Op::Alarm { .. }
         | Op::Quota { .. } => false,
     }
@@ -77,6 +78,7 @@ fn changes(op: &Op) -> bool {
         Op::LeaseCheckpoint { .. }
         | Op::BeginEpoch { .. }
         | Op::RaiseFeatureLevel { .. }
+        | Op::Auth(_)
         | Op::Alarm { .. }
         | Op::Quota { .. } => false,
     }

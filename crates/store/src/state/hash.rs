@@ -5,6 +5,7 @@
 //! the hash must not change with a compiler, a machine or a codec. The patterns name every field, so
 //! that a new one does not compile until it is mixed in.
 
+use crate::auth::{AuthOp, Identity, PasswordHash, Permission, PermissionKind, TokenKey};
 use crate::types::{
     Alarm, AlarmKind, Applied, Command, Compare, CompareOperator, CompareTarget, DeleteRange,
     KeyRange, KeyValue, Op, Origin, Outcome, Put, RangeRequest, RangeResult, RequestId, Revision,
@@ -78,6 +79,11 @@ impl Hasher {
                 self.number(1);
                 self.number(epoch.0);
             }
+            Origin::User(Identity { user, auth_revision }) => {
+                self.number(2);
+                self.bytes(user.as_bytes());
+                self.number(*auth_revision);
+            }
         }
         match op {
             Op::Txn(txn) => {
@@ -115,6 +121,10 @@ impl Hasher {
                 self.number(7);
                 self.number(u64::from(*level));
             }
+            Op::Auth(op) => {
+                self.number(9);
+                self.auth(op);
+            }
             Op::Alarm { alarm: Alarm { kind, member }, active } => {
                 self.number(8);
                 self.number(match kind {
@@ -129,6 +139,44 @@ impl Hasher {
                 self.number(*bytes);
             }
         }
+    }
+
+    fn auth(&mut self, op: &AuthOp) {
+        let (kind, names): (u64, [&str; 2]) = match op {
+            AuthOp::Enable { token_key: TokenKey(key) } => {
+                self.bytes(key);
+                (0, ["", ""])
+            }
+            AuthOp::Disable => (1, ["", ""]),
+            AuthOp::UserAdd { user, password } => {
+                self.list(password.as_slice(), |hasher, hash| hasher.bytes(hash.0.as_bytes()));
+                (2, [user, ""])
+            }
+            AuthOp::UserDelete { user } => (3, [user, ""]),
+            AuthOp::UserChangePassword { user, password: PasswordHash(hash) } => {
+                self.bytes(hash.as_bytes());
+                (4, [user, ""])
+            }
+            AuthOp::UserGrantRole { user, role } => (5, [user, role]),
+            AuthOp::UserRevokeRole { user, role } => (6, [user, role]),
+            AuthOp::RoleAdd { role } => (7, ["", role]),
+            AuthOp::RoleDelete { role } => (8, ["", role]),
+            AuthOp::RoleGrantPermission { role, permission: Permission { kind, range } } => {
+                self.number(match kind {
+                    PermissionKind::Read => 0,
+                    PermissionKind::Write => 1,
+                    PermissionKind::ReadWrite => 2,
+                });
+                self.key_range(range);
+                (9, ["", role])
+            }
+            AuthOp::RoleRevokePermission { role, range } => {
+                self.key_range(range);
+                (10, ["", role])
+            }
+        };
+        self.number(kind);
+        names.iter().for_each(|name| self.bytes(name.as_bytes()));
     }
 
     fn txn(&mut self, txn: &Txn) {

@@ -1,6 +1,7 @@
 //! The state: a function of the commands applied to it.
 
 mod alarm;
+mod auth;
 mod hash;
 mod index;
 mod keys;
@@ -11,6 +12,7 @@ mod snapshot;
 mod txn;
 mod view;
 
+pub use auth::{Auth, Role, User, root_permission};
 pub use requests::{Answer, ClientAnswers};
 pub use snapshot::{Import, ImportError, SnapshotRecord};
 pub use txn::TXN_DEPTH_MAX;
@@ -51,6 +53,7 @@ pub struct State {
     quota_bytes: u64,
     /// Those that were raised by a command.
     alarms: OrdSet<Alarm>,
+    auth: Arc<Auth>,
     keys: Keys,
     leases: OrdMap<LeaseId, Arc<LeaseRecord>>,
     requests: Requests,
@@ -90,6 +93,7 @@ impl State {
             hash: 0,
             quota_bytes,
             alarms: OrdSet::new(),
+            auth: Arc::default(),
             keys: Keys::default(),
             leases: OrdMap::new(),
             requests: Requests::default(),
@@ -126,10 +130,12 @@ impl State {
         command: &Command,
         events: &mut Vec<Arc<Event>>,
     ) -> Result<Outcome, Rejection> {
-        if let Origin::Controller { epoch } = command.origin
-            && epoch != self.epoch
-        {
-            return Err(Rejection::Fenced { decided: epoch, current: self.epoch });
+        match &command.origin {
+            Origin::Controller { epoch } if *epoch != self.epoch => {
+                return Err(Rejection::Fenced { decided: *epoch, current: self.epoch });
+            }
+            Origin::Controller { .. } | Origin::Client => {}
+            Origin::User(who) => self.may(who, &command.op)?,
         }
         self.check_alarms(&command.op)?;
         match &command.op {
@@ -149,6 +155,7 @@ impl State {
                 self.feature_level = self.feature_level.max(*level);
                 Ok(Outcome::Done)
             }
+            Op::Auth(op) => self.change_auth(op),
             Op::Alarm { alarm, active } => Ok(self.alarm(*alarm, *active)),
             Op::Quota { bytes } => {
                 self.quota_bytes = *bytes;
@@ -242,6 +249,7 @@ fn must_be_remembered(outcome: &Result<Outcome, Rejection>) -> bool {
             | Rejection::LeaseNotFound
             | Rejection::LeaseExists
             | Rejection::FutureRevision { .. }
+            | Rejection::Auth(_)
             | Rejection::NoSpace
             | Rejection::Corrupt,
         ) => true,

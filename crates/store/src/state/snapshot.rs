@@ -3,10 +3,13 @@
 //! Two equal states give equal sequences, whatever each still has in memory of what was compacted.
 
 use super::{
-    Answer, ClientAnswers, LeaseRecord, State, View,
+    Answer, Auth, ClientAnswers, LeaseRecord, Role, State, User, View,
     keys::{Keys, Superseded},
 };
-use crate::types::{Alarm, Epoch, Event, EventKind, KeyValue, Lease, LeaseId, Revision, Timestamp};
+use crate::{
+    auth::TokenKey,
+    types::{Alarm, Epoch, Event, EventKind, KeyValue, Lease, LeaseId, Revision, Timestamp},
+};
 use bytes::Bytes;
 use imbl::OrdMap;
 use serde::{Deserialize, Serialize};
@@ -36,6 +39,19 @@ pub enum SnapshotRecord {
     },
     /// An alarm that was raised; in order.
     Alarm(Alarm),
+    /// Users and roles, which follow.
+    Auth {
+        /// Whether everybody has to say who they are.
+        enabled: bool,
+        /// Of the last change.
+        revision: u64,
+        /// Signs tokens.
+        token_key: TokenKey,
+    },
+    /// A user; by name.
+    User(String, User),
+    /// A role; by name.
+    Role(String, Role),
     /// A lease; by id.
     Lease(Lease),
     /// The newest version of a key; by key.
@@ -123,6 +139,15 @@ impl View {
             quota_bytes: state.quota_bytes,
         };
         let alarms = state.alarms.iter().copied().map(SnapshotRecord::Alarm);
+        let auth = SnapshotRecord::Auth {
+            enabled: state.auth.is_enabled(),
+            revision: state.auth.revision(),
+            token_key: state.auth.token_key(),
+        };
+        let users = state.auth.users();
+        let users = users.map(|(name, user)| SnapshotRecord::User(name.to_owned(), user.clone()));
+        let roles = state.auth.roles();
+        let roles = roles.map(|(name, role)| SnapshotRecord::Role(name.to_owned(), role.clone()));
         let leases = state.leases.values().map(|record| SnapshotRecord::Lease(record.lease));
         let live = state.keys.live().iter_from(0).map(|kv| SnapshotRecord::Live((**kv).clone()));
         let superseded = state.keys.kept_superseded(state.compacted).map(|(key, revision, kv)| {
@@ -146,6 +171,9 @@ impl View {
         let mut records = 0;
         std::iter::once(header)
             .chain(alarms)
+            .chain(std::iter::once(auth))
+            .chain(users)
+            .chain(roles)
             .chain(leases)
             .chain(live)
             .chain(superseded)
@@ -252,6 +280,20 @@ impl Import {
             }
             SnapshotRecord::Alarm(alarm) => {
                 self.state.alarms.insert(alarm);
+                Ok(())
+            }
+            SnapshotRecord::Auth { enabled, revision, token_key } => {
+                check(self.state.auth.revision() == 1, "users and roles twice")?;
+                check(revision >= 1, "an auth revision of nobody")?;
+                self.state.auth = Arc::new(Auth::restore(enabled, revision, token_key));
+                Ok(())
+            }
+            SnapshotRecord::User(name, user) => {
+                Arc::make_mut(&mut self.state.auth).restore_user(name, user);
+                Ok(())
+            }
+            SnapshotRecord::Role(name, role) => {
+                Arc::make_mut(&mut self.state.auth).restore_role(name, role);
                 Ok(())
             }
             SnapshotRecord::Lease(lease) => {

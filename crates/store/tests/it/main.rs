@@ -7,6 +7,8 @@
     reason = "a panic in a test is its failure"
 )]
 
+mod auth;
+mod auth_model;
 mod conformance;
 mod local;
 mod model;

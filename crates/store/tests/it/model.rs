@@ -1,6 +1,7 @@
 //! What the state machine must do, said as plainly as possible: every version there ever was in one
 //! list, searched from end to end; every way through a transaction walked; undone by a copy.
 
+use crate::auth_model::AuthModel;
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet};
 use store::{
@@ -17,6 +18,7 @@ pub(crate) struct Model {
     pub(crate) compacted: u64,
     pub(crate) leases: BTreeMap<LeaseId, Lease>,
     pub(crate) alarms: BTreeSet<Alarm>,
+    pub(crate) auth: AuthModel,
     epoch: u64,
     answers: BTreeMap<u64, Applied>,
 }
@@ -29,6 +31,7 @@ impl Default for Model {
             compacted: 0,
             leases: BTreeMap::new(),
             alarms: BTreeSet::new(),
+            auth: AuthModel::default(),
             epoch: 0,
             answers: BTreeMap::new(),
         }
@@ -60,6 +63,12 @@ impl Model {
         {
             return Err(Rejection::Fenced { decided: epoch, current: Epoch(self.epoch) });
         }
+        if let Origin::User(who) = &command.origin {
+            let leased = |id| {
+                self.live().filter(move |kv| id != LeaseId::NONE && kv.lease == id).map(|kv| kv.key)
+            };
+            self.auth.may(who, &command.op, &|id| leased(id).collect())?;
+        }
         let raised = |kind| self.alarms.iter().any(|alarm| alarm.kind == kind);
         let steps = match &command.op {
             Op::Txn(txn) => all_steps([txn]),
@@ -79,6 +88,10 @@ impl Model {
             return Err(Rejection::Corrupt);
         }
         match &command.op {
+            Op::Auth(op) => {
+                self.auth.change(op)?;
+                Ok(Outcome::Done)
+            }
             Op::Alarm { alarm, active: true } => {
                 Ok(Outcome::Alarm { changed: self.alarms.insert(*alarm) })
             }

@@ -5,9 +5,10 @@ use bytes::Bytes;
 use proptest::{collection::vec, prelude::*, sample::select};
 use std::{collections::BTreeMap, sync::Arc};
 use store::{
-    Alarm, AlarmKind, Command, Compare, CompareOperator, CompareTarget, DeleteRange, Epoch, Event,
-    EventKind, KeyRange, LeaseId, Op, Origin, Put, RangeRequest, RequestId, Revision, Sort,
-    SortTarget, Timestamp, Txn, TxnOp,
+    Alarm, AlarmKind, AuthOp, Command, Compare, CompareOperator, CompareTarget, DeleteRange, Epoch,
+    Event, EventKind, Identity, KeyRange, LeaseId, Op, Origin, PasswordHash, Permission,
+    PermissionKind, Put, RangeRequest, RequestId, Revision, Sort, SortTarget, Timestamp, TokenKey,
+    Txn, TxnOp,
     state::{SnapshotRecord, State},
     watch::{Hub, WatchMessage, WatchRequest},
 };
@@ -156,19 +157,81 @@ fn op() -> impl Strategy<Value = Op> {
         2 => revision().prop_map(|revision| Op::Compact { revision }),
         1 => (0u64..5).prop_map(|e| Op::BeginEpoch { epoch: Epoch(e), leader: e }),
         1 => (0u32..5).prop_map(|level| Op::RaiseFeatureLevel { level }),
+        3 => auth_op().prop_map(Op::Auth),
         // Mostly taken back, lest nothing more happen.
         1 => (alarm(), proptest::bool::weighted(0.3))
             .prop_map(|(alarm, active)| Op::Alarm { alarm, active }),
     ]
 }
 
+fn user() -> impl Strategy<Value = String> {
+    select(vec!["root", "u", "u", "v", "v", ""]).prop_map(str::to_owned)
+}
+
+fn role() -> impl Strategy<Value = String> {
+    select(vec!["root", "r", "r", "s", "s", ""]).prop_map(str::to_owned)
+}
+
+fn permission() -> impl Strategy<Value = Permission> {
+    let kind = select(vec![PermissionKind::Read, PermissionKind::Write, PermissionKind::ReadWrite]);
+    (kind, range()).prop_map(|(kind, range)| Permission { kind, range })
+}
+
+fn auth_op() -> impl Strategy<Value = AuthOp> {
+    let password = || any::<bool>().prop_map(|it| it.then(|| PasswordHash("hash".to_owned())));
+    prop_oneof![
+        1 => any::<[u8; 32]>().prop_map(|key| AuthOp::Enable { token_key: TokenKey(key) }),
+        1 => Just(AuthOp::Disable),
+        2 => (user(), password()).prop_map(|(user, password)| AuthOp::UserAdd { user, password }),
+        1 => user().prop_map(|user| AuthOp::UserDelete { user }),
+        1 => user().prop_map(|user| AuthOp::UserChangePassword {
+            user,
+            password: PasswordHash("other".to_owned()),
+        }),
+        3 => (user(), role()).prop_map(|(user, role)| AuthOp::UserGrantRole { user, role }),
+        1 => (user(), role()).prop_map(|(user, role)| AuthOp::UserRevokeRole { user, role }),
+        2 => role().prop_map(|role| AuthOp::RoleAdd { role }),
+        1 => role().prop_map(|role| AuthOp::RoleDelete { role }),
+        6 => (role(), permission())
+            .prop_map(|(role, permission)| AuthOp::RoleGrantPermission { role, permission }),
+        2 => (role(), range())
+            .prop_map(|(role, range)| AuthOp::RoleRevokePermission { role, range }),
+    ]
+}
+
+/// So that authentication is on from the beginning, and somebody may do something.
+fn preamble() -> Vec<Op> {
+    let (root, u, r) = ("root".to_owned(), "u".to_owned(), "r".to_owned());
+    let permission = Permission {
+        kind: PermissionKind::ReadWrite,
+        range: KeyRange::Between { start: "a".into(), end: "b".into() },
+    };
+    [
+        AuthOp::UserAdd { user: root.clone(), password: None },
+        AuthOp::UserGrantRole { user: root.clone(), role: root },
+        AuthOp::UserAdd { user: u.clone(), password: None },
+        AuthOp::RoleAdd { role: r.clone() },
+        AuthOp::UserGrantRole { user: u, role: r.clone() },
+        AuthOp::RoleGrantPermission { role: r, permission },
+        AuthOp::Enable { token_key: TokenKey([7; 32]) },
+    ]
+    .map(Op::Auth)
+    .into()
+}
+
 fn log() -> impl Strategy<Value = Vec<Command>> {
     let origin = prop_oneof![
         6 => Just(Origin::Client),
         1 => (0u64..5).prop_map(|e| Origin::Controller { epoch: Epoch(e) }),
+        // Who is up to date, who may not be, and nobody.
+        6 => (user(), prop_oneof![6 => Just(u64::MAX), 1 => 0u64..12])
+            .prop_map(|(user, auth_revision)| Origin::User(Identity { user, auth_revision })),
     ];
     let repeats = proptest::option::weighted(0.1, 0u64..100);
-    vec((op(), origin, 0u64..1000, repeats), 1..100).prop_map(|entries| {
+    let entries = vec((op(), origin, 0u64..1000, repeats), 1..100);
+    (entries, any::<bool>()).prop_map(|(entries, with_users)| {
+        let users = if with_users { preamble() } else { vec![] };
+        let entries = users.into_iter().map(|op| (op, Origin::Client, 0, None)).chain(entries);
         (1..)
             .zip(entries)
             .map(|(next, (op, origin, at, repeats))| {
@@ -242,6 +305,22 @@ proptest! {
         for revision in 0..model.revision + 2 {
             prop_assert_eq!(view.range(&whole(revision)), model.read(&whole(revision)));
         }
+        let auth = view.auth();
+        prop_assert_eq!(
+            (auth.is_enabled(), auth.revision()), (model.auth.enabled, model.auth.revision)
+        );
+        let users: Vec<_> = auth.users().map(|(u, user)| (u, user.password.is_some())).collect();
+        let want: Vec<_> = model.auth.users.iter().map(|(u, p)| (u.as_str(), *p)).collect();
+        prop_assert_eq!(users, want);
+        let members: Vec<_> = auth
+            .users()
+            .flat_map(|(u, user)| user.roles.iter().map(move |r| (u.to_owned(), r.clone())))
+            .collect();
+        prop_assert_eq!(members, model.auth.members.iter().cloned().collect::<Vec<_>>());
+        prop_assert_eq!(
+            auth.roles().map(|(_, role)| role.permissions.len()).sum::<usize>(),
+            model.auth.grants.len()
+        );
         prop_assert_eq!(view.alarms(), model.alarms.iter().copied().collect::<Vec<_>>());
         prop_assert_eq!(view.leases(), model.leases.values().copied().collect::<Vec<_>>());
         for id in model.leases.keys() {
