@@ -2,19 +2,28 @@
 
 use crate::{
     convert::number,
-    proto::etcdserverpb::{self as wire, compare, range_request, request_op},
+    proto::{
+        authpb,
+        etcdserverpb::{self as wire, compare, range_request, request_op},
+    },
 };
+use base64::Engine as _;
 use bytes::Bytes;
 use store::{
-    AlarmKind, Command, Compare, CompareOperator, CompareTarget, DeleteRange, KeyRange, Op, Put,
-    RangeRequest, SortTarget, Txn, TxnOp,
+    AlarmKind, AuthOp, Command, Compare, CompareOperator, CompareTarget, DeleteRange, Identity,
+    KeyRange, Op, Origin, PasswordHash, PermissionKind, Put, RangeRequest, SortTarget, Txn, TxnOp,
 };
 
 /// What etcd would have been asked for with this command of the entry at `index`. Nothing for what has
 /// no place in etcd's log; several for a batch that takes a revision for each transaction.
 #[must_use]
 pub fn internal_requests(index: u64, command: &Command) -> Vec<wire::InternalRaftRequest> {
-    let header = wire::RequestHeader { id: index, ..wire::RequestHeader::default() };
+    let asker = match &command.origin {
+        Origin::User(identity) => identity.clone(),
+        Origin::Client | Origin::Controller { .. } => Identity::default(),
+    };
+    let Identity { user: username, auth_revision } = asker;
+    let header = wire::RequestHeader { id: index, username, auth_revision };
     let blank = wire::InternalRaftRequest { header: Some(header), ..Default::default() };
     match &command.op {
         Op::Txn(txn) => vec![one(blank, txn)],
@@ -60,6 +69,7 @@ pub fn internal_requests(index: u64, command: &Command) -> Vec<wire::InternalRaf
             };
             vec![wire::InternalRaftRequest { alarm: Some(alarm), ..blank }]
         }
+        Op::Auth(op) => vec![auth(blank, op)],
         Op::BeginEpoch { .. } | Op::RaiseFeatureLevel { .. } | Op::Quota { .. } => Vec::new(),
     }
 }
@@ -75,6 +85,65 @@ fn one(blank: wire::InternalRaftRequest, txn: &Txn) -> wire::InternalRaftRequest
         }
         _ => wire::InternalRaftRequest { txn: Some(self::txn(txn)), ..blank },
     }
+}
+
+/// Of a password only the hash is in the log; etcd writes it so.
+fn hash(password: &PasswordHash) -> String {
+    base64::engine::general_purpose::STANDARD.encode(&password.0)
+}
+
+fn auth(mut blank: wire::InternalRaftRequest, op: &AuthOp) -> wire::InternalRaftRequest {
+    match op.clone() {
+        AuthOp::Enable { .. } => blank.auth_enable = Some(wire::AuthEnableRequest {}),
+        AuthOp::Disable => blank.auth_disable = Some(wire::AuthDisableRequest {}),
+        AuthOp::UserAdd { user: name, password } => {
+            blank.auth_user_add = Some(wire::AuthUserAddRequest {
+                name,
+                options: Some(authpb::UserAddOptions { no_password: password.is_none() }),
+                hashed_password: password.as_ref().map(hash).unwrap_or_default(),
+                ..Default::default()
+            });
+        }
+        AuthOp::UserDelete { user: name } => {
+            blank.auth_user_delete = Some(wire::AuthUserDeleteRequest { name });
+        }
+        AuthOp::UserChangePassword { user: name, password } => {
+            blank.auth_user_change_password = Some(wire::AuthUserChangePasswordRequest {
+                name,
+                hashed_password: hash(&password),
+                ..Default::default()
+            });
+        }
+        AuthOp::UserGrantRole { user, role } => {
+            blank.auth_user_grant_role = Some(wire::AuthUserGrantRoleRequest { user, role });
+        }
+        AuthOp::UserRevokeRole { user: name, role } => {
+            blank.auth_user_revoke_role = Some(wire::AuthUserRevokeRoleRequest { name, role });
+        }
+        AuthOp::RoleAdd { role: name } => {
+            blank.auth_role_add = Some(wire::AuthRoleAddRequest { name });
+        }
+        AuthOp::RoleDelete { role } => {
+            blank.auth_role_delete = Some(wire::AuthRoleDeleteRequest { role });
+        }
+        AuthOp::RoleGrantPermission { role: name, permission } => {
+            let (key, range_end) = keys(&permission.range);
+            let kind = match permission.kind {
+                PermissionKind::Read => authpb::permission::Type::Read,
+                PermissionKind::Write => authpb::permission::Type::Write,
+                PermissionKind::ReadWrite => authpb::permission::Type::Readwrite,
+            };
+            let perm = Some(authpb::Permission { perm_type: kind.into(), key, range_end });
+            blank.auth_role_grant_permission =
+                Some(wire::AuthRoleGrantPermissionRequest { name, perm });
+        }
+        AuthOp::RoleRevokePermission { role, range } => {
+            let (key, range_end) = keys(&range);
+            blank.auth_role_revoke_permission =
+                Some(wire::AuthRoleRevokePermissionRequest { role, key, range_end });
+        }
+    }
+    blank
 }
 
 fn keys(range: &KeyRange) -> (Bytes, Bytes) {
@@ -187,7 +256,7 @@ fn compare(condition: &Compare) -> wire::Compare {
 mod tests {
     use super::*;
     use crate::convert;
-    use store::{Epoch, Origin, RequestId, Timestamp};
+    use store::{Epoch, RequestId, Timestamp};
 
     fn command(op: Op) -> Command {
         Command {
@@ -245,6 +314,20 @@ mod tests {
         let [found] = internal_requests(5, &command(Op::Txn(stored))).try_into().unwrap();
         let wire::InternalRaftRequest { header, txn, .. } = found;
         assert_eq!((header.unwrap().id, txn), (5, Some(asked)));
+    }
+
+    #[test]
+    fn a_change_of_users_names_who_asked_and_shows_no_password() {
+        let asker = Identity { user: "root".to_owned(), auth_revision: 3 };
+        let password = Some(PasswordHash("$2b$10$x".to_owned()));
+        let op = Op::Auth(AuthOp::UserAdd { user: "u".to_owned(), password });
+        let asked = Command { origin: Origin::User(asker), ..command(op) };
+        let [found] = internal_requests(9, &asked).try_into().unwrap();
+        let header = found.header.unwrap();
+        assert_eq!((header.id, header.username.as_str(), header.auth_revision), (9, "root", 3));
+        let user = found.auth_user_add.unwrap();
+        assert_eq!((user.name.as_str(), user.password.as_str()), ("u", ""));
+        assert_eq!(user.hashed_password, "JDJiJDEwJHg=");
     }
 
     #[test]

@@ -71,11 +71,6 @@ impl Config {
     }
 }
 
-/// The common name in the certificate that a request's client has shown: an extension of the request,
-/// for the listener to add.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ClientCommonName(pub Arc<str>);
-
 /// All gRPC services.
 pub fn routes(store: Arc<dyn Store>, cluster: Arc<dyn Cluster>, config: Config) -> Routes {
     let bytes_max = config.message_bytes_max();

@@ -2,7 +2,6 @@
 //!
 //! No Kubernetes API, no controllers, and nothing is compacted unless the flags say so.
 
-mod client_name;
 mod client_tls;
 mod compaction;
 mod flags;
@@ -17,18 +16,20 @@ pub use settings::EtcdConfig;
 use crate::{clock, config::TlsConfig, tls};
 use anyhow::Context as _;
 use client_tls::Own;
+use etcd::auth::{AuthConfig, Clock};
 use raft::{Member, RaftConfig, RaftStore};
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use store::{Cluster, Store};
 use tokio::{net::TcpListener, task::JoinSet};
 use tokio_util::sync::CancellationToken;
-use tower::util::MapRequestLayer;
 use units::ListenUrl;
 
 /// For the lead to be handed over.
 const HANDOVER: Duration = Duration::from_secs(2);
 /// Between two looks whether the group answers.
 const LOOK: Duration = Duration::from_secs(5);
+/// After a look that was answered at once, and not well.
+const AGAIN: Duration = Duration::from_millis(20);
 /// Bytes of one log segment.
 const SEGMENT_BYTES: u64 = 64 << 20;
 
@@ -76,19 +77,24 @@ pub async fn run(config: EtcdConfig, shutdown: CancellationToken) -> anyhow::Res
     let store = RaftStore::start(raft_config, clock::store_clock(), peers).await?;
     let mut tasks: JoinSet<anyhow::Result<()>> = JoinSet::new();
     let scope = CancellationToken::new();
+    let clock = Clock::new(clock::store_clock());
     let routes = etcd::routes(
         Arc::clone(&store) as Arc<dyn Store>,
         Arc::clone(&store) as Arc<dyn Cluster>,
         etcd::Config {
+            auth: AuthConfig {
+                token: config.tokens.clone(),
+                bcrypt_cost: config.bcrypt_cost,
+                ..AuthConfig::new(clock.clone())
+            },
             max_request_bytes: config.max_request_bytes,
             max_txn_ops: config.max_txn_ops,
             watch_progress_interval: config.watch_progress_interval,
             lease_ttl_min_seconds: etcd::ttl_min_seconds(config.election),
-            ..etcd::Config::default()
+            ..etcd::Config::new(clock)
         },
     )
-    .into_axum_router()
-    .layer(MapRequestLayer::new(client_name::name_client));
+    .into_axum_router();
     for (client, listener) in config.clients.iter().zip(listeners) {
         let tls = tls.clone().filter(|_| client.tls);
         let served = apiserver::listen(listener, tls, routes.clone(), scope.clone());
@@ -137,7 +143,11 @@ async fn serve(
     store: &dyn Store,
     tasks: &mut JoinSet<anyhow::Result<()>>,
 ) -> anyhow::Result<()> {
-    let answered = async { while store.barrier(LOOK).await.is_err() {} };
+    let answered = async {
+        while store.barrier(LOOK).await.is_err() {
+            tokio::time::sleep(AGAIN).await;
+        }
+    };
     tokio::select! {
         () = answered => {
             tracing::info!(
