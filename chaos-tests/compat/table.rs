@@ -27,23 +27,16 @@ fn table(title: &str, etcd: &[Seen], ours: &[Seen]) -> (String, String) {
     let _ = writeln!(table, "| {title} | etcd 3.4.23 | Trireme |\n|---|---|---|");
     for (theirs, here) in etcd.iter().zip(ours) {
         assert_eq!(theirs.row, here.row);
-        let result = |text: &str| {
-            let unknown = ["Unimplemented", "unimplemented", "unknown service", "unknown method"];
-            if unknown.iter().any(|word| text.contains(word)) {
-                "not supported"
-            } else if text.contains("Error: ") {
-                "refused"
-            } else {
-                "done"
-            }
+        let supported = |text: &str| {
+            let unknown = ["Unimplemented", "unknown service", "unknown method"];
+            !unknown.iter().any(|word| text.contains(word))
         };
-        let seen = match (result(&here.text), here.note) {
-            ("not supported", _) if result(&theirs.text) != "not supported" => {
-                "not supported".to_owned()
-            }
+        let seen = match (supported(&theirs.text), supported(&here.text), here.note) {
             _ if here.text == theirs.text => "equal".to_owned(),
-            (_, "") => "differs".to_owned(),
-            (_, note) => format!("differs: {note}"),
+            (true, false, _) => "not supported".to_owned(),
+            (false, true, note) => format!("works; {note}"),
+            (_, _, "") => "differs".to_owned(),
+            (_, _, note) => format!("differs: {note}"),
         };
         if here.text != theirs.text {
             let _ = writeln!(
@@ -52,9 +45,24 @@ fn table(title: &str, etcd: &[Seen], ours: &[Seen]) -> (String, String) {
                 here.row, theirs.text, here.text
             );
         }
-        let _ = writeln!(table, "| `{}` | {} | {seen} |", here.row, result(&theirs.text));
+        let was = if supported(&theirs.text) {
+            answers(&theirs.text)
+        } else {
+            "not supported".to_owned()
+        };
+        let _ = writeln!(table, "| `{}` | {was} | {seen} |", here.row);
     }
     (table, differences)
+}
+
+/// How many of a row's requests were carried out, and how many refused, as most rows ask for.
+fn answers(text: &str) -> String {
+    let commands = text.lines().filter(|line| line.starts_with("$ ")).count();
+    let all = if commands == 0 { text.lines().count() } else { commands };
+    match text.lines().filter(|line| line.contains("Error: ")).count().min(all) {
+        0 => format!("{all} done"),
+        refused => format!("{} done, {refused} refused", all - refused),
+    }
 }
 
 /// Holds one table of the README against what was seen, or writes it.
