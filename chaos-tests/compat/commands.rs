@@ -303,9 +303,9 @@ const ROWS: &[Row] = &[
         EXACT,
         "",
         &[
-            Say("member add slow --learner --peer-urls=http://127.0.0.1:1"),
+            Say("member add slow --learner --peer-urls=http://127.0.0.1:3"),
             Say("member promote {id}"),
-            Say("member add slow2 --learner --peer-urls=http://127.0.0.1:2"),
+            Say("member add slow2 --learner --peer-urls=http://127.0.0.1:4"),
             Say("member remove {id}"),
             Say("member promote 1234"),
         ],

@@ -5,6 +5,7 @@
     reason = "a panic in a test is its failure"
 )]
 
+mod bench;
 mod cluster;
 mod create;
 mod delete;

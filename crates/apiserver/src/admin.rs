@@ -1,11 +1,16 @@
-//! How the group is, and handing over the lead.
+//! How the group is, who is in it, and handing over the lead.
 
 use crate::proto::cluster::{
-    Member, SnapshotRequest, SnapshotResponse, StatusRequest, StatusResponse,
-    TransferLeaderRequest, TransferLeaderResponse, admin_service_server::AdminService,
+    AddMemberRequest, Member, MemberInfo, MembersRequest, MembersResponse, PromoteMemberRequest,
+    RemoveMemberRequest, ReplaceMemberRequest, ReplaceMemberResponse, SnapshotRequest,
+    SnapshotResponse, StatusRequest, StatusResponse, TransferLeaderRequest, TransferLeaderResponse,
+    UpdateMemberRequest, admin_service_server::AdminService, replace_member_response::Step,
 };
-use std::{sync::Arc, time::Duration};
-use store::{Cluster, StoreError};
+use futures::Stream;
+use std::{pin::Pin, sync::Arc, time::Duration};
+use store::{Cluster, MemberChange, MemberError, Replaced, Store, StoreError};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::UnboundedReceiverStream;
 use tonic::{Request, Response, Status};
 
 /// For a member that may not answer.
@@ -13,7 +18,62 @@ const MEMBER_DEADLINE: Duration = Duration::from_millis(500);
 const TRANSFER_DEADLINE: Duration = Duration::from_secs(5);
 
 pub(crate) struct Admin {
+    pub(crate) store: Arc<dyn Store>,
     pub(crate) cluster: Arc<dyn Cluster>,
+}
+
+/// For one change of the membership.
+const CHANGE_DEADLINE: Duration = Duration::from_secs(9);
+/// For a new member to be started and to catch up, if nothing else is said.
+const REPLACE_DEADLINE: Duration = Duration::from_secs(600);
+
+fn member_error(error: MemberError) -> Status {
+    match error {
+        MemberError::NotFound => Status::not_found(error.to_string()),
+        MemberError::PeerUrlExists => Status::already_exists(error.to_string()),
+        MemberError::NotLearner
+        | MemberError::NotInSync
+        | MemberError::TooManyLearners
+        | MemberError::Unhealthy
+        | MemberError::NotEnoughStarted => Status::failed_precondition(error.to_string()),
+        MemberError::Store(StoreError::Unknown { detail }) => {
+            Status::deadline_exceeded(format!("outcome unknown: {detail}"))
+        }
+        MemberError::Store(error) => refused(error),
+    }
+}
+
+fn listed(members: Vec<store::MemberInfo>) -> Response<MembersResponse> {
+    let members = members.into_iter().map(|m| MemberInfo {
+        id: m.id,
+        name: m.name,
+        peer_urls: m.peer_urls,
+        client_urls: m.client_urls,
+        learner: m.learner,
+    });
+    Response::new(MembersResponse { members: members.collect() })
+}
+
+impl Admin {
+    async fn change(&self, change: MemberChange) -> Result<Response<MembersResponse>, Status> {
+        let members = self.cluster.change_members(change, CHANGE_DEADLINE).await;
+        members.map(listed).map_err(member_error)
+    }
+}
+
+/// At least one, and each a URL.
+fn urls(peer_urls: Vec<String>) -> Result<Vec<String>, Status> {
+    let wrong = peer_urls.iter().find(|url| {
+        let uri: Option<http::Uri> = url.parse().ok();
+        !uri.is_some_and(|uri| uri.scheme().is_some() && uri.port().is_some())
+    });
+    match wrong {
+        Some(url) => {
+            Err(Status::invalid_argument(format!("{url:?} must read http(s)://HOST:PORT")))
+        }
+        None if peer_urls.is_empty() => Err(Status::invalid_argument("a peer URL is needed")),
+        None => Ok(peer_urls),
+    }
 }
 
 fn refused(error: StoreError) -> Status {
@@ -64,6 +124,82 @@ impl AdminService for Admin {
         let to = Some(request.into_inner().to).filter(|to| *to != 0);
         let leader = self.cluster.transfer_leader(to, TRANSFER_DEADLINE).await.map_err(refused)?;
         Ok(Response::new(TransferLeaderResponse { leader }))
+    }
+
+    async fn members(
+        &self,
+        _: Request<MembersRequest>,
+    ) -> Result<Response<MembersResponse>, Status> {
+        self.store.barrier(CHANGE_DEADLINE).await.map_err(refused)?;
+        Ok(listed(self.cluster.members()))
+    }
+
+    async fn add_member(
+        &self,
+        request: Request<AddMemberRequest>,
+    ) -> Result<Response<MembersResponse>, Status> {
+        let AddMemberRequest { peer_urls, learner } = request.into_inner();
+        self.change(MemberChange::Add { peer_urls: urls(peer_urls)?, learner }).await
+    }
+
+    async fn remove_member(
+        &self,
+        request: Request<RemoveMemberRequest>,
+    ) -> Result<Response<MembersResponse>, Status> {
+        self.change(MemberChange::Remove { id: request.into_inner().id }).await
+    }
+
+    async fn promote_member(
+        &self,
+        request: Request<PromoteMemberRequest>,
+    ) -> Result<Response<MembersResponse>, Status> {
+        self.change(MemberChange::Promote { id: request.into_inner().id }).await
+    }
+
+    async fn update_member(
+        &self,
+        request: Request<UpdateMemberRequest>,
+    ) -> Result<Response<MembersResponse>, Status> {
+        let UpdateMemberRequest { id, peer_urls } = request.into_inner();
+        self.change(MemberChange::Update { id, peer_urls: urls(peer_urls)? }).await
+    }
+
+    type ReplaceMemberStream =
+        Pin<Box<dyn Stream<Item = Result<ReplaceMemberResponse, Status>> + Send>>;
+
+    async fn replace_member(
+        &self,
+        request: Request<ReplaceMemberRequest>,
+    ) -> Result<Response<Self::ReplaceMemberStream>, Status> {
+        let ReplaceMemberRequest { old, peer_urls, deadline_seconds } = request.into_inner();
+        let peer_urls = urls(peer_urls)?;
+        let deadline = match deadline_seconds {
+            0 => REPLACE_DEADLINE,
+            seconds => Duration::from_secs(seconds),
+        };
+        self.store.barrier(CHANGE_DEADLINE).await.map_err(refused)?;
+        let cluster = Arc::clone(&self.cluster);
+        let (steps, told) = mpsc::unbounded_channel();
+        tokio::spawn(async move {
+            let tell = |replaced| {
+                let step = match replaced {
+                    Replaced::Added(id) => Step::Added(id),
+                    Replaced::Started(id) => Step::Started(id),
+                    Replaced::Promoted(id) => Step::Promoted(id),
+                    Replaced::Removed(id) => Step::Removed(id),
+                };
+                let _ = steps.send(Ok(ReplaceMemberResponse { step: Some(step) }));
+            };
+            let replacing = store::replace_member(&*cluster, old, peer_urls, deadline, tell);
+            tokio::select! {
+                // Whoever asked has gone: it goes on when it is asked for again.
+                () = steps.closed() => {}
+                replaced = replacing => if let Err(error) = replaced {
+                    let _ = steps.send(Err(member_error(error)));
+                }
+            }
+        });
+        Ok(Response::new(Box::pin(UnboundedReceiverStream::new(told))))
     }
 
     async fn snapshot(

@@ -14,4 +14,4 @@ mod serve;
 pub mod registry;
 
 pub use history::Retention;
-pub use serve::{ApiServer, Body, Config, PeerCertificates, listen};
+pub use serve::{ApiServer, Body, Config};

@@ -1,1 +1,28 @@
 //! Load for any server of the etcd v3 API, and what it measured.
+
+mod cluster;
+mod compare;
+mod drive;
+mod failover;
+mod fill;
+mod histogram;
+mod lanes;
+mod measure;
+mod netns;
+mod operation;
+mod pace;
+mod report;
+mod stats;
+mod usage;
+mod watch;
+mod wire;
+
+pub use cluster::System;
+pub use compare::{Subject, compare};
+pub use failover::{FailoverPlan, FailoverRatio, FailoverReport, Fault, SystemFailover, failover};
+pub use fill::{FillRatio, FillReport, FillRun, fill};
+pub use measure::{Load, Target, Workload, measure, prepare};
+pub use operation::{KeySpace, Kind};
+pub use report::{Ratio, Report, Run};
+pub use stats::{Spread, Summary};
+pub use watch::WatchLoad;

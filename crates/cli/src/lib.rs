@@ -8,11 +8,12 @@ mod etcd_env;
 mod exec;
 mod failure;
 mod get;
+mod members;
 mod target;
 
 use clap::{ArgAction, Args, Subcommand};
 use failure::Failure;
-use std::{path::PathBuf, process::ExitCode};
+use std::{path::PathBuf, process::ExitCode, time::Duration};
 use target::Target;
 
 /// For `--help`: scripts rely on these.
@@ -167,6 +168,65 @@ pub enum ClusterVerb {
         #[command(flatten)]
         target: TargetArguments,
     },
+    /// List the replicas that the log knows, started or not.
+    Members {
+        /// One JSON array.
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        target: TargetArguments,
+    },
+    /// Make room for a new replica; it is to be started then, with the id that this prints.
+    AddMember {
+        /// Where the others will reach it: `http(s)://host:port` of its raft listener.
+        #[arg(long, required = true, value_delimiter = ',')]
+        peer_url: Vec<String>,
+        /// It shall receive everything and not vote.
+        #[arg(long)]
+        learner: bool,
+        #[command(flatten)]
+        target: TargetArguments,
+    },
+    /// Take a replica out for ever; one that leads hands over first.
+    RemoveMember {
+        /// Which, as `members` shows it.
+        #[arg(value_parser = member_id)]
+        id: u64,
+        #[command(flatten)]
+        target: TargetArguments,
+    },
+    /// Let a learner vote.
+    PromoteMember {
+        /// Which, as `members` shows it.
+        #[arg(value_parser = member_id)]
+        id: u64,
+        #[command(flatten)]
+        target: TargetArguments,
+    },
+    /// Put a new replica in the place of one: add it, wait until it has been started and has caught up,
+    /// let it vote, and take the old one out. Given again after an interruption, it goes on.
+    ReplaceMember {
+        /// Who goes, as `members` shows it.
+        #[arg(value_parser = member_id)]
+        old: u64,
+        /// Where the others will reach the new one: `http(s)://host:port` of its raft listener.
+        #[arg(long)]
+        peer_url: String,
+        /// Seconds for the new one to be started and to catch up.
+        #[arg(long, default_value_t = 600)]
+        timeout: u64,
+        #[command(flatten)]
+        target: TargetArguments,
+    },
+}
+
+/// A replica by its id: decimal, or hexadecimal after `0x`.
+fn member_id(text: &str) -> Result<u64, String> {
+    let id = match text.strip_prefix("0x") {
+        Some(hex) => u64::from_str_radix(hex, 16),
+        None => text.parse(),
+    };
+    id.ok().filter(|id| *id > 0).ok_or_else(|| "a member id is a number above 0".to_owned())
 }
 
 /// Which cluster, and where in it.
@@ -271,6 +331,24 @@ async fn verb(command: Command) -> Result<ExitCode, Failure> {
             let target = Target::new(target)?;
             let leader = client::admin::transfer_leader(&target.endpoints, to).await?;
             println!("replica {leader} leads");
+        }
+        Command::Cluster { verb: ClusterVerb::Members { json, target } } => {
+            members::list(&Target::new(target)?, json).await?;
+        }
+        Command::Cluster { verb: ClusterVerb::AddMember { peer_url, learner, target } } => {
+            members::add(&Target::new(target)?, peer_url, learner).await?;
+        }
+        Command::Cluster { verb: ClusterVerb::RemoveMember { id, target } } => {
+            members::remove(&Target::new(target)?, id).await?;
+        }
+        Command::Cluster { verb: ClusterVerb::PromoteMember { id, target } } => {
+            members::promote(&Target::new(target)?, id).await?;
+        }
+        Command::Cluster {
+            verb: ClusterVerb::ReplaceMember { old, peer_url, timeout, target },
+        } => {
+            let timeout = Duration::from_secs(timeout);
+            members::replace(&Target::new(target)?, old, &peer_url, timeout).await?;
         }
     }
     Ok(ExitCode::SUCCESS)

@@ -3,7 +3,9 @@
 use crate::{
     Attempt, ClientError,
     proto::cluster::{
-        StatusRequest, TransferLeaderRequest, admin_service_client::AdminServiceClient,
+        AddMemberRequest, MembersRequest, MembersResponse, PromoteMemberRequest,
+        RemoveMemberRequest, ReplaceMemberRequest, StatusRequest, TransferLeaderRequest,
+        admin_service_client::AdminServiceClient, replace_member_response::Step,
     },
 };
 use serde::Serialize;
@@ -57,9 +59,12 @@ pub struct ClusterStatus {
 }
 
 async fn connect(url: &str) -> Result<AdminServiceClient<Channel>, String> {
+    connect_for(url, Duration::from_secs(10)).await
+}
+
+async fn connect_for(url: &str, deadline: Duration) -> Result<AdminServiceClient<Channel>, String> {
     let endpoint = Endpoint::from_shared(url.to_owned()).map_err(|e| e.to_string())?;
-    let endpoint =
-        endpoint.connect_timeout(Duration::from_secs(1)).timeout(Duration::from_secs(10));
+    let endpoint = endpoint.connect_timeout(Duration::from_secs(1)).timeout(deadline);
     endpoint.connect().await.map(AdminServiceClient::new).map_err(|e| {
         let mut cause: &dyn std::error::Error = &e;
         while let Some(source) = cause.source() {
@@ -113,6 +118,175 @@ fn read(answer: crate::proto::cluster::StatusResponse) -> ClusterStatus {
             })
             .collect(),
     }
+}
+
+/// A member as the log has it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Member {
+    /// Raft member id.
+    pub id: u64,
+    /// For people; empty until it has started.
+    pub name: String,
+    /// Of its raft listener.
+    pub peer_urls: Vec<String>,
+    /// Of its etcd v3 API.
+    pub client_urls: Vec<String>,
+    /// Receives the log, does not vote.
+    pub learner: bool,
+}
+
+/// A change of the membership, or none.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum MemberChange {
+    /// Who is in it?
+    List,
+    /// A new member, to be started then.
+    Add {
+        /// Of its raft listener.
+        peer_urls: Vec<String>,
+        /// Does not vote until it is promoted.
+        learner: bool,
+    },
+    /// Takes a member out for ever.
+    Remove(u64),
+    /// Lets a learner vote.
+    Promote(u64),
+}
+
+/// How far a replacement is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Replaced {
+    /// The new member's id: it is to be started.
+    Added(u64),
+    /// It has started and receives the log.
+    Started(u64),
+    /// It votes.
+    Promoted(u64),
+    /// The old member is out for ever.
+    Removed(u64),
+}
+
+/// A refusal is the API's word; anything else means that the endpoint did not answer.
+fn refusal(endpoint: &str, status: &tonic::Status) -> Result<ClientError, String> {
+    use tonic::Code;
+    let (code, reason) = match status.code() {
+        Code::NotFound => (404, "NotFound"),
+        Code::AlreadyExists => (409, "AlreadyExists"),
+        Code::FailedPrecondition => (412, "PreconditionFailed"),
+        Code::InvalidArgument => (422, "Invalid"),
+        Code::DeadlineExceeded | Code::Unknown | Code::Cancelled => {
+            let error = status.message().to_owned();
+            return Ok(ClientError::Unknown { endpoint: endpoint.to_owned(), error });
+        }
+        _ => return Err(status.message().to_owned()),
+    };
+    let status = api::status::Status::new(code, reason, status.message());
+    Ok(ClientError::Api(status))
+}
+
+/// Changes the membership through the first endpoint that answers; the members afterwards.
+///
+/// # Errors
+/// It was refused, nobody answers, or the outcome is unknown.
+pub async fn members(
+    endpoints: &[String],
+    change: &MemberChange,
+) -> Result<Vec<Member>, ClientError> {
+    let mut attempts = Vec::new();
+    for endpoint in endpoints {
+        let error = match connect(endpoint).await {
+            Ok(mut client) => {
+                let answer = match change.clone() {
+                    MemberChange::List => client.members(MembersRequest {}).await,
+                    MemberChange::Add { peer_urls, learner } => {
+                        client.add_member(AddMemberRequest { peer_urls, learner }).await
+                    }
+                    MemberChange::Remove(id) => {
+                        client.remove_member(RemoveMemberRequest { id }).await
+                    }
+                    MemberChange::Promote(id) => {
+                        client.promote_member(PromoteMemberRequest { id }).await
+                    }
+                };
+                match answer {
+                    Ok(answer) => return Ok(listed(answer.into_inner())),
+                    Err(status) => match refusal(endpoint, &status) {
+                        Ok(refused) => return Err(refused),
+                        Err(error) => error,
+                    },
+                }
+            }
+            Err(error) => error,
+        };
+        attempts.push(Attempt { endpoint: endpoint.clone(), error });
+    }
+    Err(ClientError::Unreachable { attempts })
+}
+
+fn listed(answer: MembersResponse) -> Vec<Member> {
+    let members = answer.members.into_iter().map(|m| Member {
+        id: m.id,
+        name: m.name,
+        peer_urls: m.peer_urls,
+        client_urls: m.client_urls,
+        learner: m.learner,
+    });
+    members.collect()
+}
+
+/// Replaces the member `old` by a new one at `peer_url`, and tells how far it is.
+///
+/// # Errors
+/// As [`members`]; and when the replica that sees to it went away: ask again, it goes on.
+pub async fn replace_member(
+    endpoints: &[String],
+    old: u64,
+    peer_url: &str,
+    deadline: Duration,
+    mut told: impl FnMut(Replaced),
+) -> Result<(), ClientError> {
+    let mut attempts = Vec::new();
+    for endpoint in endpoints {
+        let request = ReplaceMemberRequest {
+            old,
+            peer_urls: vec![peer_url.to_owned()],
+            deadline_seconds: deadline.as_secs(),
+        };
+        let error = match connect_for(endpoint, deadline + Duration::from_secs(30)).await {
+            Ok(mut client) => match client.replace_member(request).await {
+                Ok(answer) => {
+                    let mut steps = answer.into_inner();
+                    loop {
+                        match steps.message().await {
+                            Ok(Some(step)) => match step.step {
+                                Some(Step::Added(id)) => told(Replaced::Added(id)),
+                                Some(Step::Started(id)) => told(Replaced::Started(id)),
+                                Some(Step::Promoted(id)) => told(Replaced::Promoted(id)),
+                                Some(Step::Removed(id)) => {
+                                    told(Replaced::Removed(id));
+                                    return Ok(());
+                                }
+                                None => {}
+                            },
+                            Ok(None) => break "it stopped halfway; ask again".to_owned(),
+                            Err(status) => match refusal(endpoint, &status) {
+                                Ok(refused) => return Err(refused),
+                                Err(error) => break error,
+                            },
+                        }
+                    }
+                }
+                Err(status) => match refusal(endpoint, &status) {
+                    Ok(refused) => return Err(refused),
+                    Err(error) => error,
+                },
+            },
+            Err(error) => error,
+        };
+        attempts.push(Attempt { endpoint: endpoint.clone(), error });
+    }
+    Err(ClientError::Unreachable { attempts })
 }
 
 /// Asks the leader to hand over; who leads then.

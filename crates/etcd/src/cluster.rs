@@ -44,7 +44,7 @@ fn member(info: MemberInfo) -> Member {
 fn check_urls(urls: &[String]) -> Result<(), Status> {
     let distinct: BTreeSet<&String> = urls.iter().collect();
     let good = |url: &String| {
-        url.parse::<http::Uri>().is_ok_and(|uri| {
+        url.parse::<::http::Uri>().is_ok_and(|uri| {
             matches!(uri.scheme_str(), Some("http" | "https"))
                 && uri.port_u16().is_some()
                 && matches!(uri.path(), "" | "/")

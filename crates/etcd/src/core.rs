@@ -4,6 +4,7 @@ use crate::{
     Config,
     auth::{Authenticator, Credentials},
     convert::number,
+    counters::Counters,
     error,
     proto::etcdserverpb::ResponseHeader,
 };
@@ -37,6 +38,7 @@ pub(crate) struct Core {
     pub(crate) cluster: Arc<dyn Cluster>,
     pub(crate) config: Config,
     pub(crate) auth: Authenticator,
+    pub(crate) counters: Counters,
     /// The first of the ids under which this replica proposes.
     client: u64,
     requests: AtomicU64,
@@ -46,11 +48,13 @@ impl Core {
     pub(crate) fn new(store: Arc<dyn Store>, cluster: Arc<dyn Cluster>, config: Config) -> Self {
         let client = rand::random::<u64>() & !(CLIENTS - 1);
         let auth = Authenticator::new(&config.auth);
-        Self { store, cluster, config, auth, client, requests: AtomicU64::new(CLIENTS) }
+        let counters = Counters::new();
+        Self { store, cluster, config, auth, counters, client, requests: AtomicU64::new(CLIENTS) }
     }
 
     pub(crate) fn header(&self, revision: Revision) -> Option<ResponseHeader> {
         let local = self.cluster.local();
+        self.counters.saw_leader(local.leader);
         Some(ResponseHeader {
             cluster_id: local.cluster_id,
             member_id: local.member_id,
@@ -71,7 +75,10 @@ impl Core {
 
     async fn propose(&self, who: Identity, op: Op, patience: Duration) -> Result<Applied, Status> {
         let proposal = Proposal { request: self.request_id(), origin: Origin::User(who), op };
-        self.store.propose(proposal, patience).await.map_err(error::of_store)
+        self.counters
+            .proposal(self.store.propose(proposal, patience))
+            .await
+            .map_err(error::of_store)
     }
 
     /// Has a command of somebody carried out who may do that.

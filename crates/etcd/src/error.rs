@@ -66,6 +66,46 @@ statuses! {
     user_not_found = FailedPrecondition, "user name not found";
 }
 
+/// What etcd says of locks and elections, which are clients of its own services: it has no codes for it.
+macro_rules! recipe_statuses {
+    ($($name:ident = $text:literal;)*) => {
+        $(pub(crate) fn $name() -> Status {
+            Status::unknown($text)
+        })*
+    };
+}
+
+recipe_statuses! {
+    session_expired = "mutex: session is expired";
+    no_elected_leader = "election: no leader";
+    not_elected = "election: not leader";
+    leader_key_missing = "\"leader\" field must be provided";
+}
+
+/// A refusal on its way through a lock or an election: the text stays. What says that the caller may try
+/// again, or may not ask at all, keeps its code, too.
+pub(crate) fn of_recipe(status: Status) -> Status {
+    match status.code() {
+        Code::Unavailable
+        | Code::Cancelled
+        | Code::DeadlineExceeded
+        | Code::Unauthenticated
+        | Code::PermissionDenied
+        | Code::ResourceExhausted => status,
+        Code::Ok
+        | Code::Unknown
+        | Code::InvalidArgument
+        | Code::NotFound
+        | Code::AlreadyExists
+        | Code::FailedPrecondition
+        | Code::Aborted
+        | Code::OutOfRange
+        | Code::Unimplemented
+        | Code::Internal
+        | Code::DataLoss => Status::unknown(status.message()),
+    }
+}
+
 /// What a watch is told that cannot begin or go on: etcd sends these as text, not as a status.
 pub(crate) mod cancel_reason {
     pub(crate) const COMPACTED: &str = "etcdserver: mvcc: required revision has been compacted";

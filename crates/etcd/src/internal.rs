@@ -1,29 +1,28 @@
 //! Commands of the log as etcd would have them in its own: for tools that replay requests.
 
 use crate::{
+    auth::permission_of,
     convert::number,
-    proto::{
-        authpb,
-        etcdserverpb::{self as wire, compare, range_request, request_op},
-    },
+    proto::authpb::UserAddOptions,
+    proto::etcdserverpb::{self as wire, compare, range_request, request_op},
 };
-use base64::Engine as _;
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use store::{
     AlarmKind, AuthOp, Command, Compare, CompareOperator, CompareTarget, DeleteRange, Identity,
-    KeyRange, Op, Origin, PasswordHash, PermissionKind, Put, RangeRequest, SortTarget, Txn, TxnOp,
+    KeyRange, Op, Origin, PasswordHash, Put, RangeRequest, SortTarget, Txn, TxnOp,
 };
 
 /// What etcd would have been asked for with this command of the entry at `index`. Nothing for what has
 /// no place in etcd's log; several for a batch that takes a revision for each transaction.
 #[must_use]
 pub fn internal_requests(index: u64, command: &Command) -> Vec<wire::InternalRaftRequest> {
-    let asker = match &command.origin {
-        Origin::User(identity) => identity.clone(),
+    let who = match &command.origin {
+        Origin::User(who) => who.clone(),
         Origin::Client | Origin::Controller { .. } => Identity::default(),
     };
-    let Identity { user: username, auth_revision } = asker;
-    let header = wire::RequestHeader { id: index, username, auth_revision };
+    let header =
+        wire::RequestHeader { id: index, username: who.user, auth_revision: who.auth_revision };
     let blank = wire::InternalRaftRequest { header: Some(header), ..Default::default() };
     match &command.op {
         Op::Txn(txn) => vec![one(blank, txn)],
@@ -74,6 +73,58 @@ pub fn internal_requests(index: u64, command: &Command) -> Vec<wire::InternalRaf
     }
 }
 
+/// Passwords as hashes, in base64: so etcd has them in its log.
+fn auth(blank: wire::InternalRaftRequest, op: &AuthOp) -> wire::InternalRaftRequest {
+    let hashed = |PasswordHash(hash): &PasswordHash| STANDARD.encode(hash);
+    let mut request = blank;
+    match op.clone() {
+        AuthOp::Enable { .. } => request.auth_enable = Some(wire::AuthEnableRequest {}),
+        AuthOp::Disable => request.auth_disable = Some(wire::AuthDisableRequest {}),
+        AuthOp::UserAdd { user: name, password } => {
+            let no_password = password.is_none();
+            request.auth_user_add = Some(wire::AuthUserAddRequest {
+                name,
+                password: String::new(),
+                options: Some(UserAddOptions { no_password }),
+                hashed_password: password.as_ref().map(hashed).unwrap_or_default(),
+            });
+        }
+        AuthOp::UserDelete { user: name } => {
+            request.auth_user_delete = Some(wire::AuthUserDeleteRequest { name });
+        }
+        AuthOp::UserChangePassword { user: name, password } => {
+            request.auth_user_change_password = Some(wire::AuthUserChangePasswordRequest {
+                name,
+                password: String::new(),
+                hashed_password: hashed(&password),
+            });
+        }
+        AuthOp::UserGrantRole { user, role } => {
+            request.auth_user_grant_role = Some(wire::AuthUserGrantRoleRequest { user, role });
+        }
+        AuthOp::UserRevokeRole { user: name, role } => {
+            request.auth_user_revoke_role = Some(wire::AuthUserRevokeRoleRequest { name, role });
+        }
+        AuthOp::RoleAdd { role: name } => {
+            request.auth_role_add = Some(wire::AuthRoleAddRequest { name });
+        }
+        AuthOp::RoleDelete { role } => {
+            request.auth_role_delete = Some(wire::AuthRoleDeleteRequest { role });
+        }
+        AuthOp::RoleGrantPermission { role: name, permission } => {
+            let perm = Some(permission_of(permission));
+            request.auth_role_grant_permission =
+                Some(wire::AuthRoleGrantPermissionRequest { name, perm });
+        }
+        AuthOp::RoleRevokePermission { role, range } => {
+            let (key, range_end) = keys(&range);
+            request.auth_role_revoke_permission =
+                Some(wire::AuthRoleRevokePermissionRequest { role, key, range_end });
+        }
+    }
+    request
+}
+
 /// A transaction of one step and no condition is that step: so it was asked for, or means the same.
 fn one(blank: wire::InternalRaftRequest, txn: &Txn) -> wire::InternalRaftRequest {
     match (txn.compare.as_slice(), txn.success.as_slice(), txn.failure.as_slice()) {
@@ -85,65 +136,6 @@ fn one(blank: wire::InternalRaftRequest, txn: &Txn) -> wire::InternalRaftRequest
         }
         _ => wire::InternalRaftRequest { txn: Some(self::txn(txn)), ..blank },
     }
-}
-
-/// Of a password only the hash is in the log; etcd writes it so.
-fn hash(password: &PasswordHash) -> String {
-    base64::engine::general_purpose::STANDARD.encode(&password.0)
-}
-
-fn auth(mut blank: wire::InternalRaftRequest, op: &AuthOp) -> wire::InternalRaftRequest {
-    match op.clone() {
-        AuthOp::Enable { .. } => blank.auth_enable = Some(wire::AuthEnableRequest {}),
-        AuthOp::Disable => blank.auth_disable = Some(wire::AuthDisableRequest {}),
-        AuthOp::UserAdd { user: name, password } => {
-            blank.auth_user_add = Some(wire::AuthUserAddRequest {
-                name,
-                options: Some(authpb::UserAddOptions { no_password: password.is_none() }),
-                hashed_password: password.as_ref().map(hash).unwrap_or_default(),
-                ..Default::default()
-            });
-        }
-        AuthOp::UserDelete { user: name } => {
-            blank.auth_user_delete = Some(wire::AuthUserDeleteRequest { name });
-        }
-        AuthOp::UserChangePassword { user: name, password } => {
-            blank.auth_user_change_password = Some(wire::AuthUserChangePasswordRequest {
-                name,
-                hashed_password: hash(&password),
-                ..Default::default()
-            });
-        }
-        AuthOp::UserGrantRole { user, role } => {
-            blank.auth_user_grant_role = Some(wire::AuthUserGrantRoleRequest { user, role });
-        }
-        AuthOp::UserRevokeRole { user: name, role } => {
-            blank.auth_user_revoke_role = Some(wire::AuthUserRevokeRoleRequest { name, role });
-        }
-        AuthOp::RoleAdd { role: name } => {
-            blank.auth_role_add = Some(wire::AuthRoleAddRequest { name });
-        }
-        AuthOp::RoleDelete { role } => {
-            blank.auth_role_delete = Some(wire::AuthRoleDeleteRequest { role });
-        }
-        AuthOp::RoleGrantPermission { role: name, permission } => {
-            let (key, range_end) = keys(&permission.range);
-            let kind = match permission.kind {
-                PermissionKind::Read => authpb::permission::Type::Read,
-                PermissionKind::Write => authpb::permission::Type::Write,
-                PermissionKind::ReadWrite => authpb::permission::Type::Readwrite,
-            };
-            let perm = Some(authpb::Permission { perm_type: kind.into(), key, range_end });
-            blank.auth_role_grant_permission =
-                Some(wire::AuthRoleGrantPermissionRequest { name, perm });
-        }
-        AuthOp::RoleRevokePermission { role, range } => {
-            let (key, range_end) = keys(&range);
-            blank.auth_role_revoke_permission =
-                Some(wire::AuthRoleRevokePermissionRequest { role, key, range_end });
-        }
-    }
-    blank
 }
 
 fn keys(range: &KeyRange) -> (Bytes, Bytes) {
@@ -317,20 +309,6 @@ mod tests {
     }
 
     #[test]
-    fn a_change_of_users_names_who_asked_and_shows_no_password() {
-        let asker = Identity { user: "root".to_owned(), auth_revision: 3 };
-        let password = Some(PasswordHash("$2b$10$x".to_owned()));
-        let op = Op::Auth(AuthOp::UserAdd { user: "u".to_owned(), password });
-        let asked = Command { origin: Origin::User(asker), ..command(op) };
-        let [found] = internal_requests(9, &asked).try_into().unwrap();
-        let header = found.header.unwrap();
-        assert_eq!((header.id, header.username.as_str(), header.auth_revision), (9, "root", 3));
-        let user = found.auth_user_add.unwrap();
-        assert_eq!((user.name.as_str(), user.password.as_str()), ("u", ""));
-        assert_eq!(user.hashed_password, "JDJiJDEwJHg=");
-    }
-
-    #[test]
     fn a_put_comes_out_as_a_put_and_what_is_not_etcds_does_not() {
         let asked = wire::PutRequest { key: "k".into(), ignore_lease: true, ..Default::default() };
         let stored = convert::put(asked.clone()).unwrap();
@@ -338,6 +316,14 @@ mod tests {
         let found = internal_requests(1, &command(Op::Txn(txn)));
         assert_eq!(found.len(), 1);
         assert_eq!(found[0].put, Some(asked));
+        let password = Some(PasswordHash("hash".to_owned()));
+        let user = Op::Auth(AuthOp::UserAdd { user: "u".to_owned(), password });
+        let who = Identity { user: "root".to_owned(), auth_revision: 4 };
+        let by_root = Command { origin: Origin::User(who), ..command(user) };
+        let [found] = internal_requests(3, &by_root).try_into().unwrap();
+        let header = found.header.unwrap();
+        assert_eq!((header.username.as_str(), header.auth_revision), ("root", 4));
+        assert_eq!(found.auth_user_add.unwrap().hashed_password, "aGFzaA==");
         let epoch = Op::BeginEpoch { epoch: Epoch(1), leader: 1 };
         assert_eq!(internal_requests(2, &command(epoch)), []);
     }

@@ -6,11 +6,18 @@ pub mod auth;
 mod cluster;
 mod convert;
 mod core;
+mod counters;
+mod election;
 mod error;
+mod grpc;
+mod health;
+mod http;
 mod internal;
 mod kv;
 mod lease;
+mod lock;
 mod maintenance;
+mod queue;
 mod watch;
 
 pub mod proto;
@@ -22,14 +29,25 @@ pub use maintenance::ETCD_VERSION;
 use crate::{
     auth::{AuthConfig, Clock},
     core::Core,
+    grpc::Grpc,
+    queue::Queue,
 };
-use proto::etcdserverpb::{
-    auth_server::AuthServer, cluster_server::ClusterServer, kv_server::KvServer,
-    lease_server::LeaseServer, maintenance_server::MaintenanceServer, watch_server::WatchServer,
+use ::http::{Request, header};
+use axum::{Router, body::Body};
+use proto::{
+    etcdserverpb::{
+        auth_server::AuthServer, cluster_server::ClusterServer, kv_server::KvServer,
+        lease_server::LeaseServer, maintenance_server::MaintenanceServer,
+        watch_server::WatchServer,
+    },
+    health::health_server::HealthServer,
+    v3electionpb::election_server::ElectionServer,
+    v3lockpb::lock_server::LockServer,
 };
 use std::{sync::Arc, time::Duration};
 use store::{Cluster, Store};
 use tonic::service::Routes;
+use tower::ServiceExt as _;
 
 /// What gRPC adds to the largest request, in etcd's reckoning.
 const MESSAGE_OVERHEAD: usize = 512 << 10;
@@ -71,15 +89,53 @@ impl Config {
     }
 }
 
-/// All gRPC services.
-pub fn routes(store: Arc<dyn Store>, cluster: Arc<dyn Cluster>, config: Config) -> Routes {
-    let bytes_max = config.message_bytes_max();
+/// The common name in the certificate that a request's client has shown: an extension of the request,
+/// for the listener to add.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClientCommonName(pub Arc<str>);
+
+/// Everything that an etcd serves on its client port: gRPC, the JSON gateway, health, metrics.
+pub fn router(store: Arc<dyn Store>, cluster: Arc<dyn Cluster>, config: Config) -> Router {
     let core = Arc::new(Core::new(store, cluster, config));
-    let shared = || Arc::clone(&core);
+    let grpc = Grpc::new(services(&core), Arc::clone(&core));
+    let plain = http::router(core, grpc.clone());
+    Router::new().fallback_service(tower::service_fn(move |request: Request<Body>| {
+        let content_type = request.headers().get(header::CONTENT_TYPE);
+        let is_grpc = content_type.is_some_and(|t| t.as_bytes().starts_with(b"application/grpc"));
+        let (grpc, plain) = (grpc.clone(), plain.clone());
+        async move { if is_grpc { Ok(grpc.call(request).await) } else { plain.oneshot(request).await } }
+    }))
+}
+
+fn services(core: &Arc<Core>) -> Router {
+    let bytes_max = core.config.message_bytes_max();
+    let shared = || Arc::clone(core);
     Routes::new(KvServer::new(kv::KvService(shared())).max_decoding_message_size(bytes_max))
-        .add_service(AuthServer::new(auth::AuthService(shared())))
-        .add_service(WatchServer::new(watch::WatchService(shared())))
-        .add_service(LeaseServer::new(lease::LeaseService(shared())))
-        .add_service(ClusterServer::new(cluster::ClusterService(shared())))
-        .add_service(MaintenanceServer::new(maintenance::MaintenanceService(shared())))
+        .add_service(
+            AuthServer::new(auth::AuthService(shared())).max_decoding_message_size(bytes_max),
+        )
+        .add_service(
+            WatchServer::new(watch::WatchService(shared())).max_decoding_message_size(bytes_max),
+        )
+        .add_service(
+            LeaseServer::new(lease::LeaseService(shared())).max_decoding_message_size(bytes_max),
+        )
+        .add_service(
+            ClusterServer::new(cluster::ClusterService(shared()))
+                .max_decoding_message_size(bytes_max),
+        )
+        .add_service(
+            MaintenanceServer::new(maintenance::MaintenanceService(shared()))
+                .max_decoding_message_size(bytes_max),
+        )
+        .add_service(
+            LockServer::new(lock::LockService(Queue::new(core)))
+                .max_decoding_message_size(bytes_max),
+        )
+        .add_service(
+            ElectionServer::new(election::ElectionService(Queue::new(core)))
+                .max_decoding_message_size(bytes_max),
+        )
+        .add_service(HealthServer::new(health::HealthService))
+        .into_axum_router()
 }

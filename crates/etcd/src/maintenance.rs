@@ -21,7 +21,7 @@ use tonic::{Request, Response, Status};
 /// The etcd whose API this is. Kubernetes asks for progress on watches only of 3.5.13 and later.
 pub const ETCD_VERSION: &str = "3.6.14";
 /// etcd's name for the layout of what is stored.
-const STORAGE_VERSION: &str = "3.6.0";
+pub(crate) const STORAGE_VERSION: &str = "3.6.0";
 
 pub(crate) struct MaintenanceService(pub(crate) Arc<Core>);
 

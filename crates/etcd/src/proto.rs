@@ -26,6 +26,14 @@ pub mod etcdserverpb {
     tonic::include_proto!("etcdserverpb");
 }
 
+/// gRPC's own question whether a server serves.
+pub mod health {
+    tonic::include_proto!("grpc.health.v1");
+}
+
+/// What all of the above look like, as a `FileDescriptorSet`.
+pub const DESCRIPTION: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/services.bin"));
+
 /// Locks.
 pub mod v3lockpb {
     tonic::include_proto!("v3lockpb");

@@ -4,6 +4,7 @@ use crate::{
     auth::Credentials,
     convert,
     core::Core,
+    counters::Gauge,
     error::{self, cancel_reason},
     proto::etcdserverpb::{
         ResponseHeader, WatchCreateRequest, WatchRequest as WireRequest, WatchResponse,
@@ -102,6 +103,7 @@ struct Session {
     requests: Option<Streaming<WireRequest>>,
     watches: WatchSet,
     options: BTreeMap<i64, Options>,
+    watching: Gauge,
     next_id: i64,
     /// To be sent before anything else.
     ready: VecDeque<WatchResponse>,
@@ -138,6 +140,7 @@ impl Session {
         let period = period + period.mul_f64(rand::random_range(0.0..0.1));
         Self {
             watches: core.store.watch_set(),
+            watching: core.counters.watchers(),
             core,
             who,
             permits: BTreeMap::new(),
@@ -155,6 +158,7 @@ impl Session {
     /// The next answer. An error ends the stream.
     async fn next(&mut self) -> Result<WatchResponse, Status> {
         loop {
+            self.watching.set(self.options.len());
             if let Some(response) = self.ready.pop_front() {
                 return Ok(response);
             }

@@ -7,10 +7,7 @@ use crate::{
 use openraft::errors::{ClientWriteError, RaftError};
 use std::sync::Arc;
 use store::{Command, Op};
-use tokio::{
-    sync::{Semaphore, mpsc},
-    task::JoinSet,
-};
+use tokio::{sync::mpsc, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
 /// Bytes of commands in one log entry, unless one command alone is larger.
@@ -18,7 +15,7 @@ const BATCH_BYTES: usize = 1 << 20;
 /// Commands in one log entry.
 const BATCH_COMMANDS: usize = 1024;
 /// Entries under way at once: few, so that what comes meanwhile shares the next.
-const ENTRIES_IN_FLIGHT: usize = 4;
+pub(crate) const ENTRIES_IN_FLIGHT: u32 = 4;
 
 /// Gathers what waits into entries: while some are under way, what comes shares the next (group
 /// commit).
@@ -27,7 +24,6 @@ pub(crate) async fn batch(
     mut queue: mpsc::Receiver<Waiting>,
     stop: CancellationToken,
 ) {
-    let permits = Arc::new(Semaphore::new(ENTRIES_IN_FLIGHT));
     let mut writes = JoinSet::new();
     loop {
         let first = tokio::select! {
@@ -35,7 +31,7 @@ pub(crate) async fn batch(
             () = stop.cancelled() => None,
         };
         let Some(first) = first else { break };
-        let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { break };
+        let Ok(permit) = Arc::clone(&core.entries).acquire_owned().await else { break };
         let mut bytes = proposal_bytes(&first.command.op);
         let mut waiting = vec![first];
         while bytes < BATCH_BYTES && waiting.len() < BATCH_COMMANDS {
@@ -54,6 +50,13 @@ pub(crate) async fn batch(
 }
 
 async fn write(core: &Core, waiting: Vec<Waiting>) {
+    if core.leader() != Some(core.id) {
+        // It was handed over while they waited: nothing was proposed.
+        for waiting in waiting {
+            let _ = waiting.answer.send(Attempt::NotLeader(core.leader()));
+        }
+        return;
+    }
     let (commands, answers): (Vec<Command>, Vec<_>) =
         waiting.into_iter().map(|w| (w.command, w.answer)).unzip();
     match core.raft.client_write(Batch::encode(&commands)).await {

@@ -11,7 +11,7 @@ use openraft::async_runtime::watch::WatchReceiver as _;
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use store::{
     Cluster, ClusterStatus, Leadership, LocalStatus, MemberChange, MemberError, MemberInfo,
-    MemberRole, MemberStatus, Revision, Store as _, StoreError,
+    MemberRole, MemberStatus, Revision, Store as _, StoreError, SyncTimes,
 };
 use tokio::{
     sync::watch,
@@ -117,5 +117,9 @@ impl Cluster for RaftStore {
         self.core.raft.trigger().snapshot().await.map_err(|e| stopped(&e))?;
         let done = self.core.until(|now| now.snapshot.as_ref().is_some_and(|id| id.index >= index));
         done.await.map(|_| ()).ok_or_else(|| stopped(&"raft has ended"))
+    }
+
+    fn syncs(&self) -> Option<SyncTimes> {
+        Some(self.core.wal.counters().sync_times())
     }
 }

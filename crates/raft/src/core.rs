@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use store::{Applied, Command, MemberRole, Proposal, watch::Hub};
 use tokio::{
-    sync::{Mutex, Notify, mpsc, oneshot, watch},
+    sync::{Mutex, Notify, Semaphore, mpsc, oneshot, watch},
     time::{Instant, timeout_at},
 };
 use tonic::{Status, metadata::MetadataMap};
@@ -47,6 +47,8 @@ pub(crate) struct Core {
     /// Names this replica's own requests about leases.
     pub(crate) lease_client: u64,
     pub(crate) proposals: mpsc::Sender<Waiting>,
+    /// One permit for each entry that may be under way; who holds all of them stops proposals.
+    pub(crate) entries: Arc<Semaphore>,
     /// For the leader, when another member leads.
     pub(crate) forwards: mpsc::Sender<Outgoing>,
     /// Who leads, if known: tells only when that changes, which raft's metrics do with every entry.

@@ -1,13 +1,15 @@
 //! The lead goes to another member while everybody is well.
 
-use crate::core::Core;
+use crate::{batch::ENTRIES_IN_FLIGHT, core::Core};
 use openraft::Instant as _;
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use store::StoreError;
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 /// Before a successor that was asked is asked again, or another one.
-const STEP: Duration = Duration::from_millis(500);
+const STEP: Duration = Duration::from_millis(200);
+/// For what is under way to end, and for the successor to have it, before it is asked.
+const DRAIN: Duration = Duration::from_millis(100);
 /// Between two looks at whether there can be a successor at all.
 const LOOK: Duration = Duration::from_millis(50);
 
@@ -27,15 +29,38 @@ impl Core {
             return Err(StoreError::NotLeader);
         }
         let nobody = |detail: &str| Err(StoreError::NoLeader { detail: detail.to_owned() });
+        // What comes from now on waits here, unproposed, and is sent on to the next leader. A leader
+        // that cannot finish what it began is better replaced, too.
+        let all = Arc::clone(&self.entries).acquire_many_owned(ENTRIES_IN_FLIGHT);
+        let _paused = timeout(DRAIN, all).await;
         while Instant::now() < until {
-            let Some(successor) = self.successor(to) else {
-                return nobody("there is no other member that votes");
+            let other = |leader: Option<u64>| leader.is_some_and(|leader| leader != id);
+            if let Some(leader) = self.leader().filter(|leader| *leader != id) {
+                return Ok(leader);
+            }
+            let successor = self.successor(to);
+            let Some(successor) = successor else {
+                if self.leader() == Some(id) {
+                    return nobody("there is no other member that votes");
+                }
+                // The lead is lost already, and not to whom it was to go.
+                let taken = self.until(|now| now.current_leader.is_some());
+                let _ = timeout_at(until, taken).await;
+                continue;
             };
+            let level = self.until(|now| {
+                if now.current_leader != Some(id) {
+                    return true;
+                }
+                let progress = now.replication.as_ref().and_then(|all| all.get(&successor));
+                let matched = progress.and_then(Option::as_ref).map(|log| log.index);
+                matched >= now.last_log_index
+            });
+            let _ = timeout(DRAIN, level).await;
             if let Err(error) = self.raft.trigger().transfer_leader(successor).await {
                 return Err(StoreError::Stopped { detail: error.to_string() });
             }
             let step = (Instant::now() + STEP).min(until);
-            let other = |leader: Option<u64>| leader.is_some_and(|l| l != id);
             let taken = self.until(|now| other(now.current_leader));
             tokio::select! {
                 taken = timeout_at(step, taken) => {

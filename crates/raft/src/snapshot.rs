@@ -7,10 +7,10 @@ use std::{
     path::{Path, PathBuf},
     sync::Arc,
 };
-use store::state::{SnapshotRecord, State, View};
+use store::state::{SnapshotRecord, State};
 
 const MAGIC: &[u8; 8] = b"TRIRMSNP";
-const VERSION: u32 = 1;
+const VERSION: u32 = 3;
 /// Records are gathered into blocks of about this size.
 const BLOCK_BYTES: usize = 256 << 10;
 /// A block that claims to be larger is damaged.
@@ -52,11 +52,11 @@ fn name(meta: &SnapshotMeta) -> String {
     format!("snapshot-{term:020}-{index:020}")
 }
 
-/// Writes a snapshot; blocks. The view stays as it is, whatever is applied meanwhile.
+/// Writes a snapshot; blocks. The state is a copy that stays as it is, whatever is applied meanwhile.
 ///
 /// # Errors
 /// The disk refuses; what was there before is untouched.
-pub(crate) fn write(dir: &Path, meta: &SnapshotMeta, view: &View) -> io::Result<SnapshotFile> {
+pub(crate) fn write(dir: &Path, meta: &SnapshotMeta, state: &State) -> io::Result<SnapshotFile> {
     let path = dir.join(name(meta));
     let temporary = path.with_extension("building");
     let mut out = BufWriter::new(File::create(&temporary)?);
@@ -64,7 +64,7 @@ pub(crate) fn write(dir: &Path, meta: &SnapshotMeta, view: &View) -> io::Result<
     out.write_all(&VERSION.to_le_bytes())?;
     block(&mut out, &encode(meta))?;
     let mut body = Vec::new();
-    for record in view.export() {
+    for record in state.export() {
         let end = matches!(record, SnapshotRecord::End { .. });
         bincode::serialize_into(&mut body, &record).map_err(io::Error::other)?;
         if end || body.len() >= BLOCK_BYTES {

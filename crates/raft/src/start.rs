@@ -2,7 +2,7 @@
 
 use crate::{
     admission::admission,
-    batch::batch,
+    batch::{ENTRIES_IN_FLIGHT, batch},
     campaign::campaign,
     config::{Clock, PeerTls, RaftConfig},
     connection::Accepted,
@@ -36,7 +36,7 @@ use std::{
 use store::Leadership;
 use tokio::{
     net::TcpListener,
-    sync::{Notify, mpsc, watch},
+    sync::{Notify, Semaphore, mpsc, watch},
     task::JoinSet,
 };
 use tokio_stream::wrappers::TcpListenerStream;
@@ -150,6 +150,7 @@ impl RaftStore {
             clock,
             lease_client: rand::random(),
             proposals,
+            entries: Arc::new(Semaphore::new(ENTRIES_IN_FLIGHT as usize)),
             forwards,
             leads: leads_watch,
             begun,

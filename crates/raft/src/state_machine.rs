@@ -16,10 +16,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
-use store::{
-    state::{State, View},
-    watch::Hub,
-};
+use store::{state::State, watch::Hub};
 use tokio::{
     sync::watch,
     time::{Instant, sleep},
@@ -175,7 +172,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
                 last_log_id: self.last_applied,
                 last_membership: self.membership.borrow().clone(),
             },
-            view: lock(&self.state).view(),
+            state: lock(&self.state).clone(),
             current: Arc::clone(&self.current),
         }
     }
@@ -234,7 +231,7 @@ async fn blocking<T: Send + 'static>(
 pub(crate) struct Builder {
     dir: PathBuf,
     meta: SnapshotMeta,
-    view: View,
+    state: State,
     current: Arc<Mutex<Option<(SnapshotMeta, SnapshotFile)>>>,
 }
 
@@ -242,9 +239,9 @@ impl RaftSnapshotBuilder<TypeConfig> for Builder {
     type SnapshotData = SnapshotFile;
 
     async fn build_snapshot(&mut self) -> io::Result<CurrentSnapshot> {
-        let (dir, meta, view) = (self.dir.clone(), self.meta.clone(), self.view.clone());
+        let (dir, meta, state) = (self.dir.clone(), self.meta.clone(), self.state.clone());
         let (meta, snapshot) = blocking(move || {
-            let file = snapshot::write(&dir, &meta, &view)?;
+            let file = snapshot::write(&dir, &meta, &state)?;
             snapshot::remove_old(&dir)?;
             Ok((meta, file))
         })

@@ -55,7 +55,7 @@ impl fmt::Display for Member {
 pub(crate) struct Batch(pub(crate) Bytes);
 
 /// The version of the encoding of commands inside a [`Batch`].
-const BATCH_VERSION: u8 = 1;
+const BATCH_VERSION: u8 = 2;
 
 impl Batch {
     pub(crate) fn encode(commands: &[Command]) -> Self {

@@ -1,6 +1,7 @@
 //! One replica: raft, the API over it, and what the leader runs.
 
 use crate::{
+    client_name::name_client,
     clock,
     config::{ReplicaConfig, TimerProfile},
     leader, tls,
@@ -11,6 +12,7 @@ use raft::{Member, RaftConfig, RaftStore, Timers};
 use std::{net::Ipv4Addr, sync::Arc, time::Duration};
 use tokio::{net::TcpListener, task::JoinSet};
 use tokio_util::sync::CancellationToken;
+use tower::util::MapRequestLayer;
 
 /// For the lead to be handed over.
 const HANDOVER: Duration = Duration::from_secs(2);
@@ -56,12 +58,13 @@ pub async fn run(config: ReplicaConfig, shutdown: CancellationToken) -> anyhow::
         Ok(())
     });
     if let Some((listener, tls)) = etcd_listener {
-        let routes = etcd::routes(
+        let router = etcd::router(
             Arc::clone(&store) as Arc<dyn store::Store>,
             Arc::clone(&store) as Arc<dyn store::Cluster>,
             etcd::Config::new(etcd::auth::Clock::new(clock::store_clock())),
-        );
-        let served = apiserver::listen(listener, tls, routes.into_axum_router(), scope.clone());
+        )
+        .layer(MapRequestLayer::new(name_client));
+        let served = listen::listen(listener, tls, router, scope.clone());
         tasks.spawn(async move {
             served.await;
             Ok(())

@@ -339,6 +339,32 @@ pub enum MemberError {
     Store(#[from] StoreError),
 }
 
+/// How long the syncs of a log took.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct SyncTimes {
+    /// For each of [`SyncTimes::BOUNDS_US`], syncs that took no longer than it and longer than the one
+    /// before; the last: longer than all of them.
+    pub counts: [u64; 15],
+    /// Microseconds of all of them.
+    pub sum_us: u64,
+    /// Bytes that were written.
+    pub bytes: u64,
+}
+
+impl SyncTimes {
+    /// Microseconds: those that etcd counts by.
+    pub const BOUNDS_US: [u64; 14] = [
+        1_000, 2_000, 4_000, 8_000, 16_000, 32_000, 64_000, 128_000, 256_000, 512_000, 1_024_000,
+        2_048_000, 4_096_000, 8_192_000,
+    ];
+
+    /// The place in [`SyncTimes::counts`] of a sync that took so long.
+    #[must_use]
+    pub fn place(us: u64) -> usize {
+        Self::BOUNDS_US.iter().position(|bound| us <= *bound).unwrap_or(Self::BOUNDS_US.len())
+    }
+}
+
 /// The group behind a [`Store`].
 #[async_trait]
 pub trait Cluster: Send + Sync + 'static {
@@ -377,4 +403,9 @@ pub trait Cluster: Send + Sync + 'static {
     /// # Errors
     /// [`StoreError::Stopped`] when the disk refuses.
     async fn snapshot(&self) -> Result<(), StoreError>;
+
+    /// How long this replica's log took to sync, since it started; `None` without a disk.
+    fn syncs(&self) -> Option<SyncTimes> {
+        None
+    }
 }

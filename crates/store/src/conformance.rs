@@ -4,9 +4,10 @@
 //! begin: a store that is slow to set up may be given to all of them.
 
 use crate::{
-    Applied, Compare, CompareOperator, CompareTarget, DeleteRange, Epoch, EventKind, KeyRange,
-    LeaseId, Op, Origin, Outcome, Proposal, Put, RangeRequest, Rejection, RequestId, Revision,
-    Store, StoreError, Txn, TxnOp, TxnOpResult, TxnResult,
+    Alarm, AlarmKind, Applied, AuthOp, AuthRejection, Compare, CompareOperator, CompareTarget,
+    DeleteRange, Epoch, EventKind, Identity, KeyRange, LeaseId, Op, Origin, Outcome, PasswordHash,
+    Permission, PermissionKind, Proposal, Put, ROOT, RangeRequest, Rejection, RequestId, Revision,
+    Store, StoreError, TokenKey, Txn, TxnOp, TxnOpResult, TxnResult,
     watch::{WatchBatch, WatchError, WatchMessage, WatchRequest, Watcher},
 };
 use bytes::Bytes;
@@ -38,6 +39,8 @@ pub async fn run(make: impl AsyncFn() -> Arc<dyn Store>) {
     a_decision_of_another_epoch_is_fenced(suite("fence").await).await;
     a_lease_takes_its_keys_along(suite("lease").await).await;
     a_lease_is_renewed_while_it_is_there(suite("renew").await).await;
+    a_user_does_what_its_roles_may(suite("users").await).await;
+    an_alarm_stops_puts_until_it_is_taken_back(suite("alarm").await).await;
     a_revision_is_waited_for(suite("wait").await).await;
     a_watch_goes_from_the_past_into_the_present(suite("watch").await).await;
     a_watch_sees_each_revision_of_its_range_whole(suite("range").await).await;
@@ -345,6 +348,62 @@ async fn a_lease_is_renewed_while_it_is_there(subject: Subject) {
     assert_eq!(left().await, Ok(None));
     let op = Op::LeaseGrant { id, ttl_seconds: crate::LEASE_TTL_SECONDS_MAX + 1 };
     assert_eq!(subject.apply(op).await.outcome, Err(Rejection::LeaseTtlTooLarge));
+}
+
+async fn a_user_does_what_its_roles_may(subject: Subject) {
+    let name = |text: &str| text.to_owned();
+    let (root, user) = (name(ROOT), name("user"));
+    let hash = || Some(PasswordHash(name("hash")));
+    let permission = Permission { kind: PermissionKind::ReadWrite, range: subject.all() };
+    for op in [
+        AuthOp::UserAdd { user: root.clone(), password: hash() },
+        AuthOp::UserGrantRole { user: root.clone(), role: root },
+        AuthOp::UserAdd { user: user.clone(), password: hash() },
+        AuthOp::RoleAdd { role: user.clone() },
+        AuthOp::UserGrantRole { user: user.clone(), role: user.clone() },
+        AuthOp::RoleGrantPermission { role: user.clone(), permission },
+        AuthOp::Enable { token_key: TokenKey([1; 32]) },
+    ] {
+        let applied = subject.apply(Op::Auth(op.clone())).await;
+        assert_eq!(applied.outcome, Ok(Outcome::Done), "{op:?}");
+    }
+    subject.revision().await;
+    let auth_revision = subject.store.view().auth().revision();
+    let by = async |auth_revision, key: Bytes| {
+        let put = Put { key, ..subject.put("", "x") };
+        let op = Op::Txn(Txn { success: vec![TxnOp::Put(put)], ..Txn::default() });
+        let origin = Origin::User(Identity { user: user.clone(), auth_revision });
+        let proposal = Proposal { origin, ..subject.proposal(op) };
+        let applied = subject.store.propose(proposal, DEADLINE).await;
+        applied.expect("a healthy store answers").outcome.map(|_| ())
+    };
+    let refused = |no| Err(Rejection::Auth(no));
+    assert_eq!(by(auth_revision, subject.key("a")).await, Ok(()));
+    let elsewhere = Bytes::from_static(b"/elsewhere");
+    assert_eq!(by(auth_revision, elsewhere).await, refused(AuthRejection::PermissionDenied));
+    assert_eq!(by(auth_revision - 1, subject.key("a")).await, refused(AuthRejection::OldRevision));
+    assert_eq!(by(0, subject.key("a")).await, refused(AuthRejection::UserEmpty));
+    // What a replica itself proposes is not held against users.
+    subject.write(subject.puts(&[("b", "y")])).await;
+    let applied = subject.apply(Op::Auth(AuthOp::Disable)).await;
+    assert_eq!(applied.outcome, Ok(Outcome::Done));
+    assert_eq!(by(0, subject.key("a")).await, Ok(()));
+    subject.holds(&[("a", "x"), ("b", "y")]).await;
+}
+
+async fn an_alarm_stops_puts_until_it_is_taken_back(subject: Subject) {
+    subject.write(subject.puts(&[("a", "1"), ("b", "1")])).await;
+    let alarm = Alarm { kind: AlarmKind::NoSpace, member: 7 };
+    let raised = subject.apply(Op::Alarm { alarm, active: true }).await;
+    assert_eq!(raised.outcome, Ok(Outcome::Alarm { changed: true }));
+    let refused = subject.apply(Op::Txn(subject.puts(&[("a", "2")]))).await;
+    assert_eq!(refused.outcome, Err(Rejection::NoSpace));
+    subject.write(subject.delete("b")).await;
+    subject.holds(&[("a", "1")]).await;
+    assert_eq!(subject.store.view().alarms(), [alarm]);
+    subject.apply(Op::Alarm { alarm, active: false }).await;
+    subject.write(subject.puts(&[("a", "2")])).await;
+    subject.holds(&[("a", "2")]).await;
 }
 
 async fn a_revision_is_waited_for(subject: Subject) {

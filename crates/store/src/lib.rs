@@ -7,6 +7,7 @@
 mod auth;
 mod cluster;
 mod key_range;
+mod replace;
 mod types;
 
 pub mod conformance;
@@ -20,6 +21,7 @@ pub use auth::{
 };
 pub use cluster::{
     Cluster, ClusterStatus, Leadership, LocalStatus, MemberChange, MemberError, MemberInfo,
-    MemberRole, MemberStatus, Proposal, Store, StoreError,
+    MemberRole, MemberStatus, Proposal, Store, StoreError, SyncTimes,
 };
+pub use replace::{Replaced, replace_member};
 pub use types::*;

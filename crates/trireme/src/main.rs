@@ -3,6 +3,7 @@
 use clap::Parser as _;
 use std::process::ExitCode;
 
+mod bench;
 mod etcd;
 mod roles;
 

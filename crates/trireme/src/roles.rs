@@ -1,14 +1,14 @@
 //! Which role a command line asks for.
 
-use crate::etcd;
+use crate::{bench, etcd};
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 use server::{
-    bench, config,
+    config,
     dev::{DevCluster, DevOptions},
     node, replica, signal, telemetry,
 };
-use std::{ffi::OsString, path::PathBuf, process::ExitCode, time::Duration};
+use std::{ffi::OsString, path::PathBuf, process::ExitCode};
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 
@@ -69,7 +69,7 @@ enum Role {
     /// Measure.
     Bench {
         #[command(subcommand)]
-        workload: Workload,
+        workload: bench::Workload,
     },
     #[command(flatten)]
     Client(cli::Command),
@@ -85,58 +85,6 @@ enum Debug {
         /// Those at the end, too, that are not known here to be committed.
         #[arg(long)]
         uncommitted: bool,
-    },
-}
-
-#[derive(Debug, Subcommand)]
-enum Workload {
-    /// Start Pods one after another on an idle cluster, and say where the time goes.
-    Start {
-        /// How many.
-        #[arg(long, default_value_t = 50)]
-        pods: usize,
-        /// One JSON object on standard output.
-        #[arg(long)]
-        json: bool,
-    },
-    /// Leave a cluster alone, idle or under load: no election may happen that nobody caused.
-    Steady {
-        /// How long.
-        #[arg(long, default_value_t = 60)]
-        minutes: u64,
-        /// Writers, and as many readers; 0 is an idle cluster.
-        #[arg(long, default_value_t = 0)]
-        writers: usize,
-        /// Milliseconds that each of them waits after each request; 0 is full speed.
-        #[arg(long, default_value_t = 0)]
-        pause_ms: u64,
-        /// One JSON object on standard output.
-        #[arg(long)]
-        json: bool,
-    },
-    /// Create many Pods at once on nodes that only say that they run them.
-    Pods {
-        /// Nodes, at most 255.
-        #[arg(long, default_value_t = 200)]
-        hollow: u32,
-        /// Pods, at most 110 a node.
-        #[arg(long, default_value_t = 2000)]
-        pods: u32,
-        /// Replicas, 1 to 9.
-        #[arg(long, default_value_t = 3)]
-        replicas: u32,
-        /// One JSON object on standard output.
-        #[arg(long)]
-        json: bool,
-    },
-    /// Kill the leader again and again under writers at full speed.
-    Failover {
-        /// How often.
-        #[arg(long, default_value_t = 20)]
-        kills: u32,
-        /// One JSON object on standard output.
-        #[arg(long)]
-        json: bool,
     },
 }
 
@@ -198,102 +146,7 @@ async fn play(role: Role) -> anyhow::Result<ExitCode> {
             let mut notes = std::io::stderr().lock();
             server::debug::dump_requests(&data_dir, uncommitted, &mut out, &mut notes)?;
         }
-        Role::Bench { workload: Workload::Failover { kills, json } } => {
-            let dir = tempfile::tempdir().context("make a directory")?;
-            let say = |line: String| {
-                if !json {
-                    println!("{line}");
-                }
-            };
-            let measured = bench::failover(dir.path().to_owned(), kills, say).await?;
-            if json {
-                println!("{}", serde_json::to_string(&measured)?);
-            } else {
-                let gaps = &measured.gap_ms;
-                println!(
-                    "{kills} kills: no write for {} ms at the median, {} ms at worst; {} writes \
-                     acknowledged, {} lost, {} of unknown outcome, {} reads",
-                    gaps.median,
-                    gaps.max,
-                    measured.verdict.acknowledged,
-                    measured.verdict.lost,
-                    measured.verdict.unknown,
-                    measured.verdict.reads,
-                );
-            }
-            for violation in &measured.verdict.violations {
-                println!("VIOLATION: {violation}");
-            }
-            let held = measured.verdict.lost == 0 && measured.verdict.violations.is_empty();
-            return Ok(if held { ExitCode::SUCCESS } else { ExitCode::FAILURE });
-        }
-        Role::Bench { workload: Workload::Steady { minutes, writers, pause_ms, json } } => {
-            let load = bench::SteadyLoad {
-                time: Duration::from_secs(minutes * 60),
-                writers,
-                pause: Duration::from_millis(pause_ms),
-            };
-            let dir = tempfile::tempdir().context("make a directory")?;
-            let seen =
-                until_asked(false, |stop| bench::steady(dir.path().to_owned(), load, stop)).await?;
-            if json {
-                println!("{}", serde_json::to_string(&seen)?);
-            } else {
-                println!(
-                    "{} s with {writers} writers: {} elections that nobody caused; no write for \
-                     {:.0} ms at most; resident memory {} MiB",
-                    seen.seconds,
-                    seen.elections,
-                    seen.write_gap_ms,
-                    seen.rss_bytes.iter().max().copied().unwrap_or_default() >> 20,
-                );
-            }
-            let lost =
-                seen.verdict.as_ref().is_some_and(|v| v.lost > 0 || !v.violations.is_empty());
-            let held = seen.elections == 0 && !lost;
-            return Ok(if held { ExitCode::SUCCESS } else { ExitCode::FAILURE });
-        }
-        Role::Bench { workload: Workload::Start { pods, json } } => {
-            let dir = tempfile::tempdir().context("make a directory")?;
-            let measured = bench::starts(dir.path().to_owned(), pods).await?;
-            if json {
-                println!("{}", serde_json::to_string(&measured)?);
-                return Ok(ExitCode::SUCCESS);
-            }
-            println!("{pods} Pods, one after another   median      p99      max  (ms)");
-            let steps = ["commit", "bind", "deliver", "start", "report"];
-            let steps = steps.iter().filter_map(|step| measured.steps_ms.get_key_value(step));
-            for (step, spread) in steps.chain([(&"apply to running", &measured.total_ms)]) {
-                let (median, p99, max) = (spread.median, spread.p99, spread.max);
-                println!("{step:24} {median:10.1} {p99:8.1} {max:8.1}");
-            }
-        }
-        Role::Bench { workload: Workload::Pods { hollow, pods, replicas, json } } => {
-            let dir = tempfile::tempdir().context("make a directory")?;
-            let options = bench::PodsOptions { replicas, hollow, pods };
-            let measured = bench::pods(dir.path().to_owned(), options).await?;
-            if json {
-                println!("{}", serde_json::to_string(&measured)?);
-            } else {
-                println!("{pods} Pods on {hollow} nodes, {replicas} replicas");
-                println!("created  {:8.1} /s", measured.created_per_second);
-                println!("bound    {:8.1} /s", measured.bound_per_second);
-                println!("running  {:8.1} /s", measured.running_per_second);
-                for (what, spread) in [
-                    ("create to bound", measured.create_to_bound_ms),
-                    ("create to running", measured.create_to_running_ms),
-                ] {
-                    let (p50, p99, max) = (spread.p50, spread.p99, spread.max);
-                    println!("{what:18} p50 {p50:.1} ms, p99 {p99:.1} ms, max {max:.1} ms");
-                }
-                for (process, bytes) in &measured.rss_bytes {
-                    println!("{process:10} {:6} MiB", bytes >> 20);
-                }
-                println!("leader changed {} times", measured.leader_changes);
-            }
-            let held = measured.leader_changes == 0;
-            return Ok(if held { ExitCode::SUCCESS } else { ExitCode::FAILURE });
-        }
+        Role::Bench { workload } => return Box::pin(bench::run(workload)).await,
         Role::Client(command) => {
             // `trireme get … | head` ends when nobody reads any more.
             kubelet::default_signals().context("reset signals")?;

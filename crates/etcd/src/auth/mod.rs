@@ -5,7 +5,6 @@
 //! replica that is behind may not know the user yet, or still think that it may not: before it says no
 //! it catches up and looks again.
 
-mod certificate;
 mod config;
 mod jwt;
 mod password;
@@ -13,44 +12,35 @@ mod service;
 mod simple;
 
 pub use config::{AuthConfig, AuthConfigError, Clock, JwtConfig, TokenConfig};
-pub(crate) use service::AuthService;
+pub(crate) use service::{AuthService, permission_of};
 
-use crate::error;
-use certificate::common_name;
+use crate::{ClientCommonName, error};
 use jwt::JwtTokens;
 use password::Passwords;
-use rustls::pki_types::CertificateDer;
 use simple::SimpleTokens;
 use std::sync::Arc;
 use store::{Identity, state::View};
 use tonic::{Request, Status, metadata::MetadataMap};
 
-/// The certificates that a client has shown and the listener has verified, its own first: an extension
-/// of every request that came by TLS.
-pub type PeerCertificates = Arc<[CertificateDer<'static>]>;
-
 /// What a request shows of who sends it.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Credentials {
     token: Option<String>,
-    certificates: Option<PeerCertificates>,
+    common_name: Option<Arc<str>>,
 }
 
 impl Credentials {
     pub(crate) fn of<T>(request: &Request<T>) -> Self {
         let metadata = request.metadata();
-        let certificates = request.extensions().get::<PeerCertificates>();
+        let name = request.extensions().get::<ClientCommonName>();
         // The gateway would lend its own certificate to everybody.
         let own = !metadata.contains_key("grpcgateway-accept");
-        Self { token: token(metadata), certificates: certificates.filter(|_| own).cloned() }
+        let common_name = name.filter(|_| own).map(|ClientCommonName(name)| Arc::clone(name));
+        Self { token: token(metadata), common_name }
     }
 
     pub(crate) fn has_token(&self) -> bool {
         self.token.is_some()
-    }
-
-    fn common_name(&self) -> Option<String> {
-        common_name(self.certificates.as_ref()?.first()?)
     }
 }
 
@@ -100,8 +90,8 @@ impl Authenticator {
             };
             return known.ok_or_else(error::invalid_auth_token);
         }
-        Ok(match who.common_name() {
-            Some(user) => Identity { user, auth_revision: auth.revision() },
+        Ok(match &who.common_name {
+            Some(user) => Identity { user: user.to_string(), auth_revision: auth.revision() },
             None => Identity::default(),
         })
     }

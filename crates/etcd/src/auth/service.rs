@@ -265,7 +265,7 @@ impl Auth for AuthService {
     }
 }
 
-fn permission_of(permission: Permission) -> authpb::Permission {
+pub(crate) fn permission_of(permission: Permission) -> authpb::Permission {
     let kind = match permission.kind {
         PermissionKind::Read => Type::Read,
         PermissionKind::Write => Type::Write,

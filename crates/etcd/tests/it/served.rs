@@ -1,8 +1,8 @@
 //! Replicas that serve the API, over one store in memory.
 
 use etcd::{
-    Config,
-    auth::{Clock, PeerCertificates},
+    ClientCommonName, Config,
+    auth::Clock,
     proto::etcdserverpb::{AuthenticateRequest, auth_client::AuthClient, kv_client::KvClient},
 };
 use std::{
@@ -14,12 +14,12 @@ use std::{
 };
 use store::{Epoch, Timestamp, local::LocalStore};
 use tokio::{net::TcpListener, task::JoinSet};
-use tokio_stream::wrappers::TcpListenerStream;
+use tokio_util::sync::CancellationToken;
 use tonic::{
     Request, Status,
     metadata::MetadataValue,
     service::{Interceptor, InterceptorLayer, interceptor::InterceptedService},
-    transport::{Channel, Endpoint, Server},
+    transport::{Channel, Endpoint},
 };
 
 /// Shows a token with each request, if there is one.
@@ -43,13 +43,19 @@ pub(crate) struct Served {
     pub(crate) store: Arc<LocalStore>,
     seconds: Arc<AtomicU64>,
     tasks: JoinSet<()>,
+    scope: CancellationToken,
 }
 
 impl Served {
     pub(crate) fn new() -> Self {
         let store = Arc::new(LocalStore::new(Arc::new(|| Timestamp(1))));
         assert!(store.begin_epoch(Epoch(1)).outcome.is_ok());
-        Self { store, seconds: Arc::new(AtomicU64::new(1_000_000)), tasks: JoinSet::new() }
+        Self {
+            store,
+            seconds: Arc::new(AtomicU64::new(1_000_000)),
+            tasks: JoinSet::new(),
+            scope: CancellationToken::new(),
+        }
     }
 
     /// What tokens are held against.
@@ -71,27 +77,22 @@ impl Served {
         self.replica_with(self.config(), None).await
     }
 
-    /// Whose clients all show these certificates.
-    pub(crate) async fn replica_with(
-        &mut self,
-        config: Config,
-        certificates: Option<PeerCertificates>,
-    ) -> Channel {
+    /// Whose clients all show certificates of this name.
+    pub(crate) async fn replica_with(&mut self, config: Config, name: Option<&str>) -> Channel {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let store = Arc::clone(&self.store);
-        let routes = etcd::routes(Arc::clone(&store) as _, store as _, config);
+        let router = etcd::router(Arc::clone(&store) as _, store as _, config);
+        let name = name.map(|name| ClientCommonName(name.into()));
         let show = move |mut request: Request<()>| {
-            if let Some(certificates) = &certificates {
-                request.extensions_mut().insert(Arc::clone(certificates));
+            if let Some(name) = &name {
+                request.extensions_mut().insert(name.clone());
             }
             Ok(request)
         };
-        self.tasks.spawn(async move {
-            let mut server = Server::builder().layer(InterceptorLayer::new(show));
-            let served = server.add_routes(routes);
-            served.serve_with_incoming(TcpListenerStream::new(listener)).await.unwrap();
-        });
+        let router = router.layer(InterceptorLayer::new(show));
+        let scope = self.scope.clone();
+        self.tasks.spawn(listen::listen(listener, None, router, scope));
         Endpoint::from_shared(url).unwrap().connect().await.unwrap()
     }
 }

@@ -18,6 +18,7 @@ use std::{
         mpsc,
     },
 };
+use store::SyncTimes;
 
 /// Bytes that one write takes at most, unless a single record is larger.
 const BATCH_BYTES: usize = 8 << 20;
@@ -38,6 +39,8 @@ pub struct Counters {
     votes: AtomicU64,
     bytes: AtomicU64,
     sync_us: Mutex<VecDeque<u64>>,
+    sync_counts: [AtomicU64; 15],
+    sync_sum_us: AtomicU64,
 }
 
 impl Counters {
@@ -73,6 +76,18 @@ impl Counters {
         times.get((times.len() * 99 / 100).min(times.len().saturating_sub(1))).copied().unwrap_or(0)
     }
 
+    /// How long the syncs took.
+    #[must_use]
+    pub fn sync_times(&self) -> SyncTimes {
+        SyncTimes {
+            counts: std::array::from_fn(|place| {
+                self.sync_counts.get(place).map_or(0, |count| count.load(Ordering::Relaxed))
+            }),
+            sum_us: self.sync_sum_us.load(Ordering::Relaxed),
+            bytes: self.bytes(),
+        }
+    }
+
     pub(super) fn vote(&self) {
         self.votes.fetch_add(1, Ordering::Relaxed);
     }
@@ -81,6 +96,10 @@ impl Counters {
         self.syncs.fetch_add(1, Ordering::Relaxed);
         self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
         self.entries.fetch_add(entries as u64, Ordering::Relaxed);
+        self.sync_sum_us.fetch_add(us, Ordering::Relaxed);
+        if let Some(count) = self.sync_counts.get(SyncTimes::place(us)) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
         let mut times = lock(&self.sync_us);
         if times.len() == SYNCS_REMEMBERED {
             times.pop_front();

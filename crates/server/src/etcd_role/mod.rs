@@ -13,7 +13,7 @@ mod units;
 pub use flags::{FlagError, Values, help, parse, parse_file};
 pub use settings::EtcdConfig;
 
-use crate::{clock, config::TlsConfig, tls};
+use crate::{client_name::name_client, clock, config::TlsConfig, tls};
 use anyhow::Context as _;
 use client_tls::Own;
 use etcd::auth::{AuthConfig, Clock};
@@ -22,6 +22,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use store::{Cluster, Store};
 use tokio::{net::TcpListener, task::JoinSet};
 use tokio_util::sync::CancellationToken;
+use tower::util::MapRequestLayer;
 use units::ListenUrl;
 
 /// For the lead to be handed over.
@@ -78,7 +79,7 @@ pub async fn run(config: EtcdConfig, shutdown: CancellationToken) -> anyhow::Res
     let mut tasks: JoinSet<anyhow::Result<()>> = JoinSet::new();
     let scope = CancellationToken::new();
     let clock = Clock::new(clock::store_clock());
-    let routes = etcd::routes(
+    let router = etcd::router(
         Arc::clone(&store) as Arc<dyn Store>,
         Arc::clone(&store) as Arc<dyn Cluster>,
         etcd::Config {
@@ -94,10 +95,10 @@ pub async fn run(config: EtcdConfig, shutdown: CancellationToken) -> anyhow::Res
             ..etcd::Config::new(clock)
         },
     )
-    .into_axum_router();
+    .layer(MapRequestLayer::new(name_client));
     for (client, listener) in config.clients.iter().zip(listeners) {
         let tls = tls.clone().filter(|_| client.tls);
-        let served = apiserver::listen(listener, tls, routes.clone(), scope.clone());
+        let served = listen::listen(listener, tls, router.clone(), scope.clone());
         tasks.spawn(async move {
             served.await;
             Ok(())

@@ -166,7 +166,7 @@ impl State {
 
     fn atomic(&mut self, txns: &[Txn], events: &mut Vec<Arc<Event>>) -> Result<Outcome, Rejection> {
         // The maps are persistent: the way back is a clone of a few pointers.
-        let before = self.clone();
+        let before = self.shown();
         let mut results = Vec::with_capacity(txns.len());
         for (index, txn) in txns.iter().enumerate() {
             let done = if self.holds(&txn.compare) {
@@ -177,7 +177,8 @@ impl State {
             match done {
                 Ok(result) => results.push(result),
                 Err(rejection) => {
-                    *self = before;
+                    let requests = std::mem::take(&mut self.requests);
+                    *self = Self { requests, ..before };
                     events.clear();
                     return Err(rejection);
                 }
@@ -231,7 +232,19 @@ impl State {
     /// A read-only picture in O(1); later changes do not show in it.
     #[must_use]
     pub fn view(&self) -> View {
-        View { state: Arc::new(self.clone()) }
+        View { state: Arc::new(self.shown()) }
+    }
+
+    /// All of it but the answers to requests, which no reader asks for.
+    fn shown(&self) -> Self {
+        Self {
+            alarms: self.alarms.clone(),
+            auth: Arc::clone(&self.auth),
+            keys: self.keys.clone(),
+            leases: self.leases.clone(),
+            requests: Requests::default(),
+            ..*self
+        }
     }
 }
 

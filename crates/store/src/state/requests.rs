@@ -5,9 +5,11 @@
 //! there. Whoever asks again for an answer that is gone is told so, and never served twice.
 
 use crate::types::{Applied, KeyValue, Outcome, Rejection, RequestId, TxnOpResult, TxnResult};
-use imbl::OrdMap;
 use serde::{Deserialize, Serialize};
-use std::sync::Arc;
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+};
 
 /// How much is remembered. Constants of the format: members that differ in them would diverge.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,21 +33,48 @@ const LIMITS: Limits = Limits {
     payload_bytes: 16 << 20,
 };
 
-/// The table. Part of the state, so that every member repeats the same answers.
+/// The table. Part of the state, so that every member repeats the same answers, but not of what readers
+/// are shown: it changes with every command, and costs least where nobody else holds it.
 #[derive(Debug, Clone)]
 pub(super) struct Requests {
     limits: Limits,
-    clients: OrdMap<u64, ClientAnswers>,
-    answers: OrdMap<(u64, u64), Arc<Answer>>,
-    /// Clients by the tick of their last request, oldest first.
-    by_tick: OrdMap<u64, u64>,
-    silent: OrdMap<u64, ClientAnswers>,
-    silent_by_tick: OrdMap<u64, u64>,
-    /// Request and bytes of every answer with a payload, by its tick.
-    payloads: OrdMap<u64, (u64, u64, u64)>,
+    clients: BTreeMap<u64, Client>,
+    silent: BTreeMap<u64, ClientAnswers>,
+    /// Every answer with a payload, oldest first. Some are gone: see [`Requests::shorten_oldest`].
+    payloads: VecDeque<Payload>,
     payload_bytes: u64,
     /// Counts recorded answers: the table's clock.
     tick: u64,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Client {
+    known: ClientAnswers,
+    /// By sequence, which mostly ascends as they come.
+    answers: VecDeque<(u64, Arc<Answer>)>,
+}
+
+impl Client {
+    /// Where the answer to `sequence` is, or would be.
+    fn place(&self, sequence: u64) -> Result<usize, usize> {
+        match self.answers.back() {
+            Some((last, _)) if *last < sequence => Err(self.answers.len()),
+            Some(_) | None => self.answers.binary_search_by_key(&sequence, |(s, _)| *s),
+        }
+    }
+
+    fn answer(&self, sequence: u64) -> Option<&Arc<Answer>> {
+        self.place(sequence).ok().and_then(|at| self.answers.get(at)).map(|(_, answer)| answer)
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Payload {
+    /// Of the answer.
+    tick: u64,
+    client: u64,
+    sequence: u64,
+    bytes: u64,
 }
 
 /// One remembered answer.
@@ -78,12 +107,9 @@ impl Requests {
     fn new(limits: Limits) -> Self {
         Self {
             limits,
-            clients: OrdMap::new(),
-            answers: OrdMap::new(),
-            by_tick: OrdMap::new(),
-            silent: OrdMap::new(),
-            silent_by_tick: OrdMap::new(),
-            payloads: OrdMap::new(),
+            clients: BTreeMap::new(),
+            silent: BTreeMap::new(),
+            payloads: VecDeque::new(),
             payload_bytes: 0,
             tick: 0,
         }
@@ -95,14 +121,14 @@ impl Requests {
     /// It may have been carried out, but the answer is [`Rejection::Forgotten`].
     pub(super) fn look_up(&self, request: RequestId) -> Result<Option<Applied>, Rejection> {
         let RequestId { client, sequence } = request;
-        if let Some(known) = self.clients.get(&client) {
-            if sequence > known.highest {
+        if let Some(client) = self.clients.get(&client) {
+            if sequence > client.known.highest {
                 return Ok(None);
             }
-            if let Some(answer) = self.answers.get(&(client, sequence)) {
+            if let Some(answer) = client.answer(sequence) {
                 return Ok(Some(answer.applied.clone()));
             }
-            if sequence > known.forgotten {
+            if sequence > client.known.forgotten {
                 // Overtaken by a later one of the same client.
                 return Ok(None);
             }
@@ -117,112 +143,130 @@ impl Requests {
     pub(super) fn record(&mut self, request: RequestId, applied: &Applied) {
         let RequestId { client: id, sequence } = request;
         self.tick += 1;
-        let mut client = match self.clients.get(&id) {
-            Some(known) => *known,
-            None => self.returning(id),
-        };
-        self.by_tick.remove(&client.tick);
-        self.by_tick.insert(self.tick, id);
-        client.tick = self.tick;
-        client.kept += 1;
-        client.highest = client.highest.max(sequence);
-        self.keep(request, Answer { tick: self.tick, applied: applied.clone() });
-        if client.kept > self.limits.answers_per_client
-            && let Some(oldest) = self.oldest_answer(id)
-        {
-            self.drop_answer(id, oldest);
-            client.kept -= 1;
-            client.forgotten = client.forgotten.max(oldest);
+        let tick = self.tick;
+        let silent = &mut self.silent;
+        let client = self.clients.entry(id).or_insert_with(|| Client {
+            known: returning(silent.remove(&id)),
+            ..Client::default()
+        });
+        client.known.tick = tick;
+        client.known.highest = client.known.highest.max(sequence);
+        let answer = Arc::new(Answer { tick, applied: applied.clone() });
+        let bytes = payload_bytes(applied);
+        if let Err(at) = client.place(sequence) {
+            client.answers.insert(at, (sequence, answer));
+            client.known.kept += 1;
         }
-        self.clients.insert(id, client);
+        let mut dropped = None;
+        if client.known.kept > self.limits.answers_per_client {
+            dropped = client.answers.pop_front();
+            client.known.kept -= 1;
+        }
+        if let Some((oldest, _)) = &dropped {
+            client.known.forgotten = client.known.forgotten.max(*oldest);
+        }
+        if bytes > 0 {
+            self.payloads.push_back(Payload { tick, client: id, sequence, bytes });
+            self.payload_bytes += bytes;
+        }
+        if let Some((_, answer)) = dropped {
+            self.payload_bytes -= payload_bytes(&answer.applied);
+        }
         self.silence_oldest();
         self.shorten_oldest();
     }
 
-    /// A client that has no answers here: new, or one that was silent for long.
-    fn returning(&mut self, id: u64) -> ClientAnswers {
-        let Some(known) = self.silent.remove(&id) else { return ClientAnswers::default() };
-        self.silent_by_tick.remove(&known.tick);
-        ClientAnswers { kept: 0, forgotten: known.highest, ..known }
-    }
-
-    fn keep(&mut self, request: RequestId, answer: Answer) {
-        let bytes = payload_bytes(&answer.applied);
-        if bytes > 0 {
-            self.payloads.insert(answer.tick, (request.client, request.sequence, bytes));
-            self.payload_bytes += bytes;
-        }
-        self.answers.insert((request.client, request.sequence), Arc::new(answer));
-    }
-
-    fn drop_answer(&mut self, client: u64, sequence: u64) {
-        if let Some(answer) = self.answers.remove(&(client, sequence))
-            && let Some((_, _, bytes)) = self.payloads.remove(&answer.tick)
-        {
-            self.payload_bytes -= bytes;
-        }
-    }
-
+    /// Only a client that comes anew makes one too many, so that looking at all of them is rare.
     fn silence_oldest(&mut self) {
         if self.clients.len() > self.limits.clients
-            && let Some((tick, id)) = self.by_tick.get_min().copied()
+            && let Some(id) = oldest(self.clients.iter().map(|(id, c)| (*id, c.known.tick)))
+            && let Some(client) = self.clients.remove(&id)
         {
-            self.by_tick.remove(&tick);
-            while let Some(sequence) = self.oldest_answer(id) {
-                self.drop_answer(id, sequence);
-            }
-            if let Some(client) = self.clients.remove(&id) {
-                self.silent.insert(id, ClientAnswers { kept: 0, ..client });
-                self.silent_by_tick.insert(tick, id);
-            }
+            let payloads = client.answers.iter().map(|(_, a)| payload_bytes(&a.applied));
+            self.payload_bytes -= payloads.sum::<u64>();
+            self.silent.insert(id, ClientAnswers { kept: 0, ..client.known });
         }
         if self.silent.len() > self.limits.silent_clients
-            && let Some((tick, id)) = self.silent_by_tick.get_min().copied()
+            && let Some(id) = oldest(self.silent.iter().map(|(id, known)| (*id, known.tick)))
         {
-            self.silent_by_tick.remove(&tick);
             self.silent.remove(&id);
         }
     }
 
     fn shorten_oldest(&mut self) {
         while self.payload_bytes > self.limits.payload_bytes
-            && let Some((tick, (client, sequence, bytes))) = self.payloads.get_min().copied()
+            && let Some(payload) = self.payloads.pop_front()
         {
-            self.payloads.remove(&tick);
-            self.payload_bytes -= bytes;
-            if let Some(answer) = self.answers.get_mut(&(client, sequence)) {
+            let Payload { tick, client, sequence, bytes } = payload;
+            let Some(client) = self.clients.get_mut(&client) else { continue };
+            let Ok(at) = client.place(sequence) else { continue };
+            if let Some((_, answer)) = client.answers.get_mut(at)
+                && answer.tick == tick
+            {
                 shorten(&mut Arc::make_mut(answer).applied);
+                self.payload_bytes -= bytes;
             }
+        }
+        // What answers took along that went by themselves must not pile up before the limit is met.
+        while let Some(payload) = self.payloads.front()
+            && self.is_gone(payload)
+        {
+            self.payloads.pop_front();
         }
     }
 
-    fn oldest_answer(&self, client: u64) -> Option<u64> {
-        self.answers.range((client, 0)..=(client, u64::MAX)).next().map(|((_, s), _)| *s)
+    fn is_gone(&self, payload: &Payload) -> bool {
+        let answer = self.clients.get(&payload.client).and_then(|c| c.answer(payload.sequence));
+        answer.is_none_or(|answer| answer.tick != payload.tick)
     }
 
     /// Every client with its answers by sequence, for a snapshot.
     pub(super) fn export(&self) -> impl Iterator<Item = (u64, ClientAnswers, Vec<(u64, Answer)>)> {
         let with_answers = self.clients.iter().map(|(id, client)| {
-            let answers = self.answers.range((*id, 0)..=(*id, u64::MAX));
-            (*id, *client, answers.map(|((_, s), a)| (*s, (**a).clone())).collect())
+            let answers = client.answers.iter().map(|(sequence, a)| (*sequence, (**a).clone()));
+            (*id, client.known, answers.collect())
         });
-        let silent = self.silent.iter().map(|(id, client)| (*id, *client, Vec::new()));
+        let silent = self.silent.iter().map(|(id, known)| (*id, *known, Vec::new()));
         with_answers.chain(silent)
     }
 
-    pub(super) fn restore(&mut self, id: u64, client: ClientAnswers, answers: Vec<(u64, Answer)>) {
-        self.tick = self.tick.max(client.tick);
+    pub(super) fn restore(&mut self, id: u64, known: ClientAnswers, answers: Vec<(u64, Answer)>) {
+        self.tick = self.tick.max(known.tick);
         if answers.is_empty() {
-            self.silent.insert(id, client);
-            self.silent_by_tick.insert(client.tick, id);
+            self.silent.insert(id, known);
             return;
         }
-        self.by_tick.insert(client.tick, id);
-        self.clients.insert(id, client);
-        for (sequence, answer) in answers {
-            self.keep(RequestId { client: id, sequence }, answer);
+        for (sequence, answer) in &answers {
+            let bytes = payload_bytes(&answer.applied);
+            if bytes > 0 {
+                let payload = Payload { tick: answer.tick, client: id, sequence: *sequence, bytes };
+                self.payloads.push_back(payload);
+                self.payload_bytes += bytes;
+            }
         }
+        let answers = answers.into_iter().map(|(s, answer)| (s, Arc::new(answer))).collect();
+        self.clients.insert(id, Client { known, answers });
     }
+}
+
+impl Requests {
+    /// Everything has been restored.
+    pub(super) fn restored(&mut self) {
+        self.payloads.make_contiguous().sort_unstable_by_key(|payload| payload.tick);
+    }
+}
+
+/// What stays known of a client that had no answers any more and asks again.
+fn returning(silent: Option<ClientAnswers>) -> ClientAnswers {
+    silent.map_or_else(ClientAnswers::default, |known| ClientAnswers {
+        kept: 0,
+        forgotten: known.highest,
+        ..known
+    })
+}
+
+fn oldest(clients: impl Iterator<Item = (u64, u64)>) -> Option<u64> {
+    clients.min_by_key(|(_, tick)| *tick).map(|(id, _)| id)
 }
 
 fn payload_bytes(applied: &Applied) -> u64 {
@@ -333,8 +377,8 @@ mod tests {
         for client in 10..20 {
             table.record(id(client, 1), &done(client));
         }
-        assert_eq!((table.clients.len(), table.silent.len(), table.answers.len()), (2, 2, 2));
-        assert_eq!((table.by_tick.len(), table.silent_by_tick.len()), (2, 2));
+        let answers: usize = table.clients.values().map(|client| client.answers.len()).sum();
+        assert_eq!((table.clients.len(), table.silent.len(), answers), (2, 2, 2));
     }
 
     #[test]
@@ -368,6 +412,7 @@ mod tests {
                 for (id, client, answers) in exported {
                     other.restore(id, client, answers);
                 }
+                other.restored();
             }
             assert_eq!(table.look_up(request), other.look_up(request));
             if table.look_up(request) == Ok(None) {

@@ -3,7 +3,7 @@
 //! Two equal states give equal sequences, whatever each still has in memory of what was compacted.
 
 use super::{
-    Answer, Auth, ClientAnswers, LeaseRecord, Role, State, User, View,
+    Answer, Auth, ClientAnswers, LeaseRecord, Role, State, User,
     keys::{Keys, Superseded},
 };
 use crate::{
@@ -124,10 +124,11 @@ pub enum ImportError {
     },
 }
 
-impl View {
-    /// The whole state. Built while the state machine goes on.
+impl State {
+    /// The whole state. A clone can be exported while the original goes on; it is made in
+    /// O(answers to requests).
     pub fn export(&self) -> impl Iterator<Item = SnapshotRecord> + '_ {
-        let state = &*self.state;
+        let state = self;
         let header = SnapshotRecord::Header {
             revision: state.revision,
             compacted: state.compacted,
@@ -157,9 +158,9 @@ impl View {
                 kv: kv.map(|kv| (**kv).clone()),
             }
         });
-        let changes = self.changes_from(Revision::ZERO).flat_map(|(revision, events)| {
+        let changes = state.keys.changes_from(state.compacted).flat_map(|(revision, events)| {
             events.iter().map(move |event| SnapshotRecord::Change {
-                revision,
+                revision: *revision,
                 kind: event.kind,
                 key: event.kv.key.clone(),
             })
@@ -323,6 +324,7 @@ impl Import {
                 }
                 self.build_versions();
                 self.log_changes();
+                self.state.requests.restored();
                 self.ended = true;
                 Ok(())
             }

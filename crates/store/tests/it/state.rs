@@ -189,12 +189,12 @@ fn a_refusal_is_repeated_even_if_it_would_pass_by_now() {
 fn a_fenced_command_leaves_nothing_at_all() {
     // FEN-6
     let mut state = state_after(&["a"]);
-    let before: Vec<_> = state.view().export().collect();
+    let before: Vec<_> = state.export().collect();
     let origin = Origin::Controller { epoch: Epoch(9) };
     let fenced = Command { origin, ..command(50, txn(vec![put("x", "")])) };
     let want = Rejection::Fenced { decided: Epoch(9), current: Epoch(0) };
     assert_eq!(state.apply(&fenced).applied.outcome, Err(want));
-    assert!(state.view().export().eq(before));
+    assert!(state.export().eq(before));
 }
 
 #[test]
@@ -324,7 +324,7 @@ fn a_full_store_refuses_creates_and_lets_everything_else_through() {
     }
     assert_eq!(apply(&mut state, txn(vec![delete(wire("c", ""))])), None);
     assert_eq!(state.view().alarms(), [], "it ends by itself");
-    let copy = State::import(state.view().export()).unwrap();
+    let copy = State::import(state.export()).unwrap();
     assert_eq!(copy.view().quota_bytes(), 1000, "the quota is part of the state");
 }
 
@@ -357,7 +357,7 @@ fn an_alarm_stops_what_it_is_about_until_it_is_taken_back() {
             assert_eq!(state.apply(&command(11, raise(true))).applied.outcome, changed(true));
             assert_eq!(state.apply(&command(12, raise(true))).applied.outcome, changed(false));
             assert_eq!(state.view().alarms(), [alarm]);
-            let mut state = State::import(state.view().export()).unwrap();
+            let mut state = State::import(state.export()).unwrap();
             let refused = state.apply(&command(13, op.clone())).applied.outcome.err();
             let want = refused_by.contains(&kind).then_some(rejection);
             assert_eq!(refused, want, "{name} under {kind:?}");

@@ -200,7 +200,7 @@ async fn an_installed_snapshot_ends_every_watch_and_it_resumes_from_there() {
             99 + sequence,
             Op::Compact { revision: Revision::new(sequence) },
         ));
-        let installed = State::import(ahead.view().export()).unwrap();
+        let installed = State::import(ahead.export()).unwrap();
         hub.reset(installed.view());
         if sequence == 12 {
             // What it had already is still delivered.
@@ -418,7 +418,7 @@ proptest! {
                     }
                 }
                 Step::Reset => {
-                    state = State::import(state.view().export()).unwrap();
+                    state = State::import(state.export()).unwrap();
                     hub.reset(state.view());
                 }
             }

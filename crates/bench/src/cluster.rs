@@ -1,0 +1,410 @@
+//! Members of a system under test: processes that end with this one.
+
+use crate::{
+    netns::Network,
+    usage,
+    wire::{CallError, Connection, path},
+};
+use anyhow::{Context as _, bail, ensure};
+use etcd::proto::etcdserverpb::{RangeRequest, RangeResponse, StatusRequest, StatusResponse};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use rand::Rng as _;
+use std::{
+    fs::OpenOptions,
+    io::ErrorKind,
+    net::{Ipv4Addr, TcpListener},
+    os::unix::process::CommandExt as _,
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Stdio},
+    rc::Rc,
+    time::Duration,
+};
+use tokio::{
+    task::LocalSet,
+    time::{Instant, sleep, timeout},
+};
+
+/// Members of a system.
+pub(crate) const MEMBERS: usize = 3;
+/// For a system to come up or to end.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Between two looks at something that gives no notice.
+const LOOK: Duration = Duration::from_millis(2);
+/// For one look.
+const ANSWER: Duration = Duration::from_secs(1);
+/// Below the range from which the kernel takes ports for outgoing connections: a member's port must not
+/// be taken by chance while the member restarts.
+const PORTS: std::ops::Range<u16> = 20_000..30_000;
+const CLIENT_PORT: u16 = 2379;
+const PEER_PORT: u16 = 2380;
+
+/// A program that takes etcd's flags.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct System {
+    /// What a report calls it.
+    pub name: String,
+    /// The program.
+    pub program: PathBuf,
+    /// What stands before the flags.
+    pub arguments: Vec<String>,
+}
+
+impl System {
+    /// `PROGRAM etcd`.
+    #[must_use]
+    pub fn trireme(program: PathBuf) -> Self {
+        Self { name: "trireme".to_owned(), program, arguments: vec!["etcd".to_owned()] }
+    }
+
+    /// The `etcd` that the system's package manager installed.
+    ///
+    /// # Errors
+    /// There is none; says what to install.
+    pub fn etcd() -> anyhow::Result<Self> {
+        let system =
+            Self { name: "etcd".to_owned(), program: "etcd".into(), arguments: Vec::new() };
+        let version = Command::new(&system.program).arg("--version").output();
+        match version {
+            Ok(output) if output.status.success() => Ok(system),
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                bail!("etcd is not installed: apt-get install etcd-server etcd-client")
+            }
+            Ok(output) => bail!("etcd --version: {}", output.status),
+            Err(error) => Err(error).context("etcd --version"),
+        }
+    }
+}
+
+/// One member. Dropping it kills the process and waits for its end.
+#[derive(Debug)]
+struct Member {
+    dir: PathBuf,
+    /// What starts it, without the part that enters its network.
+    arguments: Vec<String>,
+    client_url: String,
+    child: Option<Child>,
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        if let Some(child) = &mut self.child {
+            // One that has ended already is only reaped.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+/// Three members of a system, on loopback or in networks of their own.
+#[derive(Debug)]
+pub(crate) struct Cluster {
+    system: System,
+    // Before the network: processes end before what they run in.
+    members: Vec<Member>,
+    /// Networks of several systems, and the first of this one's.
+    network: Option<(Rc<Network>, usize)>,
+}
+
+impl Cluster {
+    /// Starts all members with empty directories below `dir` and returns when each serves.
+    ///
+    /// # Errors
+    /// A member does not come up; with the end of its log.
+    pub(crate) async fn start(
+        system: System,
+        dir: &Path,
+        network: Option<(Rc<Network>, usize)>,
+    ) -> anyhow::Result<Self> {
+        let urls: Vec<(String, String)> = match &network {
+            Some((network, first)) => (0..MEMBERS)
+                .map(|index| {
+                    let url = |port| format!("http://{}:{port}", network.address(first + index));
+                    (url(CLIENT_PORT), url(PEER_PORT))
+                })
+                .collect(),
+            None => {
+                let ports = free_ports(2 * MEMBERS)?;
+                let url = |port: &u16| format!("http://127.0.0.1:{port}");
+                ports.chunks(2).filter_map(|p| Some((url(p.first()?), url(p.last()?)))).collect()
+            }
+        };
+        let name = |index: usize| format!("member-{}", index + 1);
+        let all: Vec<String> = urls
+            .iter()
+            .enumerate()
+            .map(|(index, (_, peer))| format!("{}={peer}", name(index)))
+            .collect();
+        let members = urls.iter().enumerate().map(|(index, (client, peer))| {
+            let dir = dir.join(name(index));
+            let flags = [
+                ("--name", name(index)),
+                ("--data-dir", dir.join("data").display().to_string()),
+                ("--listen-client-urls", client.clone()),
+                ("--advertise-client-urls", client.clone()),
+                ("--listen-peer-urls", peer.clone()),
+                ("--initial-advertise-peer-urls", peer.clone()),
+                ("--initial-cluster", all.join(",")),
+                ("--initial-cluster-token", "trireme-bench".to_owned()),
+                ("--initial-cluster-state", "new".to_owned()),
+            ];
+            let flags = flags.into_iter().flat_map(|(flag, value)| [flag.to_owned(), value]);
+            let arguments = system.arguments.iter().cloned().chain(flags).collect();
+            Member { dir, arguments, client_url: client.clone(), child: None }
+        });
+        let members = members.collect();
+        let mut cluster = Self { system, members, network };
+        for member in &cluster.members {
+            std::fs::create_dir_all(&member.dir)
+                .with_context(|| format!("create {}", member.dir.display()))?;
+        }
+        for index in 0..MEMBERS {
+            cluster.start_member(index)?;
+        }
+        cluster.wait_ready().await?;
+        Ok(cluster)
+    }
+
+    /// Its name in a report.
+    pub(crate) fn name(&self) -> &str {
+        &self.system.name
+    }
+
+    /// The clients' URL of each member.
+    pub(crate) fn endpoints(&self) -> Vec<String> {
+        self.members.iter().map(|member| member.client_url.clone()).collect()
+    }
+
+    /// Of the members that run.
+    pub(crate) fn pids(&self) -> Vec<u32> {
+        self.members.iter().filter_map(|m| m.child.as_ref().map(Child::id)).collect()
+    }
+
+    /// Bytes that each member's directory takes.
+    pub(crate) fn disk_bytes(&self) -> anyhow::Result<Vec<u64>> {
+        self.members.iter().map(|member| usage::disk_bytes(&member.dir.join("data"))).collect()
+    }
+
+    /// Starts a member that does not run.
+    ///
+    /// The process gets SIGKILL when the thread that started it ends, however that happens.
+    pub(crate) fn start_member(&mut self, index: usize) -> anyhow::Result<()> {
+        let member = self.members.get_mut(index).context("no such member")?;
+        ensure!(member.child.is_none(), "{} runs", member.dir.display());
+        let log = member.dir.join("log");
+        let log = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(&log)
+            .with_context(|| format!("open {}", log.display()))?;
+        // Both programs become the next one: the process stays the same.
+        let mut command = match &self.network {
+            Some((network, first)) => network.enter(first + index)?,
+            None => Command::new("setpriv"),
+        };
+        if self.network.is_some() {
+            command.arg("setpriv");
+        }
+        let child = command
+            .args(["--pdeathsig", "KILL"])
+            .arg(&self.system.program)
+            .args(&member.arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            // A Ctrl-C at the terminal reaches only this process, which ends them.
+            .process_group(0)
+            .spawn()
+            .context("start setpriv (package util-linux)")?;
+        member.child = Some(child);
+        Ok(())
+    }
+
+    /// SIGKILL; returns when it is reaped.
+    pub(crate) fn kill(&mut self, index: usize) -> anyhow::Result<()> {
+        let mut child = self.take(index)?;
+        child.kill().context("kill a member")?;
+        child.wait().context("wait for a member")?;
+        Ok(())
+    }
+
+    fn take(&mut self, index: usize) -> anyhow::Result<Child> {
+        self.members.get_mut(index).and_then(|m| m.child.take()).context("no such member runs")
+    }
+
+    /// Sends a signal to a member.
+    pub(crate) fn signal(&self, index: usize, signal: Signal) -> anyhow::Result<()> {
+        let child = self.members.get(index).and_then(|m| m.child.as_ref());
+        let pid = i32::try_from(child.context("no such member runs")?.id())?;
+        kill(Pid::from_raw(pid), signal).with_context(|| format!("send {signal}"))
+    }
+
+    /// Cuts a member off from everybody, or ends that.
+    pub(crate) async fn cut(&self, index: usize, cut: bool) -> anyhow::Result<()> {
+        let (network, first) = self.network.as_ref().context("members share one network")?;
+        network.cut(first + index, cut).await
+    }
+
+    /// Ends all members in order: SIGTERM, then SIGKILL for one that does not end.
+    ///
+    /// # Errors
+    /// One had to be killed.
+    pub(crate) async fn stop(&mut self) -> anyhow::Result<()> {
+        for index in 0..self.members.len() {
+            self.signal(index, Signal::SIGTERM)?;
+        }
+        let deadline = Instant::now() + PATIENCE;
+        for member in &mut self.members {
+            let Some(child) = &mut member.child else { continue };
+            while child.try_wait().context("wait for a member")?.is_none() {
+                if Instant::now() > deadline {
+                    bail!("{} did not end within {PATIENCE:?}", member.dir.display());
+                }
+                sleep(LOOK).await;
+            }
+            member.child = None;
+        }
+        Ok(())
+    }
+
+    /// Starts all members that were stopped; returns the time until a linearizable read was answered.
+    pub(crate) async fn restart(&mut self) -> anyhow::Result<Duration> {
+        let from = Instant::now();
+        for index in 0..self.members.len() {
+            self.start_member(index)?;
+        }
+        loop {
+            for endpoint in self.endpoints() {
+                if is_ready(&endpoint).await {
+                    return Ok(from.elapsed());
+                }
+            }
+            self.check_alive()?;
+            ensure!(from.elapsed() < PATIENCE, "{} is not ready after {PATIENCE:?}", self.name());
+            sleep(LOOK).await;
+        }
+    }
+
+    /// Returns when every member answers a linearizable read and all know the same leader.
+    pub(crate) async fn wait_ready(&mut self) -> anyhow::Result<()> {
+        let deadline = Instant::now() + PATIENCE;
+        for endpoint in self.endpoints() {
+            while !is_ready(&endpoint).await {
+                self.check_alive()?;
+                if Instant::now() > deadline {
+                    bail!("{endpoint} is not ready after {PATIENCE:?}\n{}", self.log_tails());
+                }
+                sleep(LOOK).await;
+            }
+        }
+        while self.leader().await.is_none() {
+            ensure!(
+                Instant::now() < deadline,
+                "no leader after {PATIENCE:?}\n{}",
+                self.log_tails()
+            );
+            sleep(LOOK).await;
+        }
+        Ok(())
+    }
+
+    /// Which member leads, if all that are asked agree.
+    pub(crate) async fn leader(&self) -> Option<usize> {
+        let mut statuses = Vec::new();
+        for endpoint in self.endpoints() {
+            statuses.push(local(async move { status(&endpoint).await }).await.ok()?);
+        }
+        let leader = statuses.first()?.leader;
+        let agreed = leader != 0 && statuses.iter().all(|status| status.leader == leader);
+        let is_leader =
+            |s: &StatusResponse| s.header.as_ref().is_some_and(|h| h.member_id == leader);
+        agreed.then(|| statuses.iter().position(is_leader)).flatten()
+    }
+
+    /// The id of a member, as its own header says.
+    pub(crate) async fn member_id(&self, index: usize) -> anyhow::Result<u64> {
+        let endpoint = self.endpoints().get(index).context("no such member")?.clone();
+        let status = local(async move { status(&endpoint).await }).await?;
+        Ok(status.header.context("a status without a header")?.member_id)
+    }
+
+    fn check_alive(&mut self) -> anyhow::Result<()> {
+        let mut ended: Option<(PathBuf, ExitStatus)> = None;
+        for member in &mut self.members {
+            if let Some(child) = &mut member.child
+                && let Some(status) = child.try_wait().context("ask for a member")?
+            {
+                ended = Some((member.dir.clone(), status));
+            }
+        }
+        if let Some((dir, status)) = ended {
+            bail!("{} in {} ended ({status})\n{}", self.name(), dir.display(), self.log_tails());
+        }
+        Ok(())
+    }
+
+    fn log_tails(&self) -> String {
+        let tail = |member: &Member| {
+            let text = std::fs::read_to_string(member.dir.join("log")).unwrap_or_default();
+            let lines: Vec<&str> = text.lines().collect();
+            let last = lines.get(lines.len().saturating_sub(8)..).unwrap_or_default();
+            format!("{}:\n{}", member.dir.display(), last.join("\n"))
+        };
+        self.members.iter().map(tail).collect::<Vec<_>>().join("\n")
+    }
+}
+
+/// Connections live on one thread: runs what needs one, wherever it is called from.
+async fn local<T>(work: impl Future<Output = T>) -> T {
+    LocalSet::new().run_until(work).await
+}
+
+async fn status(endpoint: &str) -> Result<StatusResponse, CallError> {
+    let ask = async {
+        let connection = Connection::open(endpoint).await?;
+        connection.unary(path::STATUS, &StatusRequest {}).await
+    };
+    timeout(ANSWER, ask).await.unwrap_or_else(|_| silent(endpoint))
+}
+
+/// The same endpoints, the leader's before the others: what goes to one member only goes to it.
+pub(crate) async fn leader_first(endpoints: &[String]) -> Vec<String> {
+    let mut ordered = endpoints.to_vec();
+    for (index, endpoint) in endpoints.iter().enumerate() {
+        let asked = local(async { status(endpoint).await }).await;
+        if asked.is_ok_and(|s| s.header.is_some_and(|h| h.member_id == s.leader)) {
+            ordered.rotate_left(index);
+            break;
+        }
+    }
+    ordered
+}
+
+fn silent<T>(endpoint: &str) -> Result<T, CallError> {
+    Err(CallError::Silent { endpoint: endpoint.to_owned() })
+}
+
+/// Whether a member answers a linearizable read.
+async fn is_ready(endpoint: &str) -> bool {
+    let ask = async {
+        let connection = Connection::open(endpoint).await?;
+        let any = RangeRequest { key: "trireme-ready".into(), ..RangeRequest::default() };
+        connection.unary::<RangeResponse>(path::RANGE, &any).await
+    };
+    local(async { timeout(ANSWER, ask).await.unwrap_or_else(|_| silent(endpoint)).is_ok() }).await
+}
+
+/// Ports that nobody listens on; a random start keeps two clusters apart.
+fn free_ports(count: usize) -> anyhow::Result<Vec<u16>> {
+    let span = PORTS.end - PORTS.start;
+    let start = rand::rng().random_range(0..span);
+    let ports: Vec<u16> = (0..span)
+        .map(|i| PORTS.start + (start + i) % span)
+        .filter(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok())
+        .take(count)
+        .collect();
+    ensure!(ports.len() == count, "no {count} free ports in {PORTS:?} on 127.0.0.1");
+    Ok(ports)
+}
