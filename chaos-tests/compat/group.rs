@@ -187,6 +187,12 @@ impl Group {
         self.members.iter().map(|member| format!("127.0.0.1:{}", member.client)).collect()
     }
 
+    /// All that only this group has: where clients reach it, then where peers do.
+    pub(crate) fn addresses(&self) -> Vec<String> {
+        let peers = self.members.iter().map(|member| format!("127.0.0.1:{}", member.peer));
+        self.endpoints().into_iter().chain(peers).collect()
+    }
+
     /// `etcdctl` with this group's endpoints.
     pub(crate) fn etcdctl(&self) -> Command {
         let mut command = Command::new(installed("etcdctl").expect("etcdctl is installed"));

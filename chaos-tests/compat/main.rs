@@ -6,10 +6,12 @@
     reason = "a panic in a test is its failure"
 )]
 
+#[cfg(feature = "etcd-client")]
 mod calls;
 mod commands;
 mod dropin;
 mod group;
+#[cfg(feature = "etcd-client")]
 mod kubernetes;
 mod normal;
 mod table;

@@ -16,12 +16,21 @@ pub(crate) fn normal(text: &str, endpoints: &[String], mask: Mask) -> String {
         let name = if mask.order { "<member>".to_owned() } else { format!("<member {n}>") };
         text = text.replace(endpoint.as_str(), &name);
     }
-    let lines = text.lines().filter(|line| !line.starts_with("{\"level\":"));
-    let mut lines: Vec<String> = lines.map(|line| words(line, mask)).collect();
+    // What the client logs by itself, and how far it has come.
+    let lines = text.lines().filter(|line| !line.starts_with("{\"level\":") && !line.contains('%'));
+    let mut lines: Vec<String> = lines.map(|line| members(&words(line, mask))).collect();
     if mask.order {
         lines.sort();
     }
     lines.join("\n")
+}
+
+/// A list of members comes in the order of their ids.
+fn members(line: &str) -> String {
+    let Some(list) = line.strip_prefix("ETCD_INITIAL_CLUSTER=") else { return line.to_owned() };
+    let mut names: Vec<&str> = list.trim_matches('"').split(',').collect();
+    names.sort_unstable();
+    format!("ETCD_INITIAL_CLUSTER={}", names.join(","))
 }
 
 fn words(line: &str, mask: Mask) -> String {
@@ -36,7 +45,7 @@ fn words(line: &str, mask: Mask) -> String {
         }
         let end = rest.find(|c| !in_word(c)).unwrap_or(rest.len());
         let (word, after) = rest.split_at(end);
-        let measured = ["\"raft_term\":", "raft_term: ", "\"raftTerm\":", "remaining("]
+        let measured = ["\"raft_term\":", "raft_term: ", "\"RaftTerm\" : ", "remaining("]
             .iter()
             .any(|before| out.ends_with(before));
         out.push_str(if measured { "<n>" } else { name(word, mask) });

@@ -69,7 +69,7 @@ pub fn internal_requests(index: u64, command: &Command) -> Vec<wire::InternalRaf
             vec![wire::InternalRaftRequest { alarm: Some(alarm), ..blank }]
         }
         Op::Auth(op) => vec![auth(blank, op)],
-        Op::BeginEpoch { .. } | Op::RaiseFeatureLevel { .. } => Vec::new(),
+        Op::BeginEpoch { .. } | Op::RaiseFeatureLevel { .. } | Op::Quota { .. } => Vec::new(),
     }
 }
 

@@ -83,7 +83,8 @@ impl LeaseChange {
             | Op::BeginEpoch { .. }
             | Op::RaiseFeatureLevel { .. }
             | Op::Auth(_)
-            | Op::Alarm { .. } => None,
+            | Op::Alarm { .. }
+            | Op::Quota { .. } => None,
         }
     }
 }

@@ -17,5 +17,6 @@ pub mod signal;
 pub mod telemetry;
 pub mod workload;
 
+mod client_name;
 mod leader;
 mod tls;

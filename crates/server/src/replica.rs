@@ -1,6 +1,7 @@
 //! One replica: raft, the API over it, and what the leader runs.
 
 use crate::{
+    client_name::name_client,
     clock,
     config::{ReplicaConfig, TimerProfile},
     leader, tls,
@@ -14,6 +15,7 @@ use raft::{
 use std::{net::Ipv4Addr, sync::Arc, time::Duration};
 use tokio::{net::TcpListener, task::JoinSet};
 use tokio_util::sync::CancellationToken;
+use tower::util::MapRequestLayer;
 
 /// For the lead to be handed over.
 const HANDOVER: Duration = Duration::from_secs(2);
@@ -64,7 +66,8 @@ pub async fn run(config: ReplicaConfig, shutdown: CancellationToken) -> anyhow::
             Arc::clone(&store) as Arc<dyn store::Store>,
             Arc::clone(&store) as Arc<dyn store::Cluster>,
             etcd::Config::new(etcd::auth::Clock::new(clock::store_clock())),
-        );
+        )
+        .layer(MapRequestLayer::new(name_client));
         let served = listen::listen(listener, tls, router, scope.clone());
         tasks.spawn(async move {
             served.await;

@@ -178,6 +178,11 @@ pub enum Op {
         /// Whether it is raised.
         active: bool,
     },
+    /// From now on creates are refused beyond another size.
+    Quota {
+        /// Of live keys and values.
+        bytes: u64,
+    },
 }
 
 /// If every compare holds, `success`, else `failure`.

@@ -2,10 +2,10 @@
 //!
 //! No Kubernetes API, no controllers, and nothing is compacted unless the flags say so.
 
-mod client_name;
 mod client_tls;
 mod compaction;
 mod flags;
+mod quota;
 mod settings;
 mod table;
 mod units;
@@ -13,21 +13,24 @@ mod units;
 pub use flags::{FlagError, Values, help, parse, parse_file};
 pub use settings::EtcdConfig;
 
-use crate::{clock, config::TlsConfig, tls};
+use crate::{client_name::name_client, clock, config::TlsConfig, tls};
 use anyhow::Context as _;
 use client_tls::Own;
+use etcd::auth::{AuthConfig, Clock};
 use raft::{Member, RaftConfig, RaftStore};
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use store::{Cluster, Store};
 use tokio::{net::TcpListener, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 use tower::util::MapRequestLayer;
-use units::Place;
+use units::ListenUrl;
 
 /// For the lead to be handed over.
 const HANDOVER: Duration = Duration::from_secs(2);
 /// Between two looks whether the group answers.
 const LOOK: Duration = Duration::from_secs(5);
+/// After a look that was answered at once, and not well.
+const AGAIN: Duration = Duration::from_millis(20);
 /// Bytes of one log segment.
 const SEGMENT_BYTES: u64 = 64 << 20;
 
@@ -58,10 +61,10 @@ pub async fn run(config: EtcdConfig, shutdown: CancellationToken) -> anyhow::Res
         tracing::warn!("{warning}");
     }
     config.check_data_dir()?;
-    let peers = bind(&config.peers.place).await.context("--listen-peer-urls")?;
+    let peers = bind(&config.peers).await.context("--listen-peer-urls")?;
     let mut listeners = Vec::new();
     for client in &config.clients {
-        let listener = bind(&client.place).await.context("--listen-client-urls")?;
+        let listener = bind(client).await.context("--listen-client-urls")?;
         listeners.push(listener);
     }
     let tls = match &config.client_tls {
@@ -75,23 +78,37 @@ pub async fn run(config: EtcdConfig, shutdown: CancellationToken) -> anyhow::Res
     let store = RaftStore::start(raft_config, clock::store_clock(), peers).await?;
     let mut tasks: JoinSet<anyhow::Result<()>> = JoinSet::new();
     let scope = CancellationToken::new();
+    let clock = Clock::new(clock::store_clock());
     let router = etcd::router(
         Arc::clone(&store) as Arc<dyn Store>,
         Arc::clone(&store) as Arc<dyn Cluster>,
         etcd::Config {
+            auth: AuthConfig {
+                token: config.tokens.clone(),
+                bcrypt_cost: config.bcrypt_cost,
+                ..AuthConfig::new(clock.clone())
+            },
             max_request_bytes: config.max_request_bytes,
             max_txn_ops: config.max_txn_ops,
             watch_progress_interval: config.watch_progress_interval,
             lease_ttl_min_seconds: etcd::ttl_min_seconds(config.election),
-            ..etcd::Config::new(etcd::auth::Clock::new(crate::clock::store_clock()))
+            ..etcd::Config::new(clock)
         },
     )
-    .layer(MapRequestLayer::new(client_name::name_client));
+    .layer(MapRequestLayer::new(name_client));
     for (client, listener) in config.clients.iter().zip(listeners) {
         let tls = tls.clone().filter(|_| client.tls);
         let served = listen::listen(listener, tls, router.clone(), scope.clone());
         tasks.spawn(async move {
             served.await;
+            Ok(())
+        });
+    }
+    {
+        let (leadership, store) = (Cluster::leadership(&*store), Arc::clone(&store));
+        let (scope, bytes) = (scope.clone(), config.quota_bytes);
+        tasks.spawn(async move {
+            scope.run_until_cancelled(quota::run(store, leadership, bytes)).await;
             Ok(())
         });
     }
@@ -127,7 +144,11 @@ async fn serve(
     store: &dyn Store,
     tasks: &mut JoinSet<anyhow::Result<()>>,
 ) -> anyhow::Result<()> {
-    let answered = async { while store.barrier(LOOK).await.is_err() {} };
+    let answered = async {
+        while store.barrier(LOOK).await.is_err() {
+            tokio::time::sleep(AGAIN).await;
+        }
+    };
     tokio::select! {
         () = answered => {
             tracing::info!(
@@ -150,13 +171,8 @@ fn over(ended: Option<Result<anyhow::Result<()>, tokio::task::JoinError>>) -> an
     }
 }
 
-async fn bind(place: &Place) -> anyhow::Result<TcpListener> {
-    match place {
-        Place::Tcp(address) => {
-            TcpListener::bind(address).await.with_context(|| format!("listen on {address}"))
-        }
-        Place::Unix(path) => anyhow::bail!("listen on {}: not supported", path.display()),
-    }
+async fn bind(url: &ListenUrl) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(url.address).await.with_context(|| format!("listen at {}", url.url))
 }
 
 /// Who this member is: as its disk says, or as the others say if it was added to them, or as the flags

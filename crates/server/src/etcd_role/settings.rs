@@ -7,6 +7,7 @@ use super::{
 };
 use crate::telemetry::{LogConfig, LogFormat};
 use anyhow::{Context as _, bail, ensure};
+use etcd::auth::TokenConfig;
 use raft::Timers;
 use std::{
     collections::BTreeSet,
@@ -29,7 +30,6 @@ pub struct EtcdConfig {
     pub(super) name: String,
     pub(super) data_dir: PathBuf,
     pub(super) clients: Vec<ListenUrl>,
-    pub(super) metrics: Vec<ListenUrl>,
     pub(super) peers: ListenUrl,
     pub(super) advertise_clients: Vec<String>,
     pub(super) advertise_peers: Vec<String>,
@@ -45,6 +45,8 @@ pub struct EtcdConfig {
     pub(super) max_request_bytes: usize,
     pub(super) max_txn_ops: usize,
     pub(super) watch_progress_interval: Duration,
+    pub(super) tokens: TokenConfig,
+    pub(super) bcrypt_cost: u32,
     pub(super) compaction: Option<Compaction>,
     pub(super) client_tls: Option<ClientTls>,
     pub(super) peer_tls: Option<PeerFiles>,
@@ -131,7 +133,6 @@ impl EtcdConfig {
         Ok(Self {
             data_dir,
             clients,
-            metrics: listeners("listen-metrics-urls", values.get("listen-metrics-urls"))?,
             peers,
             advertise_clients: advertise_clients(values)?,
             advertise_peers,
@@ -156,6 +157,12 @@ impl EtcdConfig {
             max_request_bytes: number::<u32>(values, "max-request-bytes")? as usize,
             max_txn_ops: number::<u32>(values, "max-txn-ops")? as usize,
             watch_progress_interval: watch_progress_interval(values)?,
+            tokens: TokenConfig::from_flags(
+                values.get("auth-token"),
+                seconds(values, "auth-token-ttl")?,
+            )
+            .context("--auth-token")?,
+            bcrypt_cost: bcrypt_cost(values)?,
             compaction: compaction(values)?,
             client_tls,
             peer_tls,
@@ -202,10 +209,7 @@ impl EtcdConfig {
 
 impl ListenUrl {
     fn is_local(&self) -> bool {
-        match &self.place {
-            super::units::Place::Tcp(address) => address.ip().is_loopback(),
-            super::units::Place::Unix(_) => true,
-        }
+        self.address.ip().is_loopback()
     }
 }
 
@@ -218,6 +222,16 @@ fn duration(values: &Values, name: &str) -> anyhow::Result<Duration> {
     let text = values.get(name);
     go_duration(text)
         .with_context(|| format!("--{name}: {text:?} is not a duration such as 10m or 1.5s"))
+}
+
+fn seconds(values: &Values, name: &str) -> anyhow::Result<Duration> {
+    number(values, name).map(Duration::from_secs)
+}
+
+fn bcrypt_cost(values: &Values) -> anyhow::Result<u32> {
+    let cost = number(values, "bcrypt-cost")?;
+    ensure!((4..=31).contains(&cost), "--bcrypt-cost: 4 to 31, not {cost}");
+    Ok(cost)
 }
 
 fn client_listeners(values: &Values) -> anyhow::Result<Vec<ListenUrl>> {
@@ -555,6 +569,8 @@ mod tests {
             ),
             ("--auto-compaction-retention soon", "--auto-compaction-retention: \"soon\""),
             ("--auto-compaction-mode never", "--auto-compaction-mode: \"never\""),
+            ("--auth-token jot", "--auth-token: unknown kind of token"),
+            ("--bcrypt-cost 3", "--bcrypt-cost: 4 to 31"),
             ("--log-level loud", "--log-level: \"loud\""),
             (
                 "--tls-min-version TLS1.3 --tls-max-version TLS1.2 --auto-tls",

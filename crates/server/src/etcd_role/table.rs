@@ -102,9 +102,7 @@ pub(super) const SECTIONS: &[(&str, &[Flag])] = &[
                 "listen-client-urls",
                 Text,
                 "http://localhost:2379",
-                Same(
-                    "Where clients are served, separated by commas; unix://PATH is a socket of this machine.",
-                ),
+                Same("Where clients are served, separated by commas."),
             ),
             flag(
                 "listen-client-http-urls",
@@ -344,9 +342,24 @@ pub(super) const SECTIONS: &[(&str, &[Flag])] = &[
             flag("tls-max-version", Text, "", Same("TLS1.2 or TLS1.3.")),
             flag("cors", Text, "*", Other("answers carry no CORS headers")),
             flag("host-whitelist", Text, "*", Refused("hosts in requests are not compared")),
-            flag("auth-token", Text, "simple", Refused("tokens are simple ones")),
-            flag("bcrypt-cost", Text, "10", Other("passwords are hashed at cost 10")),
-            flag("auth-token-ttl", Text, "300", Other("a token is good for 300 s")),
+            flag(
+                "auth-token",
+                Text,
+                "simple",
+                Same("simple, or jwt,pub-key=FILE,priv-key=FILE,sign-method=RS256,ttl=10m."),
+            ),
+            flag(
+                "bcrypt-cost",
+                Text,
+                "10",
+                Same("Cost of hashing a password: 4 to 31, each step twice the last."),
+            ),
+            flag(
+                "auth-token-ttl",
+                Text,
+                "300",
+                Same("Seconds that a simple token is good for after its last use."),
+            ),
         ],
     ),
     (
@@ -372,7 +385,7 @@ pub(super) const SECTIONS: &[(&str, &[Flag])] = &[
                 "listen-metrics-urls",
                 Text,
                 "",
-                Same("Where metrics and health are served, too, without a certificate."),
+                Refused("metrics and health are served at the client URLs"),
             ),
             flag("enable-distributed-tracing", Bool, "false", NO_TRACES),
             flag("distributed-tracing-address", Text, "localhost:4317", NO_TRACES),

@@ -5,7 +5,6 @@ use sha1::{Digest as _, Sha1};
 use std::{
     collections::BTreeSet,
     net::{IpAddr, Ipv4Addr, SocketAddr},
-    path::PathBuf,
     time::Duration,
 };
 
@@ -40,25 +39,18 @@ pub(super) fn go_duration(text: &str) -> Option<Duration> {
     Duration::try_from_secs_f64(nanoseconds / 1e9).ok()
 }
 
-/// Where a listener is bound.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Place {
-    Tcp(SocketAddr),
-    Unix(PathBuf),
-}
-
 /// A URL to listen at.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct ListenUrl {
     pub(super) url: String,
-    pub(super) place: Place,
+    pub(super) address: SocketAddr,
     pub(super) tls: bool,
 }
 
 /// The URLs of a flag, separated by commas, none of them twice.
 ///
 /// # Errors
-/// One is not `http(s)://HOST:PORT` and nothing more; `unix://` and `unixs://` name a file.
+/// One is not `http(s)://HOST:PORT` and nothing more.
 pub(super) fn urls(flag: &str, text: &str) -> anyhow::Result<Vec<String>> {
     let mut seen = BTreeSet::new();
     let mut urls = Vec::new();
@@ -72,14 +64,14 @@ pub(super) fn urls(flag: &str, text: &str) -> anyhow::Result<Vec<String>> {
 }
 
 fn check_url(url: &str) -> anyhow::Result<()> {
-    if let Some(path) = url.strip_prefix("unix://").or_else(|| url.strip_prefix("unixs://")) {
-        ensure!(!path.is_empty(), "URL address does not have the form \"unix://path\": {url}");
-        return Ok(());
-    }
+    ensure!(
+        !url.starts_with("unix://") && !url.starts_with("unixs://"),
+        "sockets of this machine are not supported, only TCP: {url}"
+    );
     let uri: http::Uri = url.parse().with_context(|| format!("parse {url:?}"))?;
     ensure!(
         matches!(uri.scheme_str(), Some("http" | "https")),
-        "URL scheme must be http, https, unix, or unixs: {url}"
+        "URL scheme must be http or https: {url}"
     );
     ensure!(uri.port_u16().is_some(), "URL address does not have the form \"host:port\": {url}");
     ensure!(
@@ -95,12 +87,6 @@ fn check_url(url: &str) -> anyhow::Result<()> {
 /// As [`urls`]; also for a host that is neither an IP address nor `localhost`, as in etcd.
 pub(super) fn listeners(flag: &str, text: &str) -> anyhow::Result<Vec<ListenUrl>> {
     let place = |url: String| -> anyhow::Result<ListenUrl> {
-        if let Some((scheme, path)) =
-            url.split_once("://").filter(|(scheme, _)| scheme.starts_with("unix"))
-        {
-            let (tls, place) = (scheme == "unixs", Place::Unix(PathBuf::from(path)));
-            return Ok(ListenUrl { place, tls, url });
-        }
         let uri: http::Uri = url.parse().with_context(|| format!("parse {url:?}"))?;
         let host = uri.host().unwrap_or_default();
         let host = host.trim_start_matches('[').trim_end_matches(']');
@@ -111,8 +97,8 @@ pub(super) fn listeners(flag: &str, text: &str) -> anyhow::Result<Vec<ListenUrl>
                 .ok()
                 .with_context(|| format!("--{flag}: expected IP in URL for binding ({url})"))?,
         };
-        let place = Place::Tcp(SocketAddr::new(ip, uri.port_u16().unwrap_or_default()));
-        Ok(ListenUrl { place, tls: uri.scheme_str() == Some("https"), url })
+        let address = SocketAddr::new(ip, uri.port_u16().unwrap_or_default());
+        Ok(ListenUrl { address, tls: uri.scheme_str() == Some("https"), url })
     };
     urls(flag, text)?.into_iter().map(place).collect()
 }
@@ -182,22 +168,16 @@ mod tests {
     fn a_listener_is_an_address_and_nothing_more() {
         let places = listeners(
             "listen-client-urls",
-            "http://localhost:2379,https://[::1]:1/,unix:///run/e,http://localhost:2379",
+            "http://localhost:2379,https://[::1]:1/,http://localhost:2379",
         );
         let places: Vec<_> =
-            places.unwrap().into_iter().map(|l| (format!("{:?}", l.place), l.tls)).collect();
-        assert_eq!(
-            places,
-            [
-                ("Tcp(127.0.0.1:2379)".to_owned(), false),
-                ("Tcp([::1]:1)".to_owned(), true),
-                ("Unix(\"/run/e\")".to_owned(), false)
-            ]
-        );
+            places.unwrap().into_iter().map(|l| (l.address.to_string(), l.tls)).collect();
+        assert_eq!(places, [("127.0.0.1:2379".to_owned(), false), ("[::1]:1".to_owned(), true)]);
         for (text, want) in [
             ("http://example.com:2379", "expected IP in URL for binding"),
             ("localhost:2379", "URL scheme must be"),
             ("http://127.0.0.1", "does not have the form \"host:port\""),
+            ("unix:///run/etcd", "not supported"),
             ("http://127.0.0.1:1/x", "must not contain a path"),
         ] {
             let error = format!("{:#}", listeners("listen-client-urls", text).unwrap_err());

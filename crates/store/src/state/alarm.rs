@@ -63,7 +63,8 @@ fn puts(op: &Op) -> bool {
         | Op::BeginEpoch { .. }
         | Op::RaiseFeatureLevel { .. }
         | Op::Auth(_)
-        | Op::Alarm { .. } => false,
+        | Op::Alarm { .. }
+        | Op::Quota { .. } => false,
     }
 }
 
@@ -78,7 +79,8 @@ fn changes(op: &Op) -> bool {
         | Op::BeginEpoch { .. }
         | Op::RaiseFeatureLevel { .. }
         | Op::Auth(_)
-        | Op::Alarm { .. } => false,
+        | Op::Alarm { .. }
+        | Op::Quota { .. } => false,
     }
 }
 

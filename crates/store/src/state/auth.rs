@@ -341,7 +341,8 @@ impl State {
             | Op::Alarm { .. }
             | Op::LeaseCheckpoint { .. }
             | Op::BeginEpoch { .. }
-            | Op::RaiseFeatureLevel { .. } => self.auth.check_root(who),
+            | Op::RaiseFeatureLevel { .. }
+            | Op::Quota { .. } => self.auth.check_root(who),
         }
     }
 

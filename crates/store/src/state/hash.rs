@@ -134,6 +134,10 @@ impl Hasher {
                 self.number(*member);
                 self.flags([*active]);
             }
+            Op::Quota { bytes } => {
+                self.number(10);
+                self.number(*bytes);
+            }
         }
     }
 

@@ -157,6 +157,10 @@ impl State {
             }
             Op::Auth(op) => self.change_auth(op),
             Op::Alarm { alarm, active } => Ok(self.alarm(*alarm, *active)),
+            Op::Quota { bytes } => {
+                self.quota_bytes = *bytes;
+                Ok(Outcome::Done)
+            }
         }
     }
 

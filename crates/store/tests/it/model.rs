@@ -155,7 +155,7 @@ impl Model {
                 self.epoch = epoch.0;
                 Ok(Outcome::Done)
             }
-            Op::RaiseFeatureLevel { .. } => Ok(Outcome::Done),
+            Op::RaiseFeatureLevel { .. } | Op::Quota { .. } => Ok(Outcome::Done),
         }
     }
 

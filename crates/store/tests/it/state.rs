@@ -274,6 +274,18 @@ fn a_command_nested_too_deep_is_refused_and_not_a_crash() {
 }
 
 #[test]
+fn a_quota_is_changed_by_the_log_and_survives_in_it() {
+    let mut state = State::default();
+    let create = |sequence, key: &str| command(sequence, txn(vec![put(key, "value")]));
+    state.apply(&create(1, "a")).applied.outcome.unwrap();
+    state.apply(&command(2, Op::Quota { bytes: 1 })).applied.outcome.unwrap();
+    assert_eq!(state.view().quota_bytes(), 1);
+    assert_eq!(state.apply(&create(3, "b")).applied.outcome, Err(Rejection::NoSpace));
+    state.apply(&command(4, Op::Quota { bytes: 100 })).applied.outcome.unwrap();
+    state.apply(&create(5, "b")).applied.outcome.unwrap();
+}
+
+#[test]
 fn a_full_store_refuses_creates_and_lets_everything_else_through() {
     let mut state = State::with_quota(1000);
     let value = |bytes: usize| "x".repeat(bytes);

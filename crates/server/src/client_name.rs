@@ -5,7 +5,7 @@ use listen::PeerCertificates;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 /// Adds [`ClientCommonName`] to a request whose client has shown a certificate with a common name.
-pub(super) fn name_client<B>(mut request: http::Request<B>) -> http::Request<B> {
+pub(crate) fn name_client<B>(mut request: http::Request<B>) -> http::Request<B> {
     let shown = request.extensions().get::<PeerCertificates>();
     let name = shown.and_then(|chain| common_name(chain.first()?));
     if let Some(name) = name {
