@@ -241,6 +241,8 @@ impl Drop for Disk {
 fn nothing_acknowledged_is_lost_when_the_file_system_loses_its_power() {
     let disk = Disk::new();
     with_cluster_in(&disk.at, 0, Some(SEGMENT), async |cluster| {
+        // The configuration is nobody's promise.
+        run("sync", &["-f", disk.at.to_str().unwrap()]);
         let (mut acknowledged, mut unknown) = (0, 0);
         for cut in 0..cuts() {
             let workload = workload(cluster);

@@ -1,6 +1,6 @@
 //! `trireme etcd`, and this program under the name `etcd`: etcd's command line.
 
-use crate::roles::{until_asked, worker_runtime};
+use crate::roles::{to_its_end, until_asked};
 use server::{
     etcd_role::{self, ETCD_VERSION, FlagError, Values},
     telemetry,
@@ -42,7 +42,7 @@ pub(crate) fn run(arguments: Vec<OsString>) -> ExitCode {
 fn start(values: &Values) -> anyhow::Result<()> {
     let config = etcd_role::settings(values)?;
     telemetry::init(&config.log)?;
-    worker_runtime()?.block_on(until_asked(false, |stop| etcd_role::run(config, stop)))
+    to_its_end(until_asked(false, |stop| etcd_role::run(config, stop)))
 }
 
 fn read(arguments: Vec<OsString>) -> Result<Values, FlagError> {

@@ -9,7 +9,6 @@ use server::{
     node, replica, signal, telemetry,
 };
 use std::{ffi::OsString, path::PathBuf, process::ExitCode};
-use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 
 /// A highly available control plane: three replicas, an API that kubectl speaks, real Pods.
@@ -92,7 +91,7 @@ pub(crate) fn run(arguments: Arguments) -> ExitCode {
     if let Role::Etcd { flags } = arguments.role {
         return etcd::run(flags);
     }
-    let result = worker_runtime().and_then(|runtime| runtime.block_on(play(arguments.role)));
+    let result = to_its_end(play(arguments.role));
     match result {
         Ok(code) => code,
         Err(error) => {
@@ -105,10 +104,14 @@ pub(crate) fn run(arguments: Arguments) -> ExitCode {
     }
 }
 
-/// For whatever runs here.
-pub(crate) fn worker_runtime() -> anyhow::Result<Runtime> {
+/// Runs it on threads of its own. What still blocks at its end, such as a read of standard input or a
+/// disk that hangs, does not keep the process.
+pub(crate) fn to_its_end<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
     let mut builder = tokio::runtime::Builder::new_multi_thread();
-    builder.worker_threads(2).enable_all().build().context("start threads")
+    let runtime = builder.worker_threads(2).enable_all().build().context("start threads")?;
+    let result = runtime.block_on(work);
+    runtime.shutdown_background();
+    result
 }
 
 #[expect(clippy::print_stdout, reason = "a command line's output")]

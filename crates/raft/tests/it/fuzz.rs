@@ -27,7 +27,7 @@ fn time() -> Duration {
 }
 
 /// Inputs of each way in which one was answered so far, by target.
-fn corpus(name: &str) -> PathBuf {
+fn found_for(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/corpus").join(name.replace(' ', "-"))
 }
 
@@ -42,7 +42,7 @@ fn way(answer: &Result<(), String>) -> String {
 fn what_was_found_before_is_answered_as_before() {
     for (name, target) in TARGETS {
         let mut count = 0;
-        for file in fs::read_dir(corpus(name)).unwrap() {
+        for file in fs::read_dir(found_for(name)).unwrap() {
             let path = file.unwrap().path();
             let answer = target(&fs::read(&path).unwrap());
             assert_eq!(path.file_name().unwrap().to_str(), Some(way(&answer).as_str()), "{name}");
@@ -131,9 +131,9 @@ fn any_bytes_are_taken_or_refused() {
         eprintln!("{name}: {taken} taken, {refused} refused, {} ways", ways.len());
         if time() > Duration::from_secs(5) {
             // A long run adds what it has found, to be committed.
-            fs::create_dir_all(corpus(name)).unwrap();
+            fs::create_dir_all(found_for(name)).unwrap();
             for (way, bytes) in ways {
-                let path = corpus(name).join(way);
+                let path = found_for(name).join(way);
                 if !path.exists() {
                     fs::write(path, bytes).unwrap();
                 }
