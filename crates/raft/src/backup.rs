@@ -126,7 +126,8 @@ impl Head {
             return Err(format!("version {} is not known here", word(0)?));
         }
         let len = usize::try_from(word(8)?).unwrap_or(usize::MAX);
-        let body = bytes.get(FIXED..).and_then(|rest| rest.get(..len)).ok_or("its head is damaged")?;
+        let body =
+            bytes.get(FIXED..).and_then(|rest| rest.get(..len)).ok_or("its head is damaged")?;
         if crc32fast::hash(body) != word(4)? {
             return Err("its head is damaged".to_owned());
         }
@@ -278,10 +279,9 @@ impl BackupWriter {
         std::fs::remove_file(&self.temporary).map_err(io)?;
         self.named = true;
         let dir = self.path.parent().filter(|dir| !dir.as_os_str().is_empty());
-        RealDisk.sync_dir(dir.unwrap_or(Path::new("."))).map_err(|source| BackupError::Io {
-            path: self.path.clone(),
-            source,
-        })?;
+        RealDisk
+            .sync_dir(dir.unwrap_or(Path::new(".")))
+            .map_err(|source| BackupError::Io { path: self.path.clone(), source })?;
         Ok(contents)
     }
 }
