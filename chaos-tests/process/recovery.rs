@@ -211,9 +211,8 @@ fn one_disk_of_three_is_enough_to_go_on_with_what_was_committed_on_it() {
         kill_all(cluster).await;
         let dir = text(cluster.dir());
         let names = [("trireme-dev", dir.as_str())];
-        let both =
-            program(&["recover", "plan", &text(&data(cluster, 2)), &text(&data(cluster, 3))]);
-        let both = done(both.await);
+        let left = [2, 3].map(|id| text(&data(cluster, id)));
+        let both = done(program(&["recover", "plan", &left[0], &left[1]]).await);
         assert!(both.contains("that is a majority. Start them"), "{both}");
         for id in 1..=2 {
             fs::remove_dir_all(data(cluster, id)).unwrap();
