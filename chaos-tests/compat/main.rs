@@ -5,6 +5,11 @@
     clippy::indexing_slicing,
     reason = "a panic in a test is its failure"
 )]
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a test that skips, or finds a difference, says so"
+)]
 
 #[cfg(feature = "etcd-client")]
 mod calls;
