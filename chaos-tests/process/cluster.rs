@@ -54,6 +54,17 @@ pub(crate) struct Said {
 /// Runs `test` with a cluster of three replicas and so many nodes. One cluster at a time: the times
 /// that are measured are those of an otherwise idle test.
 pub(crate) fn with_cluster(nodes: u32, test: impl AsyncFnOnce(&Cluster)) {
+    with_cluster_in(&std::env::temp_dir(), nodes, None, test);
+}
+
+/// As [`with_cluster`], everything below `base`; the replicas' disks fail on demand if they are given
+/// a size of their log's segments.
+pub(crate) fn with_cluster_in(
+    base: &Path,
+    nodes: u32,
+    faulty: Option<u64>,
+    test: impl AsyncFnOnce(&Cluster),
+) {
     assert!(
         nix::unistd::geteuid().is_root(),
         "this test runs real containers: it needs root (and Linux with namespaces and cgroups)"
@@ -66,8 +77,8 @@ pub(crate) fn with_cluster(nodes: u32, test: impl AsyncFnOnce(&Cluster)) {
         .expect("a runtime starts");
     let failure = runtime.block_on(async {
         let _one = ONE.lock().await;
-        let dir = tempfile::Builder::new().prefix("trireme-process-").tempdir().unwrap();
-        let cluster = Cluster::start(dir.path().to_owned(), nodes).await;
+        let dir = tempfile::Builder::new().prefix("trireme-process-").tempdir_in(base).unwrap();
+        let cluster = Cluster::start(dir.path().to_owned(), nodes, faulty).await;
         let tested = AssertUnwindSafe(timeout(WHOLE, test(&cluster))).catch_unwind().await;
         let failure = match tested {
             Ok(Ok(())) => None,
@@ -133,10 +144,12 @@ fn logs(dir: &Path) -> String {
 }
 
 impl Cluster {
-    async fn start(dir: PathBuf, nodes: u32) -> Self {
+    async fn start(dir: PathBuf, nodes: u32, faulty: Option<u64>) -> Self {
         let options = DevOptions {
             nodes,
             restart: false,
+            faults: faulty.is_some(),
+            segment_bytes: faulty.unwrap_or(64 << 20),
             program: Some(env!("CARGO_BIN_EXE_trireme").into()),
             log_filter: "info,scheduler=debug,server=debug,kubelet=debug,openraft=error".to_owned(),
             ..DevOptions::new(dir)

@@ -9,6 +9,7 @@ mod bench;
 mod cluster;
 mod create;
 mod delete;
+mod disk;
 mod durable;
 mod machine;
 mod manifests;

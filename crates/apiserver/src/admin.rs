@@ -6,11 +6,11 @@ use crate::proto::cluster::{
     SnapshotResponse, StatusRequest, StatusResponse, TransferLeaderRequest, TransferLeaderResponse,
     UpdateMemberRequest, admin_service_server::AdminService, replace_member_response::Step,
 };
-use futures::Stream;
+use futures::{Stream, StreamExt as _};
 use std::{pin::Pin, sync::Arc, time::Duration};
 use store::{Cluster, MemberChange, MemberError, Replaced, Store, StoreError};
 use tokio::sync::mpsc;
-use tokio_stream::wrappers::UnboundedReceiverStream;
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 /// For a member that may not answer.
@@ -22,6 +22,8 @@ pub(crate) struct Admin {
     pub(crate) cluster: Arc<dyn Cluster>,
 }
 
+/// More than a replacement takes, and its failure.
+const STEPS: usize = 8;
 /// For one change of the membership.
 const CHANGE_DEADLINE: Duration = Duration::from_secs(9);
 /// For a new member to be started and to catch up, if nothing else is said.
@@ -106,6 +108,8 @@ impl AdminService for Admin {
             syncs: m.syncs,
             appended: m.appended,
             rss_bytes: m.rss_bytes,
+            disk: m.disk.to_string(),
+            disk_stalls: m.disk_stalls,
             reachable: m.reachable,
         });
         Ok(Response::new(StatusResponse {
@@ -179,8 +183,9 @@ impl AdminService for Admin {
         };
         self.store.barrier(CHANGE_DEADLINE).await.map_err(refused)?;
         let cluster = Arc::clone(&self.cluster);
-        let (steps, told) = mpsc::unbounded_channel();
-        tokio::spawn(async move {
+        let (steps, told) = mpsc::channel(STEPS);
+        // As long as the answer is read: given up by whoever asked, it goes on when asked for again.
+        let replacing = async move {
             let tell = |replaced| {
                 let step = match replaced {
                     Replaced::Added(id) => Step::Added(id),
@@ -188,18 +193,17 @@ impl AdminService for Admin {
                     Replaced::Promoted(id) => Step::Promoted(id),
                     Replaced::Removed(id) => Step::Removed(id),
                 };
-                let _ = steps.send(Ok(ReplaceMemberResponse { step: Some(step) }));
+                let _ = steps.try_send(Ok(ReplaceMemberResponse { step: Some(step) }));
             };
-            let replacing = store::replace_member(&*cluster, old, peer_urls, deadline, tell);
-            tokio::select! {
-                // Whoever asked has gone: it goes on when it is asked for again.
-                () = steps.closed() => {}
-                replaced = replacing => if let Err(error) = replaced {
-                    let _ = steps.send(Err(member_error(error)));
-                }
+            let replaced = store::replace_member(&*cluster, old, peer_urls, deadline, tell).await;
+            if let Err(error) = replaced {
+                let _ = steps.try_send(Err(member_error(error)));
             }
-        });
-        Ok(Response::new(Box::pin(UnboundedReceiverStream::new(told))))
+            None
+        };
+        let replacing = futures::stream::once(replacing).filter_map(std::future::ready);
+        let answers = futures::stream::select(ReceiverStream::new(told), replacing);
+        Ok(Response::new(Box::pin(answers)))
     }
 
     async fn snapshot(

@@ -97,8 +97,8 @@ fn print(status: &Status) {
         cluster.cluster_id, cluster.epoch, cluster.leader
     );
     println!(
-        "{:<12} {:<10} {:>6} {:>10} {:>5} {:>10} {:>9}  {:<16}  API",
-        "REPLICA", "ROLE", "TERM", "REVISION", "LAG", "SYNC P99", "RSS", "STATE HASH"
+        "{:<12} {:<10} {:>6} {:>10} {:>5} {:>10} {:<8} {:>9}  {:<16}  API",
+        "REPLICA", "ROLE", "TERM", "REVISION", "LAG", "SYNC P99", "DISK", "RSS", "STATE HASH"
     );
     for member in &cluster.members {
         if !member.reachable {
@@ -106,13 +106,14 @@ fn print(status: &Status) {
             continue;
         }
         println!(
-            "{:<12} {:<10} {:>6} {:>10} {:>5} {:>7.2} ms {:>9}  {:<16}  {}",
+            "{:<12} {:<10} {:>6} {:>10} {:>5} {:>7.2} ms {:<8} {:>9}  {:<16}  {}",
             member.name,
             member.role,
             member.term,
             member.revision,
             furthest - member.applied_index,
             Duration::from_micros(member.sync_p99_us).as_secs_f64() * 1000.0,
+            member.disk,
             mib(member.rss_bytes),
             member.state_hash,
             member.client_url,

@@ -40,6 +40,10 @@ pub struct MemberStatus {
     pub appended: u64,
     /// Resident memory in bytes.
     pub rss_bytes: u64,
+    /// `ok`, `stalled` or `full`.
+    pub disk: String,
+    /// How often its disk has stalled since its start.
+    pub disk_stalls: u64,
     /// Whether it answered.
     pub reachable: bool,
 }
@@ -114,6 +118,8 @@ fn read(answer: crate::proto::cluster::StatusResponse) -> ClusterStatus {
                 syncs: m.syncs,
                 appended: m.appended,
                 rss_bytes: m.rss_bytes,
+                disk: m.disk,
+                disk_stalls: m.disk_stalls,
                 reachable: m.reachable,
             })
             .collect(),
@@ -170,16 +176,19 @@ pub enum Replaced {
 /// A refusal is the API's word; anything else means that the endpoint did not answer.
 fn refusal(endpoint: &str, status: &tonic::Status) -> Result<ClientError, String> {
     use tonic::Code;
-    let (code, reason) = match status.code() {
-        Code::NotFound => (404, "NotFound"),
-        Code::AlreadyExists => (409, "AlreadyExists"),
-        Code::FailedPrecondition => (412, "PreconditionFailed"),
-        Code::InvalidArgument => (422, "Invalid"),
-        Code::DeadlineExceeded | Code::Unknown | Code::Cancelled => {
-            let error = status.message().to_owned();
-            return Ok(ClientError::Unknown { endpoint: endpoint.to_owned(), error });
-        }
-        _ => return Err(status.message().to_owned()),
+    if matches!(status.code(), Code::DeadlineExceeded | Code::Unknown | Code::Cancelled) {
+        let error = status.message().to_owned();
+        return Ok(ClientError::Unknown { endpoint: endpoint.to_owned(), error });
+    }
+    let known = [
+        (Code::NotFound, 404, "NotFound"),
+        (Code::AlreadyExists, 409, "AlreadyExists"),
+        (Code::FailedPrecondition, 412, "PreconditionFailed"),
+        (Code::InvalidArgument, 422, "Invalid"),
+    ];
+    let Some((_, code, reason)) = known.into_iter().find(|(code, ..)| *code == status.code())
+    else {
+        return Err(status.message().to_owned());
     };
     let status = api::status::Status::new(code, reason, status.message());
     Ok(ClientError::Api(status))

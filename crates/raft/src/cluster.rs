@@ -19,6 +19,9 @@ use tokio::{
     time::{Instant, timeout},
 };
 
+/// Between two requests for a snapshot, while an earlier one is being written.
+const SNAPSHOT_RETRY: Duration = Duration::from_millis(100);
+
 #[async_trait]
 impl Cluster for RaftStore {
     fn local(&self) -> LocalStatus {
@@ -87,6 +90,8 @@ impl Cluster for RaftStore {
                 syncs: answer.syncs,
                 appended: answer.appended,
                 rss_bytes: answer.rss_bytes,
+                disk: answer.disk.parse().unwrap_or_default(),
+                disk_stalls: answer.disk_stalls,
                 reachable,
             }
         });
@@ -114,9 +119,15 @@ impl Cluster for RaftStore {
     async fn snapshot(&self) -> Result<(), StoreError> {
         let stopped = |e: &dyn std::fmt::Display| StoreError::Stopped { detail: e.to_string() };
         let index = *self.core.applied.borrow();
-        self.core.raft.trigger().snapshot().await.map_err(|e| stopped(&e))?;
-        let done = self.core.until(|now| now.snapshot.as_ref().is_some_and(|id| id.index >= index));
-        done.await.map(|_| ()).ok_or_else(|| stopped(&"raft has ended"))
+        let reached =
+            || self.core.until(|now| now.snapshot.as_ref().is_some_and(|id| id.index >= index));
+        loop {
+            // While one is being written that began earlier, this does nothing: it is asked again.
+            self.core.raft.trigger().snapshot().await.map_err(|e| stopped(&e))?;
+            if let Ok(done) = timeout(SNAPSHOT_RETRY, reached()).await {
+                return done.map(|_| ()).ok_or_else(|| stopped(&"raft has ended"));
+            }
+        }
     }
 
     fn syncs(&self) -> Option<SyncTimes> {

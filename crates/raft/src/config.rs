@@ -1,6 +1,9 @@
 //! What a replica is started with.
 
-use crate::types::Member;
+use crate::{
+    disk::{Disk, RealDisk},
+    types::Member,
+};
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 use store::Timestamp;
 use tonic::transport::{Certificate, ClientTlsConfig, Identity, ServerTlsConfig};
@@ -32,6 +35,35 @@ pub struct RaftConfig {
     pub segment_bytes: u64,
     /// Peers prove who they are to each other. Without it, what they say is not encrypted either.
     pub tls: Option<PeerTls>,
+    /// Where it is written, and when that counts as broken.
+    pub disk: DiskConfig,
+}
+
+/// A replica's disk.
+#[derive(Debug, Clone)]
+pub struct DiskConfig {
+    /// Log and snapshots go through it; a test may put another one in its place.
+    pub disk: Arc<dyn Disk>,
+    /// What was written may wait for the disk so long; then the replica hands over the lead, and does
+    /// not lead before the disk proves good.
+    pub stall: Duration,
+    /// With fewer bytes free, writes that need room are refused everywhere. `None`: two segments and
+    /// a snapshot.
+    pub reserve_bytes: Option<u64>,
+    /// Bytes of log after which a snapshot is written however few entries they are; more if the
+    /// last snapshot is larger than twice that.
+    pub snapshot_log_bytes: u64,
+}
+
+impl Default for DiskConfig {
+    fn default() -> Self {
+        Self {
+            disk: Arc::new(RealDisk),
+            stall: Duration::from_millis(500),
+            reserve_bytes: None,
+            snapshot_log_bytes: 64 << 20,
+        }
+    }
 }
 
 /// What a replica shows its peers, and what it wants to see from them; both ways.

@@ -2,6 +2,7 @@
 
 use crate::{
     config::Clock,
+    disk_watch::DiskHealth,
     forward::Outgoing,
     identity::{Identity, Standing},
     leases::Leases,
@@ -12,13 +13,20 @@ use crate::{
 };
 use openraft::{ReadPolicy, ServerState, async_runtime::watch::WatchReceiver as _};
 use serde::{Deserialize, Serialize};
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, atomic::AtomicU64},
+    time::Duration,
+};
 use store::{Applied, Command, MemberRole, Proposal, watch::Hub};
 use tokio::{
     sync::{Mutex, Notify, Semaphore, mpsc, oneshot, watch},
     time::{Instant, timeout_at},
 };
 use tonic::{Status, metadata::MetadataMap};
+
+/// Bytes of entries that may wait for the disk before no more are taken.
+pub(crate) const BACKLOG_BYTES: usize = 64 << 20;
 
 /// How one try to propose went.
 #[derive(Debug, Serialize, Deserialize)]
@@ -43,6 +51,9 @@ pub(crate) struct Core {
     pub(crate) hub: Arc<Hub>,
     pub(crate) applied: watch::Receiver<u64>,
     pub(crate) wal: Arc<Wal>,
+    pub(crate) disk: DiskHealth,
+    /// Of the newest snapshot; 0 before the first.
+    pub(crate) snapshot_bytes: Arc<AtomicU64>,
     pub(crate) clock: Clock,
     /// Names this replica's own requests about leases.
     pub(crate) lease_client: u64,
@@ -224,6 +235,10 @@ impl Core {
         let Proposal { request, origin, op } = proposal;
         let command = Command { at: (self.clock)(), request, origin, op };
         let (answer, answered) = oneshot::channel();
+        // Others are to lead until the disk has caught up: memory must not fill meanwhile.
+        if self.wal.backlog_bytes() > BACKLOG_BYTES {
+            return Err(Attempt::NotLeader(None));
+        }
         self.proposals
             .try_send(Waiting { command, answer })
             .map_err(|_| Attempt::NotLeader(None))?;
@@ -264,6 +279,8 @@ impl Core {
             syncs: counters.syncs(),
             appended: counters.entries(),
             rss_bytes: resident_bytes(),
+            disk: self.disk.state().to_string(),
+            disk_stalls: self.disk.stalls(),
         }
     }
 }

@@ -114,10 +114,8 @@ impl Identity {
     pub(crate) fn open(config: &RaftConfig, log_dir: &Path) -> Result<Self, StartError> {
         let dir = &config.data_dir;
         let path = dir.join("identity");
-        let has_log = fs::read_dir(log_dir)
-            .map_err(fail(format!("list {}", log_dir.display())))?
-            .next()
-            .is_some();
+        let log = config.disk.disk.list(log_dir);
+        let has_log = !log.map_err(fail(format!("list {}", log_dir.display())))?.is_empty();
         let refused = |why: String| {
             Err(StartError::Identity(format!("data directory {} {why}", dir.display())))
         };

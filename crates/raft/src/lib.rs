@@ -5,6 +5,8 @@
 //! back. Nothing outside this crate sees openraft.
 
 pub mod disk;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod wal;
 
 mod admission;
@@ -14,6 +16,7 @@ mod cluster;
 mod config;
 mod connection;
 mod core;
+mod disk_watch;
 mod dump;
 mod expiry;
 mod forward;
@@ -38,7 +41,7 @@ mod store;
 mod tend;
 mod types;
 
-pub use config::{Clock, PeerTls, RaftConfig, Timers};
+pub use config::{Clock, DiskConfig, PeerTls, RaftConfig, Timers};
 pub use dump::{LogPart, read_log};
 pub use identity::{Owner, cluster_id, member_id, owner};
 pub use lookup::look_up;

@@ -44,8 +44,23 @@ impl LogStore {
     }
 }
 
-/// Waits until a record is durable.
-async fn durable(write: impl FnOnce(Done) -> io::Result<()>) -> io::Result<()> {
+/// Waits until what was given to the log before is durable.
+///
+/// # Errors
+/// The log has failed.
+pub(crate) async fn durable(wal: &Wal) -> io::Result<()> {
+    told(|done| wal.barrier(done)).await
+}
+
+/// Writes and syncs something that changes nothing.
+///
+/// # Errors
+/// The log has failed.
+pub(crate) async fn probe(wal: &Wal) -> io::Result<()> {
+    told(|done| wal.probe(done)).await
+}
+
+async fn told(write: impl FnOnce(Done) -> io::Result<()>) -> io::Result<()> {
     let (sender, receiver) = oneshot::channel();
     write(Box::new(move |result| {
         let _ = sender.send(result);
@@ -98,9 +113,12 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         self.clone()
     }
 
+    /// Does not wait for the disk: a disk that hangs must not hold up what needs none, such as a
+    /// heartbeat. Whatever a vote promises leaves this replica only after it is durable: see
+    /// `PeerServer::vote` for the votes given, `Connection::vote` for those asked for. An entry is
+    /// written behind the vote of the leader that it is from, so that it is never durable before it.
     async fn save_vote(&mut self, vote: &Vote) -> io::Result<()> {
-        let vote = Bytes::from(encode(vote));
-        durable(|done| self.wal.save_vote(vote, done)).await
+        self.wal.save_vote(Bytes::from(encode(vote)), Box::new(|_| {}))
     }
 
     async fn save_committed(&mut self, committed: Option<LogId>) -> io::Result<()> {
@@ -125,11 +143,13 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     }
 
     async fn truncate_after(&mut self, last: Option<LogId>) -> io::Result<()> {
-        durable(|done| self.wal.truncate_after(last.map(|id| id.index), done)).await
+        // What comes in place of these entries is written behind this record.
+        self.wal.truncate_after(last.map(|id| id.index), Box::new(|_| {}))
     }
 
     async fn purge(&mut self, log_id: LogId) -> io::Result<()> {
-        durable(|done| self.wal.purge(log_id.index, encode(&log_id).into(), done)).await
+        // If it is lost, there are more entries than needed.
+        self.wal.purge(log_id.index, encode(&log_id).into(), Box::new(|_| {}))
     }
 }
 
@@ -156,7 +176,8 @@ mod tests {
             let on_failure = Box::new(|error: &crate::wal::WalError| panic!("{error}"));
             let log = dir.path().join("log");
             let wal = Wal::open(Arc::new(RealDisk), &log, 1 << 20, on_failure).unwrap();
-            let machine = StateMachine::open(dir.path().join("snapshots")).unwrap();
+            let snapshots = dir.path().join("snapshots");
+            let machine = StateMachine::open(Arc::new(RealDisk), snapshots, None).unwrap();
             Ok((dir, LogStore::new(Arc::new(wal)), machine))
         }
     }

@@ -1,11 +1,13 @@
 //! The sending half of the consensus.
 
 use crate::{
+    log_store::durable,
     peer::Message,
     peers::{PeerClient, Peers},
     snapshot::SnapshotFile,
     state_machine::CurrentSnapshot,
     types::{Member, TypeConfig, Vote, decode, encode},
+    wal::Wal,
 };
 use futures::{Stream, StreamExt as _};
 use openraft::{
@@ -20,7 +22,7 @@ use openraft::{
 };
 use serde::{Serialize, de::DeserializeOwned};
 use std::{io, sync::Arc, time::Duration};
-use tokio::{io::AsyncReadExt as _, sync::mpsc};
+use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
 /// Pieces in which a snapshot travels.
@@ -29,6 +31,7 @@ const SNAPSHOT_PIECE: usize = 1 << 20;
 /// Makes openraft's connections.
 pub(crate) struct Factory {
     pub(crate) peers: Peers,
+    pub(crate) wal: Arc<Wal>,
 }
 
 impl RaftNetworkFactory<TypeConfig> for Factory {
@@ -36,7 +39,7 @@ impl RaftNetworkFactory<TypeConfig> for Factory {
 
     async fn new_client(&mut self, target: u64, node: &Member) -> Connection {
         self.peers.add(target, node);
-        Connection { peers: self.peers.clone(), target }
+        Connection { peers: self.peers.clone(), target, wal: Arc::clone(&self.wal) }
     }
 }
 
@@ -44,6 +47,7 @@ impl RaftNetworkFactory<TypeConfig> for Factory {
 pub(crate) struct Connection {
     peers: Peers,
     target: u64,
+    wal: Arc<Wal>,
 }
 
 type RpcError = RPCError<TypeConfig>;
@@ -64,12 +68,10 @@ impl Connection {
     fn refused(&self, status: tonic::Status) -> RpcError {
         self.peers.note(self.target, &status);
         // Nobody listens there, or not to this one: wait a little before the next try.
-        match status.code() {
-            tonic::Code::Unavailable | tonic::Code::FailedPrecondition => {
-                RPCError::Unreachable(Unreachable::new(&status))
-            }
-            _ => network(status),
+        if matches!(status.code(), tonic::Code::Unavailable | tonic::Code::FailedPrecondition) {
+            return RPCError::Unreachable(Unreachable::new(&status));
         }
+        network(status)
     }
 
     async fn call<Q: Serialize, A: DeserializeOwned>(
@@ -142,6 +144,8 @@ impl RaftNetworkV2<TypeConfig> for Connection {
         rpc: VoteRequest<TypeConfig>,
         option: RPCOption,
     ) -> Result<VoteResponse<TypeConfig>, RpcError> {
+        // Who asks for votes has given its own: first it must be on disk.
+        durable(&self.wal).await.map_err(network)?;
         self.call(rpc, &option, async |mut client, request| client.vote(request).await).await
     }
 
@@ -163,19 +167,21 @@ impl RaftNetworkV2<TypeConfig> for Connection {
         let broken = |error: io::Error| StreamingError::Network(NetworkError::new(&error));
         let mut client = self.peers.client(self.target).map_err(broken)?;
         let (sender, pieces) = mpsc::channel(4);
-        let path = Arc::clone(&snapshot.snapshot.path);
+        let file = snapshot.snapshot.clone();
         let head = message(&(vote, snapshot.meta));
         let send = async {
-            let mut file = tokio::fs::File::open(path.as_ref()).await?;
             let closed = || io::Error::other("the peer has closed the stream");
             sender.send(head).await.map_err(|_| closed())?;
+            let mut offset = 0;
             loop {
-                let mut piece = Vec::with_capacity(SNAPSHOT_PIECE);
-                let read = (&mut file).take(SNAPSHOT_PIECE as u64).read_to_end(&mut piece).await?;
-                if read == 0 {
+                let file = file.clone();
+                let read = move || file.piece(offset, SNAPSHOT_PIECE);
+                let piece = tokio::task::spawn_blocking(read).await.map_err(io::Error::other)??;
+                if piece.is_empty() {
                     drop(sender);
                     return Ok(());
                 }
+                offset += piece.len() as u64;
                 sender.send(Message { payload: piece.into() }).await.map_err(|_| closed())?;
             }
         };

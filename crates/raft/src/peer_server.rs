@@ -1,14 +1,16 @@
 //! The receiving half: what peers ask of this replica.
 
 use crate::{
-    core::Core,
+    core::{BACKLOG_BYTES, Core},
+    disk::Disk,
+    log_store::durable,
     peer::{
         ChangeMembersRequest, ChangeMembersResponse, ForwardRequest, ForwardResponse,
         IntroduceRequest, IntroduceResponse, LeaseLeftRequest, LeaseLeftResponse, MembersRequest,
         MembersResponse, Message, ReadIndexRequest, ReadIndexResponse, RenewLeasesRequest,
         RenewLeasesResponse, StatusRequest, StatusResponse, peer_service_server::PeerService,
     },
-    snapshot::SnapshotFile,
+    snapshot::{self, SnapshotFile},
     state_machine::CurrentSnapshot,
     types::{SnapshotMeta, TypeConfig, Vote, decode, encode},
 };
@@ -18,17 +20,20 @@ use openraft::{
     raft::{AppendEntriesRequest, TransferLeaderRequest, VoteRequest},
 };
 use serde::Serialize;
-use std::{path::PathBuf, pin::Pin, sync::Arc, time::Duration};
+use std::{io, path::PathBuf, pin::Pin, sync::Arc, time::Duration};
 use store::{LeaseId, Proposal};
-use tokio::{io::AsyncWriteExt as _, time::Instant};
+use tokio::time::Instant;
 use tonic::{Request, Response, Status, Streaming};
 
+/// Between two looks whether the disk has caught up.
+const CATCH_UP: Duration = Duration::from_millis(10);
 /// Batches of one replica that are carried out at once; it sends fewer.
 const FORWARDS: usize = 64;
 
 /// Answers peers.
 pub(crate) struct PeerServer {
     pub(crate) core: Arc<Core>,
+    pub(crate) disk: Arc<dyn Disk>,
     pub(crate) snapshot_dir: PathBuf,
 }
 
@@ -44,6 +49,31 @@ fn bad(error: impl std::fmt::Display) -> Status {
 
 fn message<T: Serialize>(value: &T) -> Response<Message> {
     Response::new(Message { payload: encode(value).into() })
+}
+
+fn stalled() -> Status {
+    Status::unavailable("the disk of this replica has stalled")
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
+}
+
+impl PeerServer {
+    async fn receive(&self, path: PathBuf, pieces: &mut Streaming<Message>) -> Result<(), Status> {
+        let disk = Arc::clone(&self.disk);
+        let created = blocking(move || disk.create(&path)).await.map_err(internal)?;
+        let file: Arc<dyn crate::disk::DiskFile> = created.into();
+        let mut offset = 0;
+        while let Some(piece) = pieces.message().await? {
+            let (file, len) = (Arc::clone(&file), piece.payload.len() as u64);
+            blocking(move || file.write_at(&piece.payload, offset)).await.map_err(internal)?;
+            offset += len;
+        }
+        Ok(())
+    }
 }
 
 #[tonic::async_trait]
@@ -66,7 +96,17 @@ impl PeerService for PeerServer {
                     None
                 }
             };
-            std::future::ready(decoded)
+            let behind = Arc::clone(&broken);
+            async move {
+                // Entries wait on the wire, not in memory, while the disk is far behind. Heartbeats
+                // come on streams of their own.
+                while behind.wal.backlog_bytes() > BACKLOG_BYTES
+                    && decoded.as_ref().is_some_and(|request| !request.entries.is_empty())
+                {
+                    tokio::time::sleep(CATCH_UP).await;
+                }
+                decoded
+            }
         });
         let answers = core.raft.stream_append(Box::pin(requests)).map(|answer| match answer {
             Ok(answer) => Ok(Message { payload: encode(&answer).into() }),
@@ -83,11 +123,19 @@ impl PeerService for PeerServer {
         self.core.admit(request.metadata())?;
         let request: VoteRequest<TypeConfig> =
             decode(&request.into_inner().payload).map_err(bad)?;
-        self.core.raft.vote(request).await.map(|answer| message(&answer)).map_err(internal)
+        let answer = self.core.raft.vote(request).await.map_err(internal)?;
+        if answer.vote_granted {
+            // A vote counts from here on: first it must be on disk.
+            durable(&self.core.wal).await.map_err(internal)?;
+        }
+        Ok(message(&answer))
     }
 
     async fn pre_vote(&self, request: Request<Message>) -> Answer<Message> {
         self.core.admit(request.metadata())?;
+        if self.core.disk.is_stalled() {
+            return Err(stalled());
+        }
         let request: VoteRequest<TypeConfig> =
             decode(&request.into_inner().payload).map_err(bad)?;
         self.core.raft.pre_vote(request).await.map(|answer| message(&answer)).map_err(internal)
@@ -97,6 +145,9 @@ impl PeerService for PeerServer {
         self.core.admit(request.metadata())?;
         let request: TransferLeaderRequest<TypeConfig> =
             decode(&request.into_inner().payload).map_err(bad)?;
+        if *request.to_node_id() == self.core.id && self.core.disk.is_stalled() {
+            return Err(stalled());
+        }
         let answer = self.core.raft.handle_transfer_leader(request).await;
         answer.map(|answer| message(&answer)).map_err(internal)
     }
@@ -108,13 +159,18 @@ impl PeerService for PeerServer {
         let (vote, meta): (Vote, SnapshotMeta) = decode(&head.payload).map_err(bad)?;
         let name = format!("received-{:016x}", rand::random::<u64>());
         let path = self.snapshot_dir.join(name);
-        let mut file = tokio::fs::File::create(&path).await.map_err(internal)?;
-        while let Some(piece) = pieces.message().await? {
-            file.write_all(&piece.payload).await.map_err(internal)?;
+        let received = self.receive(path.clone(), &mut pieces).await;
+        if received.is_err() {
+            let disk = Arc::clone(&self.disk);
+            let _ = blocking(move || disk.remove(&path)).await;
+            received?;
+            return Err(internal("the snapshot was not received"));
         }
-        file.flush().await.map_err(internal)?;
-        let snapshot: CurrentSnapshot =
-            Snapshot { meta, snapshot: SnapshotFile { path: Arc::new(path) } };
+        // Nothing is replaced by a snapshot that is damaged, cut or another one.
+        let (disk, of) = (Arc::clone(&self.disk), meta.clone());
+        let snapshot: SnapshotFile =
+            blocking(move || snapshot::verify(&*disk, path, &of)).await.map_err(internal)?;
+        let snapshot: CurrentSnapshot = Snapshot { meta, snapshot };
         let answer = self.core.raft.install_full_snapshot(vote, snapshot).await;
         answer.map(|answer| message(&answer)).map_err(internal)
     }

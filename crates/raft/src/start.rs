@@ -7,7 +7,8 @@ use crate::{
     config::{Clock, PeerTls, RaftConfig},
     connection::Accepted,
     core::Core,
-    disk::RealDisk,
+    disk::{Disk as _, RealDisk},
+    disk_watch::{DiskHealth, watch_disk},
     expiry::expire_leases,
     forward::forward,
     identity::{self, Identity},
@@ -23,7 +24,7 @@ use crate::{
     store::RaftStore,
     tend::tend,
     types::{Raft, decode},
-    wal::Wal,
+    wal::{Wal, WalError},
 };
 use futures::StreamExt as _;
 use openraft::{Config, SnapshotPolicy, async_runtime::watch::WatchReceiver as _};
@@ -72,6 +73,24 @@ pub enum StartError {
     Raft(String),
 }
 
+impl StartError {
+    /// What was on disk is not what had been written there: the replica is to be built again from the
+    /// others.
+    #[must_use]
+    pub fn is_damaged(&self) -> bool {
+        match self {
+            Self::Log(WalError::Corrupt { .. }) => true,
+            Self::Io { source, .. } => {
+                let inner = source.get_ref().and_then(|inner| inner.downcast_ref::<io::Error>());
+                inner.unwrap_or(source).kind() == io::ErrorKind::InvalidData
+            }
+            Self::Log(WalError::Io { .. }) | Self::InUse(_) | Self::Identity(_) | Self::Raft(_) => {
+                false
+            }
+        }
+    }
+}
+
 fn failed<E: Into<Box<dyn std::error::Error + Send + Sync>>>(
     step: impl Into<String>,
 ) -> impl FnOnce(E) -> StartError {
@@ -90,10 +109,16 @@ impl RaftStore {
         listener: TcpListener,
     ) -> Result<Arc<Self>, StartError> {
         let dirs = ["log", "snapshots"].map(|name| config.data_dir.join(name));
+        let disk = Arc::clone(&config.disk.disk);
+        // The lock is the operating system's, whatever the disk.
+        RealDisk
+            .create_dir_all(&config.data_dir)
+            .map_err(failed(format!("create {}", config.data_dir.display())))?;
         for dir in &dirs {
-            std::fs::create_dir_all(dir).map_err(failed(format!("create {}", dir.display())))?;
+            disk.create_dir_all(dir).map_err(failed(format!("create {}", dir.display())))?;
         }
         let [log_dir, snapshot_dir] = dirs;
+        let watched = config.data_dir.clone();
         let lock = identity::lock(&config.data_dir)?;
         let identity = Arc::new(Identity::open(&config, &log_dir)?);
         let (failure, failed_watch) = watch::channel(None);
@@ -107,14 +132,17 @@ impl RaftStore {
         };
         let segment_bytes = config.segment_bytes;
         let (wal, machine) = tokio::task::spawn_blocking(move || {
-            let wal = Wal::open(Arc::new(RealDisk), &log_dir, segment_bytes, on_failure)?;
-            let machine = StateMachine::open(snapshot_dir).map_err(failed("load a snapshot"))?;
+            let wal = Wal::open(Arc::clone(&disk), &log_dir, segment_bytes, on_failure)?;
+            let purged = wal.marks().purged.map(|(last, _)| last);
+            let machine = StateMachine::open(disk, snapshot_dir, purged)
+                .map_err(failed("load a snapshot"))?;
             Ok::<_, StartError>((Arc::new(wal), machine))
         })
         .await
         .map_err(failed("open the data directory"))??;
         let (hub, applied, sweep) = (machine.hub(), machine.applied(), machine.sweep());
         let leases = machine.leases();
+        let snapshot_bytes = machine.snapshot_bytes();
         let vote: Option<crate::types::Vote> = wal
             .marks()
             .vote
@@ -130,7 +158,7 @@ impl RaftStore {
         let raft = Raft::build(
             config.id,
             Arc::new(raft_config(&config)?),
-            Factory { peers: peers.clone() },
+            Factory { peers: peers.clone(), wal: Arc::clone(&wal) },
             LogStore::new(Arc::clone(&wal)),
             machine,
         )
@@ -147,6 +175,8 @@ impl RaftStore {
             hub,
             applied,
             wal,
+            disk: DiskHealth::default(),
+            snapshot_bytes,
             clock,
             lease_client: rand::random(),
             proposals,
@@ -191,6 +221,7 @@ impl RaftStore {
         tasks.spawn(read_rounds(weak.clone(), waiting));
         tasks.spawn(renewal_rounds(weak.clone(), to_renew));
         tasks.spawn(lead(weak.clone(), stop.clone()));
+        tasks.spawn(watch_disk(weak.clone(), config.clone(), watched, stop.clone()));
         tasks.spawn(expire_leases(weak, stop));
         *store.tasks.lock().unwrap_or_else(PoisonError::into_inner) = Some(tasks);
         Ok(store)
@@ -211,6 +242,10 @@ fn raft_config(config: &RaftConfig) -> Result<Config, StartError> {
         max_in_snapshot_log_to_keep: config.snapshot_entries / 10,
         replication_lag_threshold: config.snapshot_entries.saturating_mul(2),
         install_snapshot_timeout: 60_000,
+        // A leader may have lost entries of its term that it had sent before they were on its own
+        // disk, and that the others have committed: led on in that term, it would give their places to
+        // other entries of the same id.
+        enable_leader_restore: Some(false),
         ..Config::default()
     }
     .validate()
@@ -244,7 +279,8 @@ fn serve(
     listener: TcpListener,
     stop: CancellationToken,
 ) -> impl Future<Output = ()> + Send + 'static {
-    let service = PeerServer { core, snapshot_dir: config.data_dir.join("snapshots") };
+    let (disk, snapshot_dir) = (Arc::clone(&config.disk.disk), config.data_dir.join("snapshots"));
+    let service = PeerServer { core, disk, snapshot_dir };
     let service = PeerServiceServer::new(service)
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX);

@@ -1,6 +1,7 @@
 //! Applies committed entries to the state and shows the result.
 
 use crate::{
+    disk::Disk,
     leases::{LeaseChange, Leases},
     snapshot::{self, SnapshotFile},
     types::{LogId, SnapshotMeta, StoredMembership, TypeConfig},
@@ -13,7 +14,10 @@ use openraft::{
 use std::{
     io,
     path::PathBuf,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 use store::{state::State, watch::Hub};
@@ -29,12 +33,18 @@ pub(crate) type CurrentSnapshot = Snapshot<
     SnapshotFile,
 >;
 
+/// The newest and the one before it: it stays until the next, in case the newest is damaged before the
+/// log behind it is dropped.
+const SNAPSHOTS_KEPT: usize = 2;
+/// Between two tries to write a snapshot where there is no room.
+const RETRY: Duration = Duration::from_millis(500);
 /// Between two bits of sweeping, each of about as long.
 const SWEEP_PAUSE: Duration = Duration::from_millis(1);
 
 /// The state and where in the log it stands.
 #[derive(Debug)]
 pub(crate) struct StateMachine {
+    disk: Arc<dyn Disk>,
     dir: PathBuf,
     /// Shared with who sweeps it between two entries; locked until the hub shows it.
     state: Arc<Mutex<State>>,
@@ -44,23 +54,35 @@ pub(crate) struct StateMachine {
     leases: Arc<Leases>,
     applied: watch::Sender<u64>,
     /// Shared with the builder: a slow build must not replace a newer, installed snapshot.
-    current: Arc<Mutex<Option<(SnapshotMeta, SnapshotFile)>>>,
+    current: Arc<Current>,
+}
+
+/// The newest snapshot.
+#[derive(Debug, Default)]
+struct Current {
+    snapshot: Mutex<Option<(SnapshotMeta, SnapshotFile)>>,
+    /// Of it; 0 while there is none.
+    bytes: Arc<AtomicU64>,
 }
 
 impl StateMachine {
-    /// From the newest snapshot in `dir`; blocks.
+    /// From the newest snapshot in `dir`; blocks. `purged` is the last index that the log has dropped.
     ///
     /// # Errors
-    /// No snapshot is whole, though there are some.
-    pub(crate) fn open(dir: PathBuf) -> io::Result<Self> {
-        let found = snapshot::newest(&dir)?;
-        let (state, last_applied, membership, current) = match found {
-            None => (State::default(), None, StoredMembership::default(), None),
+    /// No snapshot that is whole holds what the log has dropped.
+    pub(crate) fn open(disk: Arc<dyn Disk>, dir: PathBuf, purged: Option<u64>) -> io::Result<Self> {
+        let found = snapshot::newest(&*disk, &dir, purged)?;
+        let current = Current::default();
+        let (state, last_applied, membership) = match found {
+            None => (State::default(), None, StoredMembership::default()),
             Some((meta, state, file)) => {
-                (state, meta.last_log_id, meta.last_membership.clone(), Some((meta, file)))
+                let found = (meta.last_log_id, meta.last_membership.clone());
+                current.supersede(meta, file);
+                (state, found.0, found.1)
             }
         };
         Ok(Self {
+            disk,
             dir,
             hub: Arc::new(Hub::new(state.view())),
             leases: Arc::default(),
@@ -68,8 +90,13 @@ impl StateMachine {
             state: Arc::new(Mutex::new(state)),
             last_applied,
             membership: watch::Sender::new(membership),
-            current: Arc::new(Mutex::new(current)),
+            current: Arc::new(current),
         })
+    }
+
+    /// Follows the size of the newest snapshot; 0 while there is none.
+    pub(crate) fn snapshot_bytes(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.current.bytes)
     }
 
     pub(crate) fn hub(&self) -> Arc<Hub> {
@@ -167,12 +194,13 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
 
     async fn get_snapshot_builder(&mut self) -> Builder {
         Builder {
+            disk: Arc::clone(&self.disk),
             dir: self.dir.clone(),
             meta: SnapshotMeta {
                 last_log_id: self.last_applied,
                 last_membership: self.membership.borrow().clone(),
             },
-            state: lock(&self.state).clone(),
+            state: Some(lock(&self.state).clone()),
             current: Arc::clone(&self.current),
         }
     }
@@ -182,41 +210,46 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         meta: &SnapshotMeta,
         received: SnapshotFile,
     ) -> io::Result<()> {
-        let (dir, meta) = (self.dir.clone(), meta.clone());
+        let (disk, dir, meta) = (Arc::clone(&self.disk), self.dir.clone(), meta.clone());
         let (meta, state, file) = blocking(move || {
-            let (_, state) = snapshot::read(&received.path)?;
-            let file = snapshot::adopt(&dir, &received.path, &meta)?;
+            let (file, state) = snapshot::adopt(&*disk, &dir, &received, &meta)?;
+            snapshot::remove_old(&*disk, &dir, SNAPSHOTS_KEPT)?;
             Ok((meta, state, file))
         })
         .await?;
         self.last_applied = meta.last_log_id;
         self.membership.send_replace(meta.last_membership.clone());
-        supersede(&self.current, meta, file);
-        {
+        self.current.supersede(meta, file);
+        let old = {
             let mut current = lock(&self.state);
-            *current = state;
+            let old = std::mem::replace(&mut *current, state);
             // What happened in between is not known here: watches must begin anew.
             self.hub.reset(current.view());
-        }
+            old
+        };
         self.applied.send_replace(self.last_applied.as_ref().map_or(0, |id| id.index));
-        Ok(())
+        // A large state takes a while to free.
+        blocking(move || {
+            drop(old);
+            Ok(())
+        })
+        .await
     }
 
     async fn get_current_snapshot(&mut self) -> io::Result<Option<CurrentSnapshot>> {
-        let current = self.current.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let current = self.current.snapshot.lock().unwrap_or_else(PoisonError::into_inner).clone();
         Ok(current.map(|(meta, snapshot)| Snapshot { meta, snapshot }))
     }
 }
 
-/// Makes `file` the current snapshot unless a newer one is.
-fn supersede(
-    current: &Mutex<Option<(SnapshotMeta, SnapshotFile)>>,
-    meta: SnapshotMeta,
-    file: SnapshotFile,
-) {
-    let mut current = current.lock().unwrap_or_else(PoisonError::into_inner);
-    if current.as_ref().is_none_or(|(now, _)| now.last_log_id <= meta.last_log_id) {
-        *current = Some((meta, file));
+impl Current {
+    /// Makes `file` the current snapshot unless a newer one is.
+    fn supersede(&self, meta: SnapshotMeta, file: SnapshotFile) {
+        let mut current = self.snapshot.lock().unwrap_or_else(PoisonError::into_inner);
+        if current.as_ref().is_none_or(|(now, _)| now.last_log_id <= meta.last_log_id) {
+            self.bytes.store(file.bytes().unwrap_or_default(), Ordering::Relaxed);
+            *current = Some((meta, file));
+        }
     }
 }
 
@@ -229,24 +262,49 @@ async fn blocking<T: Send + 'static>(
 /// Writes one snapshot beside the applying.
 #[derive(Debug)]
 pub(crate) struct Builder {
+    disk: Arc<dyn Disk>,
     dir: PathBuf,
     meta: SnapshotMeta,
-    state: State,
-    current: Arc<Mutex<Option<(SnapshotMeta, SnapshotFile)>>>,
+    state: Option<State>,
+    current: Arc<Current>,
 }
 
 impl RaftSnapshotBuilder<TypeConfig> for Builder {
     type SnapshotData = SnapshotFile;
 
     async fn build_snapshot(&mut self) -> io::Result<CurrentSnapshot> {
-        let (dir, meta, state) = (self.dir.clone(), self.meta.clone(), self.state.clone());
-        let (meta, snapshot) = blocking(move || {
-            let file = snapshot::write(&dir, &meta, &state)?;
-            snapshot::remove_old(&dir)?;
-            Ok((meta, file))
-        })
-        .await?;
-        supersede(&self.current, meta.clone(), snapshot.clone());
-        Ok(Snapshot { meta, snapshot })
+        let mut state = self.state.take().ok_or_else(|| io::Error::other("built already"))?;
+        let mut told = false;
+        let snapshot = loop {
+            let (disk, dir, meta) = (Arc::clone(&self.disk), self.dir.clone(), self.meta.clone());
+            // The state is dropped there too: what only it still holds takes a while to free.
+            let (written, back) = blocking(move || {
+                let written = snapshot::write(&*disk, &dir, &meta, &state);
+                let full = is_full(&written);
+                // Without room, the one before the newest is worth less than a new one.
+                let keep = if full { 1 } else { SNAPSHOTS_KEPT };
+                let removed = snapshot::remove_old(&*disk, &dir, keep);
+                let state = full.then_some(state);
+                Ok((written.and_then(|file| removed.map(|()| file)), state))
+            })
+            .await?;
+            match (written, back) {
+                (Err(error), Some(back)) if error.kind() == io::ErrorKind::StorageFull => {
+                    if !told {
+                        tracing::error!(dir = %self.dir.display(), "no room for a snapshot");
+                        told = true;
+                    }
+                    state = back;
+                    tokio::time::sleep(RETRY).await;
+                }
+                (written, _) => break written?,
+            }
+        };
+        self.current.supersede(self.meta.clone(), snapshot.clone());
+        Ok(Snapshot { meta: self.meta.clone(), snapshot })
     }
+}
+
+fn is_full<T>(result: &io::Result<T>) -> bool {
+    result.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::StorageFull)
 }

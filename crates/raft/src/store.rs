@@ -82,6 +82,9 @@ impl RaftStore {
     }
 }
 
+/// A linearizable read waits for so long before it asks whether the disk has stalled.
+const STALLED_READ: Duration = Duration::from_millis(200);
+
 #[async_trait]
 impl Store for RaftStore {
     async fn propose(&self, proposal: Proposal, deadline: Duration) -> Result<Applied, StoreError> {
@@ -139,9 +142,19 @@ impl Store for RaftStore {
             let index =
                 answered.await.map_err(|_| no_leader("stopping".to_owned()))?.map_err(no_leader)?;
             let mut applied = self.core.applied.clone();
-            let reached = applied.wait_for(|now| *now >= index).await;
-            reached.map_err(|_| no_leader("stopping".to_owned()))?;
-            Ok(self.view().revision())
+            loop {
+                let reached = applied.wait_for(|now| *now >= index);
+                match timeout(STALLED_READ, reached).await {
+                    Ok(Ok(_)) => return Ok(self.view().revision()),
+                    Ok(Err(_)) => return Err(no_leader("stopping".to_owned())),
+                    // After a change of the lead, openraft applies here only what is on disk here:
+                    // any other member has the answer sooner.
+                    Err(_) if self.core.disk.is_stalled() => {
+                        return Err(no_leader("the disk of this replica has stalled".to_owned()));
+                    }
+                    Err(_) => {}
+                }
+            }
         };
         timeout(deadline, work)
             .await

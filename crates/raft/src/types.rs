@@ -1,5 +1,6 @@
 //! What openraft is told of us: types, and how they become bytes.
 
+use bincode::Options as _;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::{fmt, io};
@@ -94,16 +95,13 @@ pub(crate) fn encode<T: Serialize>(value: &T) -> Vec<u8> {
     bincode::serialize(value).expect("memory takes any value")
 }
 
-/// The reverse of [`encode`].
+/// The reverse of [`encode`]. Any bytes give a value or an error, and take no more memory than a
+/// multiple of their number.
 ///
 /// # Errors
 /// `InvalidData`, also for bytes that are left over, which bincode by itself accepts.
 pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> io::Result<T> {
-    let mut rest = bytes;
-    let value = bincode::deserialize_from(&mut rest).map_err(|e| invalid(e.to_string()))?;
-    if rest.is_empty() {
-        Ok(value)
-    } else {
-        Err(invalid(format!("{} bytes left over", rest.len())))
-    }
+    // From a slice, not from a reader: a reader trusts a length before it has seen the bytes.
+    let options = bincode::DefaultOptions::new().with_fixint_encoding().reject_trailing_bytes();
+    options.deserialize(bytes).map_err(|e| invalid(e.to_string()))
 }

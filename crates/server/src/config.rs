@@ -43,12 +43,53 @@ pub struct ReplicaConfig {
     /// How long old revisions are kept.
     #[serde(default)]
     pub history: HistoryConfig,
+    /// When the disk counts as hung or full.
+    #[serde(default)]
+    pub disk: DiskConfig,
+    /// Failures of the disk on demand, for tests.
+    #[serde(default)]
+    pub faults: Option<FaultsConfig>,
     /// End when standard input does: whoever started this process is gone.
     #[serde(default)]
     pub exit_with_parent: bool,
     /// What is logged.
     #[serde(default)]
     pub log: LogConfig,
+}
+
+/// A replica's disk.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "camelCase")]
+pub struct DiskConfig {
+    /// What was written may wait for the disk so long; then this replica hands over the lead.
+    #[serde(with = "humantime_serde")]
+    pub stall: Duration,
+    /// With fewer bytes free, writes that need room are refused; without it two log segments and a
+    /// snapshot.
+    pub reserve_bytes: Option<u64>,
+    /// Bytes of log after which a snapshot is written, however few entries they are.
+    pub snapshot_log_bytes: u64,
+}
+
+impl Default for DiskConfig {
+    fn default() -> Self {
+        Self {
+            stall: Duration::from_millis(500),
+            reserve_bytes: None,
+            snapshot_log_bytes: 64 << 20,
+        }
+    }
+}
+
+/// Failures on demand: see `raft::disk::Plan` for what the file may say.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct FaultsConfig {
+    /// The file that says what fails; nothing while it is not there.
+    pub control: PathBuf,
+    /// Without it a replica with faults does not start.
+    #[serde(default)]
+    pub allow_faults: bool,
 }
 
 /// Where a member is.
@@ -318,6 +359,15 @@ impl Check for ReplicaConfig {
             self.raft.tls.is_some() || self.raft.allow_plaintext,
         )?;
         ensure!(self.raft.segment_bytes >= 1 << 20, "raft.segmentBytes: must be at least 1048576");
+        ensure!(
+            self.faults.as_ref().is_none_or(|faults| faults.allow_faults),
+            "faults.allowFaults: must be true for a replica whose disk fails on demand"
+        );
+        ensure!(
+            self.disk.stall >= Duration::from_millis(50),
+            "disk.stall: must be at least 50ms, is {:?}",
+            self.disk.stall
+        );
         ensure!(self.raft.snapshot_entries >= 100, "raft.snapshotEntries: must be at least 100");
         ensure!(
             self.nodes.silence >= Duration::from_secs(1),
@@ -438,6 +488,12 @@ clientUrl = "http://127.0.0.1:6443"
                 "[raft]\n",
                 "[raft]\ntls = { certFile = \"c\", keyFile = \"k\", clientCaFile = \"a\" }\n",
                 "must begin with https://",
+            ),
+            (
+                "faults by accident",
+                "[raft]\n",
+                "[faults]\ncontrol = \"f\"\n[raft]\n",
+                "faults.allowFaults",
             ),
             ("not a URL", "http://127.0.0.1:2380", "127.0.0.1", "members[0].peerUrl"),
         ] {

@@ -8,7 +8,10 @@ use crate::{
 };
 use anyhow::Context as _;
 use apiserver::{ApiServer, Retention};
-use raft::{Member, RaftConfig, RaftStore, Timers};
+use raft::{
+    DiskConfig, Member, RaftConfig, RaftStore, StartError, Timers,
+    disk::{Disk, FaultDisk, Faults, RealDisk},
+};
 use std::{net::Ipv4Addr, sync::Arc, time::Duration};
 use tokio::{net::TcpListener, task::JoinSet};
 use tokio_util::sync::CancellationToken;
@@ -34,8 +37,9 @@ pub async fn run(config: ReplicaConfig, shutdown: CancellationToken) -> anyhow::
         None => None,
     };
     let tls = config.api.tls.as_ref().map(tls::server).transpose()?;
-    let store =
-        RaftStore::start(raft_config(&config)?, clock::store_clock(), raft_listener).await?;
+    let store = RaftStore::start(raft_config(&config)?, clock::store_clock(), raft_listener)
+        .await
+        .map_err(|error| way_out(error, &config))?;
     let me = config.members.iter().find(|m| m.id == config.id).map(|m| m.name.clone());
     let api_config = apiserver::Config {
         name: me.unwrap_or_default(),
@@ -120,8 +124,43 @@ fn raft_config(config: &ReplicaConfig) -> anyhow::Result<RaftConfig> {
         },
         snapshot_entries: config.raft.snapshot_entries,
         segment_bytes: config.raft.segment_bytes,
+        disk: disk_config(config),
         tls,
     })
+}
+
+/// Says what to do about a disk that is damaged.
+fn way_out(error: StartError, config: &ReplicaConfig) -> anyhow::Error {
+    if !error.is_damaged() {
+        return error.into();
+    }
+    let others = config.members.iter().filter(|m| m.id != config.id);
+    let server = others.map(|m| m.client_url.as_str()).next().unwrap_or("http://HOST:PORT");
+    anyhow::Error::from(error).context(format!(
+        "replica {} must not start on a damaged disk; build it again from the others: move {} aside, \
+         run `trireme cluster replace-member {} --peer-url http://HOST:PORT --server {server}` with the \
+         address of the new one, and start that as it says",
+        config.id,
+        config.data_dir.display(),
+        config.id,
+    ))
+}
+
+fn disk_config(config: &ReplicaConfig) -> DiskConfig {
+    let disk: Arc<dyn Disk> = match &config.faults {
+        None => Arc::new(RealDisk),
+        Some(faults) => {
+            tracing::warn!(control = %faults.control.display(), "the disk fails on demand");
+            let faults = Faults::controlled_by(faults.control.clone());
+            Arc::new(FaultDisk::new(Arc::new(RealDisk), faults))
+        }
+    };
+    DiskConfig {
+        disk,
+        stall: config.disk.stall,
+        reserve_bytes: config.disk.reserve_bytes,
+        snapshot_log_bytes: config.disk.snapshot_log_bytes,
+    }
 }
 
 /// What clients of the etcd v3 API are told.

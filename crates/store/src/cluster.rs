@@ -190,6 +190,38 @@ impl std::str::FromStr for MemberRole {
     }
 }
 
+/// How a member's disk is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum DiskState {
+    /// It takes what is written.
+    #[default]
+    Ok,
+    /// What was written has been waiting for so long that the member must not lead.
+    Stalled,
+    /// There is less room than the member needs to go on for sure.
+    Full,
+}
+
+impl DiskState {
+    const ALL: [(Self, &'static str); 3] =
+        [(Self::Ok, "ok"), (Self::Stalled, "stalled"), (Self::Full, "full")];
+}
+
+impl std::fmt::Display for DiskState {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let name = Self::ALL.iter().find(|(state, _)| state == self).map_or("", |(_, name)| *name);
+        f.write_str(name)
+    }
+}
+
+impl std::str::FromStr for DiskState {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        Self::ALL.iter().find(|(_, name)| *name == text).map(|(state, _)| *state).ok_or(())
+    }
+}
+
 /// One member, as the asked replica knows it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct MemberStatus {
@@ -219,6 +251,10 @@ pub struct MemberStatus {
     pub appended: u64,
     /// Resident memory in bytes; 0 when unknown.
     pub rss_bytes: u64,
+    /// How its disk is; `Ok` when unknown.
+    pub disk: DiskState,
+    /// How often its disk has stalled since start.
+    pub disk_stalls: u64,
     /// Whether it answered.
     pub reachable: bool,
 }

@@ -20,8 +20,8 @@ pub use auth::{
     TokenKey,
 };
 pub use cluster::{
-    Cluster, ClusterStatus, Leadership, LocalStatus, MemberChange, MemberError, MemberInfo,
-    MemberRole, MemberStatus, Proposal, Store, StoreError, SyncTimes,
+    Cluster, ClusterStatus, DiskState, Leadership, LocalStatus, MemberChange, MemberError,
+    MemberInfo, MemberRole, MemberStatus, Proposal, Store, StoreError, SyncTimes,
 };
 pub use replace::{Replaced, replace_member};
 pub use types::*;

@@ -216,6 +216,8 @@ impl Cluster for LocalStore {
             syncs: 0,
             appended: 0,
             rss_bytes: 0,
+            disk: crate::DiskState::Ok,
+            disk_stalls: 0,
             reachable: true,
         };
         ClusterStatus {

@@ -118,12 +118,7 @@ async fn a_user_does_what_its_roles_may_and_nothing_else() {
     let txn = TxnRequest { compare: vec![compare], ..Default::default() };
     let result = kv(&channel, &alice).txn(txn).await;
     refused(result, DENIED.0, DENIED.1, "a transaction that only compares");
-    let delete = DeleteRangeRequest {
-        key: "a".into(),
-        range_end: "b".into(),
-        prev_kv: true,
-        ..Default::default()
-    };
+    let delete = DeleteRangeRequest { key: "a".into(), range_end: "b".into(), prev_kv: true };
     let deleted = kv(&channel, &alice).delete_range(delete).await.unwrap().into_inner();
     assert_eq!(deleted.prev_kvs.len(), 1);
     for (name, token, want) in [

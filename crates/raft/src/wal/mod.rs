@@ -5,23 +5,31 @@
 //! before it, and many appends share a sync. Nobody else ever waits for the disk: an entry can be read
 //! from memory as soon as it is appended.
 
+mod counters;
 mod frame;
 mod index;
+mod record;
+mod recover;
 mod segments;
 mod writer;
 
 use crate::disk::Disk;
 use bytes::Bytes;
 use index::Index;
+use record::Record;
 use std::{
     fmt, io,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+        mpsc,
+    },
     thread::{self, JoinHandle},
 };
 use writer::{Request, Writer};
 
-pub use writer::Counters;
+pub use counters::Counters;
 
 /// Told when its records are durable, or that they never will be.
 pub type Done = Box<dyn FnOnce(io::Result<()>) + Send>;
@@ -33,10 +41,9 @@ pub type OnFailure = Box<dyn FnOnce(&WalError) + Send>;
 #[derive(Debug, thiserror::Error)]
 pub enum WalError {
     /// Bytes that had been synced have changed. Acknowledged data may be gone: the replica must not
-    /// start, and can be built again from its peers.
+    /// start, and is to be built again from its peers.
     #[error(
-        "log {} is corrupt at offset {offset}: {detail}; remove this replica's data directory \
-         and let it rejoin under a new id",
+        "log {} is corrupt at offset {offset}: {detail}",
         path.display()
     )]
     Corrupt {
@@ -57,21 +64,6 @@ pub enum WalError {
     },
 }
 
-/// What a record is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Record {
-    /// The entry at an index, one above the last.
-    Entry { index: u64, body: Bytes },
-    /// Replaces the vote.
-    Vote(Bytes),
-    /// Replaces what is known to be committed.
-    Committed(Bytes),
-    /// Entries above `last` are void.
-    Truncate { last: Option<u64> },
-    /// Entries up to `last` are not needed any more.
-    Purge { last: u64, body: Bytes },
-}
-
 /// The small records that are as important as entries, newest of each.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Marks {
@@ -89,6 +81,7 @@ pub struct Wal {
     counters: Arc<Counters>,
     queue: Option<mpsc::Sender<Request>>,
     writer: Option<JoinHandle<()>>,
+    closing: Arc<AtomicBool>,
 }
 
 impl fmt::Debug for Wal {
@@ -112,11 +105,12 @@ impl Wal {
         segment_bytes: u64,
         on_failure: OnFailure,
     ) -> Result<Self, WalError> {
-        let (index, writer) = writer::recover(disk, dir, segment_bytes)?;
-        let index = Arc::new(Mutex::new(index));
         let counters = Arc::new(Counters::default());
+        let (index, place) = recover::recover(disk, dir, segment_bytes, &counters)?;
+        let index = Arc::new(Mutex::new(index));
         let (queue, requests) = mpsc::channel();
-        let writer = Writer::new(writer, Arc::clone(&index), Arc::clone(&counters));
+        let closing = place.closing();
+        let writer = Writer::new(place, Arc::clone(&index), Arc::clone(&counters));
         let writer = thread::Builder::new()
             .name("wal".to_owned())
             .spawn(move || {
@@ -125,7 +119,7 @@ impl Wal {
                 }
             })
             .map_err(|source| WalError::Io { step: "start the log's thread".to_owned(), source })?;
-        Ok(Self { index, counters, queue: Some(queue), writer: Some(writer) })
+        Ok(Self { index, counters, queue: Some(queue), writer: Some(writer), closing })
     }
 
     /// Adds entries behind the last. They can be read at once; `done` is told when they are durable.
@@ -164,7 +158,7 @@ impl Wal {
     /// The log has failed.
     pub fn save_committed(&self, committed: Bytes) -> io::Result<()> {
         self.lock().marks.committed = Some(committed.clone());
-        self.queue(Request { records: vec![Record::Committed(committed)], done: None })
+        self.queue(vec![Record::Committed(committed)], None)
     }
 
     /// Drops the entries above `last`.
@@ -223,17 +217,40 @@ impl Wal {
         &self.counters
     }
 
-    fn send(&self, records: Vec<Record>, done: Done) -> io::Result<()> {
-        self.queue(Request { records, done: Some(done) })
+    /// Tells `done` when all that was given before is durable.
+    ///
+    /// # Errors
+    /// The log has failed.
+    pub fn barrier(&self, done: Done) -> io::Result<()> {
+        self.send(Vec::new(), done)
     }
 
-    fn queue(&self, request: Request) -> io::Result<()> {
+    /// Writes and syncs something that changes nothing: how long it takes says how the disk is.
+    ///
+    /// # Errors
+    /// The log has failed.
+    pub fn probe(&self, done: Done) -> io::Result<()> {
+        self.send(vec![Record::Seal], done)
+    }
+
+    /// Bytes of entries that are not durable yet.
+    #[must_use]
+    pub fn backlog_bytes(&self) -> usize {
+        self.lock().unwritten_bytes()
+    }
+
+    fn send(&self, records: Vec<Record>, done: Done) -> io::Result<()> {
+        self.queue(records, Some(done))
+    }
+
+    fn queue(&self, records: Vec<Record>, done: Option<Done>) -> io::Result<()> {
         let refused = || io::Error::other("the log has failed or is closed");
         if self.lock().failed {
             return Err(refused());
         }
         let queue = self.queue.as_ref().ok_or_else(refused)?;
-        queue.send(request).map_err(|_| refused())
+        let queued = self.counters.now();
+        queue.send(Request { records, done, queued }).map_err(|_| refused())
     }
 
     fn lock(&self) -> MutexGuard<'_, Index> {
@@ -241,10 +258,43 @@ impl Wal {
     }
 }
 
+/// One segment of these records, each written after the one before was synced.
+pub(crate) fn segment_of<'a>(bodies: impl Iterator<Item = &'a [u8]>) -> Vec<u8> {
+    let mut bytes = frame::segment_header(1).to_vec();
+    for body in bodies {
+        let synced = u32::try_from(bytes.len()).expect("a segment is smaller than 4 GiB");
+        frame::push(&mut bytes, 1, synced, body);
+    }
+    bytes
+}
+
+/// One record of each kind.
+pub(crate) fn sample_bodies() -> Vec<Vec<u8>> {
+    let entry = |index| Record::Entry { index, body: Bytes::from_static(b"entry") };
+    let records = [
+        Record::Vote(Bytes::from_static(b"vote")),
+        entry(1),
+        entry(2),
+        entry(3),
+        Record::Committed(Bytes::from_static(b"committed")),
+        Record::Truncate { last: Some(2) },
+        entry(3),
+        Record::Purge { last: 1, body: Bytes::from_static(b"purged") },
+        Record::Seal,
+    ];
+    let encoded = records.iter().map(|record| {
+        let mut body = Vec::new();
+        record::encode(record, &mut body);
+        body
+    });
+    encoded.collect()
+}
+
 impl Drop for Wal {
     fn drop(&mut self) {
         // What was queued is still written: the thread ends when the queue is empty and closed.
         self.queue = None;
+        self.closing.store(true, Ordering::Relaxed);
         if let Some(writer) = self.writer.take() {
             let _ = writer.join();
         }

@@ -1,12 +1,17 @@
 //! Segment files: made ahead of their use, zeroed and synced, removed when nothing in them counts.
 
-use super::{WalError, frame};
+use super::{Counters, WalError, frame};
 use crate::disk::{Disk, DiskFile};
 use std::{
-    io,
+    io::{self, ErrorKind},
     path::{Path, PathBuf},
-    sync::{Arc, mpsc},
-    thread,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+        mpsc,
+    },
+    thread::{self, JoinHandle},
+    time::Duration,
 };
 
 const ZEROS: usize = 1 << 20;
@@ -59,9 +64,17 @@ pub(super) fn make(
 
 type Made = io::Result<(u64, Box<dyn DiskFile>)>;
 
+/// Between two tries where there is no room.
+const RETRY: Duration = Duration::from_millis(100);
+
 /// A thread that keeps one segment ready ahead of the writer.
+///
+/// Where there is no room it says so and tries again until there is: what waits for the segment waits
+/// with it. Any other failure is the writer's, when it wants the segment.
 pub(super) struct Maker {
-    ready: mpsc::Receiver<Made>,
+    ready: Option<mpsc::Receiver<Made>>,
+    closing: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
 }
 
 impl Maker {
@@ -71,12 +84,28 @@ impl Maker {
         dir: PathBuf,
         mut next: u64,
         bytes: u64,
+        counters: Arc<Counters>,
     ) -> io::Result<Self> {
         // A channel without room: the thread makes one and waits until it is wanted.
         let (sender, ready) = mpsc::sync_channel::<Made>(0);
-        thread::Builder::new().name("wal-segments".to_owned()).spawn(move || {
+        let closing = Arc::new(AtomicBool::new(false));
+        let ends = Arc::clone(&closing);
+        let thread = thread::Builder::new().name("wal-segments".to_owned()).spawn(move || {
             loop {
-                let made = make(&*disk, &dir, next, bytes).map(|file| (next, file));
+                let made = loop {
+                    let made = make(&*disk, &dir, next, bytes).map(|file| (next, file));
+                    let full = made.as_ref().is_err_and(|e| e.kind() == ErrorKind::StorageFull);
+                    if full && !counters.no_room() {
+                        tracing::error!(dir = %dir.display(), bytes, "no room for the next segment");
+                    }
+                    counters.set_no_room(full);
+                    if !full || ends.load(Ordering::Relaxed) {
+                        break made;
+                    }
+                    // What there is of it takes room from the others.
+                    let _ = disk.remove(&path_of(&dir, next).with_extension("tmp"));
+                    thread::park_timeout(RETRY);
+                };
                 let failed = made.is_err();
                 if sender.send(made).is_err() || failed {
                     return;
@@ -84,11 +113,28 @@ impl Maker {
                 next += 1;
             }
         })?;
-        Ok(Self { ready })
+        Ok(Self { ready: Some(ready), closing, thread: Some(thread) })
     }
 
-    /// The next segment, waiting for it if need be.
+    /// The next segment, waiting for it if need be; for room as long as it takes.
     pub(super) fn take(&self) -> Made {
-        self.ready.recv().unwrap_or_else(|_| Err(io::Error::other("no segment could be made")))
+        let made = self.ready.as_ref().and_then(|ready| ready.recv().ok());
+        made.unwrap_or_else(|| Err(io::Error::other("no segment could be made")))
+    }
+
+    /// Set it, and nobody waits for room any more.
+    pub(super) fn closing(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.closing)
+    }
+}
+
+impl Drop for Maker {
+    fn drop(&mut self) {
+        self.closing.store(true, Ordering::Relaxed);
+        self.ready = None;
+        // Whoever opens the log next must be alone in its directory.
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! A cluster whose members can be dropped and started again.
 
-use raft::{Member, PeerTls, RaftConfig, RaftStore, StartError, Timers};
+use raft::{DiskConfig, Member, PeerTls, RaftConfig, RaftStore, StartError, Timers};
 use std::{
     collections::BTreeMap,
     net::{Ipv4Addr, SocketAddr},
@@ -31,7 +31,9 @@ pub(crate) struct Cluster {
     running: BTreeMap<u64, Arc<RaftStore>>,
     snapshot_entries: u64,
     tls: BTreeMap<u64, PeerTls>,
-    sequence: AtomicU64,
+    disks: BTreeMap<u64, DiskConfig>,
+    segment_bytes: u64,
+    sequence: Arc<AtomicU64>,
 }
 
 impl Cluster {
@@ -50,6 +52,21 @@ impl Cluster {
         tls: BTreeMap<u64, PeerTls>,
     ) -> Self {
         let (mut cluster, listeners) = Self::prepare(size, snapshot_entries, tls).await;
+        for (id, listener) in listeners {
+            cluster.open(id, listener).await;
+        }
+        cluster
+    }
+
+    /// Members whose disks can be made to fail.
+    pub(crate) async fn on_disks(
+        snapshot_entries: u64,
+        segment_bytes: u64,
+        disks: BTreeMap<u64, DiskConfig>,
+    ) -> Self {
+        let size = disks.len() as u64;
+        let (mut cluster, listeners) = Self::prepare(size, snapshot_entries, BTreeMap::new()).await;
+        (cluster.disks, cluster.segment_bytes) = (disks, segment_bytes);
         for (id, listener) in listeners {
             cluster.open(id, listener).await;
         }
@@ -78,7 +95,9 @@ impl Cluster {
             running: BTreeMap::new(),
             snapshot_entries,
             tls,
-            sequence: AtomicU64::new(0),
+            disks: BTreeMap::new(),
+            segment_bytes: 16 << 20,
+            sequence: Arc::default(),
         };
         (cluster, listeners)
     }
@@ -139,8 +158,9 @@ impl Cluster {
             members: if join { self.members.clone() } else { self.first.clone() },
             timers: Timers::lan(),
             snapshot_entries: self.snapshot_entries,
-            segment_bytes: 16 << 20,
+            segment_bytes: self.segment_bytes,
             tls: self.tls.get(&id).cloned(),
+            disk: self.disks.get(&id).cloned().unwrap_or_default(),
         }
     }
 
@@ -179,6 +199,11 @@ impl Cluster {
         timeout(PATIENCE, bound).await.unwrap()
     }
 
+    /// Another disk for a member that does not run.
+    pub(crate) fn set_disk(&mut self, id: u64, disk: DiskConfig) {
+        self.disks.insert(id, disk);
+    }
+
     /// Ends a member without a word to the others.
     pub(crate) async fn kill(&mut self, id: u64) {
         let store = self.running.remove(&id).unwrap();
@@ -213,6 +238,15 @@ impl Cluster {
         Proposal { request: RequestId { client: 7, sequence }, origin, op }
     }
 
+    /// As [`Cluster::proposal`], for a task of its own.
+    pub(crate) fn maker(&self) -> impl Fn(Origin, Op) -> Proposal + Send + use<> {
+        let sequence = Arc::clone(&self.sequence);
+        move |origin, op| {
+            let sequence = sequence.fetch_add(1, Ordering::Relaxed) + 1;
+            Proposal { request: RequestId { client: 7, sequence }, origin, op }
+        }
+    }
+
     pub(crate) async fn put(&self, at: u64, key: &str, value: &str) -> Result<Applied, StoreError> {
         let proposal = self.proposal(Origin::Client, put(key, value));
         self.store(at).propose(proposal, PATIENCE).await
@@ -226,21 +260,58 @@ impl Cluster {
         Some(String::from_utf8(kv.value.to_vec()).unwrap())
     }
 
+    fn states(&self) -> String {
+        let states = self
+            .running
+            .values()
+            .map(|store| format!("{:?} failed: {:?}", store.local(), *store.failed().borrow()));
+        states.collect::<Vec<_>>().join("\n")
+    }
+
     /// Waits until every running member has applied the same, and says it is the same.
     pub(crate) async fn settle(&self) {
         let furthest = {
             let mut furthest = store::Revision::ZERO;
             for store in self.running.values() {
-                furthest = furthest.max(store.barrier(PATIENCE).await.unwrap());
+                let until = tokio::time::Instant::now() + PATIENCE;
+                let revision = loop {
+                    match store.barrier(PATIENCE).await {
+                        Ok(revision) => break revision,
+                        // An election may be under way.
+                        Err(error) if tokio::time::Instant::now() > until => {
+                            panic!("{error}\n{}", self.states())
+                        }
+                        Err(_) => {}
+                    }
+                };
+                furthest = furthest.max(revision);
             }
             furthest
         };
-        let mut hashes = Vec::new();
         for store in self.running.values() {
-            store.wait_for(furthest, PATIENCE).await.unwrap();
-            hashes.push((store.view().revision(), store.view().hash()));
+            if let Err(error) = store.wait_for(furthest, PATIENCE).await {
+                panic!("{error}\n{}", self.states());
+            }
         }
-        assert!(hashes.windows(2).all(|pair| pair[0] == pair[1]), "{hashes:?}");
+        // Also what changes no key changes the hash: compared where all have applied the same.
+        let same = async {
+            loop {
+                let seen = self.running.values().map(|store| {
+                    let before = store.local().applied_index;
+                    let view = store.view();
+                    let after = store.local().applied_index;
+                    (before, after, view.revision(), view.hash())
+                });
+                let seen: Vec<_> = seen.collect();
+                let index = seen[0].0;
+                if seen.iter().all(|(before, after, ..)| (*before, *after) == (index, index)) {
+                    return seen;
+                }
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let seen = timeout(PATIENCE, same).await.unwrap();
+        assert!(seen.windows(2).all(|pair| pair[0] == pair[1]), "{seen:?}");
     }
 }
 

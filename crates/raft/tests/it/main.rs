@@ -7,9 +7,13 @@
     reason = "a panic in a test is its failure"
 )]
 
+mod bits;
 mod cluster;
+mod faults;
+mod fuzz;
 mod leases;
 mod members;
+mod power;
 mod replication;
 mod tls;
 mod wal;

@@ -9,14 +9,17 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 use store::{
     Cluster as _, Leadership, MemberChange, MemberError, MemberRole, Origin, Proposal, RequestId,
     Store as _,
     watch::{WatchMessage, WatchRequest},
 };
-use tokio::{task::JoinSet, time::timeout};
+use tokio::{
+    task::JoinSet,
+    time::{Instant, timeout},
+};
 
 /// Writers at stores that may be exchanged under them. A write must not fail.
 struct Load {
@@ -264,6 +267,31 @@ async fn an_emptied_disk_never_votes_again() {
     cluster.restart(third).await;
     assert_eq!(cluster.get(third, "a").await.as_deref(), Some("1"));
     assert_eq!(cluster.get(third, "b").await, None);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_empty_disk_has_no_vote_before_a_quorum_without_it_has_named_it() {
+    let (mut cluster, mut listeners) = Cluster::prepare(3, 10_000, BTreeMap::new()).await;
+    drop(listeners.remove(&1));
+    for (id, listener) in listeners {
+        cluster.open(id, listener).await;
+    }
+    cluster.leader().await;
+    cluster.put(2, "a", "1").await.unwrap();
+    cluster.settle().await;
+    // Whether 1 has ever been there, only 2 and 3 together can know.
+    cluster.kill(2).await;
+    cluster.kill(3).await;
+    cluster.restart(2).await;
+    cluster.restart(1).await;
+    let waits = cluster.proposal(Origin::Client, put("b", "1"));
+    cluster.store(2).propose(waits, Duration::from_secs(3)).await.unwrap_err();
+    assert_eq!(cluster.store(1).failed().borrow().clone(), None, "it waits");
+    cluster.restart(3).await;
+    assert_eq!(cluster.get(1, "a").await.as_deref(), Some("1"));
+    all_named(&cluster).await;
+    cluster.kill(3).await;
+    cluster.put(1, "c", "1").await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

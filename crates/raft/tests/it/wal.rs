@@ -2,128 +2,14 @@
 
 use bytes::Bytes;
 use raft::{
-    disk::{Disk, DiskFile},
+    disk::{Disk as _, FaultDisk, Faults, MemoryDisk, Plan},
     wal::{Wal, WalError},
 };
 use std::{
-    collections::BTreeMap,
     io,
     path::{Path, PathBuf},
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicBool, Ordering},
-        mpsc,
-    },
+    sync::{Arc, mpsc},
 };
-
-/// A disk in memory: what was not synced is lost by [`MemoryDisk::power_cut`].
-#[derive(Clone, Default)]
-struct MemoryDisk {
-    files: Arc<Mutex<BTreeMap<PathBuf, MemoryFile>>>,
-    sync_fails: Arc<AtomicBool>,
-}
-
-#[derive(Clone, Default)]
-struct MemoryFile {
-    sync_fails: Arc<AtomicBool>,
-    content: Arc<Mutex<Content>>,
-}
-
-#[derive(Default)]
-struct Content {
-    synced: Vec<u8>,
-    /// Writes since the last sync.
-    pending: Vec<(u64, Vec<u8>)>,
-}
-
-fn overlay(bytes: &mut Vec<u8>, offset: usize, data: &[u8]) {
-    bytes.resize(bytes.len().max(offset + data.len()), 0);
-    bytes[offset..offset + data.len()].copy_from_slice(data);
-}
-
-impl Content {
-    fn all(&self) -> Vec<u8> {
-        let mut bytes = self.synced.clone();
-        for (offset, data) in &self.pending {
-            overlay(&mut bytes, usize::try_from(*offset).unwrap(), data);
-        }
-        bytes
-    }
-}
-
-impl MemoryDisk {
-    /// Of every unsynced write, only the 512-byte sectors that `kept` names reach the disk.
-    fn power_cut(&self, kept: impl Fn(usize) -> bool) {
-        for file in self.files.lock().unwrap().values() {
-            let mut content = file.content.lock().unwrap();
-            for (offset, data) in std::mem::take(&mut content.pending) {
-                for (i, sector) in data.chunks(512).enumerate().filter(|(i, _)| kept(*i)) {
-                    let at = usize::try_from(offset).unwrap() + i * 512;
-                    overlay(&mut content.synced, at, sector);
-                }
-            }
-        }
-    }
-
-    fn flip(&self, path: &Path, offset: usize) {
-        let files = self.files.lock().unwrap();
-        files[path].content.lock().unwrap().synced[offset] ^= 0x10;
-    }
-}
-
-impl Disk for MemoryDisk {
-    fn create(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
-        let file = MemoryFile { sync_fails: Arc::clone(&self.sync_fails), ..MemoryFile::default() };
-        self.files.lock().unwrap().insert(path.to_owned(), file.clone());
-        Ok(Box::new(file))
-    }
-    fn open(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
-        let file = self.files.lock().unwrap().get(path).cloned();
-        Ok(Box::new(file.ok_or(io::ErrorKind::NotFound)?))
-    }
-    fn list(&self, _: &Path) -> io::Result<Vec<PathBuf>> {
-        Ok(self.files.lock().unwrap().keys().cloned().collect())
-    }
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        let mut files = self.files.lock().unwrap();
-        let file = files.remove(from).ok_or(io::ErrorKind::NotFound)?;
-        files.insert(to.to_owned(), file);
-        Ok(())
-    }
-    fn remove(&self, path: &Path) -> io::Result<()> {
-        self.files.lock().unwrap().remove(path);
-        Ok(())
-    }
-    fn sync_dir(&self, _: &Path) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl DiskFile for MemoryFile {
-    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        self.content.lock().unwrap().pending.push((offset, bytes.to_vec()));
-        Ok(())
-    }
-    fn read_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<()> {
-        let all = self.content.lock().unwrap().all();
-        let at = usize::try_from(offset).unwrap();
-        let found = all.get(at..at + bytes.len()).ok_or(io::ErrorKind::UnexpectedEof)?;
-        bytes.copy_from_slice(found);
-        Ok(())
-    }
-    fn sync_data(&self) -> io::Result<()> {
-        if self.sync_fails.load(Ordering::SeqCst) {
-            return Err(io::Error::from_raw_os_error(5));
-        }
-        let mut content = self.content.lock().unwrap();
-        content.synced = content.all();
-        content.pending.clear();
-        Ok(())
-    }
-    fn size(&self) -> io::Result<u64> {
-        Ok(self.content.lock().unwrap().all().len() as u64)
-    }
-}
 
 const SEGMENT: u64 = 64 << 10;
 
@@ -151,38 +37,68 @@ fn indexes(wal: &Wal) -> Vec<u64> {
     (first..=last).collect()
 }
 
+/// What a log holds after a power cut, and how far it had been acknowledged.
+fn write_and_cut(disk: MemoryDisk, seed: u64, first: u64) -> (MemoryDisk, u64) {
+    let wal = open(&disk).unwrap();
+    let steps = 1 + seed % 40;
+    let (mut next, mut acknowledged) = (first, first - 1);
+    let mut waiting = Vec::new();
+    for step in 0..steps {
+        let last = next + (seed >> (step % 8)) % 7;
+        waiting.push((last, append(&wal, next..=last)));
+        next = last + 1;
+        if (seed >> (step % 16)) & 3 == 0 {
+            for (last, done) in waiting.drain(..) {
+                done.recv().unwrap().unwrap();
+                acknowledged = last;
+            }
+        }
+    }
+    let cut = disk.power_cut(seed);
+    for (last, done) in waiting {
+        if matches!(done.recv(), Ok(Ok(()))) {
+            acknowledged = last;
+        }
+    }
+    (cut, acknowledged)
+}
+
 #[test]
-fn what_was_acknowledged_survives_a_power_cut_whatever_was_torn() {
-    for pattern in 0..16u32 {
+fn what_was_acknowledged_survives_power_cuts_whatever_was_torn() {
+    for run in 0..60 {
+        let mut disk = MemoryDisk::default();
+        let mut first = 1;
+        for cut in 0..10 {
+            let seed = run * 7919 + cut * 104_729;
+            let (after, acknowledged) = write_and_cut(disk, seed, first);
+            let found = indexes(&open(&after).unwrap());
+            let last = found.last().copied().unwrap_or_default();
+            assert!(last >= acknowledged, "run {run}, cut {cut}: {last} of {acknowledged}");
+            assert_eq!(found, (1..=last).collect::<Vec<_>>(), "run {run}, cut {cut}");
+            (disk, first) = (after, last + 1);
+        }
+    }
+}
+
+#[test]
+fn what_a_killed_process_left_unsynced_is_synced_before_it_counts() {
+    for seed in 0..20 {
         let disk = MemoryDisk::default();
         let wal = open(&disk).unwrap();
-        append(&wal, 1..=5).recv().unwrap().unwrap();
+        append(&wal, 1..=3).recv().unwrap().unwrap();
         drop(wal);
-        // The end of the log, as a write that was cut short leaves it.
-        let half_written = open(&disk).unwrap();
-        append(&half_written, 6..=9).recv().unwrap().unwrap();
-        drop(half_written);
-        let torn = MemoryDisk::default();
-        for (path, file) in disk.files.lock().unwrap().iter() {
-            let whole = file.content.lock().unwrap().all();
-            let made = torn.create(path).unwrap();
-            // Entries 6 to 9 lie behind the first 4 KiB: some of their sectors are missing.
-            let boundary = 32 + 5 * (12 + 9 + entry(1).len()).next_multiple_of(8);
-            let (kept, lost) = whole.split_at(boundary.min(whole.len()));
-            made.write_at(kept, 0).unwrap();
-            made.write_at(&vec![0; lost.len()], kept.len() as u64).unwrap();
-            made.sync_data().unwrap();
-            made.write_at(lost.get(..4 * 1024).unwrap_or(lost), kept.len() as u64).unwrap();
-        }
-        torn.power_cut(|sector| pattern >> (sector % 4) & 1 == 1);
-        let recovered = open(&torn).unwrap();
-        let found = indexes(&recovered);
-        assert!(found.len() >= 5, "pattern {pattern:04b}: {found:?}");
-        let next = found.last().unwrap() + 1;
-        append(&recovered, next..=next + 2).recv().unwrap().unwrap();
-        drop(recovered);
-        let again = indexes(&open(&torn).unwrap());
-        assert_eq!(again.last(), Some(&(next + 2)), "what follows a cut end is whole");
+        // Written, and the process was killed before its sync.
+        let path = PathBuf::from("log/0000000000000001.wal");
+        let copy = disk.copy();
+        let longer = open(&copy).unwrap();
+        append(&longer, 4..=9).recv().unwrap().unwrap();
+        drop(longer);
+        let bytes = copy.read(&path).unwrap();
+        disk.open(&path).unwrap().write_at(&bytes, 0).unwrap();
+        let found = indexes(&open(&disk).unwrap());
+        assert_eq!(found.len(), 9);
+        let again = indexes(&open(&disk.power_cut(seed)).unwrap());
+        assert_eq!(again, found, "seed {seed}: what was found once is there for good");
     }
 }
 
@@ -195,13 +111,31 @@ fn a_flipped_bit_in_what_was_synced_is_refused_by_file_and_offset() {
     }
     drop(wal);
     let path = PathBuf::from("log/0000000000000001.wal");
-    disk.flip(&path, 2000);
-    let Err(error) = open(&disk) else { panic!("opened") };
-    assert!(matches!(&error, WalError::Corrupt { path: p, .. } if *p == path), "{error}");
-    assert!(error.to_string().contains("0000000000000001.wal is corrupt at offset"), "{error}");
-    // The flip undone, everything is there.
-    disk.flip(&path, 2000);
+    // Also in the last of all: what was written behind it proves that it had been synced.
+    for offset in [2000, 32 + 19 * 736 + 300] {
+        let damaged = disk.copy();
+        assert!(damaged.flip(&path, offset, 0x10));
+        let Err(error) = open(&damaged) else { panic!("opened") };
+        assert!(matches!(&error, WalError::Corrupt { path: p, .. } if *p == path), "{error}");
+        let want = format!("corrupt at offset {}", 32 + (offset - 32) / 736 * 736);
+        assert!(error.to_string().contains(&want), "{error}");
+    }
     assert_eq!(indexes(&open(&disk).unwrap()).len(), 20);
+}
+
+#[test]
+fn a_segment_that_is_missing_is_refused_by_name() {
+    let disk = MemoryDisk::default();
+    let wal = open(&disk).unwrap();
+    append(&wal, 1..=300).recv().unwrap().unwrap();
+    drop(wal);
+    for missing in [1, 2] {
+        let damaged = disk.copy();
+        damaged.remove(Path::new(&format!("log/000000000000000{missing}.wal"))).unwrap();
+        let Err(error) = open(&damaged) else { panic!("opened without segment {missing}") };
+        let want = format!("000000000000000{missing}.wal is corrupt");
+        assert!(error.to_string().contains(&want), "{error}");
+    }
 }
 
 #[test]
@@ -222,7 +156,7 @@ fn votes_truncation_and_purges_survive_in_order_over_many_segments() {
     wal.purge(200, Bytes::from_static(b"purged"), told()).unwrap();
     drop(wal);
     assert!(done.try_iter().all(|result| result.is_ok()));
-    let files = disk.files.lock().unwrap().len();
+    let files = disk.files().len();
     assert!((2..5).contains(&files), "purged segments are removed, {files} are left");
     let wal = open(&disk).unwrap();
     assert_eq!(indexes(&wal), (201..=310).collect::<Vec<_>>());
@@ -232,17 +166,53 @@ fn votes_truncation_and_purges_survive_in_order_over_many_segments() {
     assert_eq!(marks.purged, Some((200, Bytes::from_static(b"purged"))));
 }
 
+fn over_faults() -> (Faults, Arc<FaultDisk>) {
+    let faults = Faults::default();
+    let disk = FaultDisk::new(Arc::new(MemoryDisk::default()), faults.clone());
+    (faults, Arc::new(disk))
+}
+
 #[test]
-fn a_sync_that_fails_is_told_and_ends_the_log() {
-    let disk = MemoryDisk::default();
-    let (failed, failure) = mpsc::channel();
-    let on_failure = Box::new(move |error: &WalError| failed.send(error.to_string()).unwrap());
-    let wal = Wal::open(Arc::new(disk.clone()), Path::new("log"), SEGMENT, on_failure).unwrap();
-    append(&wal, 1..=1).recv().unwrap().unwrap();
-    disk.sync_fails.store(true, Ordering::SeqCst);
-    assert!(append(&wal, 2..=2).recv().unwrap().is_err());
-    assert!(failure.recv().unwrap().contains("write segment 1"));
-    // Never tried again on the same file, even if the disk would now say yes.
-    disk.sync_fails.store(false, Ordering::SeqCst);
-    assert!(wal.append(vec![(3, entry(3))], Box::new(|_| {})).is_err());
+fn a_write_or_sync_that_fails_is_told_and_ends_the_log() {
+    for plan in [
+        Plan { fail_sync: Some(1), ..Plan::default() },
+        Plan { fail_write: Some(1), ..Plan::default() },
+    ] {
+        let (faults, disk) = over_faults();
+        let (failed, failure) = mpsc::channel();
+        let on_failure = Box::new(move |error: &WalError| failed.send(error.to_string()).unwrap());
+        let wal = Wal::open(disk, Path::new("log"), SEGMENT, on_failure).unwrap();
+        append(&wal, 1..=100).recv().unwrap().unwrap();
+        faults.set(plan);
+        // At once, or when the segment is wanted that was being made.
+        let told = (101..1000).map(|i| append(&wal, i..=i).recv());
+        assert!(told.into_iter().any(|told| !matches!(told, Ok(Ok(())))), "{plan:?}");
+        let said = failure.recv().unwrap();
+        assert!(said.contains("segment") && said.contains("Input/output error"), "{said}");
+        // Never tried again on the same file, even if the disk would now say yes.
+        assert!(wal.save_vote(Bytes::new(), Box::new(|_| {})).is_err(), "{plan:?}");
+    }
+}
+
+#[test]
+fn a_log_without_room_waits_and_goes_on_by_itself() {
+    let (faults, disk) = over_faults();
+    let wal =
+        Wal::open(disk, Path::new("log"), SEGMENT, Box::new(|error| panic!("{error}"))).unwrap();
+    append(&wal, 1..=10).recv().unwrap().unwrap();
+    faults.set(Plan { full_after_bytes: Some(0), ..Plan::default() });
+    // More than what is ready holds.
+    let done = append(&wal, 11..=400);
+    let early = done.recv_timeout(std::time::Duration::from_millis(300));
+    assert_eq!(
+        early.map_err(|e| e.to_string()).map(|r| r.is_ok()),
+        Err("timed out waiting on channel".to_owned())
+    );
+    assert!(wal.counters().no_room());
+    assert!(wal.counters().waiting() > std::time::Duration::from_millis(200));
+    assert_eq!(wal.bounds(), Some((1, 400)), "everything can be read meanwhile");
+    faults.set(Plan::default());
+    done.recv().unwrap().unwrap();
+    assert!(!wal.counters().no_room());
+    assert_eq!(indexes(&wal).len(), 400);
 }

@@ -2,8 +2,8 @@
 
 use super::DevOptions;
 use crate::config::{
-    HistoryConfig, ImagesConfig, ListenConfig, MemberConfig, NodeConfig, NodesConfig, RaftConfig,
-    ReplicaConfig, RuntimeKind, TimerProfile, read,
+    DiskConfig, FaultsConfig, HistoryConfig, ImagesConfig, ListenConfig, MemberConfig, NodeConfig,
+    NodesConfig, RaftConfig, ReplicaConfig, RuntimeKind, TimerProfile, read,
 };
 use crate::telemetry::LogConfig;
 use anyhow::{Context as _, ensure};
@@ -181,7 +181,7 @@ fn new_replicas(dir: &Path, options: &DevOptions) -> anyhow::Result<Vec<ReplicaC
                 allow_plaintext: false,
                 profile: TimerProfile::Lan,
                 snapshot_entries: 50_000,
-                segment_bytes: 64 << 20,
+                segment_bytes: options.segment_bytes,
             },
             nodes: NodesConfig {
                 silence: options.node_silence,
@@ -189,6 +189,12 @@ fn new_replicas(dir: &Path, options: &DevOptions) -> anyhow::Result<Vec<ReplicaC
                 ..NodesConfig::default()
             },
             history: HistoryConfig::default(),
+            disk: DiskConfig::default(),
+            // Nothing fails before the file is there.
+            faults: options.faults.then(|| FaultsConfig {
+                control: dir.join(&member.name).join("faults"),
+                allow_faults: true,
+            }),
             exit_with_parent: true,
             log: log_config(options),
         })

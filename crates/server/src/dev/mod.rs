@@ -39,6 +39,10 @@ pub struct DevOptions {
     pub node_silence: Duration,
     /// Start a process again that ended without being asked to.
     pub restart: bool,
+    /// Let the replicas' disks fail as the file `faults` in a replica's directory says.
+    pub faults: bool,
+    /// Bytes of a segment of the replicas' logs.
+    pub segment_bytes: u64,
 }
 
 impl DevOptions {
@@ -55,6 +59,8 @@ impl DevOptions {
             log_filter: "info,openraft=error".to_owned(),
             node_silence: Duration::from_secs(50),
             restart: true,
+            faults: false,
+            segment_bytes: 64 << 20,
         }
     }
 }

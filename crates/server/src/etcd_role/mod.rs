@@ -230,6 +230,7 @@ async fn raft_config(config: &EtcdConfig) -> anyhow::Result<RaftConfig> {
         timers: config.timers,
         snapshot_entries: config.snapshot_entries,
         segment_bytes: SEGMENT_BYTES,
+        disk: raft::DiskConfig::default(),
         tls,
     })
 }

@@ -1,14 +1,28 @@
-//! The disk as the log sees it: the seam at which a test drops, tears and refuses writes.
+//! The disk as the log and the snapshots see it: the seam at which writes are dropped, torn, held up
+//! and refused.
+
+mod fault;
+mod memory;
 
 use std::{
+    fmt,
     fs::{File, OpenOptions},
     io,
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
 };
 
+pub use fault::{FaultDisk, Faults, Plan};
+pub use memory::MemoryDisk;
+
 /// A directory of files.
-pub trait Disk: Send + Sync + 'static {
+pub trait Disk: fmt::Debug + Send + Sync + 'static {
+    /// Makes a directory and those above it, for good.
+    ///
+    /// # Errors
+    /// As the operating system says.
+    fn create_dir_all(&self, dir: &Path) -> io::Result<()>;
+
     /// Makes a new, empty file.
     ///
     /// # Errors
@@ -44,6 +58,37 @@ pub trait Disk: Send + Sync + 'static {
     /// # Errors
     /// As the operating system says; final.
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
+
+    /// Bytes that files below `dir` may still take.
+    ///
+    /// # Errors
+    /// As the operating system says.
+    fn free_bytes(&self, dir: &Path) -> io::Result<u64>;
+
+    /// All of a small file.
+    ///
+    /// # Errors
+    /// `NotFound`, or as the operating system says.
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+        let file = self.open(path)?;
+        let mut bytes = vec![0; usize::try_from(file.size()?).map_err(io::Error::other)?];
+        file.read_at(&mut bytes, 0)?;
+        Ok(bytes)
+    }
+
+    /// Writes a small file whole: under another name, synced, then named, and the directory synced.
+    /// Afterwards either the old content is there or the new one.
+    ///
+    /// # Errors
+    /// As the operating system says.
+    fn replace(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+        let temporary = path.with_extension("new");
+        let file = self.create(&temporary)?;
+        file.write_at(bytes, 0)?;
+        file.sync_data()?;
+        self.rename(&temporary, path)?;
+        path.parent().map_or(Ok(()), |dir| self.sync_dir(dir))
+    }
 }
 
 /// A file of a [`Disk`].
@@ -78,6 +123,21 @@ pub trait DiskFile: Send + Sync {
 pub struct RealDisk;
 
 impl Disk for RealDisk {
+    fn create_dir_all(&self, dir: &Path) -> io::Result<()> {
+        if dir.is_dir() {
+            return Ok(());
+        }
+        let above = dir.parent().filter(|above| !above.as_os_str().is_empty());
+        if let Some(above) = above {
+            self.create_dir_all(above)?;
+        }
+        match std::fs::create_dir(dir) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+            Ok(()) | Err(_) => {}
+        }
+        self.sync_dir(above.unwrap_or(Path::new(".")))
+    }
+
     fn create(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
         let file =
             OpenOptions::new().read(true).write(true).create(true).truncate(true).open(path)?;
@@ -105,6 +165,11 @@ impl Disk for RealDisk {
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         File::open(dir)?.sync_all()
+    }
+
+    fn free_bytes(&self, dir: &Path) -> io::Result<u64> {
+        let found = nix::sys::statvfs::statvfs(dir)?;
+        Ok(found.blocks_available().saturating_mul(found.fragment_size()))
     }
 }
 

@@ -1,0 +1,97 @@
+//! What decodes the log and the snapshots is total: any bytes are taken or refused, nothing else.
+
+use raft::fuzzing::{log_records, log_segment, seeds, snapshot, snapshot_blocks};
+use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
+use std::{
+    panic::catch_unwind,
+    time::{Duration, Instant},
+};
+
+type Target = fn(&[u8]) -> Result<(), String>;
+const TARGETS: [(&str, Target); 4] = [
+    ("log segment", log_segment),
+    ("log records", log_records),
+    ("snapshot", snapshot),
+    ("snapshot blocks", snapshot_blocks),
+];
+
+/// `TRIREME_FUZZ_SECONDS` for each target; an ordinary run takes a moment.
+fn time() -> Duration {
+    #[expect(clippy::disallowed_methods, reason = "how long to test is not configuration")]
+    let asked = std::env::var("TRIREME_FUZZ_SECONDS").ok();
+    let seconds = asked.map(|seconds| seconds.parse().expect("TRIREME_FUZZ_SECONDS is a number"));
+    seconds.map_or(Duration::from_millis(1500), Duration::from_secs)
+}
+
+const WORDS: [u64; 9] = [0, 1, 2, 255, 1 << 31, u32::MAX as u64, 1 << 63, u64::MAX - 1, u64::MAX];
+
+fn mutate(bytes: &mut Vec<u8>, other: &[u8], chance: &mut StdRng) {
+    for _ in 0..chance.random_range(1..5) {
+        let at = chance.random_range(0..=bytes.len());
+        let end = (at + chance.random_range(0..40)).min(bytes.len());
+        match chance.random_range(0..6) {
+            0 if at < bytes.len() => bytes[at] ^= 1 << chance.random_range(0..8),
+            1 if at < bytes.len() => bytes[at] = chance.random(),
+            2 => {
+                bytes.drain(at..end);
+            }
+            3 => {
+                let copy = bytes[at..end].to_vec();
+                bytes.splice(at..at, copy);
+            }
+            4 => {
+                let word = WORDS[chance.random_range(0..WORDS.len())].to_le_bytes();
+                let end = (at + 8).min(bytes.len());
+                bytes[at..end].copy_from_slice(&word[..end - at]);
+            }
+            _ => {
+                let from = chance.random_range(0..=other.len());
+                let end = (from + 64).min(other.len());
+                bytes.splice(at..at, other[from..end].iter().copied());
+            }
+        }
+    }
+}
+
+#[test]
+fn the_seeds_are_what_a_replica_writes() {
+    for ((name, target), seed) in TARGETS.into_iter().zip(seeds()) {
+        assert_eq!(target(&seed), Ok(()), "{name}");
+    }
+}
+
+#[test]
+fn any_bytes_are_taken_or_refused() {
+    for ((name, target), seed) in TARGETS.into_iter().zip(seeds()) {
+        #[expect(clippy::disallowed_methods, reason = "how long to test, not what happens")]
+        let start = Instant::now();
+        let mut corpus = vec![seed];
+        let (mut taken, mut refused) = (0u64, 0u64);
+        for number in 0u64.. {
+            if start.elapsed() > time() {
+                break;
+            }
+            let mut chance = StdRng::seed_from_u64(number);
+            let mut bytes = corpus[chance.random_range(0..corpus.len())].clone();
+            let other = corpus[chance.random_range(0..corpus.len())].clone();
+            mutate(&mut bytes, &other, &mut chance);
+            bytes.truncate(64 << 10);
+            match catch_unwind(|| target(&bytes)) {
+                Ok(Ok(())) => {
+                    taken += 1;
+                    // What is taken is worth mutating further.
+                    if corpus.len() < 200 {
+                        corpus.push(bytes);
+                    } else {
+                        let at = chance.random_range(1..corpus.len());
+                        corpus[at] = bytes;
+                    }
+                }
+                Ok(Err(_)) => refused += 1,
+                Err(_) => panic!("{name}, input {number}: {bytes:02x?}"),
+            }
+        }
+        eprintln!("{name}: {taken} taken, {refused} refused");
+        assert!(refused > 0, "{name}");
+    }
+}
