@@ -1,6 +1,6 @@
 //! Which role a command line asks for.
 
-use crate::{bench, etcd};
+use crate::{bench, etcd, files::ReplicaFiles};
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 use server::{
@@ -66,6 +66,11 @@ enum Role {
         #[command(subcommand)]
         what: Debug,
     },
+    /// After the loss of a majority: go on with what a replica that is left has on its disk.
+    Recover {
+        #[command(subcommand)]
+        what: Recover,
+    },
     /// Measure.
     Bench {
         #[command(subcommand)]
@@ -85,6 +90,28 @@ enum Debug {
         /// Those at the end, too, that are not known here to be committed.
         #[arg(long)]
         uncommitted: bool,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum Recover {
+    /// Look at the disks that are left, without changing them: which is the best, what is certain to be
+    /// on it, what may be lost, and the command to go on with.
+    Plan {
+        /// Data directories of replicas that do not run.
+        #[arg(required = true)]
+        data_dirs: Vec<PathBuf>,
+    },
+    /// Make such a disk the one of the only member of a new cluster.
+    Run {
+        /// Of the replica; what is in it is kept in a directory inside.
+        data_dir: PathBuf,
+        /// That what came behind this may be lost: as the plan prints it.
+        #[arg(long, value_name = "TERM-INDEX")]
+        i_accept: String,
+        /// How far the revision is beyond the last that is known.
+        #[arg(long, default_value_t = server::recovery::REVISION_JUMP)]
+        bump_revision: u64,
     },
 }
 
@@ -146,11 +173,17 @@ async fn play(role: Role) -> anyhow::Result<ExitCode> {
             let mut notes = std::io::stderr().lock();
             server::debug::dump_requests(&data_dir, uncommitted, &mut out, &mut notes)?;
         }
+        Role::Recover { what: Recover::Plan { data_dirs } } => {
+            println!("{}", server::recovery::plan(&data_dirs)?);
+        }
+        Role::Recover { what: Recover::Run { data_dir, i_accept, bump_revision } } => {
+            println!("{}", server::recovery::run(&data_dir, &i_accept, bump_revision)?);
+        }
         Role::Bench { workload } => return Box::pin(bench::run(workload)).await,
         Role::Client(command) => {
             // `trireme get … | head` ends when nobody reads any more.
             kubelet::default_signals().context("reset signals")?;
-            return Ok(cli::run(command).await);
+            return Ok(cli::run(command, &ReplicaFiles).await);
         }
     }
     Ok(ExitCode::SUCCESS)
