@@ -264,7 +264,7 @@ impl Cluster {
         let states = self
             .running
             .values()
-            .map(|store| format!("{:?} failed: {:?}", store.local(), *store.failed().borrow()));
+            .map(|store| format!("{store:?} {:?} failed: {:?}", store.local(), *store.failed().borrow()));
         states.collect::<Vec<_>>().join("\n")
     }
 
