@@ -193,9 +193,12 @@ pub(crate) fn open(path: &Path) -> Result<(Contents, SnapshotMeta, State), Backu
         return Err(damaged("its bytes are not those of its checksum".to_owned()));
     }
     let inside = Inside { file, bytes: head.snapshot_bytes };
-    let (meta, state) = snapshot::read(path, &inside).map_err(|error| match error.kind() {
-        io::ErrorKind::InvalidData => damaged(error.to_string()),
-        _ => io(error),
+    let (meta, state) = snapshot::read(path, &inside).map_err(|error| {
+        if error.kind() == io::ErrorKind::InvalidData {
+            damaged(error.to_string())
+        } else {
+            io(error)
+        }
     })?;
     let view = state.view();
     let (hash_kv, _) = view.hash_kv(view.revision()).map_err(|error| damaged(error.to_string()))?;

@@ -261,10 +261,9 @@ impl Cluster {
     }
 
     fn states(&self) -> String {
-        let states = self
-            .running
-            .values()
-            .map(|store| format!("{store:?} {:?} failed: {:?}", store.local(), *store.failed().borrow()));
+        let states = self.running.values().map(|store| {
+            format!("{store:?} {:?} failed: {:?}", store.local(), *store.failed().borrow())
+        });
         states.collect::<Vec<_>>().join("\n")
     }
 
