@@ -1,10 +1,11 @@
 //! How the group is, who is in it, and handing over the lead.
 
 use crate::proto::cluster::{
-    AddMemberRequest, BackupRequest, BackupResponse, Member, MemberInfo, MembersRequest, MembersResponse, PromoteMemberRequest,
-    RemoveMemberRequest, ReplaceMemberRequest, ReplaceMemberResponse, SnapshotRequest,
-    SnapshotResponse, StatusRequest, StatusResponse, TransferLeaderRequest, TransferLeaderResponse,
-    UpdateMemberRequest, admin_service_server::AdminService, replace_member_response::Step,
+    AddMemberRequest, BackupRequest, BackupResponse, Member, MemberInfo, MembersRequest,
+    MembersResponse, PromoteMemberRequest, RemoveMemberRequest, ReplaceMemberRequest,
+    ReplaceMemberResponse, SnapshotRequest, SnapshotResponse, StatusRequest, StatusResponse,
+    TransferLeaderRequest, TransferLeaderResponse, UpdateMemberRequest,
+    admin_service_server::AdminService, replace_member_response::Step,
 };
 use futures::{Stream, StreamExt as _};
 use std::{pin::Pin, sync::Arc, time::Duration};

@@ -15,7 +15,10 @@ use clap::{ArgAction, Args, Subcommand};
 use client::admin::BackupFailure;
 use failure::Failure;
 use std::{
-    path::{Path, PathBuf}, process::ExitCode, time::Duration};
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Duration,
+};
 use target::Target;
 
 /// For `--help`: scripts rely on these.

@@ -6,12 +6,11 @@ use crate::{
     core::{Core, patience},
     error,
     proto::etcdserverpb::{
-        AlarmMember, AlarmRequest, AlarmResponse, AlarmType, DefragmentRequest, DefragmentResponse, DowngradeInfo,
-        DowngradeRequest, DowngradeResponse, HashKvRequest, HashKvResponse, HashRequest,
-        HashResponse, MoveLeaderRequest, MoveLeaderResponse, SnapshotRequest, SnapshotResponse,
-        StatusRequest, StatusResponse, alarm_request::AlarmAction,
-        downgrade_request::DowngradeAction,
-        maintenance_server::Maintenance,
+        AlarmMember, AlarmRequest, AlarmResponse, AlarmType, DefragmentRequest, DefragmentResponse,
+        DowngradeInfo, DowngradeRequest, DowngradeResponse, HashKvRequest, HashKvResponse,
+        HashRequest, HashResponse, MoveLeaderRequest, MoveLeaderResponse, SnapshotRequest,
+        SnapshotResponse, StatusRequest, StatusResponse, alarm_request::AlarmAction,
+        downgrade_request::DowngradeAction, maintenance_server::Maintenance,
     },
 };
 use futures::{Stream, StreamExt as _};
@@ -76,7 +75,10 @@ impl Maintenance for MaintenanceService {
         };
         let Some(kind) = kind else {
             // None in particular: as in etcd, nothing happens.
-            return Ok(Response::new(AlarmResponse { header: self.0.header_now(), alarms: vec![] }));
+            return Ok(Response::new(AlarmResponse {
+                header: self.0.header_now(),
+                alarms: vec![],
+            }));
         };
         let alarm = Alarm { kind, member };
         let op = Op::Alarm { alarm, active };

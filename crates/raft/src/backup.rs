@@ -126,7 +126,8 @@ impl Head {
             return Err(format!("version {} is not known here", word(0)?));
         }
         let len = usize::try_from(word(8)?).unwrap_or(usize::MAX);
-        let body = bytes.get(FIXED..).and_then(|rest| rest.get(..len)).ok_or("its head is damaged")?;
+        let body =
+            bytes.get(FIXED..).and_then(|rest| rest.get(..len)).ok_or("its head is damaged")?;
         if crc32fast::hash(body) != word(4)? {
             return Err("its head is damaged".to_owned());
         }
@@ -192,9 +193,12 @@ pub(crate) fn open(path: &Path) -> Result<(Contents, SnapshotMeta, State), Backu
         return Err(damaged("its bytes are not those of its checksum".to_owned()));
     }
     let inside = Inside { file, bytes: head.snapshot_bytes };
-    let (meta, state) = snapshot::read(path, &inside).map_err(|error| match error.kind() {
-        io::ErrorKind::InvalidData => damaged(error.to_string()),
-        _ => io(error),
+    let (meta, state) = snapshot::read(path, &inside).map_err(|error| {
+        if error.kind() == io::ErrorKind::InvalidData {
+            damaged(error.to_string())
+        } else {
+            io(error)
+        }
     })?;
     let view = state.view();
     let (hash_kv, _) = view.hash_kv(view.revision()).map_err(|error| damaged(error.to_string()))?;
@@ -278,10 +282,9 @@ impl BackupWriter {
         std::fs::remove_file(&self.temporary).map_err(io)?;
         self.named = true;
         let dir = self.path.parent().filter(|dir| !dir.as_os_str().is_empty());
-        RealDisk.sync_dir(dir.unwrap_or(Path::new("."))).map_err(|source| BackupError::Io {
-            path: self.path.clone(),
-            source,
-        })?;
+        RealDisk
+            .sync_dir(dir.unwrap_or(Path::new(".")))
+            .map_err(|source| BackupError::Io { path: self.path.clone(), source })?;
         Ok(contents)
     }
 }

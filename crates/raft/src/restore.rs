@@ -7,8 +7,7 @@
 use crate::{
     backup::{self, BackupError, Contents},
     disk::{Disk, RealDisk},
-    identity,
-    snapshot,
+    identity, snapshot,
     types::{LogId, Member, Membership, SnapshotMeta, StoredMembership, Vote, encode},
     wal::{Wal, WalError},
 };

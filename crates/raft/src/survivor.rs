@@ -80,8 +80,7 @@ fn inspect(dir: &Path) -> Result<(Survivor, State), StartError> {
         let step = format!("{step} of {}", dir.display());
         move |source| StartError::Io { step, source }
     };
-    let Some((cluster, member, standing)) =
-        identity::look(dir).map_err(io("read the identity"))?
+    let Some((cluster, member, standing)) = identity::look(dir).map_err(io("read the identity"))?
     else {
         let text = format!("{} is no replica's: it has no identity", dir.display());
         return Err(StartError::Identity(text));
@@ -133,7 +132,10 @@ fn read(dir: &Path, found: &mut Survivor, state: &mut State) -> Result<(), Strin
         *state = taken;
     }
     if purged > Some(found.snapshot) {
-        return Err(format!("the log begins behind {}, and no snapshot reaches it", found.snapshot));
+        return Err(format!(
+            "the log begins behind {}, and no snapshot reaches it",
+            found.snapshot
+        ));
     }
     // What a snapshot holds was committed, whatever the last mark says.
     found.committed = committed.map_or(0, |id| id.index).max(found.snapshot);
@@ -151,7 +153,9 @@ fn read(dir: &Path, found: &mut Survivor, state: &mut State) -> Result<(), Strin
             let id = entry.log_id;
             match entry.payload {
                 EntryPayload::Blank => {}
-                EntryPayload::Membership(group) => note(found, &StoredMembership::new(Some(id), group)),
+                EntryPayload::Membership(group) => {
+                    note(found, &StoredMembership::new(Some(id), group))
+                }
                 EntryPayload::Normal(batch) => {
                     for command in batch.decode().map_err(text)? {
                         state.apply(&command);

@@ -5,8 +5,8 @@ use crate::{
     replica,
 };
 use anyhow::{Context as _, bail, ensure};
-use raft::{Contents, Founded, Survivor};
 pub use raft::{BackupWriter, REVISION_JUMP, verify_backup};
+use raft::{Contents, Founded, Survivor};
 use std::{
     collections::BTreeMap,
     fmt::Write as _,
@@ -179,9 +179,9 @@ fn advice(best: &Survivor, survivors: &[Survivor]) -> String {
 /// # Errors
 /// See [`raft::recover`]; or `accepted` is not as the plan has it.
 pub fn run(dir: &Path, accepted: &str, jump: u64) -> anyhow::Result<String> {
-    let last = accepted.split_once('-').and_then(|(term, index)| {
-        Some((term.parse::<u64>().ok()?, index.parse::<u64>().ok()?))
-    });
+    let last = accepted
+        .split_once('-')
+        .and_then(|(term, index)| Some((term.parse::<u64>().ok()?, index.parse::<u64>().ok()?)));
     let last = last.context("--i-accept takes TERM-INDEX, as `trireme recover plan` prints it")?;
     let dir = data_dir(dir);
     let (survivor, founded, aside) = raft::recover(&dir, last, jump)?;

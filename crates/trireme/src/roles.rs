@@ -8,7 +8,7 @@ use server::{
     dev::{DevCluster, DevOptions},
     node, replica, signal, telemetry,
 };
-use std::{ffi::OsString, path::PathBuf, process::ExitCode};
+use std::{ffi::OsString, path::PathBuf, process::ExitCode, time::Duration};
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 
@@ -115,11 +115,19 @@ enum Recover {
     },
 }
 
+/// For what still runs beside a role that has ended.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
 pub(crate) fn run(arguments: Arguments) -> ExitCode {
     if let Role::Etcd { flags } = arguments.role {
         return etcd::run(flags);
     }
-    let result = worker_runtime().and_then(|runtime| runtime.block_on(play(arguments.role)));
+    let result = worker_runtime().and_then(|runtime| {
+        let result = runtime.block_on(play(arguments.role));
+        // Whoever ends by itself does not wait for standard input, which is read as long as a parent lives.
+        runtime.shutdown_timeout(LAST_WORDS);
+        result
+    });
     match result {
         Ok(code) => code,
         Err(error) => {

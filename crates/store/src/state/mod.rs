@@ -19,8 +19,8 @@ pub use txn::TXN_DEPTH_MAX;
 pub use view::View;
 
 use crate::types::{
-    Alarm, AlarmKind, Applied, Command, Epoch, Event, LeaseId, Op, Origin, Outcome, Rejection, Revision,
-    Timestamp, Txn,
+    Alarm, AlarmKind, Applied, Command, Epoch, Event, LeaseId, Op, Origin, Outcome, Rejection,
+    Revision, Timestamp, Txn,
 };
 use imbl::{OrdMap, OrdSet};
 use keys::Keys;
