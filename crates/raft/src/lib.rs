@@ -22,6 +22,7 @@ mod dump;
 mod expiry;
 mod forward;
 mod handover;
+mod heartbeat;
 mod identity;
 mod lead;
 mod leases;
