@@ -105,7 +105,7 @@ impl PeerTls {
 /// plus a random time between `election_min` and `election_max`: openraft adds the two.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Timers {
-    /// Between heartbeats.
+    /// Between heartbeats. Their answers may take longer: up to four fifths of `election_min`.
     pub heartbeat: Duration,
     /// Least random wait.
     pub election_min: Duration,
@@ -114,7 +114,8 @@ pub struct Timers {
 }
 
 impl Timers {
-    /// For one machine room: a dead leader is replaced 250 to 300 ms after its last heartbeat.
+    /// For one machine room, round trips of up to 80 ms: a dead leader is replaced 250 to 300 ms after
+    /// its last heartbeat.
     #[must_use]
     pub const fn lan() -> Self {
         Self {

@@ -64,8 +64,6 @@ pub(crate) struct Core {
     pub(crate) forwards: mpsc::Sender<Outgoing>,
     /// Who leads, if known: tells only when that changes, which raft's metrics do with every entry.
     pub(crate) leads: watch::Receiver<Option<u64>>,
-    /// Term and last log index that this process began with.
-    pub(crate) begun: (u64, u64),
     /// A stream of entries broke off: whoever sent them may have died.
     pub(crate) leader_hung_up: Notify,
     pub(crate) identity: Arc<Identity>,
@@ -156,7 +154,9 @@ impl Core {
     pub(crate) fn admit(&self, metadata: &MetadataMap) -> Result<(), Status> {
         self.greet(metadata)?;
         let takes_part = match self.identity.standing() {
-            Standing::Founder | Standing::Named => self.failure.borrow().is_none(),
+            Standing::Founder | Standing::Named | Standing::Planted => {
+                self.failure.borrow().is_none()
+            }
             Standing::Blank | Standing::Removed => false,
         };
         if takes_part {
@@ -255,13 +255,8 @@ impl Core {
 
     /// One quorum round: up to where a linearizable read must have applied the log.
     pub(crate) async fn read_index_here(&self) -> Result<u64, String> {
-        // openraft lets a leader that was restarted lead on in its old term, and then knows only what
-        // it had noted as committed: less than it had answered for. All of its log may have been
-        // committed, and will be, because the term is its own. Asked before, because a term only grows.
-        let (term, last) = self.begun;
-        let least = if self.metrics().current_term == term { last } else { 0 };
         let linearizer = self.raft.get_read_linearizer(ReadPolicy::ReadIndex).await;
-        linearizer.map(|l| l.read_log_id().index().max(least)).map_err(|e| e.to_string())
+        linearizer.map(|l| l.read_log_id().index()).map_err(|e| e.to_string())
     }
 
     pub(crate) fn own_status(&self) -> StatusResponse {

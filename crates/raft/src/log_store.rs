@@ -86,8 +86,12 @@ impl RaftLogReader<TypeConfig> for LogStore {
         self.read(start, end, usize::MAX).await
     }
 
+    /// Entries from `start`, or none when that one is purged: a stream whose follower has moved on
+    /// may still ask, and must not be given what does not follow the entry that it goes on from.
     async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> io::Result<Vec<Entry>> {
-        self.read(start, end, READ_BYTES).await
+        let entries = self.read(start, end, READ_BYTES).await?;
+        let follow = entries.first().is_some_and(|first| first.index() == start);
+        Ok(if follow { entries } else { Vec::new() })
     }
 
     async fn read_vote(&mut self) -> io::Result<Option<Vote>> {
@@ -180,6 +184,23 @@ mod tests {
             let machine = StateMachine::open(Arc::new(RealDisk), snapshots, None).unwrap();
             Ok((dir, LogStore::new(Arc::new(wal)), machine))
         }
+    }
+
+    fn id(index: u64) -> LogId {
+        let leader = openraft::impls::leader_id_std::LeaderId { term: 1, voted_for: 1 };
+        LogId::new(openraft::vote::RaftLeaderId::to_committed(&leader), index)
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn what_is_replicated_follows_on_what_was_asked_for() {
+        let (_dir, mut log, _) = OnDisk.build().await.unwrap();
+        let entries = (1..=20).map(|index| Entry::new_blank(id(index)));
+        log.append(entries, IOFlushed::noop()).await.unwrap();
+        log.purge(id(10)).await.unwrap();
+        let first = |entries: Vec<Entry>| entries.first().map(RaftEntry::index);
+        assert_eq!(first(log.limited_get_log_entries(11, 21).await.unwrap()), Some(11));
+        assert_eq!(first(log.limited_get_log_entries(5, 21).await.unwrap()), None);
+        assert_eq!(first(log.try_get_log_entries(5..21).await.unwrap()), Some(11));
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

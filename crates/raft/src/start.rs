@@ -11,6 +11,7 @@ use crate::{
     disk_watch::{DiskHealth, watch_disk},
     expiry::expire_leases,
     forward::forward,
+    heartbeat::{answer_within, beat},
     identity::{self, Identity},
     lead::lead,
     log_store::LogStore,
@@ -23,11 +24,11 @@ use crate::{
     state_machine::StateMachine,
     store::RaftStore,
     tend::tend,
-    types::{Raft, decode},
+    types::Raft,
     wal::{Wal, WalError},
 };
 use futures::StreamExt as _;
-use openraft::{Config, SnapshotPolicy, async_runtime::watch::WatchReceiver as _};
+use openraft::{Config, SnapshotPolicy, async_runtime::watch::WatchReceiver as _, errors::Fatal};
 use std::{
     io,
     path::PathBuf,
@@ -143,14 +144,6 @@ impl RaftStore {
         let (hub, applied, sweep) = (machine.hub(), machine.applied(), machine.sweep());
         let leases = machine.leases();
         let snapshot_bytes = machine.snapshot_bytes();
-        let vote: Option<crate::types::Vote> = wal
-            .marks()
-            .vote
-            .map(|vote| decode(&vote))
-            .transpose()
-            .map_err(failed("read the vote"))?;
-        let begun =
-            (vote.map_or(0, |vote| vote.leader_id.term), wal.bounds().map_or(0, |(_, last)| last));
         let tls = config.tls.as_ref().map(PeerTls::client);
         let election = config.timers.election_max;
         let peers = Peers::new(Arc::clone(&identity), &config.members, election, tls);
@@ -183,7 +176,6 @@ impl RaftStore {
             entries: Arc::new(Semaphore::new(ENTRIES_IN_FLIGHT as usize)),
             forwards,
             leads: leads_watch,
-            begun,
             leader_hung_up: Notify::new(),
             identity,
             peers,
@@ -213,6 +205,7 @@ impl RaftStore {
         tasks.spawn(sweep);
         tasks.spawn(batch(Arc::clone(&core), queue, stop.clone()));
         tasks.spawn(forward(Arc::clone(&core), outgoing, stop.clone()));
+        tasks.spawn(beat(Arc::clone(&core), config.timers.heartbeat, stop.clone()));
         tasks.spawn(campaign(Arc::clone(&core), election, stop.clone()));
         tasks.spawn(follow(Arc::clone(&core), leads));
         tasks.spawn(admission(Arc::clone(&core), election * 2, stop.clone()));
@@ -233,7 +226,7 @@ fn raft_config(config: &RaftConfig) -> Result<Config, StartError> {
     let timers = config.timers;
     Config {
         cluster_name: "trireme".to_owned(),
-        heartbeat_interval: millis(timers.heartbeat),
+        heartbeat_interval: millis(answer_within(&timers)),
         election_timeout_min: millis(timers.election_min),
         election_timeout_max: millis(timers.election_max),
         enable_pre_vote: Some(true),
@@ -252,23 +245,29 @@ fn raft_config(config: &RaftConfig) -> Result<Config, StartError> {
     .map_err(|e| StartError::Raft(e.to_string()))
 }
 
-/// Notes who leads and who the peers are. They are where the last membership in the log has them,
-/// committed or not.
+/// Notes who leads and who the peers are, where the last membership in the log has them, committed or
+/// not; and that raft has ended, without which this replica would sit there, connected and mute.
 async fn follow(core: Arc<Core>, leads: watch::Sender<Option<u64>>) {
     let mut metrics = core.raft.metrics();
     let mut known = None;
     loop {
-        let (leader, group) = {
+        let (leader, group, ended) = {
             let now = metrics.borrow_and_update();
-            (now.current_leader, Arc::clone(&now.membership_config))
+            let ended = now.running_state.clone().err();
+            (now.current_leader, Arc::clone(&now.membership_config), ended)
         };
+        match ended {
+            None => {}
+            Some(Fatal::Stopped) => return,
+            Some(why) => return core.fail(format!("raft has ended: {why}")),
+        }
         leads.send_if_modified(|now| std::mem::replace(now, leader) != leader);
         if *group.log_id() != known {
             known = *group.log_id();
             core.peers.follow(&group);
         }
         if metrics.changed().await.is_err() {
-            return;
+            return core.fail("raft has ended without a word".to_owned());
         }
     }
 }

@@ -43,7 +43,14 @@ pub struct RaftStore {
 
 impl std::fmt::Debug for RaftStore {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("RaftStore").field("id", &self.core.id).finish_non_exhaustive()
+        let metrics = self.core.metrics();
+        f.debug_struct("RaftStore")
+            .field("id", &self.core.id)
+            .field("standing", &self.core.identity.standing())
+            .field("disk", &self.core.disk.state())
+            .field("backlog_bytes", &self.core.wal.backlog_bytes())
+            .field("metrics", &metrics)
+            .finish_non_exhaustive()
     }
 }
 

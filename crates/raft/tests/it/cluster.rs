@@ -17,7 +17,15 @@ use store::{
     Txn, TxnOp,
 };
 use tempfile::TempDir;
-use tokio::{net::TcpListener, time::timeout};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{
+        TcpListener, TcpStream,
+        tcp::{OwnedReadHalf, OwnedWriteHalf},
+    },
+    sync::mpsc,
+    time::{Instant, sleep_until, timeout},
+};
 
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -67,6 +75,19 @@ impl Cluster {
         let size = disks.len() as u64;
         let (mut cluster, listeners) = Self::prepare(size, snapshot_entries, BTreeMap::new()).await;
         (cluster.disks, cluster.segment_bytes) = (disks, segment_bytes);
+        for (id, listener) in listeners {
+            cluster.open(id, listener).await;
+        }
+        cluster
+    }
+
+    /// Three members whose words take so long from one to the other.
+    pub(crate) async fn apart(by: Duration) -> Self {
+        let (mut cluster, listeners) = Self::prepare(3, 10_000, BTreeMap::new()).await;
+        for (id, listener) in &listeners {
+            let url = format!("http://{}", far(listener.local_addr().unwrap(), by).await);
+            cluster.first.get_mut(id).unwrap().peer_urls = vec![url];
+        }
         for (id, listener) in listeners {
             cluster.open(id, listener).await;
         }
@@ -261,10 +282,9 @@ impl Cluster {
     }
 
     fn states(&self) -> String {
-        let states = self
-            .running
-            .values()
-            .map(|store| format!("{:?} failed: {:?}", store.local(), *store.failed().borrow()));
+        let states = self.running.values().map(|store| {
+            format!("{store:?} {:?} failed: {:?}", store.local(), *store.failed().borrow())
+        });
         states.collect::<Vec<_>>().join("\n")
     }
 
@@ -273,12 +293,12 @@ impl Cluster {
         let furthest = {
             let mut furthest = store::Revision::ZERO;
             for store in self.running.values() {
-                let until = tokio::time::Instant::now() + PATIENCE;
+                let until = Instant::now() + PATIENCE;
                 let revision = loop {
                     match store.barrier(PATIENCE).await {
                         Ok(revision) => break revision,
                         // An election may be under way.
-                        Err(error) if tokio::time::Instant::now() > until => {
+                        Err(error) if Instant::now() > until => {
                             panic!("{error}\n{}", self.states())
                         }
                         Err(_) => {}
@@ -313,6 +333,42 @@ impl Cluster {
         let seen = timeout(PATIENCE, same).await.unwrap();
         assert!(seen.windows(2).all(|pair| pair[0] == pair[1]), "{seen:?}");
     }
+}
+
+/// An address from which everything reaches `to` and comes back, each way so much later.
+async fn far(to: SocketAddr, by: Duration) -> SocketAddr {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((near, _)) = listener.accept().await {
+            let Ok(far) = TcpStream::connect(to).await else { continue };
+            near.set_nodelay(true).unwrap();
+            far.set_nodelay(true).unwrap();
+            let ((near_in, near_out), (far_in, far_out)) = (near.into_split(), far.into_split());
+            tokio::spawn(carry(near_in, far_out, by));
+            tokio::spawn(carry(far_in, near_out, by));
+        }
+    });
+    address
+}
+
+async fn carry(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, by: Duration) {
+    let (sender, mut under_way) = mpsc::unbounded_channel::<(Instant, Vec<u8>)>();
+    let read = async move {
+        let mut piece = vec![0; 64 << 10];
+        while let Ok(len @ 1..) = from.read(&mut piece).await {
+            let _ = sender.send((Instant::now() + by, piece[..len].to_vec()));
+        }
+    };
+    let write = async move {
+        while let Some((due, piece)) = under_way.recv().await {
+            sleep_until(due).await;
+            if to.write_all(&piece).await.is_err() {
+                return;
+            }
+        }
+    };
+    tokio::join!(read, write);
 }
 
 fn member(id: u64, peer_url: String) -> Member {

@@ -256,3 +256,25 @@ async fn with_a_full_disk_writes_are_refused_and_the_rest_goes_on_until_there_is
         assert_eq!(member(&cluster, other, full).await.disk, DiskState::Ok);
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_whose_raft_has_ended_says_so() {
+    let (cluster, faults) = with_faults().await;
+    let (leader, _) = cluster.leader().await;
+    cluster.put(leader, "a", "1").await.unwrap();
+    cluster.settle().await;
+    let broken = cluster.store(leader);
+    // Until the end of the log is sealed, the next write may be the log's.
+    let mut last = None;
+    until("nothing is written", async || {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let now = broken.syncs().map(|times| times.bytes);
+        (std::mem::replace(&mut last, now) == now).then_some(())
+    })
+    .await;
+    faults[&leader].set(Plan { fail_write: Some(1), ..Plan::default() });
+    let mut failed = broken.failed();
+    let _ = timeout(PATIENCE, broken.snapshot()).await;
+    let failed = timeout(PATIENCE, failed.wait_for(Option::is_some)).await.unwrap().unwrap();
+    assert!(failed.as_ref().is_some_and(|why| why.contains("raft has ended")), "{failed:?}");
+}

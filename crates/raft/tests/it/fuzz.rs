@@ -3,7 +3,10 @@
 use raft::fuzzing::{log_records, log_segment, seeds, snapshot, snapshot_blocks};
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 use std::{
+    collections::BTreeMap,
+    fs,
     panic::catch_unwind,
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
@@ -21,6 +24,32 @@ fn time() -> Duration {
     let asked = std::env::var("TRIREME_FUZZ_SECONDS").ok();
     let seconds = asked.map(|seconds| seconds.parse().expect("TRIREME_FUZZ_SECONDS is a number"));
     seconds.map_or(Duration::from_millis(1500), Duration::from_secs)
+}
+
+/// Inputs of each way in which one was answered so far, by target.
+fn corpus(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/corpus").join(name.replace(' ', "-"))
+}
+
+/// How an input was answered, whatever the numbers in it.
+fn way(answer: &Result<(), String>) -> String {
+    let text = answer.as_ref().err().map_or("taken", String::as_str);
+    let words = text.split(|c: char| !c.is_ascii_alphabetic()).filter(|word| word.len() > 1);
+    words.collect::<Vec<_>>().join("-").chars().take(120).collect()
+}
+
+#[test]
+fn what_was_found_before_is_answered_as_before() {
+    for (name, target) in TARGETS {
+        let mut count = 0;
+        for file in fs::read_dir(corpus(name)).unwrap() {
+            let path = file.unwrap().path();
+            let answer = target(&fs::read(&path).unwrap());
+            assert_eq!(path.file_name().unwrap().to_str(), Some(way(&answer).as_str()), "{name}");
+            count += 1;
+        }
+        assert!(count > 1, "{name}");
+    }
 }
 
 const WORDS: [u64; 9] = [0, 1, 2, 255, 1 << 31, u32::MAX as u64, 1 << 63, u64::MAX - 1, u64::MAX];
@@ -67,6 +96,7 @@ fn any_bytes_are_taken_or_refused() {
         let start = Instant::now();
         let mut corpus = vec![seed];
         let (mut taken, mut refused) = (0u64, 0u64);
+        let mut ways = BTreeMap::<String, Vec<u8>>::new();
         for number in 0u64.. {
             if start.elapsed() > time() {
                 break;
@@ -76,7 +106,14 @@ fn any_bytes_are_taken_or_refused() {
             let other = corpus[chance.random_range(0..corpus.len())].clone();
             mutate(&mut bytes, &other, &mut chance);
             bytes.truncate(64 << 10);
-            match catch_unwind(|| target(&bytes)) {
+            let answer = catch_unwind(|| target(&bytes));
+            if let Ok(answer) = &answer {
+                let shortest = ways.entry(way(answer)).or_insert_with(|| bytes.clone());
+                if bytes.len() < shortest.len() {
+                    shortest.clone_from(&bytes);
+                }
+            }
+            match answer {
                 Ok(Ok(())) => {
                     taken += 1;
                     // What is taken is worth mutating further.
@@ -91,7 +128,17 @@ fn any_bytes_are_taken_or_refused() {
                 Err(_) => panic!("{name}, input {number}: {bytes:02x?}"),
             }
         }
-        eprintln!("{name}: {taken} taken, {refused} refused");
+        eprintln!("{name}: {taken} taken, {refused} refused, {} ways", ways.len());
+        if time() > Duration::from_secs(5) {
+            // A long run adds what it has found, to be committed.
+            fs::create_dir_all(corpus(name)).unwrap();
+            for (way, bytes) in ways {
+                let path = corpus(name).join(way);
+                if !path.exists() {
+                    fs::write(path, bytes).unwrap();
+                }
+            }
+        }
         assert!(refused > 0, "{name}");
     }
 }

@@ -2,9 +2,9 @@
 
 use crate::cluster::{Cluster, PATIENCE, everything, put, succeeded};
 use raft::{DiskConfig, disk::MemoryDisk};
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use store::{Cluster as _, Origin, Store as _};
-use tokio::task::JoinSet;
+use tokio::{task::JoinSet, time::Instant};
 
 /// `TRIREME_CUTS` of them; a few in an ordinary run.
 fn cuts() -> u64 {
@@ -26,7 +26,7 @@ async fn nothing_acknowledged_is_lost_when_the_power_of_all_replicas_is_cut() {
     let mut cluster = Cluster::on_disks(100, 64 << 10, disks).await;
     cluster.leader().await;
     let mut kept = BTreeMap::new();
-    let (mut written, mut unknown) = (0, 0);
+    let (mut written, mut unknown, mut longest) = (0, 0, Duration::ZERO);
     for cut in 0..cuts() {
         let mut writers = JoinSet::new();
         let stop = tokio_util::sync::CancellationToken::new();
@@ -87,7 +87,9 @@ async fn nothing_acknowledged_is_lost_when_the_power_of_all_replicas_is_cut() {
             cluster.set_disk(id, on(&disk));
             cluster.restart(id).await;
         }
+        let started = Instant::now();
         cluster.settle().await;
+        longest = longest.max(started.elapsed());
         let view = cluster.store(1 + cut % 3).view();
         for (key, value) in &kept {
             let found = view.get(key.as_bytes()).map(|kv| kv.value);
@@ -98,7 +100,8 @@ async fn nothing_acknowledged_is_lost_when_the_power_of_all_replicas_is_cut() {
     }
     assert!(cluster.store(1).view().count(&everything()) > 0);
     eprintln!(
-        "{} cuts, {written} writes acknowledged, none lost; {unknown} of unknown outcome",
+        "{} cuts, {written} writes acknowledged, none lost; {unknown} of unknown outcome; \
+         {longest:?} at most until all had the same state again",
         cuts()
     );
 }

@@ -179,6 +179,18 @@ async fn without_a_majority_writes_fail_fast_and_say_so() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn members_that_answer_no_sooner_than_the_next_heartbeat_still_serve_reads() {
+    let cluster = Cluster::apart(Duration::from_millis(20)).await;
+    let (leader, _) = cluster.leader().await;
+    for id in cluster.ids() {
+        assert!(succeeded(&cluster.put(id, "a", &id.to_string()).await.unwrap()));
+        assert_eq!(cluster.get(leader, "a").await, Some(id.to_string()));
+        assert_eq!(cluster.get(id, "a").await, Some(id.to_string()));
+    }
+    cluster.settle().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_lead_is_handed_over_on_request() {
     let cluster = Cluster::start(3).await;
     let (leader, _) = cluster.leader().await;
