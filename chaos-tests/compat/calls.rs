@@ -59,8 +59,9 @@ pub(crate) async fn run(group: &Group) -> Vec<Seen> {
     watches(&mut calls, &mut client).await;
     leases(&mut calls, &mut client).await;
     users(&mut calls, group, &mut client).await;
-    cluster(&mut calls, group, &mut client).await;
     recipes(&mut calls, &mut client).await;
+    // Last: alarms stop what writes.
+    cluster(&mut calls, group, &mut client).await;
     calls.seen
 }
 

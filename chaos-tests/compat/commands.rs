@@ -331,7 +331,7 @@ const ROWS: &[Row] = &[
     ),
     row("move-leader", EXACT, "", &[Say("move-leader {other}"), Say("move-leader 1234")]),
     row("alarm list, disarm", EXACT, "", &[Say("alarm list"), Say("alarm disarm")]),
-    row("defrag", EXACT, "", &[Say("defrag"), Say("defrag --cluster")]),
+    row("defrag", ANY_ORDER, "", &[Say("defrag"), Say("defrag --cluster")]),
     row("snapshot save", EXACT, "", &[Say("snapshot save saved.db --endpoints={0}")]),
     row(
         "snapshot status",

@@ -1,6 +1,6 @@
 //! The command line, the environment and the files of a member in etcd's place.
 
-use crate::group::{Group, System, installed};
+use crate::group::{Group, System, all_installed};
 use std::process::Command;
 
 fn trireme(words: &[&str]) -> (Option<i32>, String, String) {
@@ -29,8 +29,7 @@ fn version_help_and_mistakes_are_as_of_etcd() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_member_starts_from_the_environment_and_another_joins() {
-    if installed("etcdctl").is_none() {
-        eprintln!("SKIPPED: no etcdctl here; apt-get install etcd-client");
+    if !all_installed(&["etcdctl"]) {
         return;
     }
     let mut group = Group::prepare(System::Trireme, 2);
@@ -88,8 +87,7 @@ async fn a_member_starts_from_the_environment_and_another_joins() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_log_is_printed_as_etcds_requests() {
-    if installed("etcdctl").is_none() {
-        eprintln!("SKIPPED: no etcdctl here; apt-get install etcd-client");
+    if !all_installed(&["etcdctl"]) {
         return;
     }
     let mut group = Group::start(System::Trireme, 1, &[]).await;

@@ -2,6 +2,7 @@
 
 use std::{
     fs::File,
+    io::Write as _,
     net::TcpListener,
     path::{Path, PathBuf},
     process::Stdio,
@@ -26,6 +27,23 @@ pub(crate) enum System {
 /// Where Debian has it.
 pub(crate) fn installed(program: &str) -> Option<PathBuf> {
     ["/usr/bin", "/usr/local/bin"].iter().map(|d| Path::new(d).join(program)).find(|p| p.exists())
+}
+
+/// Whether these programs are here. If not, the test that asks is to end, and this says so past the
+/// capture of output, so that it shows although the test passes.
+pub(crate) fn all_installed(programs: &[&str]) -> bool {
+    let missing: Vec<_> = programs.iter().filter(|name| installed(name).is_none()).collect();
+    if !missing.is_empty() {
+        let test = std::thread::current().name().unwrap_or_default().to_owned();
+        // Not `eprintln`, which is captured.
+        let mut stderr = std::io::stderr().lock();
+        writeln!(
+            stderr,
+            "SKIPPED {test}: {missing:?} is missing; apt-get install etcd-client etcd-server"
+        )
+        .unwrap();
+    }
+    missing.is_empty()
 }
 
 impl System {

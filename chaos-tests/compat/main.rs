@@ -5,6 +5,12 @@
     clippy::indexing_slicing,
     reason = "a panic in a test is its failure"
 )]
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    clippy::large_futures,
+    reason = "a test says what it skips and what differs, and holds many calls in one future"
+)]
 
 #[cfg(feature = "etcd-client")]
 mod calls;

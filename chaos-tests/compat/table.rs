@@ -4,7 +4,7 @@
 use crate::calls;
 use crate::{
     commands,
-    group::{Group, System, installed},
+    group::{Group, System, all_installed},
 };
 use std::{fmt::Write as _, path::Path};
 
@@ -87,17 +87,9 @@ fn hold(name: &str, title: &str, etcd: &[Seen], ours: &[Seen]) {
     std::fs::write(&path, format!("{}{table}{}", &readme[..from], &readme[to..])).unwrap();
 }
 
-fn can_compare() -> bool {
-    let all = installed("etcdctl").is_some() && installed("etcd").is_some();
-    if !all {
-        eprintln!("SKIPPED: no etcd or etcdctl here; apt-get install etcd-server etcd-client");
-    }
-    all
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn etcdctl_sees_here_what_it_sees_of_etcd() {
-    if !can_compare() {
+    if !all_installed(&["etcd", "etcdctl"]) {
         return;
     }
     // One after the other: a client that gives up in time is no difference.
@@ -111,7 +103,7 @@ async fn etcdctl_sees_here_what_it_sees_of_etcd() {
 #[cfg(feature = "etcd-client")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_rust_client_sees_here_what_it_sees_of_etcd() {
-    if !can_compare() {
+    if !all_installed(&["etcd", "etcdctl"]) {
         return;
     }
     let mut seen = Vec::new();

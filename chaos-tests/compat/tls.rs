@@ -1,6 +1,6 @@
 //! Clients by TLS: whom a member lets in, and that what is revoked stays out of every listener.
 
-use crate::group::{Group, System, free_ports, installed};
+use crate::group::{Group, System, all_installed, free_ports};
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, DnType,
     IsCa, KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, SerialNumber, date_time_ymd,
@@ -73,8 +73,7 @@ async fn let_in(group: &Group, authority: &Authority, name: Option<&str>, port: 
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_revoked_client_is_let_in_nowhere_and_files_are_read_again() {
-    if installed("etcdctl").is_none() {
-        eprintln!("SKIPPED: no etcdctl here; apt-get install etcd-client");
+    if !all_installed(&["etcdctl"]) {
         return;
     }
     let mut group = Group::prepare(System::Trireme, 1);
@@ -119,8 +118,7 @@ async fn a_revoked_client_is_let_in_nowhere_and_files_are_read_again() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn members_prove_who_they_are_and_a_certificate_of_its_own_serves_clients() {
-    if installed("etcdctl").is_none() {
-        eprintln!("SKIPPED: no etcdctl here; apt-get install etcd-client");
+    if !all_installed(&["etcdctl"]) {
         return;
     }
     let mut group = Group::prepare(System::Trireme, 3);

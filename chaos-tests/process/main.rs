@@ -15,4 +15,5 @@ mod machine;
 mod manifests;
 mod observer;
 mod pod;
+mod recovery;
 mod replicas;

@@ -1,10 +1,11 @@
 //! How the group is, who is in it, and handing over the lead.
 
 use crate::proto::cluster::{
-    AddMemberRequest, Member, MemberInfo, MembersRequest, MembersResponse, PromoteMemberRequest,
-    RemoveMemberRequest, ReplaceMemberRequest, ReplaceMemberResponse, SnapshotRequest,
-    SnapshotResponse, StatusRequest, StatusResponse, TransferLeaderRequest, TransferLeaderResponse,
-    UpdateMemberRequest, admin_service_server::AdminService, replace_member_response::Step,
+    AddMemberRequest, BackupRequest, BackupResponse, Member, MemberInfo, MembersRequest,
+    MembersResponse, PromoteMemberRequest, RemoveMemberRequest, ReplaceMemberRequest,
+    ReplaceMemberResponse, SnapshotRequest, SnapshotResponse, StatusRequest, StatusResponse,
+    TransferLeaderRequest, TransferLeaderResponse, UpdateMemberRequest,
+    admin_service_server::AdminService, replace_member_response::Step,
 };
 use futures::{Stream, StreamExt as _};
 use std::{pin::Pin, sync::Arc, time::Duration};
@@ -204,6 +205,23 @@ impl AdminService for Admin {
         let replacing = futures::stream::once(replacing).filter_map(std::future::ready);
         let answers = futures::stream::select(ReceiverStream::new(told), replacing);
         Ok(Response::new(Box::pin(answers)))
+    }
+
+    type BackupStream = Pin<Box<dyn Stream<Item = Result<BackupResponse, Status>> + Send>>;
+
+    async fn backup(
+        &self,
+        _: Request<BackupRequest>,
+    ) -> Result<Response<Self::BackupStream>, Status> {
+        let backup = self.cluster.backup(CHANGE_DEADLINE).await.map_err(refused)?;
+        let pieces = ReceiverStream::new(backup.pieces).scan(backup.bytes, |left, piece| {
+            let piece = piece.map_err(Status::internal).map(|piece| {
+                *left = left.saturating_sub(piece.len() as u64);
+                BackupResponse { piece: piece.into(), remaining_bytes: *left }
+            });
+            std::future::ready(Some(piece))
+        });
+        Ok(Response::new(Box::pin(pieces)))
     }
 
     async fn snapshot(

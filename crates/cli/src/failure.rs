@@ -10,6 +10,8 @@ pub(crate) enum Failure {
     Input(String),
     /// As the API or the network says.
     Client(ClientError),
+    /// It would not be right to do it, or it cannot be done here.
+    Refused(String),
     /// It did not come about in time.
     Late(String),
 }
@@ -24,7 +26,7 @@ impl Failure {
     /// A refusal with several causes takes a line each.
     pub(crate) fn lines(&self) -> Vec<String> {
         match self {
-            Self::Input(text) | Self::Late(text) => vec![text.clone()],
+            Self::Input(text) | Self::Refused(text) | Self::Late(text) => vec![text.clone()],
             Self::Client(ClientError::Unreachable { attempts }) => {
                 let mut lines = vec!["no replica answers:".to_owned()];
                 lines.extend(attempts.iter().map(|a| format!("  {}: {}", a.endpoint, a.error)));
@@ -38,6 +40,7 @@ impl Failure {
     pub(crate) fn exit_code(&self) -> ExitCode {
         ExitCode::from(match self {
             Self::Input(_) => 2,
+            Self::Refused(_) => 1,
             Self::Late(_) => 5,
             Self::Client(ClientError::Unreachable { .. }) => 3,
             Self::Client(ClientError::Unknown { .. }) => 4,

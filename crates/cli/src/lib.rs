@@ -12,8 +12,13 @@ mod members;
 mod target;
 
 use clap::{ArgAction, Args, Subcommand};
+use client::admin::BackupFailure;
 use failure::Failure;
-use std::{path::PathBuf, process::ExitCode, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Duration,
+};
 use target::Target;
 
 /// For `--help`: scripts rely on these.
@@ -203,6 +208,29 @@ pub enum ClusterVerb {
         #[command(flatten)]
         target: TargetArguments,
     },
+    /// Keep everything that was acknowledged in a file; the cluster goes on.
+    Backup {
+        /// To write; read back and checked before it has its name.
+        file: PathBuf,
+        /// Only read a backup that is there, to its last byte.
+        #[arg(long)]
+        verify: bool,
+        #[command(flatten)]
+        target: TargetArguments,
+    },
+    /// Begin a new cluster with what a backup holds, on disks that hold nothing. Start it with the same
+    /// configurations.
+    Restore {
+        /// The backup.
+        file: PathBuf,
+        /// Configuration of a replica of the new cluster, once for each: its data directory is written,
+        /// here. With one, the others are added when it runs.
+        #[arg(long, required = true)]
+        config: Vec<PathBuf>,
+        /// How far the revision is beyond the backup's: further than the old cluster can have gone on.
+        #[arg(long, default_value_t = 1_000_000_000, value_parser = clap::value_parser!(u64).range(1..1 << 53))]
+        bump_revision: u64,
+    },
     /// Put a new replica in the place of one: add it, wait until it has been started and has caught up,
     /// let it vote, and take the old one out. Given again after an interruption, it goes on.
     ReplaceMember {
@@ -247,8 +275,8 @@ pub struct TargetArguments {
 }
 
 /// Carries a verb out.
-pub async fn run(command: Command) -> ExitCode {
-    match verb(command).await {
+pub async fn run(command: Command, files: &impl Files) -> ExitCode {
+    match verb(command, files).await {
         Ok(code) => code,
         Err(failure) => {
             for line in failure.lines() {
@@ -259,7 +287,44 @@ pub async fn run(command: Command) -> ExitCode {
     }
 }
 
-async fn verb(command: Command) -> Result<ExitCode, Failure> {
+/// What can be done with the files of replicas, by who knows their form. Answers are for people; so are
+/// errors.
+pub trait Files {
+    /// A backup that is being fetched.
+    type Backup;
+
+    /// Begins one.
+    ///
+    /// # Errors
+    /// There is a file of that name, or it cannot be written.
+    fn begin_backup(&self, file: &Path) -> Result<Self::Backup, String>;
+
+    /// Adds a piece.
+    ///
+    /// # Errors
+    /// The disk refuses.
+    fn keep(&self, backup: &mut Self::Backup, piece: &[u8]) -> Result<(), String>;
+
+    /// Reads it back, and gives it its name.
+    ///
+    /// # Errors
+    /// It is not whole.
+    fn end_backup(&self, backup: Self::Backup) -> Result<String, String>;
+
+    /// Reads one that is there.
+    ///
+    /// # Errors
+    /// It is not whole.
+    fn verify_backup(&self, file: &Path) -> Result<String, String>;
+
+    /// Makes the data directories of these configurations a new cluster.
+    ///
+    /// # Errors
+    /// The backup is not whole, or a directory holds something.
+    fn restore(&self, file: &Path, configs: &[PathBuf], jump: u64) -> Result<String, String>;
+}
+
+async fn verb(command: Command, files: &impl Files) -> Result<ExitCode, Failure> {
     match command {
         Command::Apply { filename, dry_run, target } => {
             apply::apply(&Target::new(target)?, &filename, &dry_run).await?;
@@ -331,6 +396,24 @@ async fn verb(command: Command) -> Result<ExitCode, Failure> {
             let target = Target::new(target)?;
             let leader = client::admin::transfer_leader(&target.endpoints, to).await?;
             println!("replica {leader} leads");
+        }
+        Command::Cluster { verb: ClusterVerb::Backup { file, verify: true, target: _ } } => {
+            println!("{}", files.verify_backup(&file).map_err(Failure::Refused)?);
+        }
+        Command::Cluster { verb: ClusterVerb::Backup { file, verify: false, target } } => {
+            let target = Target::new(target)?;
+            let begin = || files.begin_backup(&file);
+            let keep = |backup: &mut _, piece: &[u8]| files.keep(backup, piece);
+            let fetched = client::admin::backup(&target.endpoints, begin, keep).await;
+            let backup = fetched.map_err(|failure| match failure {
+                BackupFailure::Client(error) => Failure::Client(error),
+                BackupFailure::Keeper(text) => Failure::Refused(text),
+            })?;
+            println!("{}", files.end_backup(backup).map_err(Failure::Refused)?);
+        }
+        Command::Cluster { verb: ClusterVerb::Restore { file, config, bump_revision } } => {
+            let done = files.restore(&file, &config, bump_revision);
+            println!("{}", done.map_err(Failure::Refused)?);
         }
         Command::Cluster { verb: ClusterVerb::Members { json, target } } => {
             members::list(&Target::new(target)?, json).await?;

@@ -3,7 +3,7 @@
 use crate::{
     Attempt, ClientError,
     proto::cluster::{
-        AddMemberRequest, MembersRequest, MembersResponse, PromoteMemberRequest,
+        AddMemberRequest, BackupRequest, MembersRequest, MembersResponse, PromoteMemberRequest,
         RemoveMemberRequest, ReplaceMemberRequest, StatusRequest, TransferLeaderRequest,
         admin_service_client::AdminServiceClient, replace_member_response::Step,
     },
@@ -61,6 +61,9 @@ pub struct ClusterStatus {
     /// By id.
     pub members: Vec<MemberStatus>,
 }
+
+/// For all of a backup, and a disk that is slow.
+const BACKUP_DEADLINE: Duration = Duration::from_secs(3600);
 
 async fn connect(url: &str) -> Result<AdminServiceClient<Channel>, String> {
     connect_for(url, Duration::from_secs(10)).await
@@ -296,6 +299,54 @@ pub async fn replace_member(
         attempts.push(Attempt { endpoint: endpoint.clone(), error });
     }
     Err(ClientError::Unreachable { attempts })
+}
+
+/// Why a backup was not taken.
+#[derive(Debug)]
+pub enum BackupFailure<E> {
+    /// No replica gave a whole one.
+    Client(ClientError),
+    /// Whoever was to keep it could not.
+    Keeper(E),
+}
+
+/// Everything that was acknowledged before, as a backup file has it, from the first endpoint that gives
+/// all of it. `begin` makes a keeper, for each that begins; `keep` gives it a piece.
+///
+/// # Errors
+/// See [`BackupFailure`].
+pub async fn backup<K, E>(
+    endpoints: &[String],
+    mut begin: impl FnMut() -> Result<K, E>,
+    mut keep: impl FnMut(&mut K, &[u8]) -> Result<(), E>,
+) -> Result<K, BackupFailure<E>> {
+    let mut attempts = Vec::new();
+    for endpoint in endpoints {
+        let error = match connect_for(endpoint, BACKUP_DEADLINE).await {
+            Ok(mut client) => match client.backup(BackupRequest {}).await {
+                Ok(answer) => {
+                    let mut pieces = answer.into_inner();
+                    let mut keeper = begin().map_err(BackupFailure::Keeper)?;
+                    let mut left = u64::MAX;
+                    loop {
+                        match pieces.message().await {
+                            Ok(Some(answer)) => {
+                                left = answer.remaining_bytes;
+                                keep(&mut keeper, &answer.piece).map_err(BackupFailure::Keeper)?;
+                            }
+                            Ok(None) if left == 0 => return Ok(keeper),
+                            Ok(None) => break "it stopped halfway".to_owned(),
+                            Err(status) => break status.message().to_owned(),
+                        }
+                    }
+                }
+                Err(status) => status.message().to_owned(),
+            },
+            Err(error) => error,
+        };
+        attempts.push(Attempt { endpoint: endpoint.clone(), error });
+    }
+    Err(BackupFailure::Client(ClientError::Unreachable { attempts }))
 }
 
 /// Asks the leader to hand over; who leads then.

@@ -6,16 +6,17 @@ use crate::{
     core::{Core, patience},
     error,
     proto::etcdserverpb::{
-        AlarmRequest, AlarmResponse, DefragmentRequest, DefragmentResponse, DowngradeInfo,
-        DowngradeRequest, DowngradeResponse, HashKvRequest, HashKvResponse, HashRequest,
-        HashResponse, MoveLeaderRequest, MoveLeaderResponse, SnapshotRequest, SnapshotResponse,
-        StatusRequest, StatusResponse, downgrade_request::DowngradeAction,
-        maintenance_server::Maintenance,
+        AlarmMember, AlarmRequest, AlarmResponse, AlarmType, DefragmentRequest, DefragmentResponse,
+        DowngradeInfo, DowngradeRequest, DowngradeResponse, HashKvRequest, HashKvResponse,
+        HashRequest, HashResponse, MoveLeaderRequest, MoveLeaderResponse, SnapshotRequest,
+        SnapshotResponse, StatusRequest, StatusResponse, alarm_request::AlarmAction,
+        downgrade_request::DowngradeAction, maintenance_server::Maintenance,
     },
 };
-use futures::Stream;
+use futures::{Stream, StreamExt as _};
 use std::{pin::Pin, sync::Arc};
-use store::{MemberRole, StoreError};
+use store::{Alarm, AlarmKind, MemberRole, Op, Outcome, Revision, StoreError};
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 /// The etcd whose API this is. Kubernetes asks for progress on watches only of 3.5.13 and later.
@@ -25,6 +26,24 @@ pub(crate) const STORAGE_VERSION: &str = "3.6.0";
 
 pub(crate) struct MaintenanceService(pub(crate) Arc<Core>);
 
+fn listed(Alarm { kind, member }: Alarm) -> AlarmMember {
+    let alarm = match kind {
+        AlarmKind::NoSpace => AlarmType::Nospace,
+        AlarmKind::Corrupt => AlarmType::Corrupt,
+    };
+    AlarmMember { member_id: member, alarm: alarm.into() }
+}
+
+/// In the words of etcd's status: its message as text, with a blank at the end.
+fn said(Alarm { kind, member }: Alarm) -> String {
+    let member = if member == 0 { String::new() } else { format!("memberID:{member} ") };
+    let alarm = match kind {
+        AlarmKind::NoSpace => "NOSPACE",
+        AlarmKind::Corrupt => "CORRUPT",
+    };
+    format!("{member}alarm:{alarm} ")
+}
+
 #[tonic::async_trait]
 impl Maintenance for MaintenanceService {
     type SnapshotStream = Pin<Box<dyn Stream<Item = Result<SnapshotResponse, Status>> + Send>>;
@@ -33,19 +52,56 @@ impl Maintenance for MaintenanceService {
         &self,
         request: Request<AlarmRequest>,
     ) -> Result<Response<AlarmResponse>, Status> {
-        self.0.check_known(&Credentials::of(&request), patience(&request)).await?;
-        Err(Status::unimplemented("alarms"))
+        let (who, patience) = (Credentials::of(&request), patience(&request));
+        self.0.check_known(&who, patience).await?;
+        let AlarmRequest { action, member_id: member, alarm } = request.into_inner();
+        let asked = AlarmType::try_from(alarm);
+        let kind = match asked {
+            Ok(AlarmType::Nospace) => Some(AlarmKind::NoSpace),
+            Ok(AlarmType::Corrupt) => Some(AlarmKind::Corrupt),
+            Ok(AlarmType::None) | Err(_) => None,
+        };
+        let active = match AlarmAction::try_from(action) {
+            Ok(AlarmAction::Get) | Err(_) => {
+                let (view, _) = self.0.read(&who, false, patience).await?;
+                let alarms = view.alarms().into_iter();
+                let all = asked == Ok(AlarmType::None);
+                let alarms = alarms.filter(|alarm| all || Some(alarm.kind) == kind).map(listed);
+                let header = self.0.header(view.revision());
+                return Ok(Response::new(AlarmResponse { header, alarms: alarms.collect() }));
+            }
+            Ok(AlarmAction::Activate) => true,
+            Ok(AlarmAction::Deactivate) => false,
+        };
+        let Some(kind) = kind else {
+            // None in particular: as in etcd, nothing happens.
+            return Ok(Response::new(AlarmResponse {
+                header: self.0.header_now(),
+                alarms: vec![],
+            }));
+        };
+        let alarm = Alarm { kind, member };
+        let op = Op::Alarm { alarm, active };
+        let (revision, outcome) = self.0.carry_out(&who, op, patience).await?;
+        let changed = matches!(outcome, Outcome::Alarm { changed: true });
+        // One that is raised already is answered, too; one that is not cannot be taken back.
+        let alarms = if active || changed { vec![listed(alarm)] } else { vec![] };
+        Ok(Response::new(AlarmResponse { header: self.0.header(revision), alarms }))
     }
 
     async fn status(&self, _: Request<StatusRequest>) -> Result<Response<StatusResponse>, Status> {
         let local = self.0.cluster.local();
         let view = self.0.store.view();
         let leader = local.leader.unwrap_or_default();
-        let errors = if leader == 0 { vec!["etcdserver: no leader".to_owned()] } else { vec![] };
+        let mut errors = Vec::new();
+        if leader == 0 {
+            errors.push("etcdserver: no leader".to_owned());
+        }
+        errors.extend(view.alarms().into_iter().map(said));
         Ok(Response::new(StatusResponse {
             header: self.0.header(view.revision()),
             version: ETCD_VERSION.to_owned(),
-            db_size: number(view.live_bytes()),
+            db_size: number(view.kept_bytes()),
             leader,
             raft_index: local.last_index,
             raft_term: local.term,
@@ -71,7 +127,11 @@ impl Maintenance for MaintenanceService {
 
     async fn hash(&self, request: Request<HashRequest>) -> Result<Response<HashResponse>, Status> {
         self.0.check_root(&Credentials::of(&request), patience(&request)).await?;
-        Err(Status::unimplemented("hash"))
+        // As etcd's: over everything that there is now.
+        let view = self.0.store.view();
+        let (whole, half) = (view.hash(), u64::from(u32::MAX));
+        let hash = u32::try_from((whole ^ (whole >> 32)) & half).unwrap_or_default();
+        Ok(Response::new(HashResponse { header: self.0.header(view.revision()), hash }))
     }
 
     async fn hash_kv(
@@ -79,15 +139,39 @@ impl Maintenance for MaintenanceService {
         request: Request<HashKvRequest>,
     ) -> Result<Response<HashKvResponse>, Status> {
         self.0.check_root(&Credentials::of(&request), patience(&request)).await?;
-        Err(Status::unimplemented("hashes"))
+        let view = self.0.store.view();
+        let asked = u64::try_from(request.into_inner().revision).unwrap_or_default();
+        let revision = if asked == 0 { view.revision() } else { Revision::new(asked) };
+        let now = view.revision();
+        let hashed = tokio::task::spawn_blocking(move || view.hash_kv(revision)).await;
+        let hashed = hashed.map_err(|error| Status::internal(error.to_string()))?;
+        let (hash, compacted) = hashed.map_err(|rejection| error::of_rejection(&rejection))?;
+        Ok(Response::new(HashKvResponse {
+            header: self.0.header(now),
+            hash,
+            compact_revision: number(compacted.get()),
+            hash_revision: number(revision.get()),
+        }))
     }
 
     async fn snapshot(
         &self,
         request: Request<SnapshotRequest>,
     ) -> Result<Response<Self::SnapshotStream>, Status> {
-        self.0.check_root(&Credentials::of(&request), patience(&request)).await?;
-        Err(Status::unimplemented("snapshots"))
+        let patience = patience(&request);
+        self.0.check_root(&Credentials::of(&request), patience).await?;
+        let backup = self.0.cluster.backup(patience).await.map_err(error::of_store)?;
+        let header = self.0.header(backup.revision);
+        let pieces = ReceiverStream::new(backup.pieces);
+        let pieces = pieces.scan(backup.bytes, move |left, piece| {
+            let piece = piece.map_err(Status::internal).map(|blob| {
+                *left = left.saturating_sub(blob.len() as u64);
+                let version = STORAGE_VERSION.to_owned();
+                SnapshotResponse { header, remaining_bytes: *left, blob, version }
+            });
+            std::future::ready(Some(piece))
+        });
+        Ok(Response::new(Box::pin(pieces)))
     }
 
     async fn move_leader(

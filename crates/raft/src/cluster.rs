@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use openraft::async_runtime::watch::WatchReceiver as _;
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use store::{
-    Cluster, ClusterStatus, Leadership, LocalStatus, MemberChange, MemberError, MemberInfo,
+    Backup, Cluster, ClusterStatus, Leadership, LocalStatus, MemberChange, MemberError, MemberInfo,
     MemberRole, MemberStatus, Revision, Store as _, StoreError, SyncTimes,
 };
 use tokio::{
@@ -128,6 +128,10 @@ impl Cluster for RaftStore {
                 return done.map(|_| ()).ok_or_else(|| stopped(&"raft has ended"));
             }
         }
+    }
+
+    async fn backup(&self, deadline: Duration) -> Result<Backup, StoreError> {
+        self.back_up(deadline).await
     }
 
     fn syncs(&self) -> Option<SyncTimes> {

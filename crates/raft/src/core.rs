@@ -154,7 +154,9 @@ impl Core {
     pub(crate) fn admit(&self, metadata: &MetadataMap) -> Result<(), Status> {
         self.greet(metadata)?;
         let takes_part = match self.identity.standing() {
-            Standing::Founder | Standing::Named => self.failure.borrow().is_none(),
+            Standing::Founder | Standing::Named | Standing::Planted => {
+                self.failure.borrow().is_none()
+            }
             Standing::Blank | Standing::Removed => false,
         };
         if takes_part {

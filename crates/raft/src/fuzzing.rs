@@ -63,11 +63,11 @@ pub fn snapshot(bytes: &[u8]) -> Result<(), String> {
     }
 }
 
-/// As [`snapshot`], of blocks whose checksums are right: `bytes` are their bodies, each behind two bytes
+/// As `snapshot`, of blocks whose checksums are right: `bytes` are their bodies, each behind two bytes
 /// that say how long it is.
 ///
 /// # Errors
-/// As [`snapshot`].
+/// As `snapshot`.
 pub fn snapshot_blocks(bytes: &[u8]) -> Result<(), String> {
     snapshot(&snapshot::file_of(pieces(bytes)))
 }

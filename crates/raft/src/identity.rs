@@ -59,6 +59,8 @@ pub(crate) enum Standing {
     Named,
     /// Its member was removed: of no use any more.
     Removed,
+    /// Written together with the first state of a cluster, which names it.
+    Planted,
 }
 
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
@@ -136,7 +138,9 @@ impl Identity {
         if record.member != config.id {
             return refused(format!("belongs to member {}, not {}", record.member, config.id));
         }
-        if !config.join && record.cluster != cluster {
+        // The id of a cluster that began with a state was drawn.
+        let told = !config.join && record.standing != Standing::Planted;
+        if told && record.standing != Standing::Removed && record.cluster != cluster {
             return refused("belongs to another cluster: its first members were others".into());
         }
         match record.standing {
@@ -147,18 +151,17 @@ impl Identity {
                     config.id
                 ));
             }
-            Standing::Founder | Standing::Named if !has_log => {
+            Standing::Founder | Standing::Named | Standing::Planted if !has_log => {
                 return refused(format!(
                     "has lost its log: member {} must not vote without it; \
                      remove the member and add a new one",
                     config.id
                 ));
             }
-            Standing::Blank | Standing::Founder | Standing::Named => {}
+            Standing::Blank | Standing::Founder | Standing::Named | Standing::Planted => {}
         }
-        let identity = Self { dir: dir.clone(), record: Mutex::new(record) };
-        identity.write(&record).map_err(fail(format!("write {}", path.display())))?;
-        Ok(identity)
+        write(dir, &record).map_err(fail(format!("write {}", path.display())))?;
+        Ok(Self { dir: dir.clone(), record: Mutex::new(record) })
     }
 
     fn record(&self) -> Record {
@@ -210,21 +213,48 @@ impl Identity {
     }
 
     fn set(&self, record: Record) -> io::Result<()> {
-        self.write(&record)?;
+        write(&self.dir, &record)?;
         *self.record.lock().unwrap_or_else(PoisonError::into_inner) = record;
         Ok(())
     }
+}
 
-    fn write(&self, record: &Record) -> io::Result<()> {
-        let path = self.dir.join("identity");
-        let temporary = path.with_extension("new");
-        let body = encode(record);
-        let mut file = File::create(&temporary)?;
-        file.write_all(&crc32fast::hash(&body).to_le_bytes())?;
-        file.write_all(&body)?;
-        file.sync_all()?;
-        fs::rename(&temporary, &path)?;
-        File::open(&self.dir)?.sync_all()
+fn write(dir: &Path, record: &Record) -> io::Result<()> {
+    let path = dir.join("identity");
+    let temporary = path.with_extension("new");
+    let body = encode(record);
+    let mut file = File::create(&temporary)?;
+    file.write_all(&crc32fast::hash(&body).to_le_bytes())?;
+    file.write_all(&body)?;
+    file.sync_all()?;
+    fs::rename(&temporary, &path)?;
+    File::open(dir)?.sync_all()
+}
+
+/// Makes a directory the one of a member that the first state of a cluster names, at `named_at` of its
+/// log; durable before it returns; blocks.
+///
+/// # Errors
+/// The disk refuses.
+pub(crate) fn plant(
+    dir: &Path,
+    cluster: u64,
+    member: u64,
+    disk: u64,
+    named_at: u64,
+) -> io::Result<()> {
+    write(dir, &Record { cluster, member, disk, standing: Standing::Planted, named_at })
+}
+
+/// Cluster, member and standing of a data directory; `None` if it is nobody's.
+///
+/// # Errors
+/// The identity cannot be read, or is damaged.
+pub(crate) fn look(data_dir: &Path) -> io::Result<Option<(u64, u64, Standing)>> {
+    match fs::read(data_dir.join("identity")) {
+        Ok(bytes) => parse(&bytes).map(|r| Some((r.cluster, r.member, r.standing))),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
     }
 }
 

@@ -97,15 +97,14 @@ fn name(meta: &SnapshotMeta) -> String {
 }
 
 /// Puts blocks behind each other, whole pieces at a time.
-struct Sink {
-    file: Box<dyn DiskFile>,
-    offset: u64,
+struct Sink<F> {
+    out: F,
     buffer: Vec<u8>,
     number: u64,
     seed: u32,
 }
 
-impl Sink {
+impl<F: FnMut(&[u8]) -> io::Result<()>> Sink<F> {
     fn block(&mut self, body: &[u8]) -> io::Result<()> {
         let len = u32::try_from(body.len()).map_err(io::Error::other)?;
         let crc = checksum(self.seed, self.number, body);
@@ -120,8 +119,7 @@ impl Sink {
     }
 
     fn write(&mut self) -> io::Result<()> {
-        self.file.write_at(&self.buffer, self.offset)?;
-        self.offset += self.buffer.len() as u64;
+        (self.out)(&self.buffer)?;
         self.buffer.clear();
         Ok(())
     }
@@ -155,12 +153,31 @@ fn write_to(
     state: &State,
 ) -> io::Result<Arc<dyn DiskFile>> {
     let file = disk.create(path)?;
-    let mut sink = Sink { file, offset: 0, buffer: Vec::new(), number: 0, seed: 0 };
+    let mut offset = 0;
+    stream(meta, state.export(), |bytes| {
+        file.write_at(bytes, offset)?;
+        offset += bytes.len() as u64;
+        Ok(())
+    })?;
+    file.sync_data()?;
+    Ok(file.into())
+}
+
+/// The bytes of a snapshot file, piece after piece; blocks.
+///
+/// # Errors
+/// Those of `out`.
+pub(crate) fn stream(
+    meta: &SnapshotMeta,
+    records: impl Iterator<Item = SnapshotRecord>,
+    out: impl FnMut(&[u8]) -> io::Result<()>,
+) -> io::Result<()> {
+    let mut sink = Sink { out, buffer: Vec::new(), number: 0, seed: 0 };
     sink.buffer.extend_from_slice(MAGIC);
     sink.buffer.extend_from_slice(&VERSION.to_le_bytes());
     sink.block(&encode(meta))?;
     let mut body = Block::default();
-    for record in state.export() {
+    for record in records {
         let end = matches!(record, SnapshotRecord::End { .. });
         body.push(&record)?;
         if end || body.bytes.len() >= BLOCK_BYTES {
@@ -168,9 +185,7 @@ fn write_to(
             body = Block::default();
         }
     }
-    sink.write()?;
-    sink.file.sync_data()?;
-    Ok(sink.file.into())
+    sink.write()
 }
 
 /// A sequence as bincode has it: the number of records, then each of them.
@@ -450,7 +465,7 @@ pub(crate) fn newest(
     }
 }
 
-fn is_named(path: &Path) -> bool {
+pub(crate) fn is_named(path: &Path) -> bool {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     name.starts_with("snapshot-") && path.extension().is_none()
 }

@@ -12,6 +12,7 @@ pub mod dev;
 pub mod etcd_role;
 pub mod hollow;
 pub mod node;
+pub mod recovery;
 pub mod replica;
 pub mod signal;
 pub mod telemetry;

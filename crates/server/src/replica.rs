@@ -12,7 +12,7 @@ use raft::{
     DiskConfig, Member, RaftConfig, RaftStore, StartError, Timers,
     disk::{Disk, FaultDisk, Faults, RealDisk},
 };
-use std::{net::Ipv4Addr, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, net::Ipv4Addr, sync::Arc, time::Duration};
 use tokio::{net::TcpListener, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 use tower::util::MapRequestLayer;
@@ -99,8 +99,8 @@ pub async fn run(config: ReplicaConfig, shutdown: CancellationToken) -> anyhow::
     ended
 }
 
-fn raft_config(config: &ReplicaConfig) -> anyhow::Result<RaftConfig> {
-    let tls = config.raft.tls.as_ref().map(tls::peers).transpose()?;
+/// As a configuration says of them.
+pub(crate) fn members(config: &ReplicaConfig) -> BTreeMap<u64, Member> {
     let members = config.members.iter().map(|m| {
         let own = m.id == config.id;
         let member = Member {
@@ -112,12 +112,17 @@ fn raft_config(config: &ReplicaConfig) -> anyhow::Result<RaftConfig> {
         };
         (m.id, member)
     });
+    members.collect()
+}
+
+fn raft_config(config: &ReplicaConfig) -> anyhow::Result<RaftConfig> {
+    let tls = config.raft.tls.as_ref().map(tls::peers).transpose()?;
     Ok(RaftConfig {
         id: config.id,
         join: config.join,
         token: config.cluster_token.clone(),
         data_dir: config.data_dir.clone(),
-        members: members.collect(),
+        members: members(config),
         timers: match config.raft.profile {
             TimerProfile::Lan => Timers::lan(),
             TimerProfile::Wan => Timers::wan(),

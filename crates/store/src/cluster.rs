@@ -6,8 +6,9 @@ use crate::{
     watch::{WatchError, WatchRequest, WatchSet, Watcher},
 };
 use async_trait::async_trait;
+use bytes::Bytes;
 use std::time::Duration;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 /// A command before it has a time: [`Store::propose`] stamps it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -401,6 +402,18 @@ impl SyncTimes {
     }
 }
 
+/// A replica's state on its way to somebody who keeps it.
+#[derive(Debug)]
+pub struct Backup {
+    /// Of the state.
+    pub revision: Revision,
+    /// Of all pieces together.
+    pub bytes: u64,
+    /// One behind the other. It is whole when `bytes` have come; an error, or an end before that, means
+    /// that it is of no use.
+    pub pieces: mpsc::Receiver<Result<Bytes, String>>,
+}
+
 /// The group behind a [`Store`].
 #[async_trait]
 pub trait Cluster: Send + Sync + 'static {
@@ -439,6 +452,14 @@ pub trait Cluster: Send + Sync + 'static {
     /// # Errors
     /// [`StoreError::Stopped`] when the disk refuses.
     async fn snapshot(&self) -> Result<(), StoreError>;
+
+    /// Everything that was acknowledged before, in the form that backups have; the pieces are made as
+    /// they are taken.
+    ///
+    /// # Errors
+    /// [`StoreError::NoLeader`] when no quorum answers before `deadline`; [`StoreError::Stopped`] where
+    /// there is nothing that keeps a state.
+    async fn backup(&self, deadline: Duration) -> Result<Backup, StoreError>;
 
     /// How long this replica's log took to sync, since it started; `None` without a disk.
     fn syncs(&self) -> Option<SyncTimes> {

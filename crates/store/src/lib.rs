@@ -20,7 +20,7 @@ pub use auth::{
     TokenKey,
 };
 pub use cluster::{
-    Cluster, ClusterStatus, DiskState, Leadership, LocalStatus, MemberChange, MemberError,
+    Backup, Cluster, ClusterStatus, DiskState, Leadership, LocalStatus, MemberChange, MemberError,
     MemberInfo, MemberRole, MemberStatus, Proposal, Store, StoreError, SyncTimes,
 };
 pub use replace::{Replaced, replace_member};

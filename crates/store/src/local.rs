@@ -1,7 +1,7 @@
 //! A [`crate::Store`] without raft: one process, in memory. For tests and as the reference.
 
 use crate::{
-    Cluster, ClusterStatus, Leadership, LocalStatus, MemberChange, MemberError, MemberInfo,
+    Backup, Cluster, ClusterStatus, Leadership, LocalStatus, MemberChange, MemberError, MemberInfo,
     MemberRole, MemberStatus, Proposal, Store, StoreError,
     state::{State, View},
     types::{Applied, Command, Epoch, LeaseId, Op, Origin, RequestId, Revision, Timestamp},
@@ -239,6 +239,10 @@ impl Cluster for LocalStore {
 
     async fn snapshot(&self) -> Result<(), StoreError> {
         Ok(())
+    }
+
+    async fn backup(&self, _: Duration) -> Result<Backup, StoreError> {
+        Err(StoreError::Stopped { detail: "a store in memory has no form on disk".to_owned() })
     }
 }
 

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 mod bench;
 mod etcd;
+mod files;
 mod roles;
 
 fn main() -> ExitCode {

@@ -1,6 +1,6 @@
 //! Which role a command line asks for.
 
-use crate::{bench, etcd};
+use crate::{bench, etcd, files::ReplicaFiles};
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 use server::{
@@ -8,7 +8,7 @@ use server::{
     dev::{DevCluster, DevOptions},
     node, replica, signal, telemetry,
 };
-use std::{ffi::OsString, path::PathBuf, process::ExitCode};
+use std::{ffi::OsString, path::PathBuf, process::ExitCode, time::Duration};
 use tokio_util::sync::CancellationToken;
 
 /// A highly available control plane: three replicas, an API that kubectl speaks, real Pods.
@@ -65,6 +65,11 @@ enum Role {
         #[command(subcommand)]
         what: Debug,
     },
+    /// After the loss of a majority: go on with what a replica that is left has on its disk.
+    Recover {
+        #[command(subcommand)]
+        what: Recover,
+    },
     /// Measure.
     Bench {
         #[command(subcommand)]
@@ -86,6 +91,31 @@ enum Debug {
         uncommitted: bool,
     },
 }
+
+#[derive(Debug, Subcommand)]
+enum Recover {
+    /// Look at the disks that are left, without changing them: which is the best, what is certain to be
+    /// on it, what may be lost, and the command to go on with.
+    Plan {
+        /// Data directories of replicas that do not run.
+        #[arg(required = true)]
+        data_dirs: Vec<PathBuf>,
+    },
+    /// Make such a disk the one of the only member of a new cluster.
+    Run {
+        /// Of the replica; what is in it is kept in a directory inside.
+        data_dir: PathBuf,
+        /// That what came behind this may be lost: as the plan prints it.
+        #[arg(long, value_name = "TERM-INDEX")]
+        i_accept: String,
+        /// How far the revision is beyond the last that is known.
+        #[arg(long, default_value_t = server::recovery::REVISION_JUMP)]
+        bump_revision: u64,
+    },
+}
+
+/// For what still runs beside a role that has ended.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 pub(crate) fn run(arguments: Arguments) -> ExitCode {
     if let Role::Etcd { flags } = arguments.role {
@@ -110,7 +140,7 @@ pub(crate) fn to_its_end<T>(work: impl Future<Output = anyhow::Result<T>>) -> an
     let mut builder = tokio::runtime::Builder::new_multi_thread();
     let runtime = builder.worker_threads(2).enable_all().build().context("start threads")?;
     let result = runtime.block_on(work);
-    runtime.shutdown_background();
+    runtime.shutdown_timeout(LAST_WORDS);
     result
 }
 
@@ -149,11 +179,17 @@ async fn play(role: Role) -> anyhow::Result<ExitCode> {
             let mut notes = std::io::stderr().lock();
             server::debug::dump_requests(&data_dir, uncommitted, &mut out, &mut notes)?;
         }
+        Role::Recover { what: Recover::Plan { data_dirs } } => {
+            println!("{}", server::recovery::plan(&data_dirs)?);
+        }
+        Role::Recover { what: Recover::Run { data_dir, i_accept, bump_revision } } => {
+            println!("{}", server::recovery::run(&data_dir, &i_accept, bump_revision)?);
+        }
         Role::Bench { workload } => return Box::pin(bench::run(workload)).await,
         Role::Client(command) => {
             // `trireme get … | head` ends when nobody reads any more.
             kubelet::default_signals().context("reset signals")?;
-            return Ok(cli::run(command).await);
+            return Ok(cli::run(command, &ReplicaFiles).await);
         }
     }
     Ok(ExitCode::SUCCESS)

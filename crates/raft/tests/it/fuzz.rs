@@ -94,7 +94,7 @@ fn any_bytes_are_taken_or_refused() {
     for ((name, target), seed) in TARGETS.into_iter().zip(seeds()) {
         #[expect(clippy::disallowed_methods, reason = "how long to test, not what happens")]
         let start = Instant::now();
-        let mut corpus = vec![seed];
+        let mut inputs = vec![seed];
         let (mut taken, mut refused) = (0u64, 0u64);
         let mut ways = BTreeMap::<String, Vec<u8>>::new();
         for number in 0u64.. {
@@ -102,8 +102,8 @@ fn any_bytes_are_taken_or_refused() {
                 break;
             }
             let mut chance = StdRng::seed_from_u64(number);
-            let mut bytes = corpus[chance.random_range(0..corpus.len())].clone();
-            let other = corpus[chance.random_range(0..corpus.len())].clone();
+            let mut bytes = inputs[chance.random_range(0..inputs.len())].clone();
+            let other = inputs[chance.random_range(0..inputs.len())].clone();
             mutate(&mut bytes, &other, &mut chance);
             bytes.truncate(64 << 10);
             let answer = catch_unwind(|| target(&bytes));
@@ -117,11 +117,11 @@ fn any_bytes_are_taken_or_refused() {
                 Ok(Ok(())) => {
                     taken += 1;
                     // What is taken is worth mutating further.
-                    if corpus.len() < 200 {
-                        corpus.push(bytes);
+                    if inputs.len() < 200 {
+                        inputs.push(bytes);
                     } else {
-                        let at = chance.random_range(1..corpus.len());
-                        corpus[at] = bytes;
+                        let at = chance.random_range(1..inputs.len());
+                        inputs[at] = bytes;
                     }
                 }
                 Ok(Err(_)) => refused += 1,

@@ -19,8 +19,8 @@ pub use txn::TXN_DEPTH_MAX;
 pub use view::View;
 
 use crate::types::{
-    Alarm, Applied, Command, Epoch, Event, LeaseId, Op, Origin, Outcome, Rejection, Revision,
-    Timestamp, Txn,
+    Alarm, AlarmKind, Applied, Command, Epoch, Event, LeaseId, Op, Origin, Outcome, Rejection,
+    Revision, Timestamp, Txn,
 };
 use imbl::{OrdMap, OrdSet};
 use keys::Keys;
@@ -227,6 +227,39 @@ impl State {
     pub fn sweep(&mut self) -> bool {
         self.keys.sweep(self.compacted, SWEEP_PER_CALL);
         !self.keys.is_swept(self.compacted)
+    }
+
+    /// As the first state of another cluster: the same keys, users and leases.
+    ///
+    /// The revision is `jump` further, so that it is beyond any that the old cluster can have come to,
+    /// and everything up to there is compacted: whoever knows an old revision is told to begin anew.
+    /// Leases have their full time again. Answers to requests and alarms of members without room are
+    /// forgotten: there are other members now. No epoch up to `epoch` is valid any more.
+    ///
+    /// # Errors
+    /// The revision would be out of range.
+    pub fn renew(&mut self, jump: u64, epoch: Epoch) -> Result<(), Rejection> {
+        let revision = self.revision.get().checked_add(jump);
+        let Some(revision) = revision.filter(|revision| *revision <= i64::MAX.unsigned_abs() / 2)
+        else {
+            let requested = Revision::new(u64::MAX);
+            return Err(Rejection::FutureRevision { requested, current: self.revision });
+        };
+        self.revision = Revision::new(revision);
+        self.compacted = self.revision;
+        self.keys.compact(self.compacted);
+        while self.sweep() {}
+        let leases: Vec<LeaseId> = self.leases.keys().copied().collect();
+        for id in leases {
+            // 0: as if it had just been granted.
+            let _ = self.lease_checkpoint(id, 0);
+        }
+        self.requests = Requests::default();
+        let alarms = self.alarms.iter().copied();
+        self.alarms = alarms.filter(|alarm| alarm.kind != AlarmKind::NoSpace).collect();
+        self.epoch = self.epoch.max(epoch);
+        self.leader = 0;
+        Ok(())
     }
 
     /// A read-only picture in O(1); later changes do not show in it.

@@ -1,7 +1,7 @@
 //! What readers see of a state.
 
 use super::{
-    State, hash,
+    SnapshotRecord, State, hash,
     range::{Now, check_revision},
 };
 use crate::types::{
@@ -145,6 +145,11 @@ impl View {
             .fold(0u64, u64::wrapping_add);
         let folded = (sum ^ (sum >> 32)) & u64::from(u32::MAX);
         Ok((u32::try_from(folded).unwrap_or_default(), *compacted))
+    }
+
+    /// Everything in it, as a snapshot has it; but for the answers to requests.
+    pub fn export(&self) -> impl Iterator<Item = SnapshotRecord> + '_ {
+        self.state.export()
     }
 
     /// Whether the memory of everything that was compacted is free.
