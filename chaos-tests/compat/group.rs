@@ -216,8 +216,6 @@ impl Group {
         let mut command = Command::new(installed("etcdctl").expect("etcdctl is installed"));
         command
             .env("ETCDCTL_API", "3")
-            // Instead of 5 s: a busy machine is no difference between systems.
-            .env("ETCDCTL_COMMAND_TIMEOUT", "30s")
             .env("ETCDCTL_ENDPOINTS", self.endpoints().join(","))
             .current_dir(self.dir())
             .stdin(Stdio::null())
