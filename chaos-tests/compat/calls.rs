@@ -503,18 +503,23 @@ async fn cluster(calls: &mut Calls, group: &Group, client: &mut Client) {
         .await;
     let c = &mut *client;
     calls
-        .row("alarm", EXACT, "", async {
-            vec![
-                said(c.alarm(AlarmAction::Get, AlarmType::None, None).await),
-                said(c.alarm(AlarmAction::Activate, AlarmType::Nospace, None).await),
-                said(c.put("q/full", "1", None).await),
-                said(c.delete("q/full", None).await),
-                said(c.lease_grant(60, None).await).chars().take(60).collect(),
-                said(c.alarm(AlarmAction::Get, AlarmType::None, None).await),
-                said(c.alarm(AlarmAction::Deactivate, AlarmType::Nospace, None).await),
-                said(c.put("q/full", "1", None).await),
-            ]
-        })
+        .row(
+            "alarm",
+            EXACT,
+            "answers have a header, and leases can be granted without space",
+            async {
+                vec![
+                    said(c.alarm(AlarmAction::Get, AlarmType::None, None).await),
+                    said(c.alarm(AlarmAction::Activate, AlarmType::Nospace, None).await),
+                    said(c.put("q/full", "1", None).await),
+                    said(c.delete("q/full", None).await),
+                    said(c.lease_grant(60, None).await).chars().take(60).collect(),
+                    said(c.alarm(AlarmAction::Get, AlarmType::None, None).await),
+                    said(c.alarm(AlarmAction::Deactivate, AlarmType::Nospace, None).await),
+                    said(c.put("q/full", "1", None).await),
+                ]
+            },
+        )
         .await;
     let c = &mut *client;
     calls.row("defragment", EXACT, "", async { vec![said(c.defragment().await)] }).await;

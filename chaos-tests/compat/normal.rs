@@ -16,6 +16,10 @@ pub(crate) fn normal(text: &str, endpoints: &[String], mask: Mask) -> String {
         let name = if mask.order { "<member>".to_owned() } else { format!("<member {n}>") };
         text = text.replace(endpoint.as_str(), &name);
     }
+    // An id is padded with spaces where it begins with zeros.
+    while text.contains("Member  ") {
+        text = text.replace("Member  ", "Member ");
+    }
     // What the client logs by itself, and how far it has come.
     let lines = text.lines().filter(|line| !line.starts_with("{\"level\":") && !line.contains('%'));
     let mut lines: Vec<String> = lines.map(|line| members(&words(line, mask))).collect();

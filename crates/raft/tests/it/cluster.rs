@@ -336,6 +336,7 @@ impl Cluster {
 }
 
 /// An address from which everything reaches `to` and comes back, each way so much later.
+#[expect(clippy::disallowed_methods, reason = "ends with the test's runtime")]
 async fn far(to: SocketAddr, by: Duration) -> SocketAddr {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -352,6 +353,7 @@ async fn far(to: SocketAddr, by: Duration) -> SocketAddr {
     address
 }
 
+#[expect(clippy::disallowed_methods, reason = "as much as connections hold that are under way")]
 async fn carry(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, by: Duration) {
     let (sender, mut under_way) = mpsc::unbounded_channel::<(Instant, Vec<u8>)>();
     let read = async move {
