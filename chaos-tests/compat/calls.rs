@@ -56,6 +56,7 @@ pub(crate) async fn run(group: &Group) -> Vec<Seen> {
     let mut calls = Calls { endpoints: group.addresses(), seen: Vec::new() };
     let mut client = Client::connect(group.endpoints(), None).await.unwrap();
     keys(&mut calls, &mut client).await;
+    settled(&group.endpoints()).await;
     watches(&mut calls, &mut client).await;
     leases(&mut calls, &mut client).await;
     users(&mut calls, group, &mut client).await;
@@ -210,6 +211,15 @@ async fn keys(calls: &mut Calls, client: &mut Client) {
 
 async fn next(stream: &mut WatchStream) -> String {
     said(stream.message().await)
+}
+
+/// Returns when every member has applied what was written before: a watch is told the revision of the
+/// member that it happens to reach.
+async fn settled(endpoints: &[String]) {
+    for endpoint in endpoints {
+        let mut one = Client::connect([endpoint], None).await.unwrap();
+        one.get("settled", None).await.unwrap();
+    }
 }
 
 async fn watches(calls: &mut Calls, client: &mut Client) {
