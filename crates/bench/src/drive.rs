@@ -26,6 +26,23 @@ impl Window {
     pub(crate) fn holds(&self, at: Instant) -> bool {
         (self.from..self.until).contains(&at)
     }
+
+    /// When a client's next request counts from: with a schedule when it is due, after waiting for that,
+    /// else `now`, when the last one was answered. `None` when the run is over.
+    pub(crate) async fn next(
+        &self,
+        schedule: Option<&Schedule>,
+        timer: &impl Timer,
+        now: Instant,
+    ) -> Option<Instant> {
+        let Some(schedule) = schedule else { return (now < self.until).then_some(now) };
+        let due = schedule.take();
+        if due >= self.until || now >= self.until + GRACE {
+            return None;
+        }
+        timer.until(due).await;
+        Some(due)
+    }
 }
 
 /// What clients saw.
@@ -90,18 +107,8 @@ pub(crate) async fn drive<C: Client, T: Timer + 'static>(
             let open = schedule.is_some();
             let mut now = Instant::now();
             while !stop.is_cancelled() {
-                let since = match &*schedule {
-                    Some(schedule) => {
-                        let due = schedule.take();
-                        if due >= window.until || now >= window.until + GRACE {
-                            break;
-                        }
-                        timer.until(due).await;
-                        due
-                    }
-                    None if now >= window.until => break,
-                    None => now,
-                };
+                let next = window.next(schedule.as_ref().as_ref(), &timer, now).await;
+                let Some(since) = next else { break };
                 let result = client.one().await;
                 now = Instant::now();
                 let mut recorded = recorded.borrow_mut();

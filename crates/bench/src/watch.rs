@@ -124,18 +124,8 @@ impl Watching {
                 let mut number = 0;
                 while !stop.is_cancelled() {
                     let now = Instant::now();
-                    let since = match &*schedule {
-                        Some(schedule) => {
-                            let due = schedule.take();
-                            if due >= window.until || now >= window.until + GRACE {
-                                break;
-                            }
-                            timer.until(due).await;
-                            due
-                        }
-                        None if now >= window.until => break,
-                        None => now,
-                    };
+                    let next = window.next(schedule.as_ref().as_ref(), &timer, now).await;
+                    let Some(since) = next else { break };
                     number += 1;
                     put(&connection, &shared, index, number, since, &filler).await?;
                 }
