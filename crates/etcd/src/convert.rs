@@ -218,8 +218,8 @@ pub(crate) fn event(event: &Event, prev_kv: bool) -> mvccpb::Event {
     };
     mvccpb::Event {
         r#type: kind.into(),
-        kv: Some(pair(event.kv.clone())),
-        prev_kv: event.prev.clone().filter(|_| prev_kv).map(pair),
+        kv: Some(pair((*event.kv).clone())),
+        prev_kv: event.prev.as_deref().filter(|_| prev_kv).cloned().map(pair),
     }
 }
 

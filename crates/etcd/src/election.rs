@@ -154,7 +154,7 @@ impl Observer {
                 match event.kind {
                     EventKind::Put => {
                         let header = self.queue.core.header(event.kv.mod_revision);
-                        let kv = Some(convert::pair(event.kv.clone()));
+                        let kv = Some(convert::pair((*event.kv).clone()));
                         self.ready.push_back(LeaderResponse { header, kv });
                     }
                     EventKind::Delete => self.following = None,
@@ -178,7 +178,7 @@ impl Observer {
                     if let Some(put) = events.iter().find(|event| event.kind == EventKind::Put) {
                         let revision = put.kv.mod_revision;
                         let header = self.queue.core.header(revision);
-                        let kv = convert::pair(put.kv.clone());
+                        let kv = convert::pair((*put.kv).clone());
                         return self.follow(header, kv, convert::number(revision.get()));
                     }
                 }

@@ -253,7 +253,7 @@ mod tests {
 
     fn leading(leases: &[Lease], now: Instant) -> Leases {
         let all = Leases::default();
-        all.lead(&Hub::new(State::default().view()), now);
+        all.lead(&Hub::new(State::default()), now);
         let granted: Vec<_> = leases.iter().copied().map(LeaseChange::Granted).collect();
         all.take_up(&granted, now);
         all
@@ -330,7 +330,7 @@ mod tests {
             });
         }
         let (leases, now) = (Leases::default(), Instant::now());
-        leases.lead(&Hub::new(state.view()), now);
+        leases.lead(&Hub::new(state), now);
         assert_eq!(leases.left(id, now), Some(Some(400)));
         assert_eq!(leases.renew(id, now), Some(Renewed::AfterCheckpoint));
     }

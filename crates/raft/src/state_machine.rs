@@ -15,7 +15,7 @@ use std::{
     io,
     path::PathBuf,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -46,8 +46,6 @@ const SWEEP_PAUSE: Duration = Duration::from_millis(1);
 pub(crate) struct StateMachine {
     disk: Arc<dyn Disk>,
     dir: PathBuf,
-    /// Shared with who sweeps it between two entries; locked until the hub shows it.
-    state: Arc<Mutex<State>>,
     last_applied: Option<LogId>,
     membership: watch::Sender<StoredMembership>,
     hub: Arc<Hub>,
@@ -84,10 +82,9 @@ impl StateMachine {
         Ok(Self {
             disk,
             dir,
-            hub: Arc::new(Hub::new(state.view())),
+            hub: Arc::new(Hub::new(state)),
             leases: Arc::default(),
             applied: watch::Sender::new(last_applied.as_ref().map_or(0, |id| id.index)),
-            state: Arc::new(Mutex::new(state)),
             last_applied,
             membership: watch::Sender::new(membership),
             current: Arc::new(current),
@@ -115,17 +112,11 @@ impl StateMachine {
 
     /// Frees what was compacted, also while nothing is written, bit by bit. Never ends by itself.
     pub(crate) fn sweep(&self) -> impl Future<Output = ()> + Send + 'static {
-        let (state, hub) = (Arc::clone(&self.state), self.hub());
+        let hub = self.hub();
         async move {
             let mut swept = hub.swept();
             while swept.wait_for(|swept| !swept).await.is_ok() {
-                let mut more = true;
-                while more {
-                    {
-                        let mut state = lock(&state);
-                        more = state.sweep();
-                        hub.publish(state.view(), &[]);
-                    }
+                while hub.change(|state, _| state.sweep()) {
                     // Entries that wait come first.
                     sleep(SWEEP_PAUSE).await;
                 }
@@ -137,10 +128,6 @@ impl StateMachine {
     pub(crate) fn applied(&self) -> watch::Receiver<u64> {
         self.applied.subscribe()
     }
-}
-
-fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
-    state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl RaftStateMachine<TypeConfig> for StateMachine {
@@ -167,17 +154,15 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
                 EntryPayload::Normal(batch) => {
                     let commands = batch.decode()?;
                     results.reserve(commands.len());
-                    let mut events = Vec::new();
                     let mut leases = Vec::new();
-                    let mut state = lock(&self.state);
-                    for command in &commands {
-                        let transition = state.apply(command);
-                        leases.extend(LeaseChange::of(command, &transition));
-                        events.extend(transition.events);
-                        results.push(transition.applied);
-                    }
-                    self.hub.publish(state.view(), &events);
-                    drop(state);
+                    self.hub.change(|state, events| {
+                        for command in &commands {
+                            let transition = state.apply(command);
+                            leases.extend(LeaseChange::of(command, &transition));
+                            events.extend(transition.events);
+                            results.push(transition.applied);
+                        }
+                    });
                     // Behind what is shown, so that a new leader that reads it misses none.
                     self.leases.take_up(&leases, Instant::now());
                 }
@@ -200,7 +185,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
                 last_log_id: self.last_applied,
                 last_membership: self.membership.borrow().clone(),
             },
-            state: Some(lock(&self.state).clone()),
+            state: Some(self.hub.state()),
             current: Arc::clone(&self.current),
         }
     }
@@ -220,13 +205,8 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         self.last_applied = meta.last_log_id;
         self.membership.send_replace(meta.last_membership.clone());
         self.current.supersede(meta, file);
-        let old = {
-            let mut current = lock(&self.state);
-            let old = std::mem::replace(&mut *current, state);
-            // What happened in between is not known here: watches must begin anew.
-            self.hub.reset(current.view());
-            old
-        };
+        // What happened in between is not known here: watches must begin anew.
+        let old = self.hub.replace(state);
         self.applied.send_replace(self.last_applied.as_ref().map_or(0, |id| id.index));
         // A large state takes a while to free.
         blocking(move || {

@@ -1,4 +1,4 @@
-//! What applying one command costs, as a replica does it: batches, and a view of each.
+//! What applying one command costs, as a replica does it: in batches.
 //!
 //! `cargo bench -p store`
 #![allow(clippy::unwrap_used, reason = "a panic in a benchmark is its failure")]
@@ -43,10 +43,23 @@ fn filled(keys: u64) -> State {
     state
 }
 
-#[divan::bench(args = [10_000, 100_000])]
-fn puts(bencher: Bencher<'_, '_>, keys: u64) {
+/// What else looks at the state.
+#[derive(Debug, Clone, Copy)]
+enum Readers {
+    None,
+    /// One that holds a view while the next batch is applied: it is applied to a copy.
+    Each,
+}
+
+#[divan::bench(args = [
+    (10_000, Readers::None),
+    (10_000, Readers::Each),
+    (1_000_000, Readers::None),
+    (1_000_000, Readers::Each),
+])]
+fn puts(bencher: Bencher<'_, '_>, (keys, readers): (u64, Readers)) {
     let mut state = filled(keys);
-    let mut shown: View = state.view();
+    let mut held: Option<View> = None;
     let mut sequence = keys;
     bencher
         .counter(ItemsCount::new(BATCH))
@@ -55,12 +68,15 @@ fn puts(bencher: Bencher<'_, '_>, keys: u64) {
             (sequence..sequence + BATCH).map(|i| put(i, scatter(i, keys))).collect::<Vec<Command>>()
         })
         .bench_local_values(|commands| {
+            if let Readers::Each = readers {
+                held = Some(state.view());
+            }
             for command in &commands {
                 state.apply(command);
             }
-            shown = state.view();
         });
-    assert!(shown.revision().get() > keys);
+    drop(held);
+    assert!(state.revision().get() > keys);
 }
 
 fn main() {

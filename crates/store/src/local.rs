@@ -24,7 +24,6 @@ pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 /// The state machine behind a lock.
 pub struct LocalStore {
     clock: Clock,
-    state: Mutex<State>,
     hub: Hub,
     leadership: watch::Sender<Leadership>,
     /// When each lease ends, unless it is renewed.
@@ -46,11 +45,9 @@ impl LocalStore {
     /// An empty store that follows: see [`LocalStore::begin_epoch`].
     #[must_use]
     pub fn new(clock: Clock) -> Self {
-        let state = State::default();
         Self {
             clock,
-            hub: Hub::new(state.view()),
-            state: Mutex::new(state),
+            hub: Hub::new(State::default()),
             leadership: watch::Sender::new(Leadership::Following),
             deadlines: Mutex::default(),
             own_requests: AtomicU64::new(0),
@@ -97,23 +94,19 @@ impl LocalStore {
         self.deadlines.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn apply(&self, proposal: Proposal) -> Applied {
         let Proposal { request, origin, op } = proposal;
         let command = Command { at: (self.clock)(), request, origin, op };
-        // Held over the publication, so that views and events leave in the order of the log.
-        let mut state = self.lock();
-        let transition = state.apply(&command);
-        if let (Op::LeaseGrant { id, ttl_seconds }, Ok(_)) =
-            (&command.op, &transition.applied.outcome)
-        {
-            self.deadlines().insert(*id, command.at.after_seconds(*ttl_seconds));
-        }
-        self.hub.publish(state.view(), &transition.events);
-        transition.applied
+        self.hub.change(|state, events| {
+            let transition = state.apply(&command);
+            if let (Op::LeaseGrant { id, ttl_seconds }, Ok(_)) =
+                (&command.op, &transition.applied.outcome)
+            {
+                self.deadlines().insert(*id, command.at.after_seconds(*ttl_seconds));
+            }
+            events.extend(transition.events);
+            transition.applied
+        })
     }
 }
 
@@ -136,13 +129,7 @@ impl Store for LocalStore {
     }
 
     async fn swept(&self, _: Duration) -> Result<(), StoreError> {
-        let mut more = true;
-        while more {
-            {
-                let mut state = self.lock();
-                more = state.sweep();
-                self.hub.publish(state.view(), &[]);
-            }
+        while self.hub.change(|state, _| state.sweep()) {
             tokio::task::yield_now().await;
         }
         Ok(())

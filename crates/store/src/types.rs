@@ -3,7 +3,7 @@
 use crate::auth::{AuthOp, AuthRejection, Identity};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 /// The store's logical clock: one tick for every command that changes a key.
 ///
@@ -514,14 +514,14 @@ pub enum EventKind {
 }
 
 /// One change, as watchers see it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Event {
     /// Put or delete.
     pub kind: EventKind,
     /// The pair after the change.
-    pub kv: KeyValue,
+    pub kv: Arc<KeyValue>,
     /// The pair before it, unless the key was new. `None` at the compacted revision itself.
-    pub prev: Option<KeyValue>,
+    pub prev: Option<Arc<KeyValue>>,
 }
 
 /// What may be wrong with a member, so that all of them refuse some writes.

@@ -12,7 +12,7 @@ use futures::{Stream, stream};
 use serde_json::{Value, json};
 use std::{convert::Infallible, time::Duration};
 use store::{
-    Event, EventKind, KeyRange, Revision,
+    Event, EventKind, KeyRange, KeyValue, Revision,
     watch::{WatchError, WatchMessage, WatchRequest, Watcher},
 };
 use tokio::time::{Instant, timeout_at};
@@ -189,13 +189,13 @@ impl Watch {
     /// What this watch sees of a change: entering the selection is ADDED, leaving it DELETED, with
     /// what was before at the revision of the change (WCH-3).
     fn event_line(&self, event: &Event) -> Option<Bytes> {
-        let read = |kv| decode(self.kind, kv).ok();
+        let read = |kv: &KeyValue| decode(self.kind, kv).ok();
         let selected = |object: &Value| self.selection.matches(self.kind, object);
         let new = match event.kind {
             EventKind::Put => read(&event.kv),
             EventKind::Delete => None,
         };
-        let old = event.prev.as_ref().and_then(read);
+        let old = event.prev.as_deref().and_then(read);
         let is_in = new.as_ref().is_some_and(selected);
         let was_in = old.as_ref().is_some_and(selected);
         let now = self.registry.now();

@@ -120,7 +120,7 @@ fn changed(change: &Event) -> Option<(String, PodEvent)> {
     match change.kind {
         EventKind::Put => event(pod_kind(), &change.kv, false),
         EventKind::Delete => {
-            let (node, mut event) = event(pod_kind(), change.prev.as_ref()?, true)?;
+            let (node, mut event) = event(pod_kind(), change.prev.as_deref()?, true)?;
             event.revision = change.kv.mod_revision.get();
             Some((node, event))
         }

@@ -5,10 +5,10 @@
 //! begins with the write that reaches the quota and ends with the deletion that goes below it, so that
 //! nobody has to be told when there is room again.
 
-use super::{State, View};
+use super::{Contents, View};
 use crate::types::{Alarm, AlarmKind, Op, Outcome, Rejection, Txn, TxnOp};
 
-impl State {
+impl Contents {
     pub(super) fn alarm(&mut self, alarm: Alarm, active: bool) -> Outcome {
         let changed = match active {
             true => self.alarms.insert(alarm).is_none(),
@@ -40,9 +40,9 @@ impl View {
     /// What is wrong, in order: what was raised, and a used up quota, for the member that leads.
     #[must_use]
     pub fn alarms(&self) -> Vec<Alarm> {
-        let full = Alarm { kind: AlarmKind::NoSpace, member: self.state.leader };
-        let mut alarms = self.state.alarms.clone();
-        if self.state.is_full() {
+        let full = Alarm { kind: AlarmKind::NoSpace, member: self.contents.leader };
+        let mut alarms = self.contents.alarms.clone();
+        if self.contents.is_full() {
             alarms.insert(full);
         }
         alarms.into_iter().collect()

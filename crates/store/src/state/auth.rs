@@ -3,7 +3,7 @@
 //! A replica checks a request before it proposes it, and apply checks it again: users and roles may have
 //! changed in between. Both call [`View::may`]'s one rule, with the ranges that the request itself uses.
 
-use super::{State, View};
+use super::{Contents, View};
 use crate::{
     auth::{
         Access, AuthOp, AuthRejection, Identity, PasswordHash, Permission, PermissionKind, ROOT,
@@ -314,7 +314,7 @@ pub fn root_permission() -> Permission {
     Permission { kind: PermissionKind::ReadWrite, range: KeyRange::From(Bytes::new()) }
 }
 
-impl State {
+impl Contents {
     pub(super) fn change_auth(&mut self, op: &AuthOp) -> Result<Outcome, Rejection> {
         // On a copy: a change may be refused when half of it is done.
         let mut auth = (*self.auth).clone();
@@ -405,7 +405,7 @@ impl View {
     /// Users and roles.
     #[must_use]
     pub fn auth(&self) -> &Auth {
-        &self.state.auth
+        &self.contents.auth
     }
 
     /// Whether somebody may have a command carried out: apply's own check, to be made before it is
@@ -414,7 +414,7 @@ impl View {
     /// # Errors
     /// Why not.
     pub fn may(&self, who: &Identity, op: &Op) -> Result<(), AuthRejection> {
-        self.state.may(who, op)
+        self.contents.may(who, op)
     }
 
     /// Whether somebody may have a transaction carried out, or answered if it only reads.
@@ -422,7 +422,7 @@ impl View {
     /// # Errors
     /// Why not.
     pub fn may_txn(&self, who: &Identity, txn: &Txn) -> Result<(), AuthRejection> {
-        self.state.may_txn(who, txn)
+        self.contents.may_txn(who, txn)
     }
 
     /// Whether somebody may do something with every key of a lease; there need not be one.
@@ -435,7 +435,7 @@ impl View {
         access: Access,
         id: LeaseId,
     ) -> Result<(), AuthRejection> {
-        self.state.auth.check_known(who)?;
-        self.state.may_all_keys(who, access, id)
+        self.contents.auth.check_known(who)?;
+        self.contents.may_all_keys(who, access, id)
     }
 }

@@ -55,18 +55,18 @@ impl Keys {
         lease: LeaseId,
     ) -> Arc<Event> {
         let prev = self.live.get(&key);
-        let kv = KeyValue {
+        let kv = Arc::new(KeyValue {
             value,
             create_revision: prev.map_or(revision, |p| p.create_revision),
             mod_revision: revision,
             version: prev.map_or(0, |p| p.version) + 1,
             lease,
             key,
-        };
+        });
         self.live_bytes += kv.bytes();
-        let prev = self.live.insert(Arc::new(kv.clone()));
+        let prev = self.live.insert(Arc::clone(&kv));
         self.supersede(prev.as_ref());
-        Arc::new(Event { kind: EventKind::Put, kv, prev: prev.map(Arc::unwrap_or_clone) })
+        Arc::new(Event { kind: EventKind::Put, kv, prev })
     }
 
     /// Deletes one key at `revision`; `None` if there is none.
@@ -75,9 +75,8 @@ impl Keys {
         self.supersede(Some(&prev));
         self.superseded_bytes += prev.key.len() as u64;
         self.superseded.insert((prev.key.clone(), revision), None);
-        let kv = KeyValue::deleted(prev.key.clone(), revision);
-        let prev = Some(Arc::unwrap_or_clone(prev));
-        Some(Arc::new(Event { kind: EventKind::Delete, kv, prev }))
+        let kv = Arc::new(KeyValue::deleted(prev.key.clone(), revision));
+        Some(Arc::new(Event { kind: EventKind::Delete, kv, prev: Some(prev) }))
     }
 
     fn supersede(&mut self, prev: Option<&Arc<KeyValue>>) {
@@ -280,14 +279,15 @@ impl Keys {
     ) -> Option<Arc<Event>> {
         let before = Revision::new(revision.get().checked_sub(1)?);
         let prev = (revision > compacted).then(|| self.version_at(key, before)).flatten();
+        let prev = prev.map(Arc::clone);
         let kv = match kind {
             EventKind::Put => {
                 let kv = self.version_at(key, revision)?;
-                (kv.mod_revision == revision).then(|| (**kv).clone())?
+                (kv.mod_revision == revision).then(|| Arc::clone(kv))?
             }
-            EventKind::Delete => KeyValue::deleted(key.clone(), revision),
+            EventKind::Delete => Arc::new(KeyValue::deleted(key.clone(), revision)),
         };
-        Some(Arc::new(Event { kind, kv, prev: prev.map(|prev| (**prev).clone()) }))
+        Some(Arc::new(Event { kind, kv, prev }))
     }
 }
 

@@ -1,6 +1,6 @@
 //! Leases: granted, checkpointed, revoked, and the keys that hang on them.
 
-use super::State;
+use super::Contents;
 use crate::types::{Event, KeyRange, LEASE_TTL_SECONDS_MAX, Lease, LeaseId, Outcome, Rejection};
 use bytes::Bytes;
 use imbl::OrdSet;
@@ -18,7 +18,7 @@ impl LeaseRecord {
     }
 }
 
-impl State {
+impl Contents {
     pub(super) fn lease_grant(
         &mut self,
         id: LeaseId,

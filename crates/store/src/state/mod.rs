@@ -39,9 +39,17 @@ const SWEEP_PER_COMMAND: usize = 8;
 /// As many as one call of [`State::sweep`] frees: about a millisecond.
 const SWEEP_PER_CALL: usize = 512;
 
-/// The state machine.
-#[derive(Debug, Clone)]
+/// The state machine. A clone is O(answers to requests).
+#[derive(Debug, Clone, Default)]
 pub struct State {
+    contents: Arc<Contents>,
+    requests: Requests,
+}
+
+/// What readers see of a state: everything but the answers to requests. A clone is O(1) and shares
+/// what does not change.
+#[derive(Debug, Clone)]
+struct Contents {
     revision: Revision,
     compacted: Revision,
     epoch: Epoch,
@@ -56,10 +64,9 @@ pub struct State {
     auth: Arc<Auth>,
     keys: Keys,
     leases: OrdMap<LeaseId, Arc<LeaseRecord>>,
-    requests: Requests,
 }
 
-impl Default for State {
+impl Default for Contents {
     fn default() -> Self {
         Self::with_quota(QUOTA_BYTES)
     }
@@ -83,6 +90,87 @@ impl State {
     /// member must begin with the same.
     #[must_use]
     pub fn with_quota(quota_bytes: u64) -> Self {
+        let contents = Arc::new(Contents::with_quota(quota_bytes));
+        Self { contents, requests: Requests::default() }
+    }
+
+    /// Applies one committed command. Total and deterministic: never fails, never panics on any
+    /// command that can be decoded.
+    pub fn apply(&mut self, command: &Command) -> Transition {
+        let contents = Arc::make_mut(&mut self.contents);
+        contents.keys.sweep(contents.compacted, SWEEP_PER_COMMAND);
+        let before = contents.revision;
+        let mut events = Vec::new();
+        let outcome = match self.requests.look_up(command.request) {
+            Ok(Some(applied)) => return Transition { applied, events, repeated: true },
+            Ok(None) => contents.carry_out(command, &mut events),
+            Err(forgotten) => Err(forgotten),
+        };
+        // Watchers resume by revision: a change that shared one with the last would be lost.
+        assert_eq!(contents.revision > before, !events.is_empty(), "a revision without an event");
+        let applied = Applied { revision: contents.revision, outcome };
+        if must_be_remembered(&applied.outcome) {
+            self.requests.record(command.request, &applied);
+        }
+        // A refusal changes nothing else (INV-9).
+        if applied.outcome.is_ok() {
+            contents.time = contents.time.max(command.at);
+            contents.hash = hash::roll(contents.hash, command, &applied);
+        }
+        Transition { applied, events, repeated: false }
+    }
+
+    /// Frees some memory of what was compacted, which each command does in passing, too; whether more
+    /// is left. Nothing that can be read changes: a member may call it whenever it likes.
+    pub fn sweep(&mut self) -> bool {
+        Arc::make_mut(&mut self.contents).sweep()
+    }
+
+    /// As the first state of another cluster: the same keys, users and leases.
+    ///
+    /// The revision is `jump` further, so that it is beyond any that the old cluster can have come to,
+    /// and everything up to there is compacted: whoever knows an old revision is told to begin anew.
+    /// Leases have their full time again. Answers to requests and alarms of members without room are
+    /// forgotten: there are other members now. No epoch up to `epoch` is valid any more.
+    ///
+    /// # Errors
+    /// The revision would be out of range.
+    pub fn renew(&mut self, jump: u64, epoch: Epoch) -> Result<(), Rejection> {
+        Arc::make_mut(&mut self.contents).renew(jump, epoch)?;
+        self.requests = Requests::default();
+        Ok(())
+    }
+
+    /// Revision of the last change.
+    #[must_use]
+    pub fn revision(&self) -> Revision {
+        self.contents.revision
+    }
+
+    /// The last compacted revision.
+    #[must_use]
+    pub fn compacted(&self) -> Revision {
+        self.contents.compacted
+    }
+
+    /// Whether [`State::sweep`] has nothing left to do.
+    #[must_use]
+    pub fn is_swept(&self) -> bool {
+        self.contents.is_swept()
+    }
+
+    /// A read-only picture in O(1); later changes do not show in it.
+    ///
+    /// While one is held, the next command works on a copy, which shares all that does not change: some
+    /// microseconds. Who just reads drops it again soon.
+    #[must_use]
+    pub fn view(&self) -> View {
+        View { contents: Arc::clone(&self.contents) }
+    }
+}
+
+impl Contents {
+    fn with_quota(quota_bytes: u64) -> Self {
         Self {
             revision: Revision::EMPTY,
             compacted: Revision::ZERO,
@@ -96,33 +184,7 @@ impl State {
             auth: Arc::default(),
             keys: Keys::default(),
             leases: OrdMap::new(),
-            requests: Requests::default(),
         }
-    }
-
-    /// Applies one committed command. Total and deterministic: never fails, never panics on any
-    /// command that can be decoded.
-    pub fn apply(&mut self, command: &Command) -> Transition {
-        self.keys.sweep(self.compacted, SWEEP_PER_COMMAND);
-        let before = self.revision;
-        let mut events = Vec::new();
-        let outcome = match self.requests.look_up(command.request) {
-            Ok(Some(applied)) => return Transition { applied, events, repeated: true },
-            Ok(None) => self.carry_out(command, &mut events),
-            Err(forgotten) => Err(forgotten),
-        };
-        // Watchers resume by revision: a change that shared one with the last would be lost.
-        assert_eq!(self.revision > before, !events.is_empty(), "a revision without an event");
-        let applied = Applied { revision: self.revision, outcome };
-        if must_be_remembered(&applied.outcome) {
-            self.requests.record(command.request, &applied);
-        }
-        // A refusal changes nothing else (INV-9).
-        if applied.outcome.is_ok() {
-            self.time = self.time.max(command.at);
-            self.hash = hash::roll(self.hash, command, &applied);
-        }
-        Transition { applied, events, repeated: false }
     }
 
     fn carry_out(
@@ -166,7 +228,7 @@ impl State {
 
     fn atomic(&mut self, txns: &[Txn], events: &mut Vec<Arc<Event>>) -> Result<Outcome, Rejection> {
         // The maps are persistent: the way back is a clone of a few pointers.
-        let before = self.shown();
+        let before = self.clone();
         let mut results = Vec::with_capacity(txns.len());
         for (index, txn) in txns.iter().enumerate() {
             let done = if self.holds(&txn.compare) {
@@ -177,8 +239,7 @@ impl State {
             match done {
                 Ok(result) => results.push(result),
                 Err(rejection) => {
-                    let requests = std::mem::take(&mut self.requests);
-                    *self = Self { requests, ..before };
+                    *self = before;
                     events.clear();
                     return Err(rejection);
                 }
@@ -222,23 +283,16 @@ impl State {
         }
     }
 
-    /// Frees some memory of what was compacted, which each command does in passing, too; whether more
-    /// is left. Nothing that can be read changes: a member may call it whenever it likes.
-    pub fn sweep(&mut self) -> bool {
+    fn sweep(&mut self) -> bool {
         self.keys.sweep(self.compacted, SWEEP_PER_CALL);
-        !self.keys.is_swept(self.compacted)
+        !self.is_swept()
     }
 
-    /// As the first state of another cluster: the same keys, users and leases.
-    ///
-    /// The revision is `jump` further, so that it is beyond any that the old cluster can have come to,
-    /// and everything up to there is compacted: whoever knows an old revision is told to begin anew.
-    /// Leases have their full time again. Answers to requests and alarms of members without room are
-    /// forgotten: there are other members now. No epoch up to `epoch` is valid any more.
-    ///
-    /// # Errors
-    /// The revision would be out of range.
-    pub fn renew(&mut self, jump: u64, epoch: Epoch) -> Result<(), Rejection> {
+    fn is_swept(&self) -> bool {
+        self.keys.is_swept(self.compacted)
+    }
+
+    fn renew(&mut self, jump: u64, epoch: Epoch) -> Result<(), Rejection> {
         let revision = self.revision.get().checked_add(jump);
         let Some(revision) = revision.filter(|revision| *revision <= i64::MAX.unsigned_abs() / 2)
         else {
@@ -254,30 +308,11 @@ impl State {
             // 0: as if it had just been granted.
             let _ = self.lease_checkpoint(id, 0);
         }
-        self.requests = Requests::default();
         let alarms = self.alarms.iter().copied();
         self.alarms = alarms.filter(|alarm| alarm.kind != AlarmKind::NoSpace).collect();
         self.epoch = self.epoch.max(epoch);
         self.leader = 0;
         Ok(())
-    }
-
-    /// A read-only picture in O(1); later changes do not show in it.
-    #[must_use]
-    pub fn view(&self) -> View {
-        View { state: Arc::new(self.shown()) }
-    }
-
-    /// All of it but the answers to requests, which no reader asks for.
-    fn shown(&self) -> Self {
-        Self {
-            alarms: self.alarms.clone(),
-            auth: Arc::clone(&self.auth),
-            keys: self.keys.clone(),
-            leases: self.leases.clone(),
-            requests: Requests::default(),
-            ..*self
-        }
     }
 }
 

@@ -3,8 +3,9 @@
 //! Two equal states give equal sequences, whatever each still has in memory of what was compacted.
 
 use super::{
-    Answer, Auth, ClientAnswers, LeaseRecord, Role, State, User,
+    Answer, Auth, ClientAnswers, Contents, LeaseRecord, Role, State, User,
     keys::{Keys, Superseded},
+    requests::Requests,
 };
 use crate::{
     auth::TokenKey,
@@ -128,46 +129,55 @@ impl State {
     /// The whole state. A clone can be exported while the original goes on; it is made in
     /// O(answers to requests).
     pub fn export(&self) -> impl Iterator<Item = SnapshotRecord> + '_ {
-        let state = self;
+        self.contents.export(Some(&self.requests))
+    }
+}
+
+impl Contents {
+    /// `requests` are the answers that go with it, if any do.
+    pub(super) fn export<'a>(
+        &'a self,
+        requests: Option<&'a Requests>,
+    ) -> impl Iterator<Item = SnapshotRecord> + 'a {
         let header = SnapshotRecord::Header {
-            revision: state.revision,
-            compacted: state.compacted,
-            epoch: state.epoch,
-            leader: state.leader,
-            feature_level: state.feature_level,
-            time: state.time,
-            hash: state.hash,
-            quota_bytes: state.quota_bytes,
+            revision: self.revision,
+            compacted: self.compacted,
+            epoch: self.epoch,
+            leader: self.leader,
+            feature_level: self.feature_level,
+            time: self.time,
+            hash: self.hash,
+            quota_bytes: self.quota_bytes,
         };
-        let alarms = state.alarms.iter().copied().map(SnapshotRecord::Alarm);
+        let alarms = self.alarms.iter().copied().map(SnapshotRecord::Alarm);
         let auth = SnapshotRecord::Auth {
-            enabled: state.auth.is_enabled(),
-            revision: state.auth.revision(),
-            token_key: state.auth.token_key(),
+            enabled: self.auth.is_enabled(),
+            revision: self.auth.revision(),
+            token_key: self.auth.token_key(),
         };
-        let users = state.auth.users();
+        let users = self.auth.users();
         let users = users.map(|(name, user)| SnapshotRecord::User(name.to_owned(), user.clone()));
-        let roles = state.auth.roles();
+        let roles = self.auth.roles();
         let roles = roles.map(|(name, role)| SnapshotRecord::Role(name.to_owned(), role.clone()));
-        let leases = state.leases.values().map(|record| SnapshotRecord::Lease(record.lease));
-        let live = state.keys.live().iter_from(0).map(|kv| SnapshotRecord::Live((**kv).clone()));
-        let superseded = state.keys.kept_superseded(state.compacted).map(|(key, revision, kv)| {
+        let leases = self.leases.values().map(|record| SnapshotRecord::Lease(record.lease));
+        let live = self.keys.live().iter_from(0).map(|kv| SnapshotRecord::Live((**kv).clone()));
+        let superseded = self.keys.kept_superseded(self.compacted).map(|(key, revision, kv)| {
             SnapshotRecord::Superseded {
                 key: key.clone(),
                 revision,
                 kv: kv.map(|kv| (**kv).clone()),
             }
         });
-        let changes = state.keys.changes_from(state.compacted).flat_map(|(revision, events)| {
+        let changes = self.keys.changes_from(self.compacted).flat_map(|(revision, events)| {
             events.iter().map(move |event| SnapshotRecord::Change {
                 revision: *revision,
                 kind: event.kind,
                 key: event.kv.key.clone(),
             })
         });
-        let answers = state
-            .requests
-            .export()
+        let answers = requests
+            .into_iter()
+            .flat_map(Requests::export)
             .map(|(id, client, answers)| SnapshotRecord::Answers { id, client, answers });
         let mut records = 0;
         std::iter::once(header)
@@ -209,10 +219,11 @@ impl State {
 /// A state as it is read record by record.
 #[derive(Debug, Default)]
 pub struct Import {
-    state: State,
+    contents: Contents,
+    requests: Requests,
     live: Vec<Arc<KeyValue>>,
     superseded: OrdMap<(Bytes, Revision), Superseded>,
-    /// Set when the first record behind the versions comes: what they were is in `state` now.
+    /// Set when the first record behind the versions comes: what they were is in `contents` now.
     versions_done: bool,
     /// The changes of one revision, until the next begins.
     changes: (Revision, Vec<Arc<Event>>),
@@ -249,7 +260,7 @@ impl Import {
         if !self.ended {
             return Err(ImportError::Cut { found: self.found, expected: None });
         }
-        Ok(self.state)
+        Ok(State { contents: Arc::new(self.contents), requests: self.requests })
     }
 
     fn take_up(&mut self, record: SnapshotRecord) -> Result<(), Refusal> {
@@ -268,43 +279,43 @@ impl Import {
                 check(revision >= Revision::EMPTY, "a revision below that of the empty store")?;
                 // As on the etcd wire; there is always a next one.
                 check(i64::try_from(revision.get()).is_ok(), "a revision out of range")?;
-                let state = &mut self.state;
-                state.revision = revision;
-                state.compacted = compacted;
-                state.epoch = epoch;
-                state.leader = leader;
-                state.feature_level = feature_level;
-                state.time = time;
-                state.hash = hash;
-                state.quota_bytes = quota_bytes;
+                let contents = &mut self.contents;
+                contents.revision = revision;
+                contents.compacted = compacted;
+                contents.epoch = epoch;
+                contents.leader = leader;
+                contents.feature_level = feature_level;
+                contents.time = time;
+                contents.hash = hash;
+                contents.quota_bytes = quota_bytes;
                 Ok(())
             }
             SnapshotRecord::Alarm(alarm) => {
-                self.state.alarms.insert(alarm);
+                self.contents.alarms.insert(alarm);
                 Ok(())
             }
             SnapshotRecord::Auth { enabled, revision, token_key } => {
-                check(self.state.auth.revision() == 1, "users and roles twice")?;
+                check(self.contents.auth.revision() == 1, "users and roles twice")?;
                 check(revision >= 1, "an auth revision of nobody")?;
-                self.state.auth = Arc::new(Auth::restore(enabled, revision, token_key));
+                self.contents.auth = Arc::new(Auth::restore(enabled, revision, token_key));
                 Ok(())
             }
             SnapshotRecord::User(name, user) => {
-                Arc::make_mut(&mut self.state.auth).restore_user(name, user);
+                Arc::make_mut(&mut self.contents.auth).restore_user(name, user);
                 Ok(())
             }
             SnapshotRecord::Role(name, role) => {
-                Arc::make_mut(&mut self.state.auth).restore_role(name, role);
+                Arc::make_mut(&mut self.contents.auth).restore_role(name, role);
                 Ok(())
             }
             SnapshotRecord::Lease(lease) => {
-                self.state.leases.insert(lease.id, Arc::new(LeaseRecord::new(lease)));
+                self.contents.leases.insert(lease.id, Arc::new(LeaseRecord::new(lease)));
                 Ok(())
             }
             SnapshotRecord::Live(kv) => self.take_up_live(kv),
             SnapshotRecord::Superseded { key, revision, kv } => {
                 check(!self.versions_done, "a version behind a change")?;
-                check(revision <= self.state.revision, "a version from the future")?;
+                check(revision <= self.contents.revision, "a version from the future")?;
                 let same =
                     kv.as_ref().is_none_or(|kv| kv.key == key && kv.mod_revision == revision);
                 check(same, "a version of another key or revision")?;
@@ -315,7 +326,7 @@ impl Import {
                 self.take_up_change(revision, kind, &key)
             }
             SnapshotRecord::Answers { id, client, answers } => {
-                self.state.requests.restore(id, client, answers);
+                self.requests.restore(id, client, answers);
                 Ok(())
             }
             SnapshotRecord::End { records } => {
@@ -324,7 +335,7 @@ impl Import {
                 }
                 self.build_versions();
                 self.log_changes();
-                self.state.requests.restored();
+                self.requests.restored();
                 self.ended = true;
                 Ok(())
             }
@@ -334,10 +345,10 @@ impl Import {
     fn take_up_live(&mut self, kv: KeyValue) -> Result<(), Refusal> {
         check(!self.versions_done, "a version behind a change")?;
         check(self.live.last().is_none_or(|last| last.key < kv.key), "keys do not ascend")?;
-        check(kv.mod_revision <= self.state.revision, "a version from the future")?;
+        check(kv.mod_revision <= self.contents.revision, "a version from the future")?;
         if kv.lease != LeaseId::NONE {
-            check(self.state.leases.contains_key(&kv.lease), "a key of a lease that is not there")?;
-            self.state.attach(kv.lease, &kv.key);
+            check(self.contents.leases.contains_key(&kv.lease), "a key of a lease that is not there")?;
+            self.contents.attach(kv.lease, &kv.key);
         }
         self.live.push(Arc::new(kv));
         Ok(())
@@ -350,15 +361,15 @@ impl Import {
         key: &Bytes,
     ) -> Result<(), Refusal> {
         self.build_versions();
-        let compacted = self.state.compacted;
-        let kept = compacted <= revision && revision <= self.state.revision;
+        let compacted = self.contents.compacted;
+        let kept = compacted <= revision && revision <= self.contents.revision;
         check(kept, "a change outside of what is kept")?;
         check(self.changes.0 <= revision, "changes do not ascend")?;
         if self.changes.0 < revision {
             self.log_changes();
         }
         let event = self
-            .state
+            .contents
             .keys
             .restore_change(kind, key, revision, compacted)
             .ok_or(Refusal::Inconsistent("a change whose version is missing"))?;
@@ -371,14 +382,14 @@ impl Import {
         if !self.versions_done {
             self.versions_done = true;
             let live = std::mem::take(&mut self.live);
-            self.state.keys = Keys::restore(live, std::mem::take(&mut self.superseded));
+            self.contents.keys = Keys::restore(live, std::mem::take(&mut self.superseded));
         }
     }
 
     fn log_changes(&mut self) {
         let (revision, events) = std::mem::take(&mut self.changes);
         if !events.is_empty() {
-            self.state.keys.log(revision, &events);
+            self.contents.keys.log(revision, &events);
         }
     }
 }

@@ -4,7 +4,7 @@
 //! step. So the whole way is known and checked before anything changes, and carrying it out cannot
 //! fail; later steps see earlier ones.
 
-use super::{State, keys::Keys, range::Now, range::check_revision};
+use super::{Contents, keys::Keys, range::Now, range::check_revision};
 use crate::types::{
     Compare, CompareOperator, CompareTarget, DeleteRange, Event, KeyRange, KeyValue, LeaseId, Put,
     RangeRequest, Rejection, Revision, Txn, TxnOp, TxnOpResult, TxnResult,
@@ -37,7 +37,7 @@ enum Step<'a> {
     Txn(Plan<'a>),
 }
 
-impl State {
+impl Contents {
     /// Checks and carries out one transaction; the revision after it.
     ///
     /// # Errors
@@ -130,14 +130,14 @@ impl State {
             }
             Step::Put(put) => {
                 let event = self.put(put, changes);
-                TxnOpResult::Put(event.prev.as_ref().filter(|_| put.prev_kv).cloned())
+                TxnOpResult::Put(event.prev.as_deref().filter(|_| put.prev_kv).cloned())
             }
             Step::Delete(delete) => {
                 let before = changes.events.len();
                 self.delete(&delete.range, changes);
                 let gone = changes.events.get(before..).unwrap_or_default();
                 let prev_kvs = match delete.prev_kv {
-                    true => gone.iter().filter_map(|event| event.prev.clone()).collect(),
+                    true => gone.iter().filter_map(|event| event.prev.as_deref().cloned()).collect(),
                     false => Vec::new(),
                 };
                 TxnOpResult::DeleteRange { deleted: gone.len() as u64, prev_kvs }

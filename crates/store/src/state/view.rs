@@ -1,7 +1,7 @@
 //! What readers see of a state.
 
 use super::{
-    SnapshotRecord, State, hash,
+    Contents, SnapshotRecord, hash,
     range::{Now, check_revision},
 };
 use crate::types::{
@@ -14,16 +14,16 @@ use std::sync::Arc;
 /// A state as it was at one moment. Cheap to clone, never blocks a writer.
 #[derive(Debug, Clone, Default)]
 pub struct View {
-    pub(super) state: Arc<State>,
+    pub(super) contents: Arc<Contents>,
 }
 
 impl View {
     /// # Errors
     /// [`Rejection::Compacted`] or [`Rejection::FutureRevision`].
     pub fn range(&self, request: &RangeRequest) -> Result<RangeResult, Rejection> {
-        let revision = self.state.revision;
-        check_revision(request.revision, revision, self.state.compacted)?;
-        Ok(self.state.keys.range(request, Now { revision, pending: false }))
+        let revision = self.contents.revision;
+        check_revision(request.revision, revision, self.contents.compacted)?;
+        Ok(self.contents.keys.range(request, Now { revision, pending: false }))
     }
 
     /// The answer to a transaction, which is carried out on a copy: only one that just reads has any
@@ -32,14 +32,14 @@ impl View {
     /// # Errors
     /// As of applying it.
     pub fn read(&self, txn: &Txn) -> Result<TxnResult, Rejection> {
-        let mut copy = State::clone(&self.state);
+        let mut copy = Contents::clone(&self.contents);
         copy.transaction(txn, &mut Vec::new()).map(|(_, result)| result)
     }
 
     /// The newest value of one key.
     #[must_use]
     pub fn get(&self, key: &[u8]) -> Option<KeyValue> {
-        self.state.keys.get(key).map(|kv| (**kv).clone())
+        self.contents.keys.get(key).map(|kv| (**kv).clone())
     }
 
     /// Live pairs of a range in key order, without copying them.
@@ -47,7 +47,7 @@ impl View {
         &'a self,
         range: &KeyRange,
     ) -> impl Iterator<Item = &'a Arc<KeyValue>> + use<'a> {
-        self.state.keys.live().range(range)
+        self.contents.keys.live().range(range)
     }
 
     /// The changes of each kept revision from `from` on.
@@ -55,8 +55,8 @@ impl View {
         &self,
         from: Revision,
     ) -> impl Iterator<Item = (Revision, &Arc<[Arc<Event>]>)> {
-        let from = from.max(self.state.compacted);
-        self.state.keys.changes_from(from).map(|(revision, events)| (*revision, events))
+        let from = from.max(self.contents.compacted);
+        self.contents.keys.changes_from(from).map(|(revision, events)| (*revision, events))
     }
 
     /// The changes of a range after a revision, in order: what a reader that knows everything up to
@@ -70,7 +70,7 @@ impl View {
         range: &'a KeyRange,
         after: Revision,
     ) -> Result<impl Iterator<Item = &'a Arc<Event>> + use<'a>, Rejection> {
-        check_revision(after.max(Revision::new(1)), self.state.revision, self.state.compacted)?;
+        check_revision(after.max(Revision::new(1)), self.contents.revision, self.contents.compacted)?;
         let changes = self.changes_from(after.next()).flat_map(|(_, events)| events.iter());
         Ok(changes.filter(|event| range.contains(&event.kv.key)))
     }
@@ -78,50 +78,50 @@ impl View {
     /// Number of live keys in a range, newest state.
     #[must_use]
     pub fn count(&self, range: &KeyRange) -> u64 {
-        let (start, end) = self.state.keys.live().ranks(range);
+        let (start, end) = self.contents.keys.live().ranks(range);
         end - start
     }
 
     /// Revision of the last change.
     #[must_use]
     pub fn revision(&self) -> Revision {
-        self.state.revision
+        self.contents.revision
     }
 
     /// The last compacted revision; reads at it are still answered, below it are not.
     #[must_use]
     pub fn compacted(&self) -> Revision {
-        self.state.compacted
+        self.contents.compacted
     }
 
     /// Current epoch.
     #[must_use]
     pub fn epoch(&self) -> Epoch {
-        self.state.epoch
+        self.contents.epoch
     }
 
     /// The member that began the current epoch; 0 before the first.
     #[must_use]
     pub fn leader(&self) -> u64 {
-        self.state.leader
+        self.contents.leader
     }
 
     /// Features that every member supports.
     #[must_use]
     pub fn feature_level(&self) -> u32 {
-        self.state.feature_level
+        self.contents.feature_level
     }
 
     /// Largest time of a command that was carried out.
     #[must_use]
     pub fn time(&self) -> Timestamp {
-        self.state.time
+        self.contents.time
     }
 
     /// Rolling hash over every command that was carried out and its answer.
     #[must_use]
     pub fn hash(&self) -> u64 {
-        self.state.hash
+        self.contents.hash
     }
 
     /// A hash over every version that a read at the compacted revision or later can see, up to
@@ -133,7 +133,7 @@ impl View {
     /// # Errors
     /// [`Rejection::Compacted`] or [`Rejection::FutureRevision`].
     pub fn hash_kv(&self, revision: Revision) -> Result<(u32, Revision), Rejection> {
-        let State { revision: current, compacted, keys, .. } = &*self.state;
+        let Contents { revision: current, compacted, keys, .. } = &*self.contents;
         check_revision(revision, *current, *compacted)?;
         let at = if revision == Revision::ZERO { *current } else { revision };
         let live = keys.live().iter_from(0).map(|kv| (&kv.key, kv.mod_revision, Some(kv)));
@@ -149,49 +149,49 @@ impl View {
 
     /// Everything in it, as a snapshot has it; but for the answers to requests.
     pub fn export(&self) -> impl Iterator<Item = SnapshotRecord> + '_ {
-        self.state.export()
+        self.contents.export(None)
     }
 
     /// Whether the memory of everything that was compacted is free.
     #[must_use]
     pub fn is_swept(&self) -> bool {
-        self.state.keys.is_swept(self.state.compacted)
+        self.contents.is_swept()
     }
 
     /// All leases, by id.
     #[must_use]
     pub fn leases(&self) -> Vec<Lease> {
-        self.state.leases.values().map(|record| record.lease).collect()
+        self.contents.leases.values().map(|record| record.lease).collect()
     }
 
     /// One lease.
     #[must_use]
     pub fn lease(&self, id: LeaseId) -> Option<Lease> {
-        self.state.leases.get(&id).map(|record| record.lease)
+        self.contents.leases.get(&id).map(|record| record.lease)
     }
 
     /// Keys attached to a lease, in order.
     #[must_use]
     pub fn lease_keys(&self, id: LeaseId) -> Vec<Bytes> {
-        self.state.leases.get(&id).map_or_else(Vec::new, |r| r.keys.iter().cloned().collect())
+        self.contents.leases.get(&id).map_or_else(Vec::new, |r| r.keys.iter().cloned().collect())
     }
 
     /// Bytes of live keys and values.
     #[must_use]
     pub fn live_bytes(&self) -> u64 {
-        self.state.keys.live_bytes()
+        self.contents.keys.live_bytes()
     }
 
     /// Bytes of all keys and values in memory: live, superseded, and compacted but not swept. Members
     /// may differ in it.
     #[must_use]
     pub fn kept_bytes(&self) -> u64 {
-        self.state.keys.kept_bytes()
+        self.contents.keys.kept_bytes()
     }
 
     /// [`View::live_bytes`] at which creates are refused.
     #[must_use]
     pub fn quota_bytes(&self) -> u64 {
-        self.state.quota_bytes
+        self.contents.quota_bytes
     }
 }

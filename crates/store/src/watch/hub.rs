@@ -1,4 +1,4 @@
-//! Where an applier puts what it did, and where watchers come from.
+//! The state as it is now, and who follows it.
 
 use super::{
     Replay, WatchBatch, WatchError, WatchRequest, Watcher,
@@ -6,7 +6,7 @@ use super::{
     spans::Spans,
 };
 use crate::{
-    state::View,
+    state::{State, View},
     types::{Event, KeyRange, Revision},
 };
 use std::{
@@ -22,7 +22,7 @@ use tokio::sync::watch;
 /// nearer: events that came meanwhile need not wait for it in memory, nor can it be too slow for them.
 const JOIN_WITHIN_REVISIONS: u64 = 1024;
 
-/// Where an applier puts what it did, and where watchers come from. Dropping it ends every watch.
+/// A state that an applier changes, readers look at and watchers follow. Dropping it ends every watch.
 #[derive(Debug)]
 pub struct Hub {
     shared: Arc<Shared>,
@@ -30,10 +30,11 @@ pub struct Hub {
 
 #[derive(Debug)]
 pub(super) struct Shared {
-    /// Held by readers for as long as a clone takes.
-    view: Mutex<View>,
-    /// Held over a whole publication, so that who subscribes sees all of it or none.
+    /// Held over a whole change and its delivery, so that who subscribes sees all of it or none. Taken
+    /// before `state`.
     subscribers: Mutex<Subscribers>,
+    /// Held by an applier while it changes the state, and by readers for as long as a clone takes.
+    state: Mutex<State>,
     /// Everything at or below this revision has been put into mailboxes.
     published: AtomicU64,
     revision: watch::Sender<Revision>,
@@ -87,47 +88,60 @@ pub(super) struct Joined {
 impl Hub {
     /// A hub over a state that nobody watches yet.
     #[must_use]
-    pub fn new(view: View) -> Self {
-        let (revision, swept) = (view.revision(), view.is_swept());
+    pub fn new(state: State) -> Self {
+        let view = state.view();
         let shared = Shared {
-            view: Mutex::new(view),
             subscribers: Mutex::default(),
-            published: AtomicU64::new(revision.get()),
-            revision: watch::Sender::new(revision),
-            swept: watch::Sender::new(swept),
+            state: Mutex::new(state),
+            published: AtomicU64::new(view.revision().get()),
+            revision: watch::Sender::new(view.revision()),
+            swept: watch::Sender::new(view.is_swept()),
         };
         Self { shared: Arc::new(shared) }
     }
 
-    /// Shows the state after some commands, and their events to who follows them.
-    pub fn publish(&self, view: View, events: &[Arc<Event>]) {
-        let (revision, swept) = (view.revision(), view.is_swept());
+    /// Changes the state, and tells the events that `change` leaves in its second argument to who
+    /// follows them. Readers see either nothing of it or all.
+    pub fn change<T>(&self, change: impl FnOnce(&mut State, &mut Vec<Arc<Event>>) -> T) -> T {
+        let mut events = Vec::new();
         let mut subscribers = self.shared.subscribers();
-        // First, so that who has seen an event finds it in the state.
-        self.shared.show(view);
+        // Shown first, so that who has seen an event finds it in the state.
+        let (done, revision, swept) = {
+            let mut state = self.shared.state();
+            let done = change(&mut state, &mut events);
+            (done, state.revision(), state.is_swept())
+        };
         for changes in events.chunk_by(|a, b| a.kv.mod_revision == b.kv.mod_revision) {
             subscribers.deliver(changes);
         }
         self.shared.published.store(revision.get(), Ordering::Release);
         drop(subscribers);
-        replace(&self.shared.revision, revision);
-        replace(&self.shared.swept, swept);
+        tell(&self.shared.revision, revision);
+        tell(&self.shared.swept, swept);
+        done
     }
 
-    /// Replaces the state by another, whose changes in between are not known: every watch ends.
-    pub fn reset(&self, view: View) {
-        let (revision, swept) = (view.revision(), view.is_swept());
+    /// Replaces the state by another, whose changes in between are not known: every watch ends. The old
+    /// one comes back, to be freed where that may take a while.
+    pub fn replace(&self, state: State) -> State {
+        let (revision, oldest, swept) = (state.revision(), state.compacted(), state.is_swept());
         let mut subscribers = self.shared.subscribers();
-        let oldest = view.compacted();
         subscribers.end_all(self.shared.published(), |requested| WatchError::Compacted {
             requested,
             oldest,
         });
-        self.shared.show(view);
+        let old = std::mem::replace(&mut *self.shared.state(), state);
         self.shared.published.store(revision.get(), Ordering::Release);
         drop(subscribers);
         self.shared.revision.send_replace(revision);
-        replace(&self.shared.swept, swept);
+        tell(&self.shared.swept, swept);
+        old
+    }
+
+    /// A copy of the newest state, with all that [`View`] does not show; O(answers to requests).
+    #[must_use]
+    pub fn state(&self) -> State {
+        self.shared.state().clone()
     }
 
     /// Ends every watch; no new one can begin.
@@ -175,7 +189,7 @@ impl Hub {
 }
 
 /// Wakes those who follow only if it differs.
-fn replace<T: PartialEq>(sender: &watch::Sender<T>, value: T) {
+fn tell<T: PartialEq>(sender: &watch::Sender<T>, value: T) {
     sender.send_if_modified(|now| {
         let changed = *now != value;
         *now = value;
@@ -230,15 +244,11 @@ impl Shared {
     }
 
     fn view(&self) -> View {
-        self.view.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.state().view()
     }
 
-    fn show(&self, view: View) {
-        let mut shown = self.view.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = std::mem::replace(&mut *shown, view);
-        drop(shown);
-        // Not under the lock: it may be the last one to hold a large part of an old state.
-        drop(before);
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn subscribers(&self) -> MutexGuard<'_, Subscribers> {

@@ -3,7 +3,10 @@
 
 use crate::auth_model::AuthModel;
 use bytes::Bytes;
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 use store::{
     Alarm, AlarmKind, Applied, Command, Compare, CompareOperator, CompareTarget, Epoch, Event,
     EventKind, KeyRange, KeyValue, Lease, LeaseId, Op, Origin, Outcome, Put, RangeRequest,
@@ -238,7 +241,8 @@ impl Model {
             version: old.as_ref().map_or(1, |old| old.version + 1),
             lease,
         };
-        self.events.push(Event { kind: EventKind::Put, kv, prev: old.clone() });
+        let (kv, prev) = (Arc::new(kv), old.clone().map(Arc::new));
+        self.events.push(Event { kind: EventKind::Put, kv, prev });
         Ok(old.filter(|_| put.prev_kv))
     }
 
@@ -252,7 +256,8 @@ impl Model {
             version: 0,
             lease: LeaseId::NONE,
         };
-        self.events.push(Event { kind: EventKind::Delete, kv, prev: Some(old.clone()) });
+        let (kv, prev) = (Arc::new(kv), Some(Arc::new(old.clone())));
+        self.events.push(Event { kind: EventKind::Delete, kv, prev });
     }
 
     /// Every pair as it was at a revision, by key.
@@ -260,7 +265,7 @@ impl Model {
         let mut pairs = BTreeMap::new();
         for event in self.events.iter().filter(|e| e.kv.mod_revision.get() <= revision) {
             match event.kind {
-                EventKind::Put => drop(pairs.insert(event.kv.key.clone(), event.kv.clone())),
+                EventKind::Put => drop(pairs.insert(event.kv.key.clone(), (*event.kv).clone())),
                 EventKind::Delete => drop(pairs.remove(&event.kv.key)),
             }
         }

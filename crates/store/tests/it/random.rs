@@ -251,7 +251,7 @@ fn log() -> impl Strategy<Value = Vec<Command>> {
 fn kept_events(state: &State) -> Vec<Event> {
     let start = state.view().compacted().max(Revision::new(1));
     let everything = KeyRange::From(Bytes::new());
-    let hub = Hub::new(state.view());
+    let hub = Hub::new(state.clone());
     let mut watcher = hub.watch(WatchRequest { range: everything, start }).unwrap();
     hub.close();
     let mut events = Vec::new();
@@ -382,7 +382,7 @@ proptest! {
             }
         }
         let view = state.view();
-        let live: Vec<_> = view.live(&KeyRange::From(Bytes::new())).map(|kv| (**kv).clone()).collect();
+        let live: Vec<_> = view.live(&KeyRange::From(Bytes::new())).cloned().collect();
         prop_assert_eq!(live, rebuilt.into_values().collect::<Vec<_>>());
     }
 

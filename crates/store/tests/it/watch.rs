@@ -192,7 +192,7 @@ async fn an_installed_snapshot_ends_every_watch_and_it_resumes_from_there() {
             behind.apply(&command);
         }
     }
-    let hub = Hub::new(behind.view());
+    let hub = Hub::new(behind);
     let mut watcher = hub.watch(from(11)).unwrap();
     let mut future = hub.watch(from(30)).unwrap();
     for sequence in [12, 14] {
@@ -201,7 +201,7 @@ async fn an_installed_snapshot_ends_every_watch_and_it_resumes_from_there() {
             Op::Compact { revision: Revision::new(sequence) },
         ));
         let installed = State::import(ahead.export()).unwrap();
-        hub.reset(installed.view());
+        hub.replace(installed);
         if sequence == 12 {
             // What it had already is still delivered.
             assert_eq!(next_revision(&mut watcher).await, 11);
@@ -224,7 +224,7 @@ async fn an_installed_snapshot_ends_every_watch_and_it_resumes_from_there() {
 
 #[tokio::test]
 async fn a_store_that_goes_away_says_so() {
-    let hub = Hub::new(State::default().view());
+    let hub = Hub::new(State::default());
     let mut watcher = hub.watch(from(2)).unwrap();
     let mut other = hub.watch(from(5)).unwrap();
     hub.close();
@@ -240,7 +240,7 @@ async fn a_store_that_goes_away_says_so() {
 
 #[tokio::test]
 async fn a_dropped_hub_leaves_nobody_waiting() {
-    let hub = Hub::new(State::default().view());
+    let hub = Hub::new(State::default());
     let mut watcher = hub.watch(from(2)).unwrap();
     assert!(poll(&mut watcher).is_none());
     drop(hub);
@@ -249,7 +249,7 @@ async fn a_dropped_hub_leaves_nobody_waiting() {
 
 #[test]
 fn a_dropped_watcher_leaves_nothing_behind() {
-    let hub = Hub::new(State::default().view());
+    let hub = Hub::new(State::default());
     let watchers: Vec<Watcher> = (0..100u8)
         .map(|i| {
             let range = KeyRange::prefix(vec![b'p', i % 10]);
@@ -356,12 +356,16 @@ impl Followed {
 proptest! {
     #[test]
     fn every_watch_sees_all_of_its_range_once_and_in_order(steps in vec(step(), 1..150)) {
-        let mut state = State::default();
-        let hub = Hub::new(state.view());
+        let hub = Hub::new(State::default());
+        let apply = |command| hub.change(|state, events| {
+            let transition = state.apply(&command);
+            events.extend(transition.events.iter().cloned());
+            transition
+        });
         let mut history: Vec<(u64, Vec<Arc<Event>>)> = Vec::new();
         let mut followed: Vec<Followed> = Vec::new();
         for (sequence, step) in (1u64..).zip(steps) {
-            let now = state.view().revision().get();
+            let now = hub.view().revision().get();
             match step {
                 Step::Write(changes) => {
                     let change = |(key, is_put): &(u8, bool)| {
@@ -369,16 +373,14 @@ proptest! {
                         if *is_put { put(&key, "x") } else { delete(KeyRange::One(key.into())) }
                     };
                     let op = txn(changes.iter().map(change).collect());
-                    let transition = state.apply(&crate::command(sequence, op));
+                    let transition = apply(crate::command(sequence, op));
                     if let Some(first) = transition.events.first() {
                         history.push((first.kv.mod_revision.get(), transition.events.clone()));
                     }
-                    hub.publish(state.view(), &transition.events);
                 }
                 Step::Compact(back) => {
                     let op = Op::Compact { revision: Revision::new(now.saturating_sub(back)) };
-                    state.apply(&crate::command(sequence, op));
-                    hub.publish(state.view(), &[]);
+                    apply(crate::command(sequence, op));
                 }
                 Step::Watch(range, back) => {
                     let start = Revision::new(now.saturating_add_signed(-back));
@@ -389,7 +391,7 @@ proptest! {
                             followed.push(Followed { watcher, range, next });
                         }
                         Err(error) => {
-                            let oldest = state.view().compacted();
+                            let oldest = hub.view().compacted();
                             prop_assert!(start < oldest);
                             prop_assert_eq!(error, WatchError::Compacted { requested: start, oldest });
                         }
@@ -418,13 +420,12 @@ proptest! {
                     }
                 }
                 Step::Reset => {
-                    state = State::import(state.export()).unwrap();
-                    hub.reset(state.view());
+                    hub.replace(State::import(hub.state().export()).unwrap());
                 }
             }
         }
         for one in &mut followed {
-            while one.read(&history, &hub) && one.watcher.progress() < state.view().revision() {}
+            while one.read(&history, &hub) && one.watcher.progress() < hub.view().revision() {}
         }
     }
 }
