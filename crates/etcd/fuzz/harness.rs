@@ -3,7 +3,7 @@
 //! The first byte names the method or the path, the rest is its message. A panic is a failure, and so is
 //! a refusal that has changed something.
 
-use axum::{Router, body::Body};
+use axum::body::Body;
 use bytes::Bytes;
 use http::{Request, StatusCode};
 use http_body_util::BodyExt as _;
@@ -95,7 +95,7 @@ const FIRST_PATH_OF_SEVERAL: usize = 20;
 
 struct Member {
     store: Arc<LocalStore>,
-    router: Router,
+    door: etcd::Door,
 }
 
 impl Member {
@@ -125,8 +125,8 @@ impl Member {
         let clock = etcd::auth::Clock::new(std::sync::Arc::new(|| store::Timestamp(1)));
         let config =
             etcd::Config { max_request_bytes: REQUEST_BYTES_MAX, ..etcd::Config::new(clock) };
-        let router = etcd::router(store.clone(), store.clone(), config);
-        Self { store, router }
+        let door = etcd::Door::new(store.clone(), store.clone(), config);
+        Self { store, door }
     }
 }
 
@@ -190,7 +190,7 @@ type Head = (StatusCode, http::HeaderMap);
 
 /// `None` when it goes on for ever, with whatever was sent read.
 async fn answer(member: &Member, request: Request<Body>) -> Option<(Head, http::HeaderMap)> {
-    let response = member.router.clone().oneshot(request);
+    let response = member.door.clone().oneshot(request);
     let response = tokio::time::timeout(PATIENCE, response).await.ok()?;
     let (parts, mut body) = response.expect("a router always answers").into_parts();
     let mut trailers = http::HeaderMap::new();

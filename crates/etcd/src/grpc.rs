@@ -4,6 +4,10 @@
 use crate::{
     core::Core,
     counters::{Counters, Method, add},
+    kv::KvService,
+    lease::LeaseService,
+    proto::etcdserverpb::{kv_server::KvServer, lease_server::LeaseServer},
+    watch::WatchService,
 };
 use axum::{Router, body::Body};
 use bytes::{Buf as _, Bytes};
@@ -14,37 +18,69 @@ use std::{
     sync::Arc,
     task::{Context, Poll, ready},
 };
-use tonic::{Code, Status};
-use tower::ServiceExt as _;
+use tonic::{Code, Status, server::NamedService as _};
+use tower::{BoxError, ServiceExt as _};
+
+/// There is no generated server that says it.
+const WATCH: &str = "etcdserverpb.Watch";
+
+/// What nearly every call is for has a way of its own: a router's costs as much as a small call itself.
+#[derive(Clone)]
+pub(crate) struct Services {
+    pub(crate) kv: KvServer<KvService>,
+    pub(crate) watch: WatchService,
+    pub(crate) lease: LeaseServer<LeaseService>,
+    pub(crate) others: Router,
+}
+
+impl Services {
+    async fn call<B>(
+        self,
+        service: &str,
+        request: Request<Received<B>>,
+    ) -> Response<tonic::body::Body>
+    where
+        B: http_body::Body<Data = Bytes, Error: Into<BoxError> + Send> + Send + Unpin + 'static,
+    {
+        let Self { kv, watch, lease, others } = self;
+        let Ok(response) = match service {
+            KvServer::<KvService>::NAME => kv.oneshot(request).await,
+            LeaseServer::<LeaseService>::NAME => lease.oneshot(request).await,
+            WATCH => watch.oneshot(request).await,
+            _ => others.oneshot(request).await.map(|r| r.map(tonic::body::Body::new)),
+        };
+        response
+    }
+}
 
 #[derive(Clone)]
 pub(crate) struct Grpc {
-    services: Router,
+    services: Services,
     core: Arc<Core>,
 }
 
 impl Grpc {
-    pub(crate) fn new(services: Router, core: Arc<Core>) -> Self {
+    pub(crate) fn new(services: Services, core: Arc<Core>) -> Self {
         Self { services, core }
     }
 
-    pub(crate) async fn call(&self, request: Request<Body>) -> Response<Body> {
+    pub(crate) async fn call<B>(&self, request: Request<B>) -> Response<Body>
+    where
+        B: http_body::Body<Data = Bytes, Error: Into<BoxError> + Send> + Send + Unpin + 'static,
+    {
         let path = request.uri().path();
         let counters = &self.core.counters;
         let Some(method) = counters.methods.get(path).map(Arc::clone) else {
             return unknown(counters, path).into_http();
         };
         add(&method.started, 1);
-        let mut call = Call { method: Some(method), core: Arc::clone(&self.core) };
+        let mut call = Call { method: Some(Arc::clone(&method)), core: Arc::clone(&self.core) };
         let core = Arc::clone(&self.core);
-        let request = request.map(|body| Body::new(Received { body, core }));
-        let response = match self.services.clone().oneshot(request).await {
-            Ok(response) => response,
-            Err(never) => match never {},
-        };
+        let request = request.map(|body| Received { body, core });
+        let response = self.services.clone().call(&method.service, request).await;
         let (mut parts, body) = response.into_parts();
         if call.ended(&mut parts.headers) {
-            return Response::from_parts(parts, body);
+            return Response::from_parts(parts, Body::new(body));
         }
         Response::from_parts(parts, Body::new(Sent { body, call }))
     }
@@ -137,19 +173,19 @@ impl Drop for Call {
 }
 
 /// A request's body, counted.
-struct Received {
-    body: Body,
+struct Received<B> {
+    body: B,
     core: Arc<Core>,
 }
 
-impl http_body::Body for Received {
+impl<B: http_body::Body<Data = Bytes> + Unpin> http_body::Body for Received<B> {
     type Data = Bytes;
-    type Error = axum::Error;
+    type Error = B::Error;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
         let this = self.get_mut();
         let frame = ready!(Pin::new(&mut this.body).poll_frame(cx));
         if let Some(data) = frame.as_ref().and_then(|f| f.as_ref().ok()).and_then(Frame::data_ref) {
@@ -169,18 +205,18 @@ impl http_body::Body for Received {
 
 /// An answer's body, counted, with the end of its call.
 struct Sent {
-    body: Body,
+    body: tonic::body::Body,
     call: Call,
 }
 
 impl http_body::Body for Sent {
     type Data = Bytes;
-    type Error = axum::Error;
+    type Error = Status;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         let this = self.get_mut();
         let mut frame = ready!(Pin::new(&mut this.body).poll_frame(cx));
         if let Some(Ok(frame)) = &mut frame {

@@ -29,25 +29,31 @@ pub use maintenance::ETCD_VERSION;
 use crate::{
     auth::{AuthConfig, Clock},
     core::Core,
-    grpc::Grpc,
+    grpc::{Grpc, Services},
     queue::Queue,
 };
-use ::http::{Request, header};
+use ::http::{Request, Response, header};
 use axum::{Router, body::Body};
+use bytes::Bytes;
+use futures::future::BoxFuture;
 use proto::{
     etcdserverpb::{
         auth_server::AuthServer, cluster_server::ClusterServer, kv_server::KvServer,
         lease_server::LeaseServer, maintenance_server::MaintenanceServer,
-        watch_server::WatchServer,
     },
     health::health_server::HealthServer,
     v3electionpb::election_server::ElectionServer,
     v3lockpb::lock_server::LockServer,
 };
-use std::{sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
 use store::{Cluster, Store};
 use tonic::service::Routes;
-use tower::ServiceExt as _;
+use tower::{BoxError, Service, ServiceExt as _};
 
 /// What gRPC adds to the largest request, in etcd's reckoning.
 const MESSAGE_OVERHEAD: usize = 512 << 10;
@@ -95,47 +101,72 @@ impl Config {
 pub struct ClientCommonName(pub Arc<str>);
 
 /// Everything that an etcd serves on its client port: gRPC, the JSON gateway, health, metrics.
-pub fn router(store: Arc<dyn Store>, cluster: Arc<dyn Cluster>, config: Config) -> Router {
-    let core = Arc::new(Core::new(store, cluster, config));
-    let grpc = Grpc::new(services(&core), Arc::clone(&core));
-    let plain = http::router(core, grpc.clone());
-    Router::new().fallback_service(tower::service_fn(move |request: Request<Body>| {
-        let content_type = request.headers().get(header::CONTENT_TYPE);
-        let is_grpc = content_type.is_some_and(|t| t.as_bytes().starts_with(b"application/grpc"));
-        let (grpc, plain) = (grpc.clone(), plain.clone());
-        async move { if is_grpc { Ok(grpc.call(request).await) } else { plain.oneshot(request).await } }
-    }))
+#[derive(Clone)]
+pub struct Door {
+    grpc: Grpc,
+    plain: Router,
 }
 
-fn services(core: &Arc<Core>) -> Router {
+impl Door {
+    /// In front of a member's store and its group.
+    pub fn new(store: Arc<dyn Store>, cluster: Arc<dyn Cluster>, config: Config) -> Self {
+        let core = Arc::new(Core::new(store, cluster, config));
+        let grpc = Grpc::new(services(&core), Arc::clone(&core));
+        let plain = http::router(core, grpc.clone());
+        Self { grpc, plain }
+    }
+}
+
+impl<B> Service<Request<B>> for Door
+where
+    B: http_body::Body<Data = Bytes, Error: Into<BoxError> + Send> + Send + Unpin + 'static,
+{
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<Response<Body>, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let content_type = request.headers().get(header::CONTENT_TYPE);
+        let is_grpc = content_type.is_some_and(|t| t.as_bytes().starts_with(b"application/grpc"));
+        if is_grpc {
+            let grpc = self.grpc.clone();
+            Box::pin(async move { Ok(grpc.call(request).await) })
+        } else {
+            Box::pin(self.plain.clone().oneshot(request))
+        }
+    }
+}
+
+fn services(core: &Arc<Core>) -> Services {
     let bytes_max = core.config.message_bytes_max();
     let shared = || Arc::clone(core);
-    Routes::new(KvServer::new(kv::KvService(shared())).max_decoding_message_size(bytes_max))
-        .add_service(
-            AuthServer::new(auth::AuthService(shared())).max_decoding_message_size(bytes_max),
-        )
-        .add_service(
-            WatchServer::new(watch::WatchService(shared())).max_decoding_message_size(bytes_max),
-        )
-        .add_service(
-            LeaseServer::new(lease::LeaseService(shared())).max_decoding_message_size(bytes_max),
-        )
-        .add_service(
-            ClusterServer::new(cluster::ClusterService(shared()))
-                .max_decoding_message_size(bytes_max),
-        )
-        .add_service(
-            MaintenanceServer::new(maintenance::MaintenanceService(shared()))
-                .max_decoding_message_size(bytes_max),
-        )
-        .add_service(
-            LockServer::new(lock::LockService(Queue::new(core)))
-                .max_decoding_message_size(bytes_max),
-        )
-        .add_service(
-            ElectionServer::new(election::ElectionService(Queue::new(core)))
-                .max_decoding_message_size(bytes_max),
-        )
-        .add_service(HealthServer::new(health::HealthService))
-        .into_axum_router()
+    let others = Routes::new(
+        AuthServer::new(auth::AuthService(shared())).max_decoding_message_size(bytes_max),
+    )
+    .add_service(
+        ClusterServer::new(cluster::ClusterService(shared())).max_decoding_message_size(bytes_max),
+    )
+    .add_service(
+        MaintenanceServer::new(maintenance::MaintenanceService(shared()))
+            .max_decoding_message_size(bytes_max),
+    )
+    .add_service(
+        LockServer::new(lock::LockService(Queue::new(core))).max_decoding_message_size(bytes_max),
+    )
+    .add_service(
+        ElectionServer::new(election::ElectionService(Queue::new(core)))
+            .max_decoding_message_size(bytes_max),
+    )
+    .add_service(HealthServer::new(health::HealthService))
+    .into_axum_router();
+    Services {
+        kv: KvServer::new(kv::KvService(shared())).max_decoding_message_size(bytes_max),
+        watch: watch::WatchService(shared()),
+        lease: LeaseServer::new(lease::LeaseService(shared())).max_decoding_message_size(bytes_max),
+        others,
+    }
 }

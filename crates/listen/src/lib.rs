@@ -1,18 +1,28 @@
-//! One port: HTTP/1 and HTTP/2, with or without TLS, for any router.
+//! One port: HTTP/1 and HTTP/2, with or without TLS, for any service.
 
 mod authority;
 mod hpack;
 
 pub use authority::Authority;
 
-use axum::Router;
+use axum::{Extension, body::Body};
+use futures::{
+    FutureExt as _, TryFutureExt as _,
+    future::{BoxFuture, select},
+};
+use http::{Request, Response};
+use hyper::body::Incoming;
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::conn::auto::Builder,
     service::TowerToHyperService,
 };
 use rustls::pki_types::CertificateDer;
-use std::{sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    sync::{Arc, LazyLock},
+    time::Duration,
+};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpListener,
@@ -21,6 +31,7 @@ use tokio::{
 };
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
+use tower::{Layer as _, Service};
 
 /// For a TLS handshake and for a request's head.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -29,14 +40,18 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// of every request that came by TLS.
 pub type PeerCertificates = Arc<[CertificateDer<'static>]>;
 
-/// Serves a router on a listener, HTTP/1 and HTTP/2, until `shutdown`; then lets requests that have
-/// begun end for a moment.
-pub async fn listen(
+/// Serves on a listener, HTTP/1 and HTTP/2, until `shutdown`; then lets requests that have begun end for a
+/// moment. `service` is a router, or routes by itself; each request gets a clone.
+pub async fn listen<S>(
     listener: TcpListener,
     tls: Option<Arc<rustls::ServerConfig>>,
-    router: Router,
+    service: S,
     shutdown: CancellationToken,
-) {
+) where
+    S: Service<Request<Incoming>, Response = Response<Body>, Error = Infallible>,
+    S: Clone + Send + 'static,
+    S::Future: Send + 'static,
+{
     let acceptor = tls.map(TlsAcceptor::from);
     let mut connections = JoinSet::new();
     loop {
@@ -55,21 +70,23 @@ pub async fn listen(
             }
         };
         let _ = stream.set_nodelay(true);
-        let (router, shutdown) = (router.clone(), shutdown.clone());
+        let (service, shutdown) = (service.clone(), shutdown.clone());
         let acceptor = acceptor.clone();
         connections.spawn(async move {
             match acceptor {
-                None => connection(stream, router, shutdown).await,
+                None => connection(stream, service, shutdown).await,
                 Some(acceptor) => match timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
                     Ok(Ok(stream)) => {
                         let shown = stream.get_ref().1.peer_certificates();
                         let shown: Option<PeerCertificates> = shown
                             .map(|chain| chain.iter().map(|c| c.clone().into_owned()).collect());
-                        let router = match shown {
-                            Some(shown) => router.layer(axum::Extension(shown)),
-                            None => router,
-                        };
-                        connection(stream, router, shutdown).await;
+                        match shown {
+                            Some(shown) => {
+                                let service = Extension(shown).layer(service);
+                                connection(stream, service, shutdown).await;
+                            }
+                            None => connection(stream, service, shutdown).await,
+                        }
                     }
                     Ok(Err(error)) => tracing::debug!(%error, "TLS handshake"),
                     Err(_) => tracing::debug!("TLS handshake took too long"),
@@ -84,11 +101,9 @@ pub async fn listen(
     }
 }
 
-async fn connection<I>(io: I, router: Router, shutdown: CancellationToken)
-where
-    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    let io = TokioIo::new(Authority::new(io));
+/// How every connection is served. HTTP/2's windows hold the largest request and a batch of events, so that
+/// a sender rarely waits for leave to send on.
+static PROTOCOL: LazyLock<Builder<TokioExecutor>> = LazyLock::new(|| {
     let mut builder = Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(HANDSHAKE_TIMEOUT);
     builder
@@ -97,15 +112,21 @@ where
         .max_concurrent_streams(1024)
         .initial_stream_window_size(1 << 20)
         .initial_connection_window_size(4 << 20);
-    let service = TowerToHyperService::new(router);
-    let served = builder.serve_connection_with_upgrades(io, service);
-    tokio::select! {
-        result = served => {
-            if let Err(error) = result {
-                tracing::debug!(error, "connection");
-            }
-        }
-        // Watches and node sessions have no end of their own; their clients go elsewhere.
-        () = shutdown.cancelled() => {}
-    }
+    builder
+});
+
+/// Not an async function: the compiler cannot see that one which holds what is served may change threads.
+fn connection<I, S>(io: I, service: S, shutdown: CancellationToken) -> BoxFuture<'static, ()>
+where
+    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    S: Service<Request<Incoming>, Response = Response<Body>, Error = Infallible>,
+    S: Clone + Send + 'static,
+    S::Future: Send + 'static,
+{
+    let io = TokioIo::new(Authority::new(io));
+    let served = PROTOCOL.serve_connection_with_upgrades(io, TowerToHyperService::new(service));
+    let served = served.inspect_err(|error| tracing::debug!(error, "connection"));
+    // Watches and node sessions have no end of their own; their clients go elsewhere.
+    let stopped = Box::pin(shutdown.cancelled_owned());
+    Box::pin(select(Box::pin(served), stopped).map(|_| ()))
 }

@@ -15,7 +15,7 @@ use raft::{
 use std::{collections::BTreeMap, net::Ipv4Addr, sync::Arc, time::Duration};
 use tokio::{net::TcpListener, task::JoinSet};
 use tokio_util::sync::CancellationToken;
-use tower::util::MapRequestLayer;
+use tower::util::MapRequest;
 
 /// For the lead to be handed over.
 const HANDOVER: Duration = Duration::from_secs(2);
@@ -62,13 +62,13 @@ pub async fn run(config: ReplicaConfig, shutdown: CancellationToken) -> anyhow::
         Ok(())
     });
     if let Some((listener, tls)) = etcd_listener {
-        let router = etcd::router(
+        let door = etcd::Door::new(
             Arc::clone(&store) as Arc<dyn store::Store>,
             Arc::clone(&store) as Arc<dyn store::Cluster>,
             etcd::Config::new(etcd::auth::Clock::new(clock::store_clock())),
-        )
-        .layer(MapRequestLayer::new(name_client));
-        let served = listen::listen(listener, tls, router, scope.clone());
+        );
+        let door = MapRequest::new(door, name_client);
+        let served = listen::listen(listener, tls, door, scope.clone());
         tasks.spawn(async move {
             served.await;
             Ok(())

@@ -1,12 +1,17 @@
 //! `trireme`: every role is a subcommand.
 
 use clap::Parser as _;
+use mimalloc::MiMalloc;
 use std::process::ExitCode;
 
 mod bench;
 mod etcd;
 mod files;
 mod roles;
+
+/// A member allocates a few dozen times for each request, on several threads.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 fn main() -> ExitCode {
     // Before there is a second thread: this binary also plays shim, container and toolbox.

@@ -5,6 +5,7 @@ use etcd::{
     auth::Clock,
     proto::etcdserverpb::{AuthenticateRequest, auth_client::AuthClient, kv_client::KvClient},
 };
+use hyper::body::Incoming;
 use std::{
     net::Ipv4Addr,
     sync::{
@@ -18,9 +19,10 @@ use tokio_util::sync::CancellationToken;
 use tonic::{
     Request, Status,
     metadata::MetadataValue,
-    service::{Interceptor, InterceptorLayer, interceptor::InterceptedService},
+    service::{Interceptor, interceptor::InterceptedService},
     transport::{Channel, Endpoint},
 };
+use tower::util::MapRequest;
 
 /// Shows a token with each request, if there is one.
 #[derive(Debug, Clone, Default)]
@@ -82,17 +84,17 @@ impl Served {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let store = Arc::clone(&self.store);
-        let router = etcd::router(Arc::clone(&store) as _, store as _, config);
+        let door = etcd::Door::new(Arc::clone(&store) as _, store as _, config);
         let name = name.map(|name| ClientCommonName(name.into()));
-        let show = move |mut request: Request<()>| {
+        let show = move |mut request: http::Request<Incoming>| {
             if let Some(name) = &name {
                 request.extensions_mut().insert(name.clone());
             }
-            Ok(request)
+            request
         };
-        let router = router.layer(InterceptorLayer::new(show));
+        let door = MapRequest::new(door, show);
         let scope = self.scope.clone();
-        self.tasks.spawn(listen::listen(listener, None, router, scope));
+        self.tasks.spawn(listen::listen(listener, None, door, scope));
         Endpoint::from_shared(url).unwrap().connect().await.unwrap()
     }
 }

@@ -50,8 +50,8 @@ impl Member {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let scope = CancellationToken::new();
-        let router = etcd::router(store.clone(), store.clone(), config);
-        tokio::spawn(listen::listen(listener, None, router, scope.clone()));
+        let door = etcd::Door::new(store.clone(), store.clone(), config);
+        tokio::spawn(listen::listen(listener, None, door, scope.clone()));
         let requests = AtomicU64::new(0);
         Self { store, address, now_us, requests, _scope: scope.drop_guard() }
     }

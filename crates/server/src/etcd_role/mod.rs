@@ -22,7 +22,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use store::{Cluster, Store};
 use tokio::{net::TcpListener, task::JoinSet};
 use tokio_util::sync::CancellationToken;
-use tower::util::MapRequestLayer;
+use tower::util::MapRequest;
 use units::ListenUrl;
 
 /// For the lead to be handed over.
@@ -79,7 +79,7 @@ pub async fn run(config: EtcdConfig, shutdown: CancellationToken) -> anyhow::Res
     let mut tasks: JoinSet<anyhow::Result<()>> = JoinSet::new();
     let scope = CancellationToken::new();
     let clock = Clock::new(clock::store_clock());
-    let router = etcd::router(
+    let door = etcd::Door::new(
         Arc::clone(&store) as Arc<dyn Store>,
         Arc::clone(&store) as Arc<dyn Cluster>,
         etcd::Config {
@@ -94,11 +94,11 @@ pub async fn run(config: EtcdConfig, shutdown: CancellationToken) -> anyhow::Res
             lease_ttl_min_seconds: etcd::ttl_min_seconds(config.election),
             ..etcd::Config::new(clock)
         },
-    )
-    .layer(MapRequestLayer::new(name_client));
+    );
+    let door = MapRequest::new(door, name_client);
     for (client, listener) in config.clients.iter().zip(listeners) {
         let tls = tls.clone().filter(|_| client.tls);
-        let served = listen::listen(listener, tls, router.clone(), scope.clone());
+        let served = listen::listen(listener, tls, door.clone(), scope.clone());
         tasks.spawn(async move {
             served.await;
             Ok(())

@@ -297,15 +297,15 @@ impl Subscribers {
             }
         }
         // Most followers want all of it, and share one list.
-        let mut all: Option<Arc<[Arc<Event>]>> = None;
+        let mut all: Option<WatchBatch> = None;
         for (id, matching) in matches {
             let Some(group) = self.groups.get_mut(&id) else { continue };
-            let events = if matching.len() == changes.len() {
-                Arc::clone(all.get_or_insert_with(|| changes.into()))
+            let batch = |events| WatchBatch { revision, events, memo: Arc::default() };
+            if matching.len() == changes.len() {
+                group.deliver(all.get_or_insert_with(|| batch(changes.into())));
             } else {
-                matching.into_iter().cloned().collect()
-            };
-            group.deliver(&WatchBatch { revision, events });
+                group.deliver(&batch(matching.into_iter().cloned().collect()));
+            }
             self.drop_if_empty(id);
         }
     }

@@ -2,10 +2,12 @@
 
 mod hub;
 mod mailbox;
+mod memo;
 mod set;
 mod spans;
 
 pub use hub::Hub;
+pub use memo::Memo;
 pub use set::WatchSet;
 
 use crate::{
@@ -32,6 +34,8 @@ pub struct WatchBatch {
     pub revision: Revision,
     /// At least one; shared by all watchers of the same range.
     pub events: Arc<[Arc<Event>]>,
+    /// What those who share it make of it.
+    pub memo: Arc<Memo>,
 }
 
 /// What a watcher receives.
@@ -124,7 +128,7 @@ impl Replay {
                 all if all == events.len() => Arc::clone(events),
                 _ => matching.cloned().collect(),
             };
-            return Replayed::Batch(WatchBatch { revision, events });
+            return Replayed::Batch(WatchBatch { revision, events, memo: Arc::default() });
         }
         Replayed::Done
     }

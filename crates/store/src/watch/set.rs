@@ -128,7 +128,7 @@ impl WatchSet {
     }
 
     /// A message, if there is one now; while some watch is behind, there may be one the next time.
-    fn try_next(&mut self) -> Option<(i64, WatchMessage)> {
+    pub fn try_next(&mut self) -> Option<(i64, WatchMessage)> {
         if let Some(found) = self.catch_up() {
             return Some(found);
         }

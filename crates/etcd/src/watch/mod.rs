@@ -1,5 +1,7 @@
 //! Watches: any number on one stream, each from any kept revision, in order, nothing twice.
 
+mod wire;
+
 use crate::{
     auth::Credentials,
     convert,
@@ -7,26 +9,34 @@ use crate::{
     counters::Gauge,
     error::{self, cancel_reason},
     proto::etcdserverpb::{
-        ResponseHeader, WatchCreateRequest, WatchRequest as WireRequest, WatchResponse,
-        watch_create_request::FilterType, watch_request::RequestUnion, watch_server::Watch,
+        ResponseHeader, WatchCreateRequest, WatchRequest as WireRequest,
+        watch_create_request::FilterType, watch_request::RequestUnion,
     },
 };
 use bytes::Bytes;
-use futures::{Stream, stream};
-use prost::Message as _;
+use futures::{Stream, future::BoxFuture, stream};
 use std::{
     collections::{BTreeMap, VecDeque},
+    convert::Infallible,
     pin::Pin,
     sync::Arc,
+    task::{Context, Poll},
     time::Duration,
 };
 use store::{
-    Access, EventKind, Identity, KeyRange, Revision,
+    Access, Identity, KeyRange, Revision,
     state::Auth,
     watch::{WatchBatch, WatchError, WatchMessage, WatchRequest, WatchSet},
 };
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{
+    Request, Response, Status, Streaming,
+    body::Body,
+    server::{Grpc, StreamingService},
+};
+use tonic_prost::ProstCodec;
+use tower::Service;
+use wire::{Wanted, WatchResponse, fragments};
 
 /// The id in answers that concern no watch or all of them.
 const NO_WATCH: i64 = -1;
@@ -35,17 +45,43 @@ const LEADER_CHECK: Duration = Duration::from_millis(500);
 
 /// For a replica that is behind to catch up before it refuses a watch.
 const AUTH_PATIENCE: Duration = Duration::from_secs(5);
+/// Answers of a stream that are made before the first of them is sent.
+const READY: usize = 64;
 
+/// `etcdserverpb.Watch`. Not as generated: that would encode each event for each watch.
+#[derive(Clone)]
 pub(crate) struct WatchService(pub(crate) Arc<Core>);
 
-#[tonic::async_trait]
-impl Watch for WatchService {
-    type WatchStream = Pin<Box<dyn Stream<Item = Result<WatchResponse, Status>> + Send>>;
+impl<B> Service<http::Request<B>> for WatchService
+where
+    B: http_body::Body + Send + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>> + Send,
+{
+    type Response = http::Response<Body>;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<http::Response<Body>, Infallible>>;
 
-    async fn watch(
-        &self,
-        request: Request<Streaming<WireRequest>>,
-    ) -> Result<Response<Self::WatchStream>, Status> {
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<B>) -> Self::Future {
+        let service = self.clone();
+        Box::pin(async move {
+            let codec = ProstCodec::<WatchResponse, WireRequest>::default();
+            let bytes_max = service.0.config.message_bytes_max();
+            let mut grpc = Grpc::new(codec).max_decoding_message_size(bytes_max);
+            Ok(grpc.streaming(service, request).await)
+        })
+    }
+}
+
+impl StreamingService<WireRequest> for WatchService {
+    type Response = WatchResponse;
+    type ResponseStream = Pin<Box<dyn Stream<Item = Result<WatchResponse, Status>> + Send>>;
+    type Future = std::future::Ready<Result<Response<Self::ResponseStream>, Status>>;
+
+    fn call(&mut self, request: Request<Streaming<WireRequest>>) -> Self::Future {
         let wants_leader = request.metadata().get("hasleader").is_some_and(|v| v == "true");
         let who = Credentials::of(&request);
         let session = Session::new(Arc::clone(&self.0), who, request.into_inner(), wants_leader);
@@ -56,16 +92,15 @@ impl Watch for WatchService {
                 Err(status) => Some((Err(status), None)),
             }
         });
-        Ok(Response::new(Box::pin(answers)))
+        let answers: Self::ResponseStream = Box::pin(answers);
+        std::future::ready(Ok(Response::new(answers)))
     }
 }
 
 /// How one watch wants its events.
 #[derive(Debug, Clone, Copy)]
 struct Options {
-    prev_kv: bool,
-    no_put: bool,
-    no_delete: bool,
+    wanted: Wanted,
     fragment: bool,
     /// Wants to hear how far it is.
     progress: bool,
@@ -172,11 +207,14 @@ impl Session {
                 Next::Request(Ok(Some(request))) => self.take_request(request).await?,
                 Next::Request(Ok(None)) => self.requests = None,
                 Next::Request(Err(status)) => return Err(status),
-                Next::Message(Some((id, WatchMessage::Events(batch)))) => {
-                    self.take_events(id, &batch);
-                }
-                Next::Message(Some((id, WatchMessage::Canceled { reason, .. }))) => {
-                    self.take_end(id, reason)?;
+                Next::Message(Some((id, message))) => {
+                    self.take_message(id, message)?;
+                    // What else is there need not be waited for.
+                    while self.ready.len() < READY
+                        && let Some((id, message)) = self.watches.try_next()
+                    {
+                        self.take_message(id, message)?;
+                    }
                 }
                 Next::Message(None) => {}
                 Next::ProgressTick => self.tell_progress(),
@@ -251,9 +289,11 @@ impl Session {
             return Ok(());
         };
         let options = Options {
-            prev_kv: request.prev_kv,
-            no_put: request.filters.contains(&FilterType::Noput.into()),
-            no_delete: request.filters.contains(&FilterType::Nodelete.into()),
+            wanted: Wanted {
+                prev_kv: request.prev_kv,
+                no_put: request.filters.contains(&FilterType::Noput.into()),
+                no_delete: request.filters.contains(&FilterType::Nodelete.into()),
+            },
             fragment: request.fragment,
             progress: request.progress_notify,
             idle: true,
@@ -332,6 +372,16 @@ impl Session {
         self.permits.remove(&id);
     }
 
+    fn take_message(&mut self, id: i64, message: WatchMessage) -> Result<(), Status> {
+        match message {
+            WatchMessage::Events(batch) => {
+                self.take_events(id, &batch);
+                Ok(())
+            }
+            WatchMessage::Canceled { reason, .. } => self.take_end(id, reason),
+        }
+    }
+
     fn take_events(&mut self, id: i64, batch: &WatchBatch) {
         if let Some(permit) = self.permits.get_mut(&id)
             && let Err(status) = permit.check(self.core.store.view().auth())
@@ -345,12 +395,8 @@ impl Session {
         }
         let Some(options) = self.options.get_mut(&id) else { return };
         options.idle = false;
-        let Options { prev_kv, no_put, no_delete, fragment, .. } = *options;
-        let wanted = batch.events.iter().filter(|event| match event.kind {
-            EventKind::Put => !no_put,
-            EventKind::Delete => !no_delete,
-        });
-        let events: Vec<_> = wanted.map(|event| convert::event(event, prev_kv)).collect();
+        let Options { wanted, fragment, .. } = *options;
+        let events = wanted.of(batch);
         if events.is_empty() {
             return;
         }
@@ -393,33 +439,4 @@ impl Session {
         }
         Ok(())
     }
-}
-
-/// A response in pieces that are no larger than `bytes_max`, unless one event alone is.
-fn fragments(response: WatchResponse, bytes_max: usize) -> Vec<WatchResponse> {
-    if response.events.len() < 2 || response.encoded_len() < bytes_max {
-        return vec![response];
-    }
-    let WatchResponse { events, .. } = response;
-    let rest = WatchResponse { events: Vec::new(), ..response };
-    let empty = rest.encoded_len();
-    // Of one event: a tag, a length of up to five bytes, itself.
-    let len = |event: &crate::proto::mvccpb::Event| event.encoded_len() + 6;
-    let mut pieces: Vec<WatchResponse> = Vec::new();
-    let mut bytes = 0;
-    for event in events {
-        let more = len(&event);
-        match pieces.last_mut() {
-            Some(piece) if bytes + more <= bytes_max => piece.events.push(event),
-            Some(_) | None => {
-                bytes = empty;
-                pieces.push(WatchResponse { events: vec![event], fragment: true, ..rest.clone() });
-            }
-        }
-        bytes += more;
-    }
-    if let Some(last) = pieces.last_mut() {
-        last.fragment = false;
-    }
-    pieces
 }
