@@ -47,9 +47,12 @@ pub(crate) async fn keep(registry: &Registry, epoch: Epoch, keep: Retention) {
     let mut marks = Marks::default();
     loop {
         ticks.tick().await;
-        let view = registry.store().view();
-        let revision = marks.note(Instant::now(), view.revision(), keep);
-        if revision <= view.compacted() {
+        let (now, compacted) = {
+            let view = registry.store().view();
+            (view.revision(), view.compacted())
+        };
+        let revision = marks.note(Instant::now(), now, keep);
+        if revision <= compacted {
             continue;
         }
         let proposal = Proposal {

@@ -239,7 +239,10 @@ impl Queue {
                 None
             };
             let Some(ahead) = ahead else { break };
-            self.change([&ahead.key, &place.key], view.revision()).await?;
+            let seen = view.revision();
+            // It may be long.
+            drop(view);
+            self.change([&ahead.key, &place.key], seen).await?;
         }
         // By now another member may know better than the state here.
         let request = RangeRequest { key: place.key.clone(), ..RangeRequest::default() };

@@ -1,7 +1,7 @@
 //! Keys and their versions: the newest of each, those that were replaced, and the changes in order.
 
 use super::index::Index;
-use crate::types::{Event, EventKind, KeyRange, KeyValue, LeaseId, Revision};
+use crate::types::{Event, EventKind, KeyRange, KeyValue, LeaseId, Put, Revision};
 use bytes::Bytes;
 use imbl::OrdMap;
 use std::sync::Arc;
@@ -47,21 +47,17 @@ impl Keys {
     }
 
     /// Writes one key at `revision`.
-    pub(crate) fn put(
-        &mut self,
-        revision: Revision,
-        key: Bytes,
-        value: Bytes,
-        lease: LeaseId,
-    ) -> Arc<Event> {
-        let prev = self.live.get(&key);
+    pub(crate) fn put(&mut self, revision: Revision, put: &Put) -> Arc<Event> {
+        let prev = self.live.get(&put.key);
+        let kept = prev.filter(|_| put.ignore_value).map(|prev| prev.value.clone());
+        let attached = prev.filter(|_| put.ignore_lease).map(|prev| prev.lease);
         let kv = Arc::new(KeyValue {
-            value,
+            key: put.key.clone(),
+            value: kept.unwrap_or_else(|| put.value.clone()),
             create_revision: prev.map_or(revision, |p| p.create_revision),
             mod_revision: revision,
             version: prev.map_or(0, |p| p.version) + 1,
-            lease,
-            key,
+            lease: attached.unwrap_or(if put.ignore_lease { LeaseId::NONE } else { put.lease }),
         });
         self.live_bytes += kv.bytes();
         let prev = self.live.insert(Arc::clone(&kv));
@@ -314,12 +310,23 @@ impl KeyValue {
 mod tests {
     use super::*;
 
+    fn put(key: Bytes) -> Put {
+        Put {
+            key,
+            value: Bytes::new(),
+            lease: LeaseId::NONE,
+            prev_kv: false,
+            ignore_value: false,
+            ignore_lease: false,
+        }
+    }
+
     #[test]
     fn what_is_compacted_is_freed_bit_by_bit_and_never_read() {
         let mut keys = Keys::default();
         let key = |i: u64| Bytes::from(format!("key-{}", i % 10));
         for i in 1..=100 {
-            let event = keys.put(Revision::new(i), key(i), Bytes::new(), LeaseId::NONE);
+            let event = keys.put(Revision::new(i), &put(key(i)));
             keys.log(Revision::new(i), &[event]);
         }
         let gone = keys.delete(Revision::new(101), &key(5)).unwrap();
@@ -349,8 +356,8 @@ mod tests {
         let mut keys = Keys::default();
         let key = |i: u64| Bytes::from(format!("key-{i}"));
         for revision in [2, 3] {
-            let put = |i| keys.put(Revision::new(revision), key(i), Bytes::new(), LeaseId::NONE);
-            let events: Vec<_> = (0..100).map(put).collect();
+            let write = |i| keys.put(Revision::new(revision), &put(key(i)));
+            let events: Vec<_> = (0..100).map(write).collect();
             keys.log(Revision::new(revision), &events);
         }
         let gone: Vec<_> =

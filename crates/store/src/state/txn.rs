@@ -88,11 +88,17 @@ impl Contents {
     }
 
     fn check_put(&self, put: &Put, growth: &mut Growth) -> Result<(), Rejection> {
+        let attached = !put.ignore_lease && put.lease != LeaseId::NONE;
+        let needs_old = put.ignore_value || put.ignore_lease;
+        if !needs_old && !self.is_full() {
+            // Nearly always: what is there need not be looked up.
+            let known = !attached || self.leases.contains_key(&put.lease);
+            return if known { Ok(()) } else { Err(Rejection::LeaseNotFound) };
+        }
         let old = self.keys.get(&put.key);
-        if (put.ignore_value || put.ignore_lease) && old.is_none() {
+        if needs_old && old.is_none() {
             return Err(Rejection::KeyNotFound);
         }
-        let attached = !put.ignore_lease && put.lease != LeaseId::NONE;
         if attached && !self.leases.contains_key(&put.lease) {
             return Err(Rejection::LeaseNotFound);
         }
@@ -147,18 +153,12 @@ impl Contents {
     }
 
     fn put(&mut self, put: &Put, changes: &mut Changes) -> Arc<Event> {
-        let old = self.keys.get(&put.key);
-        let attached = old.map_or(LeaseId::NONE, |old| old.lease);
-        let value = match old {
-            Some(old) if put.ignore_value => old.value.clone(),
-            Some(_) | None => put.value.clone(),
-        };
-        let lease = if put.ignore_lease { attached } else { put.lease };
-        if lease != attached {
-            self.detach(attached, &put.key);
-            self.attach(lease, &put.key);
+        let event = self.keys.put(changes.revision, put);
+        let before = event.prev.as_ref().map_or(LeaseId::NONE, |prev| prev.lease);
+        if event.kv.lease != before {
+            self.detach(before, &put.key);
+            self.attach(event.kv.lease, &put.key);
         }
-        let event = self.keys.put(changes.revision, put.key.clone(), value, lease);
         changes.events.push(Arc::clone(&event));
         event
     }
