@@ -10,6 +10,7 @@ mod lanes;
 mod measure;
 mod netns;
 mod operation;
+mod own_thread;
 mod pace;
 mod report;
 mod stats;
