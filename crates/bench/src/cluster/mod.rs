@@ -1,6 +1,7 @@
 //! Members of a system under test: processes that end with this one.
 
 mod member;
+mod membership;
 
 use self::member::Member;
 use crate::{
@@ -34,6 +35,8 @@ pub(crate) const MEMBERS: usize = 3;
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Between two looks at something that gives no notice.
 const LOOK: Duration = Duration::from_millis(2);
+/// Between two tries of something that is refused until it is time.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
 /// For one look.
 const ANSWER: Duration = Duration::from_secs(1);
 /// Below the range from which the kernel takes ports for outgoing connections: a member's port must not
@@ -153,6 +156,11 @@ impl Cluster {
     /// The clients' URL of each member.
     pub(crate) fn endpoints(&self) -> Vec<String> {
         self.members.iter().map(|member| member.client_url.clone()).collect()
+    }
+
+    /// What each member is called.
+    pub(crate) fn names(&self) -> Vec<String> {
+        self.members.iter().map(|member| member.name.clone()).collect()
     }
 
     /// Of the members that run.
