@@ -32,8 +32,12 @@ fn bench(dir: &Path, arguments: &str) -> Output {
 
 /// What a bench prints with `--json`, having ended well and left nothing in its directory.
 fn object(arguments: &str) -> Value {
+    object_of(system(), arguments)
+}
+
+fn object_of(system: &str, arguments: &str) -> Value {
     let dir = tempfile::tempdir().unwrap();
-    let output = bench(dir.path(), &format!("{arguments} --json --systems {}", system()));
+    let output = bench(dir.path(), &format!("{arguments} --json --systems {system}"));
     let errors = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.success(), "{arguments}: {errors}");
     assert_left_nothing(dir.path());
@@ -131,6 +135,35 @@ fn a_leader_that_goes_shows_a_gap_and_loses_nothing() {
 }
 
 #[test]
+fn a_short_soak_of_our_own_members_finds_nothing_wrong_and_says_what_it_did() {
+    // A seed whose first faults are of every kind.
+    let report = object_of("trireme", "soak --minutes 0.3 --fault-every 2 --rate 200 --seed 1769");
+    assert_eq!((&report["workload"], &report["seed"]), (&"soak".into(), &1769.into()));
+    assert_eq!(report["violations"], serde_json::json!([]), "{report}");
+    let faults = report["faults"].as_object().unwrap();
+    for (name, kinds) in [
+        ("killed", ["kill", "kill_leader"]),
+        ("stopped", ["pause", "pause_leader"]),
+        ("added", ["add", "add"]),
+        ("removed", ["remove", "remove_leader"]),
+    ] {
+        assert!(kinds.iter().any(|kind| faults.contains_key(*kind)), "{name}: {report}");
+    }
+    for kind in ["put", "delete", "txn", "get", "serializable", "page", "grant", "revoke"] {
+        assert!(report["requests"][kind]["done"].as_u64().unwrap() > 0, "{kind}: {report}");
+    }
+    let last = report["revisions"]["last"].as_u64().unwrap();
+    assert!(report["acknowledged"].as_u64().unwrap() <= last, "{report}");
+    assert!(report["revisions"]["compacted"].as_u64().unwrap() > 0, "{report}");
+    let watches = report["watches"].as_array().unwrap();
+    assert!(watches.len() == 4 && watches.iter().all(|w| w["hash"] == watches[0]["hash"]));
+    let hashes: Vec<_> = report["hashes"].as_object().unwrap().values().collect();
+    assert!(hashes.len() >= 3 && hashes.iter().all(|hash| *hash == hashes[0]), "{report}");
+    assert!(report["memory"]["max_bytes"].as_u64().unwrap() > 1 << 20, "{report}");
+    assert!(!report["memory"]["sparkline"].as_str().unwrap().is_empty());
+}
+
+#[test]
 fn an_interrupted_bench_ends_what_it_started() {
     let dir = tempfile::tempdir().unwrap();
     let mut child = Command::new(TRIREME)
@@ -162,6 +195,9 @@ fn what_cannot_be_measured_is_said() {
         ("mixed --mix put=0", "the weights"),
         ("mixed --mix read=1", "\"read\" is not put, get"),
         ("put --rate 0", "--rate"),
+        ("soak --rate 9", "--rate"),
+        ("soak --minutes 0", "from 0.1 to 100,000 minutes"),
+        ("soak --systems trireme,etcd", "one system a run"),
         ("watch --value-bytes 5 --systems etcd --compare-etcd", "cannot be used with"),
     ] {
         let output = bench(dir.path(), arguments);

@@ -5,16 +5,16 @@ use crate::{
     compare::{directory, distinct},
     lanes::{Lanes, Ledger, Sent, count_lost, longest_gap},
     netns::{self, Network},
+    own_thread::on_own_thread,
     stats::{Spread, Summary},
     wire::{Connection, path},
 };
-use anyhow::{Context as _, anyhow, bail};
+use anyhow::Context as _;
 use etcd::proto::etcdserverpb::{MoveLeaderRequest, MoveLeaderResponse};
 use nix::sys::signal::Signal;
 use serde::Serialize;
 use std::{fmt, path::PathBuf, rc::Rc, time::Duration};
-use tokio::{task::LocalSet, time::Instant};
-use tokio_util::sync::CancellationToken;
+use tokio::time::Instant;
 
 /// For writes to go on, or for all to be told.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -117,33 +117,7 @@ pub async fn failover(
     plan: FailoverPlan,
     say: impl FnMut(String) + Send + 'static,
 ) -> anyhow::Result<FailoverReport> {
-    let stop = CancellationToken::new();
-    let _stop = stop.clone().drop_guard();
-    let waits = tokio::task::spawn_blocking(move || {
-        // Not the pool's own thread, which others use in its network afterwards.
-        std::thread::spawn(move || on_own_thread(plan, say, &stop)).join()
-    });
-    match waits.await.context("wait for the failover bench")? {
-        Ok(result) => result,
-        Err(_) => bail!("the failover bench panicked"),
-    }
-}
-
-fn on_own_thread(
-    plan: FailoverPlan,
-    say: impl FnMut(String),
-    stop: &CancellationToken,
-) -> anyhow::Result<FailoverReport> {
-    if plan.fault == Fault::Cut {
-        netns::leave_host().context("--fault cut")?;
-    }
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    LocalSet::new().block_on(&runtime, async {
-        tokio::select! {
-            result = Box::pin(run(plan, say)) => result,
-            () = stop.cancelled() => Err(anyhow!("interrupted")),
-        }
-    })
+    on_own_thread(move || run(plan, say)).await
 }
 
 /// One system and what its rounds gave.
@@ -156,6 +130,9 @@ struct Subject {
 }
 
 async fn run(plan: FailoverPlan, mut say: impl FnMut(String)) -> anyhow::Result<FailoverReport> {
+    if plan.fault == Fault::Cut {
+        netns::leave_host().context("--fault cut")?;
+    }
     let dir = directory(plan.data_dir.as_deref())?;
     let mut subjects = Vec::new();
     let systems = distinct(plan.systems.clone());

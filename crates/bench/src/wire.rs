@@ -27,6 +27,13 @@ pub(crate) mod path {
     pub(crate) const LEASE_GRANT: &str = "/etcdserverpb.Lease/LeaseGrant";
     pub(crate) const LEASE_REVOKE: &str = "/etcdserverpb.Lease/LeaseRevoke";
     pub(crate) const LEASE_KEEP_ALIVE: &str = "/etcdserverpb.Lease/LeaseKeepAlive";
+    pub(crate) const DELETE_RANGE: &str = "/etcdserverpb.KV/DeleteRange";
+    pub(crate) const COMPACT: &str = "/etcdserverpb.KV/Compact";
+    pub(crate) const MEMBER_ADD: &str = "/etcdserverpb.Cluster/MemberAdd";
+    pub(crate) const MEMBER_LIST: &str = "/etcdserverpb.Cluster/MemberList";
+    pub(crate) const MEMBER_PROMOTE: &str = "/etcdserverpb.Cluster/MemberPromote";
+    pub(crate) const MEMBER_REMOVE: &str = "/etcdserverpb.Cluster/MemberRemove";
+    pub(crate) const HASH_KV: &str = "/etcdserverpb.Maintenance/HashKV";
     pub(crate) const STATUS: &str = "/etcdserverpb.Maintenance/Status";
     pub(crate) const MOVE_LEADER: &str = "/etcdserverpb.Maintenance/MoveLeader";
 }

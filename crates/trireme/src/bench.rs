@@ -156,6 +156,30 @@ pub(crate) enum Workload {
         #[command(flatten)]
         systems: SystemArguments,
     },
+    /// Mixed load over the etcd v3 API for a long time, while members are killed, stopped, added and removed,
+    /// one thing at a time; three at the start, four at most.
+    ///
+    /// Every answer is held against what may be under its key, every revision against those seen before, and
+    /// every event of four watches against the others and against what was acknowledged. At the end all
+    /// members must have the same hash, and every key what was written last. Ends with 1 if anything was
+    /// wrong, or if memory grew in ten minutes or more. Takes one system a run.
+    Soak {
+        /// Minutes of load.
+        #[arg(long, default_value_t = 20.0, value_parser = parse_minutes)]
+        minutes: f64,
+        /// Requests a second, over all members.
+        #[arg(long, default_value_t = 400, value_parser = clap::value_parser!(u64).range(10..))]
+        rate: u64,
+        /// Seconds between two faults; between two compactions twice to three times as many.
+        #[arg(long, default_value_t = 10.0, value_parser = parse_pause)]
+        fault_every: f64,
+        /// Repeats the faults and the requests of a run, as far as they are this side's. Default: another each
+        /// time, which is printed.
+        #[arg(long)]
+        seed: Option<u64>,
+        #[command(flatten)]
+        systems: SystemArguments,
+    },
 }
 
 /// How a workload of the etcd v3 API is run.
@@ -264,6 +288,18 @@ fn parse_seconds(text: &str) -> Result<f64, String> {
     let seconds = text.parse().map_err(|_| format!("{text:?} is not a number of seconds"))?;
     let fits = (0.0..=86_400.0).contains(&seconds);
     fits.then_some(seconds).ok_or_else(|| "from 0 to 86,400 seconds".to_owned())
+}
+
+fn parse_minutes(text: &str) -> Result<f64, String> {
+    let minutes = text.parse().map_err(|_| format!("{text:?} is not a number of minutes"))?;
+    let fits = (0.1..=100_000.0).contains(&minutes);
+    fits.then_some(minutes).ok_or_else(|| "from 0.1 to 100,000 minutes".to_owned())
+}
+
+fn parse_pause(text: &str) -> Result<f64, String> {
+    parse_seconds(text).and_then(|seconds| {
+        if seconds >= 0.1 { Ok(seconds) } else { Err("at least 0.1".to_owned()) }
+    })
 }
 
 fn parse_threads(text: &str) -> Result<usize, String> {
@@ -396,6 +432,21 @@ pub(crate) async fn run(workload: Workload) -> anyhow::Result<ExitCode> {
             print(&report, json)?;
             Ok(if report.held() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
+        Workload::Soak { minutes, rate, fault_every, seed, systems } => {
+            let [system] =
+                <[_; 1]>::try_from(systems.systems()?).ok().context("soak: one system a run")?;
+            let plan = bench::SoakPlan {
+                system,
+                time: Duration::from_secs_f64(minutes * 60.0),
+                rate,
+                fault_every: Duration::from_secs_f64(fault_every),
+                seed: seed.unwrap_or_else(bench::fresh_seed),
+                data_dir: systems.data_dir,
+            };
+            let report = interruptible(bench::soak(plan, to_stderr)).await?;
+            print(&report, systems.json)?;
+            Ok(if report.held() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        }
         Workload::Start { pods, json } => pods_start(pods, json).await,
         Workload::Steady { minutes, writers, pause_ms, json } => {
             pods_steady(minutes, writers, pause_ms, json).await
@@ -441,6 +492,12 @@ fn progress(json: bool) -> impl FnMut(String) + Send + 'static {
             println!("{line}");
         }
     }
+}
+
+/// Also where standard output is one JSON object: it goes on for long.
+#[expect(clippy::print_stderr, reason = "a command line's progress")]
+fn to_stderr(line: String) {
+    eprintln!("{line}");
 }
 
 #[expect(clippy::print_stdout, reason = "a command line's output")]

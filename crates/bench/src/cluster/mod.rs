@@ -1,5 +1,9 @@
 //! Members of a system under test: processes that end with this one.
 
+mod member;
+mod membership;
+
+use self::member::Member;
 use crate::{
     netns::Network,
     usage,
@@ -13,12 +17,10 @@ use nix::{
 };
 use rand::Rng as _;
 use std::{
-    fs::OpenOptions,
     io::ErrorKind,
     net::{Ipv4Addr, TcpListener},
-    os::unix::process::CommandExt as _,
     path::{Path, PathBuf},
-    process::{Child, Command, ExitStatus, Stdio},
+    process::{Child, Command, ExitStatus},
     rc::Rc,
     time::Duration,
 };
@@ -27,12 +29,14 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-/// Members of a system.
+/// Members of a system at its start.
 pub(crate) const MEMBERS: usize = 3;
 /// For a system to come up or to end.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Between two looks at something that gives no notice.
 const LOOK: Duration = Duration::from_millis(2);
+/// Between two tries of something that is refused until it is time.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
 /// For one look.
 const ANSWER: Duration = Duration::from_secs(1);
 /// Below the range from which the kernel takes ports for outgoing connections: a member's port must not
@@ -78,32 +82,16 @@ impl System {
     }
 }
 
-/// One member. Dropping it kills the process and waits for its end.
-#[derive(Debug)]
-struct Member {
-    dir: PathBuf,
-    /// What starts it, without the part that enters its network.
-    arguments: Vec<String>,
-    client_url: String,
-    child: Option<Child>,
-}
-
-impl Drop for Member {
-    fn drop(&mut self) {
-        if let Some(child) = &mut self.child {
-            // One that has ended already is only reaped.
-            let _ = child.kill();
-            let _ = child.wait();
-        }
-    }
-}
-
-/// Three members of a system, on loopback or in networks of their own.
+/// Members of a system, on loopback or in networks of their own; three at the start.
 #[derive(Debug)]
 pub(crate) struct Cluster {
     system: System,
+    /// Where each member has a directory.
+    dir: PathBuf,
     // Before the network: processes end before what they run in.
     members: Vec<Member>,
+    /// Of the next member; none is given twice.
+    next: usize,
     /// Networks of several systems, and the first of this one's.
     network: Option<(Rc<Network>, usize)>,
 }
@@ -118,53 +106,46 @@ impl Cluster {
         dir: &Path,
         network: Option<(Rc<Network>, usize)>,
     ) -> anyhow::Result<Self> {
-        let urls: Vec<(String, String)> = match &network {
-            Some((network, first)) => (0..MEMBERS)
-                .map(|index| {
-                    let url = |port| format!("http://{}:{port}", network.address(first + index));
-                    (url(CLIENT_PORT), url(PEER_PORT))
-                })
-                .collect(),
-            None => {
-                let ports = free_ports(2 * MEMBERS)?;
-                let url = |port: &u16| format!("http://127.0.0.1:{port}");
-                ports.chunks(2).filter_map(|p| Some((url(p.first()?), url(p.last()?)))).collect()
-            }
-        };
-        let name = |index: usize| format!("member-{}", index + 1);
-        let all: Vec<String> = urls
-            .iter()
-            .enumerate()
-            .map(|(index, (_, peer))| format!("{}={peer}", name(index)))
-            .collect();
-        let members = urls.iter().enumerate().map(|(index, (client, peer))| {
-            let dir = dir.join(name(index));
-            let flags = [
-                ("--name", name(index)),
-                ("--data-dir", dir.join("data").display().to_string()),
-                ("--listen-client-urls", client.clone()),
-                ("--advertise-client-urls", client.clone()),
-                ("--listen-peer-urls", peer.clone()),
-                ("--initial-advertise-peer-urls", peer.clone()),
-                ("--initial-cluster", all.join(",")),
-                ("--initial-cluster-token", "trireme-bench".to_owned()),
-                ("--initial-cluster-state", "new".to_owned()),
-            ];
-            let flags = flags.into_iter().flat_map(|(flag, value)| [flag.to_owned(), value]);
-            let arguments = system.arguments.iter().cloned().chain(flags).collect();
-            Member { dir, arguments, client_url: client.clone(), child: None }
-        });
-        let members = members.collect();
-        let mut cluster = Self { system, members, network };
-        for member in &cluster.members {
-            std::fs::create_dir_all(&member.dir)
-                .with_context(|| format!("create {}", member.dir.display()))?;
+        let (dir, members) = (dir.to_owned(), Vec::new());
+        let mut cluster = Self { system, dir, members, next: 0, network };
+        for _ in 0..MEMBERS {
+            let member = cluster.new_member()?;
+            cluster.members.push(member);
+        }
+        let all = cluster.initial_cluster();
+        for member in &mut cluster.members {
+            member.arguments = member.flags(&cluster.system, &all, "new");
         }
         for index in 0..MEMBERS {
             cluster.start_member(index)?;
         }
         cluster.wait_ready().await?;
         Ok(cluster)
+    }
+
+    /// A member that has a number, a directory and addresses, and belongs to nothing yet.
+    fn new_member(&mut self) -> anyhow::Result<Member> {
+        let number = self.next;
+        self.next += 1;
+        let (client_url, peer_url) = match &self.network {
+            Some((network, first)) => {
+                ensure!(number < MEMBERS, "members in networks of their own are {MEMBERS}");
+                let url = |port| format!("http://{}:{port}", network.address(first + number));
+                (url(CLIENT_PORT), url(PEER_PORT))
+            }
+            None => {
+                let taken = self.members.iter().flat_map(|m| [&m.client_url, &m.peer_url]);
+                let taken: Vec<&String> = taken.collect();
+                free_urls(&taken)?
+            }
+        };
+        Member::new(number, &self.dir, client_url, peer_url)
+    }
+
+    /// All members as `--initial-cluster` names them.
+    fn initial_cluster(&self) -> String {
+        let all = self.members.iter().map(|m| format!("{}={}", m.name, m.peer_url));
+        all.collect::<Vec<_>>().join(",")
     }
 
     /// Its name in a report.
@@ -175,6 +156,11 @@ impl Cluster {
     /// The clients' URL of each member.
     pub(crate) fn endpoints(&self) -> Vec<String> {
         self.members.iter().map(|member| member.client_url.clone()).collect()
+    }
+
+    /// What each member is called.
+    pub(crate) fn names(&self) -> Vec<String> {
+        self.members.iter().map(|member| member.name.clone()).collect()
     }
 
     /// Of the members that run.
@@ -192,34 +178,16 @@ impl Cluster {
     /// The process gets SIGKILL when the thread that started it ends, however that happens.
     pub(crate) fn start_member(&mut self, index: usize) -> anyhow::Result<()> {
         let member = self.members.get_mut(index).context("no such member")?;
-        ensure!(member.child.is_none(), "{} runs", member.dir.display());
-        let log = member.dir.join("log");
-        let log = OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(&log)
-            .with_context(|| format!("open {}", log.display()))?;
         // Both programs become the next one: the process stays the same.
-        let mut command = match &self.network {
-            Some((network, first)) => network.enter(first + index)?,
+        let command = match &self.network {
+            Some((network, first)) => {
+                let mut command = network.enter(first + member.number)?;
+                command.arg("setpriv");
+                command
+            }
             None => Command::new("setpriv"),
         };
-        if self.network.is_some() {
-            command.arg("setpriv");
-        }
-        let child = command
-            .args(["--pdeathsig", "KILL"])
-            .arg(&self.system.program)
-            .args(&member.arguments)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(log)
-            // A Ctrl-C at the terminal reaches only this process, which ends them.
-            .process_group(0)
-            .spawn()
-            .context("start setpriv (package util-linux)")?;
-        member.child = Some(child);
-        Ok(())
+        member.start(command, &self.system)
     }
 
     /// SIGKILL; returns when it is reaped.
@@ -244,7 +212,8 @@ impl Cluster {
     /// Cuts a member off from everybody, or ends that.
     pub(crate) async fn cut(&self, index: usize, cut: bool) -> anyhow::Result<()> {
         let (network, first) = self.network.as_ref().context("members share one network")?;
-        network.cut(first + index, cut).await
+        let member = self.members.get(index).context("no such member")?;
+        network.cut(first + member.number, cut).await
     }
 
     /// Ends all members in order: SIGTERM, then SIGKILL for one that does not end.
@@ -346,13 +315,7 @@ impl Cluster {
     }
 
     fn log_tails(&self) -> String {
-        let tail = |member: &Member| {
-            let text = std::fs::read_to_string(member.dir.join("log")).unwrap_or_default();
-            let lines: Vec<&str> = text.lines().collect();
-            let last = lines.get(lines.len().saturating_sub(8)..).unwrap_or_default();
-            format!("{}:\n{}", member.dir.display(), last.join("\n"))
-        };
-        self.members.iter().map(tail).collect::<Vec<_>>().join("\n")
+        self.members.iter().map(Member::log_tail).collect::<Vec<_>>().join("\n")
     }
 }
 
@@ -396,15 +359,16 @@ async fn is_ready(endpoint: &str) -> bool {
     local(async { timeout(ANSWER, ask).await.unwrap_or_else(|_| silent(endpoint)).is_ok() }).await
 }
 
-/// Ports that nobody listens on; a random start keeps two clusters apart.
-fn free_ports(count: usize) -> anyhow::Result<Vec<u16>> {
+/// The URLs of two ports that nobody listens on, nor is meant to; a random start keeps two clusters apart.
+fn free_urls(taken: &[&String]) -> anyhow::Result<(String, String)> {
     let span = PORTS.end - PORTS.start;
     let start = rand::rng().random_range(0..span);
-    let ports: Vec<u16> = (0..span)
+    let mut free = (0..span)
         .map(|i| PORTS.start + (start + i) % span)
         .filter(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok())
-        .take(count)
-        .collect();
-    ensure!(ports.len() == count, "no {count} free ports in {PORTS:?} on 127.0.0.1");
-    Ok(ports)
+        .map(|port| format!("http://127.0.0.1:{port}"))
+        .filter(|url| !taken.contains(&url));
+    free.next()
+        .zip(free.next())
+        .with_context(|| format!("no two free ports in {PORTS:?} on 127.0.0.1"))
 }
