@@ -16,6 +16,9 @@ use std::{
 struct Limits {
     /// Answers kept for each client. A client has at most this many requests under way at a time.
     answers_per_client: u64,
+    /// Answers of all clients together, which take some 300 bytes each. A few times as many as the members
+    /// of a large cluster use: every start of a member leaves the answers to the process before it behind.
+    answers: u64,
     /// Clients with answers.
     clients: usize,
     /// Clients without, of which only the last sequence is known. A repeat of a client that is not
@@ -28,6 +31,7 @@ struct Limits {
 
 const LIMITS: Limits = Limits {
     answers_per_client: 1024,
+    answers: 64 << 10,
     clients: 1024,
     silent_clients: 64 << 10,
     payload_bytes: 16 << 20,
@@ -39,6 +43,8 @@ const LIMITS: Limits = Limits {
 pub(super) struct Requests {
     limits: Limits,
     clients: BTreeMap<u64, Client>,
+    /// Of all clients.
+    answers: u64,
     silent: BTreeMap<u64, ClientAnswers>,
     /// Every answer with a payload, oldest first. Some are gone: see [`Requests::shorten_oldest`].
     payloads: VecDeque<Payload>,
@@ -108,6 +114,7 @@ impl Requests {
         Self {
             limits,
             clients: BTreeMap::new(),
+            answers: 0,
             silent: BTreeMap::new(),
             payloads: VecDeque::new(),
             payload_bytes: 0,
@@ -156,11 +163,13 @@ impl Requests {
         if let Err(at) = client.place(sequence) {
             client.answers.insert(at, (sequence, answer));
             client.known.kept += 1;
+            self.answers += 1;
         }
         let mut dropped = None;
         if client.known.kept > self.limits.answers_per_client {
             dropped = client.answers.pop_front();
             client.known.kept -= 1;
+            self.answers -= 1;
         }
         if let Some((oldest, _)) = &dropped {
             client.known.forgotten = client.known.forgotten.max(*oldest);
@@ -176,14 +185,17 @@ impl Requests {
         self.shorten_oldest();
     }
 
-    /// Only a client that comes anew makes one too many, so that looking at all of them is rare.
+    /// Only a client that comes anew makes one too many, and who goes mostly takes many answers along: looking
+    /// at all of them is rare.
     fn silence_oldest(&mut self) {
-        if self.clients.len() > self.limits.clients
+        while (self.clients.len() > self.limits.clients || self.answers > self.limits.answers)
+            && self.clients.len() > 1
             && let Some(id) = oldest(self.clients.iter().map(|(id, c)| (*id, c.known.tick)))
             && let Some(client) = self.clients.remove(&id)
         {
             let payloads = client.answers.iter().map(|(_, a)| payload_bytes(&a.applied));
             self.payload_bytes -= payloads.sum::<u64>();
+            self.answers -= client.known.kept;
             self.silent.insert(id, ClientAnswers { kept: 0, ..client.known });
         }
         if self.silent.len() > self.limits.silent_clients
@@ -244,7 +256,9 @@ impl Requests {
                 self.payload_bytes += bytes;
             }
         }
-        let answers = answers.into_iter().map(|(s, answer)| (s, Arc::new(answer))).collect();
+        let answers: VecDeque<_> =
+            answers.into_iter().map(|(s, answer)| (s, Arc::new(answer))).collect();
+        self.answers += answers.len() as u64;
         self.clients.insert(id, Client { known, answers });
     }
 }
@@ -318,8 +332,13 @@ mod tests {
     use crate::types::{LeaseId, RangeResult, Revision};
     use bytes::Bytes;
 
-    const SMALL: Limits =
-        Limits { answers_per_client: 3, clients: 2, silent_clients: 2, payload_bytes: 100 };
+    const SMALL: Limits = Limits {
+        answers_per_client: 3,
+        answers: 5,
+        clients: 2,
+        silent_clients: 2,
+        payload_bytes: 100,
+    };
 
     fn id(client: u64, sequence: u64) -> RequestId {
         RequestId { client, sequence }
@@ -379,6 +398,24 @@ mod tests {
         }
         let answers: usize = table.clients.values().map(|client| client.answers.len()).sum();
         assert_eq!((table.clients.len(), table.silent.len(), answers), (2, 2, 2));
+    }
+
+    #[test]
+    fn all_clients_together_keep_only_so_many_answers() {
+        let mut table = Requests::new(Limits { answers: 6, clients: 100, silent_clients: 100, ..SMALL });
+        for client in 1..=20 {
+            for sequence in 1..=2 {
+                table.record(id(client, sequence), &done(sequence));
+            }
+        }
+        let answers: usize = table.clients.values().map(|client| client.answers.len()).sum();
+        assert_eq!((table.clients.len(), answers, table.answers), (3, 6, 6));
+        assert_eq!(table.look_up(id(17, 2)), Err(Rejection::Forgotten { sequence: 2 }));
+        assert_eq!(table.look_up(id(18, 1)), Ok(Some(done(1))));
+        // One that goes on takes the place of whoever was silent longest.
+        table.record(id(18, 3), &done(3));
+        assert_eq!(table.look_up(id(19, 2)), Err(Rejection::Forgotten { sequence: 2 }));
+        assert_eq!(table.look_up(id(18, 1)), Ok(Some(done(1))));
     }
 
     #[test]
