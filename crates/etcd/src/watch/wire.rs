@@ -175,8 +175,10 @@ mod tests {
         let batch = batch();
         let all = Wanted { prev_kv: false, no_put: false, no_delete: false };
         let (first, second) = (all.of(&batch), all.of(&batch.clone()));
-        assert_eq!(first.iter().map(|b| b.as_ptr()).collect::<Vec<_>>(),
-            second.iter().map(|b| b.as_ptr()).collect::<Vec<_>>());
+        assert_eq!(
+            first.iter().map(|b| b.as_ptr()).collect::<Vec<_>>(),
+            second.iter().map(|b| b.as_ptr()).collect::<Vec<_>>()
+        );
         let deletions = Wanted { no_put: true, ..all }.of(&batch);
         assert_eq!(deletions, first.get(1..).unwrap());
         let puts = Wanted { no_delete: true, ..all }.of(&batch);

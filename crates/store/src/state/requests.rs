@@ -402,7 +402,8 @@ mod tests {
 
     #[test]
     fn all_clients_together_keep_only_so_many_answers() {
-        let mut table = Requests::new(Limits { answers: 6, clients: 100, silent_clients: 100, ..SMALL });
+        let mut table =
+            Requests::new(Limits { answers: 6, clients: 100, silent_clients: 100, ..SMALL });
         for client in 1..=20 {
             for sequence in 1..=2 {
                 table.record(id(client, sequence), &done(sequence));

@@ -347,7 +347,10 @@ impl Import {
         check(self.live.last().is_none_or(|last| last.key < kv.key), "keys do not ascend")?;
         check(kv.mod_revision <= self.contents.revision, "a version from the future")?;
         if kv.lease != LeaseId::NONE {
-            check(self.contents.leases.contains_key(&kv.lease), "a key of a lease that is not there")?;
+            check(
+                self.contents.leases.contains_key(&kv.lease),
+                "a key of a lease that is not there",
+            )?;
             self.contents.attach(kv.lease, &kv.key);
         }
         self.live.push(Arc::new(kv));

@@ -143,7 +143,9 @@ impl Contents {
                 self.delete(&delete.range, changes);
                 let gone = changes.events.get(before..).unwrap_or_default();
                 let prev_kvs = match delete.prev_kv {
-                    true => gone.iter().filter_map(|event| event.prev.as_deref().cloned()).collect(),
+                    true => {
+                        gone.iter().filter_map(|event| event.prev.as_deref().cloned()).collect()
+                    }
                     false => Vec::new(),
                 };
                 TxnOpResult::DeleteRange { deleted: gone.len() as u64, prev_kvs }

@@ -70,7 +70,11 @@ impl View {
         range: &'a KeyRange,
         after: Revision,
     ) -> Result<impl Iterator<Item = &'a Arc<Event>> + use<'a>, Rejection> {
-        check_revision(after.max(Revision::new(1)), self.contents.revision, self.contents.compacted)?;
+        check_revision(
+            after.max(Revision::new(1)),
+            self.contents.revision,
+            self.contents.compacted,
+        )?;
         let changes = self.changes_from(after.next()).flat_map(|(_, events)| events.iter());
         Ok(changes.filter(|event| range.contains(&event.kv.key)))
     }
