@@ -112,23 +112,23 @@ mod tests {
         state::State,
     };
 
-    /// A put of a key that was there, and a deletion.
+    /// A put of a key that was there, and a deletion of another.
     fn batch() -> WatchBatch {
         let mut state = State::default();
-        let put = |value: &'static str| {
+        let put = |key: &'static str| {
             TxnOp::Put(Put {
-                key: Bytes::from_static(b"a"),
-                value: Bytes::from_static(value.as_bytes()),
+                key: Bytes::from_static(key.as_bytes()),
+                value: Bytes::from_static(b"value"),
                 lease: LeaseId::NONE,
                 prev_kv: false,
                 ignore_value: false,
                 ignore_lease: false,
             })
         };
-        let range = KeyRange::One(Bytes::from_static(b"a"));
+        let range = KeyRange::One(Bytes::from_static(b"b"));
         let delete = TxnOp::DeleteRange(store::DeleteRange { range, prev_kv: false });
         let mut events = Vec::new();
-        for (sequence, success) in (1..).zip([vec![put("x")], vec![put("y"), delete]]) {
+        for (sequence, success) in (1..).zip([vec![put("a"), put("b")], vec![put("a"), delete]]) {
             let request = RequestId { client: 1, sequence };
             let op = Op::Txn(Txn { success, ..Txn::default() });
             let command = Command { at: Timestamp(1), request, origin: Origin::Client, op };
