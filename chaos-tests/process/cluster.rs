@@ -28,7 +28,7 @@ use tokio::{
 /// For something that takes well under a second when all is well.
 pub(crate) const SOON: Duration = Duration::from_secs(20);
 /// For one test with its cluster.
-const WHOLE: Duration = Duration::from_secs(240);
+pub(crate) const WHOLE: Duration = Duration::from_secs(240);
 
 pub(crate) const PODS: &str = "/api/v1/namespaces/default/pods";
 
@@ -54,15 +54,16 @@ pub(crate) struct Said {
 /// Runs `test` with a cluster of three replicas and so many nodes. One cluster at a time: the times
 /// that are measured are those of an otherwise idle test.
 pub(crate) fn with_cluster(nodes: u32, test: impl AsyncFnOnce(&Cluster)) {
-    with_cluster_in(&std::env::temp_dir(), nodes, None, test);
+    with_cluster_in(&std::env::temp_dir(), nodes, None, WHOLE, test);
 }
 
 /// As [`with_cluster`], everything below `base`; the replicas' disks fail on demand if they are given
-/// a size of their log's segments.
+/// a size of their log's segments. It must be done within `time`.
 pub(crate) fn with_cluster_in(
     base: &Path,
     nodes: u32,
     faulty: Option<u64>,
+    time: Duration,
     test: impl AsyncFnOnce(&Cluster),
 ) {
     assert!(
@@ -79,10 +80,10 @@ pub(crate) fn with_cluster_in(
         let _one = ONE.lock().await;
         let dir = tempfile::Builder::new().prefix("trireme-process-").tempdir_in(base).unwrap();
         let cluster = Cluster::start(dir.path().to_owned(), nodes, faulty).await;
-        let tested = AssertUnwindSafe(timeout(WHOLE, test(&cluster))).catch_unwind().await;
+        let tested = AssertUnwindSafe(timeout(time, test(&cluster))).catch_unwind().await;
         let failure = match tested {
             Ok(Ok(())) => None,
-            Ok(Err(_)) => Some(format!("not done after {WHOLE:?}")),
+            Ok(Err(_)) => Some(format!("not done after {time:?}")),
             Err(panic) => Some(words(&*panic)),
         };
         let failure = failure.map(|text| format!("{text}\n{}", logs(dir.path())));

@@ -1,6 +1,6 @@
 //! Disks that fail under real replicas: what their clients see.
 
-use crate::cluster::{Cluster, SOON, eventually, with_cluster_in};
+use crate::cluster::{Cluster, SOON, WHOLE, eventually, with_cluster_in};
 use api::core::ConfigMap;
 use client::WriteOptions;
 use nix::{
@@ -22,7 +22,7 @@ const WRITERS: usize = 8;
 const SEGMENT: u64 = 4 << 20;
 
 fn with_faults(test: impl AsyncFnOnce(&Cluster)) {
-    with_cluster_in(&std::env::temp_dir(), 0, Some(SEGMENT), test);
+    with_cluster_in(&std::env::temp_dir(), 0, Some(SEGMENT), WHOLE, test);
 }
 
 fn set_faults(cluster: &Cluster, id: u64, plan: &str) {
@@ -176,6 +176,9 @@ fn a_full_disk_refuses_what_needs_room_and_nothing_else_until_there_is_room() {
     });
 }
 
+/// For a power cut, on a busy machine.
+const EACH_CUT: Duration = Duration::from_secs(10);
+
 /// How many power cuts: `TRIREME_CUTS`, or a few.
 fn cuts() -> u64 {
     #[expect(clippy::disallowed_methods, reason = "how long to test is not configuration")]
@@ -240,7 +243,8 @@ impl Drop for Disk {
 #[test]
 fn nothing_acknowledged_is_lost_when_the_file_system_loses_its_power() {
     let disk = Disk::new();
-    with_cluster_in(&disk.at, 0, Some(SEGMENT), async |cluster| {
+    let time = WHOLE + EACH_CUT * u32::try_from(cuts()).unwrap();
+    with_cluster_in(&disk.at, 0, Some(SEGMENT), time, async |cluster| {
         // The configuration is nobody's promise.
         run("sync", &["-f", disk.at.to_str().unwrap()]);
         let (mut acknowledged, mut unknown) = (0, 0);
