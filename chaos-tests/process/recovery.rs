@@ -204,7 +204,9 @@ fn one_disk_of_three_is_enough_to_go_on_with_what_was_committed_on_it() {
     with_cluster(0, async |cluster| {
         let workload = Workload::start(&cluster.endpoints, WRITERS).unwrap();
         timeout(SOON, workload.more(200)).await.expect("writes");
-        drop(workload);
+        // Not dropped: what is under way would be written behind the look at what is there.
+        let verdict = workload.finish(&cluster.client).await.unwrap();
+        assert_eq!((verdict.lost, &verdict.violations), (0, &vec![]), "{verdict:?}");
         let before = stored(cluster).await;
         // All of them hold all of it.
         let (revision, _) = cluster.state().await;

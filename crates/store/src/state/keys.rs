@@ -265,24 +265,27 @@ impl Keys {
         Self { live, superseded, changes: OrdMap::new(), live_bytes, superseded_bytes, swept: 0 }
     }
 
-    /// Takes up one change of a snapshot: `None` if the version that it wrote is not there.
+    /// Takes up one change of a snapshot: `None` if the version that it wrote is not there. `written` is that
+    /// version if it is still the newest: it need not be looked for.
     pub(crate) fn restore_change(
         &self,
         kind: EventKind,
         key: &Bytes,
         revision: Revision,
         compacted: Revision,
+        written: Option<&Arc<KeyValue>>,
     ) -> Option<Arc<Event>> {
         let before = Revision::new(revision.get().checked_sub(1)?);
-        let prev = (revision > compacted).then(|| self.version_at(key, before)).flatten();
-        let prev = prev.map(Arc::clone);
         let kv = match kind {
             EventKind::Put => {
-                let kv = self.version_at(key, revision)?;
+                let kv = written.or_else(|| self.version_at(key, revision))?;
                 (kv.mod_revision == revision).then(|| Arc::clone(kv))?
             }
             EventKind::Delete => Arc::new(KeyValue::deleted(key.clone(), revision)),
         };
+        // What was created replaced nothing.
+        let replaced = revision > compacted && kv.version != 1;
+        let prev = replaced.then(|| self.version_at(key, before)).flatten().map(Arc::clone);
         Some(Arc::new(Event { kind, kv, prev }))
     }
 }

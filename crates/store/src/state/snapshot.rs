@@ -14,7 +14,7 @@ use crate::{
 use bytes::Bytes;
 use imbl::OrdMap;
 use serde::{Deserialize, Serialize};
-use std::sync::Arc;
+use std::{cmp::Reverse, sync::Arc};
 
 /// One piece of a snapshot, in the order of these variants.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -225,6 +225,10 @@ pub struct Import {
     superseded: OrdMap<(Bytes, Revision), Superseded>,
     /// Set when the first record behind the versions comes: what they were is in `contents` now.
     versions_done: bool,
+    /// The live pairs as they were written, the last first: the changes that wrote them come in that order.
+    written: Vec<Arc<KeyValue>>,
+    /// Those of them that were written at the revision of `changes`.
+    written_now: Vec<Arc<KeyValue>>,
     /// The changes of one revision, until the next begins.
     changes: (Revision, Vec<Arc<Event>>),
     found: u64,
@@ -370,11 +374,18 @@ impl Import {
         check(self.changes.0 <= revision, "changes do not ascend")?;
         if self.changes.0 < revision {
             self.log_changes();
+            self.written_now.clear();
+            while let Some(kv) = self.written.pop_if(|kv| kv.mod_revision <= revision) {
+                if kv.mod_revision == revision {
+                    self.written_now.push(kv);
+                }
+            }
         }
+        let written = self.written_now.iter().find(|kv| kv.key == *key);
         let event = self
             .contents
             .keys
-            .restore_change(kind, key, revision, compacted)
+            .restore_change(kind, key, revision, compacted, written)
             .ok_or(Refusal::Inconsistent("a change whose version is missing"))?;
         self.changes.0 = revision;
         self.changes.1.push(event);
@@ -385,6 +396,9 @@ impl Import {
         if !self.versions_done {
             self.versions_done = true;
             let live = std::mem::take(&mut self.live);
+            let compacted = self.contents.compacted;
+            self.written = live.iter().filter(|kv| kv.mod_revision >= compacted).cloned().collect();
+            self.written.sort_unstable_by_key(|kv| Reverse(kv.mod_revision));
             self.contents.keys = Keys::restore(live, std::mem::take(&mut self.superseded));
         }
     }
