@@ -88,9 +88,14 @@ pub(super) async fn run(
                     break;
                 }
             }
-            let (view, Some(epoch)) = (store.view(), epoch) else { break };
-            let due = compactor.due(Instant::now(), view.revision());
-            let Some(revision) = due.filter(|due| *due > view.compacted()) else { continue };
+            let Some(epoch) = epoch else { break };
+            // Not held while the command is carried out, which would have to work on a copy.
+            let (now, compacted) = {
+                let view = store.view();
+                (view.revision(), view.compacted())
+            };
+            let due = compactor.due(Instant::now(), now);
+            let Some(revision) = due.filter(|due| *due > compacted) else { continue };
             sequence += 1;
             let proposal = Proposal {
                 request: RequestId { client, sequence },
