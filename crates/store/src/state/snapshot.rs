@@ -227,7 +227,7 @@ pub struct Import {
     versions_done: bool,
     /// The live pairs as they were written, the last first: the changes that wrote them come in that order.
     written: Vec<Arc<KeyValue>>,
-    /// Those of them that were written at the revision of `changes`.
+    /// Those of them that were written at the revision of `changes`, the last key first.
     written_now: Vec<Arc<KeyValue>>,
     /// The changes of one revision, until the next begins.
     changes: (Revision, Vec<Arc<Event>>),
@@ -381,7 +381,8 @@ impl Import {
                 }
             }
         }
-        let written = self.written_now.iter().find(|kv| kv.key == *key);
+        let place = self.written_now.binary_search_by(|kv| key.cmp(&kv.key)).ok();
+        let written = place.and_then(|at| self.written_now.get(at));
         let event = self
             .contents
             .keys
@@ -398,7 +399,8 @@ impl Import {
             let live = std::mem::take(&mut self.live);
             let compacted = self.contents.compacted;
             self.written = live.iter().filter(|kv| kv.mod_revision >= compacted).cloned().collect();
-            self.written.sort_unstable_by_key(|kv| Reverse(kv.mod_revision));
+            // Stable: those of one revision stay in the order of their keys, and are taken from behind.
+            self.written.sort_by_key(|kv| Reverse(kv.mod_revision));
             self.contents.keys = Keys::restore(live, std::mem::take(&mut self.superseded));
         }
     }
