@@ -25,7 +25,6 @@ use tower::{BoxError, ServiceExt as _};
 const WATCH: &str = "etcdserverpb.Watch";
 
 /// What nearly every call is for has a way of its own: a router's costs as much as a small call itself.
-#[derive(Clone)]
 pub(crate) struct Services {
     pub(crate) kv: KvServer<KvService>,
     pub(crate) watch: WatchService,
@@ -35,19 +34,18 @@ pub(crate) struct Services {
 
 impl Services {
     async fn call<B>(
-        self,
+        &self,
         service: &str,
         request: Request<Received<B>>,
     ) -> Response<tonic::body::Body>
     where
         B: http_body::Body<Data = Bytes, Error: Into<BoxError> + Send> + Send + Unpin + 'static,
     {
-        let Self { kv, watch, lease, others } = self;
         let Ok(response) = match service {
-            KvServer::<KvService>::NAME => kv.oneshot(request).await,
-            LeaseServer::<LeaseService>::NAME => lease.oneshot(request).await,
-            WATCH => watch.oneshot(request).await,
-            _ => others.oneshot(request).await.map(|r| r.map(tonic::body::Body::new)),
+            KvServer::<KvService>::NAME => self.kv.clone().oneshot(request).await,
+            LeaseServer::<LeaseService>::NAME => self.lease.clone().oneshot(request).await,
+            WATCH => self.watch.clone().oneshot(request).await,
+            _ => self.others.clone().oneshot(request).await.map(|r| r.map(tonic::body::Body::new)),
         };
         response
     }
@@ -55,13 +53,13 @@ impl Services {
 
 #[derive(Clone)]
 pub(crate) struct Grpc {
-    services: Services,
+    services: Arc<Services>,
     core: Arc<Core>,
 }
 
 impl Grpc {
     pub(crate) fn new(services: Services, core: Arc<Core>) -> Self {
-        Self { services, core }
+        Self { services: Arc::new(services), core }
     }
 
     pub(crate) async fn call<B>(&self, request: Request<B>) -> Response<Body>
@@ -77,7 +75,7 @@ impl Grpc {
         let mut call = Call { method: Some(Arc::clone(&method)), core: Arc::clone(&self.core) };
         let core = Arc::clone(&self.core);
         let request = request.map(|body| Received { body, core });
-        let response = self.services.clone().call(&method.service, request).await;
+        let response = self.services.call(&method.service, request).await;
         let (mut parts, body) = response.into_parts();
         if call.ended(&mut parts.headers) {
             return Response::from_parts(parts, Body::new(body));
