@@ -17,8 +17,11 @@ pub(crate) fn normal(text: &str, endpoints: &[String], mask: Mask) -> String {
         text = text.replace(endpoint.as_str(), &name);
     }
     // An id is padded with spaces where it begins with zeros.
-    while text.contains("Member  ") {
-        text = text.replace("Member  ", "Member ");
+    for before in ["Member ", "cluster "] {
+        let padded = format!("{before} ");
+        while text.contains(&padded) {
+            text = text.replace(&padded, before);
+        }
     }
     // What the client logs by itself, and how far it has come.
     let lines = text.lines().filter(|line| !line.starts_with("{\"level\":") && !line.contains('%'));
@@ -108,6 +111,11 @@ mod tests {
             ),
             ("3.6.14, 20 kB, 12", true, "<version>, <n> <unit>, <n>"),
             ("deadbeefdeadbeef", false, "deadbeefdeadbeef"),
+            (
+                "Member  94d8257011ce0b2 added to cluster   1c8a5e0d3b7f642",
+                false,
+                "Member <id> added to cluster <id>",
+            ),
         ] {
             let mask = Mask { numbers, ..Mask::default() };
             assert_eq!(normal(text, &endpoints, mask), want);

@@ -1,4 +1,7 @@
-//! `bench fill`: what many keys cost in memory and on disk, and how fast the members come back with them.
+//! `bench fill`: what many keys cost in memory and on disk, how fast the members come back with them, and
+//! for how long puts wait while history is forgotten and snapshots are made.
+
+mod pauses;
 
 use crate::{
     cluster::{Cluster, System},
@@ -10,9 +13,12 @@ use crate::{
     wire::Connection,
 };
 use anyhow::{Context as _, ensure};
+use pauses::{RATE, pauses};
 use serde::Serialize;
 use std::{fmt, path::PathBuf};
 use tokio::{task::LocalSet, time::Instant};
+
+pub use pauses::Pause;
 
 /// One system with many keys.
 #[derive(Debug, Clone, Serialize)]
@@ -31,6 +37,8 @@ pub struct FillRun {
     pub restart_ms: f64,
     /// Memory of each member then.
     pub rss_after_restart_bytes: Vec<u64>,
+    /// How long puts took afterwards.
+    pub pauses: Vec<Pause>,
 }
 
 /// The first system's figures over the second's, pair by pair.
@@ -122,6 +130,9 @@ async fn fill_one(cluster: &mut Cluster, space: KeySpace, pair: usize) -> anyhow
         let there = LocalSet::new().run_until(count).await.context("count keys after a restart")?;
         ensure!(there == space.keys, "{there} keys of {} after a restart", space.keys);
     }
+    let rss_after_restart_bytes = memory(cluster)?;
+    cluster.stop().await?;
+    let pauses = pauses(cluster, space).await?;
     Ok(FillRun {
         system: cluster.name().to_owned(),
         pair,
@@ -129,7 +140,8 @@ async fn fill_one(cluster: &mut Cluster, space: KeySpace, pair: usize) -> anyhow
         rss_bytes,
         disk_bytes,
         restart_ms: millis(restart),
-        rss_after_restart_bytes: memory(cluster)?,
+        rss_after_restart_bytes,
+        pauses,
     })
 }
 
@@ -171,6 +183,15 @@ impl fmt::Display for FillReport {
                 "{:10} {:9.0} {rss:9} {disk:9} {:11.0} {after:18}",
                 run.system, run.keys_per_s, run.restart_ms
             )?;
+        }
+        writeln!(f, "{RATE} puts a second, latency in ms:")?;
+        writeln!(f, "{:10} {:20} {:>9} {:>9} {:>9}", "", "meanwhile", "p50", "p99", "worst")?;
+        for run in &self.runs {
+            for pause in &run.pauses {
+                let Pause { meanwhile, p50_ms, p99_ms, max_ms } = pause;
+                let system = &run.system;
+                writeln!(f, "{system:10} {meanwhile:20} {p50_ms:9.2} {p99_ms:9.2} {max_ms:9.2}")?;
+            }
         }
         if let Some(ratio) = &self.ratio {
             let (rss, disk) = (ratio.rss_bytes.median, ratio.disk_bytes.median);

@@ -6,6 +6,7 @@ use crate::{
     operation::{self, KeySpace, Kind, Operation},
     pace::{FineTimer, Schedule},
     report::Run,
+    stages::Marks,
     stats::millis,
     usage,
     watch::{WatchLoad, Watching},
@@ -125,11 +126,13 @@ pub async fn measure(workload: &Workload, load: &Load, target: &Target) -> anyho
     let from = Instant::now() + load.warm_up;
     let window = Window { from, until: from + load.time };
     go.send(Some(window)).context("no thread of the load is left")?;
+    let stages = Marks::read(&target.endpoints).await;
     let used = || anyhow::Ok((usage::cpu_seconds_of(&target.pids)?, own_cpu()?));
     sleep_until(window.from).await;
     let before = used()?;
     sleep_until(window.until).await;
     let after = used()?;
+    let stages = Marks::read(&target.endpoints).await.since(&stages);
     let rss: Vec<u64> =
         target.pids.iter().map(|p| usage::rss_bytes(*p)).collect::<Result<_, _>>()?;
     let mut recorded = Recorded::default();
@@ -154,6 +157,7 @@ pub async fn measure(workload: &Workload, load: &Load, target: &Target) -> anyho
             .then(|| (after.0 - before.0) / answered * 10_000.0),
         rss_bytes: rss.into_iter().max(),
         client_cpu_us_per_op: (after.1 - before.1).as_secs_f64() * 1e6 / answered,
+        stages,
         errors: recorded.errors,
         first_error: recorded.first_error,
     })

@@ -1,6 +1,6 @@
 //! What a benchmark prints: one JSON object, or a table.
 
-use crate::stats::Summary;
+use crate::{stages::Stage, stats::Summary};
 use serde::Serialize;
 use std::fmt;
 
@@ -27,6 +27,9 @@ pub struct Run {
     pub rss_bytes: Option<u64>,
     /// CPU time of the load generator.
     pub client_cpu_us_per_op: f64,
+    /// Where the members say that the time of puts went; empty if they do not.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub stages: Vec<Stage>,
     /// Requests that were refused, or not answered even after the run.
     pub errors: u64,
     /// How the first of them was.
@@ -126,6 +129,13 @@ impl fmt::Display for Report {
                 run.errors
             )?;
         }
+        for run in self.runs.iter().filter(|run| !run.stages.is_empty()) {
+            write!(f, "{}, mean µs:", run.system)?;
+            for Stage { stage, mean_us } in &run.stages {
+                write!(f, " {stage} {mean_us:.0}")?;
+            }
+            writeln!(f)?;
+        }
         if let Some(error) = self.runs.iter().find_map(|run| run.first_error.as_ref()) {
             writeln!(f, "refused: {error}")?;
         }
@@ -162,6 +172,7 @@ mod tests {
             client_cpu_us_per_op: 5.0,
             errors: 0,
             first_error: None,
+            stages: Vec::new(),
         }
     }
 

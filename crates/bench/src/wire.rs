@@ -34,6 +34,7 @@ pub(crate) mod path {
     pub(crate) const MEMBER_PROMOTE: &str = "/etcdserverpb.Cluster/MemberPromote";
     pub(crate) const MEMBER_REMOVE: &str = "/etcdserverpb.Cluster/MemberRemove";
     pub(crate) const HASH_KV: &str = "/etcdserverpb.Maintenance/HashKV";
+    pub(crate) const SNAPSHOT: &str = "/etcdserverpb.Maintenance/Snapshot";
     pub(crate) const STATUS: &str = "/etcdserverpb.Maintenance/Status";
     pub(crate) const MOVE_LEADER: &str = "/etcdserverpb.Maintenance/MoveLeader";
 }
@@ -145,6 +146,22 @@ impl Connection {
         Route { connection: self.clone(), uri }
     }
 
+    /// A page that the same port serves over plain HTTP/2.
+    pub(crate) async fn get(&self, path: &'static str) -> Result<String, CallError> {
+        let mut request = Request::new(());
+        *request.version_mut() = Version::HTTP_2;
+        *request.uri_mut() = self.route(path).uri;
+        let (response, _) = self.send.clone().ready().await?.send_request(request, true)?;
+        let mut body = answer(response).await?;
+        let mut page = Vec::new();
+        while let Some(chunk) = body.data().await {
+            let chunk = chunk?;
+            let _ = body.flow_control().release_capacity(chunk.len());
+            page.extend_from_slice(&chunk);
+        }
+        Ok(String::from_utf8_lossy(&page).into_owned())
+    }
+
     /// Encodes, calls, decodes: for what is not measured.
     pub(crate) async fn unary<A: prost::Message + Default>(
         &self,
@@ -206,7 +223,16 @@ impl Route {
 
     /// Opens a stream of messages in both directions with a first one.
     pub(crate) async fn stream(&self, first: Bytes) -> Result<Stream, CallError> {
-        let (response, send) = self.begin(false, first).await?;
+        self.open(false, first).await
+    }
+
+    /// Sends the only message, which a stream of them answers.
+    pub(crate) async fn serve(&self, only: Bytes) -> Result<Stream, CallError> {
+        self.open(true, only).await
+    }
+
+    async fn open(&self, end: bool, first: Bytes) -> Result<Stream, CallError> {
+        let (response, send) = self.begin(end, first).await?;
         Ok(Stream { send, response: Some(response), body: None, buffer: BytesMut::new() })
     }
 }

@@ -10,6 +10,7 @@ use std::{
         atomic::{AtomicU64, Ordering},
     },
 };
+use tokio::time::Instant;
 use tonic::Code;
 
 /// Every message and service here, as described.
@@ -45,6 +46,8 @@ pub(crate) struct Method {
     pub(crate) kind: &'static str,
     pub(crate) started: AtomicU64,
     pub(crate) handled: [AtomicU64; CODES.len()],
+    /// Nanoseconds from the head of each call to the end of its answer.
+    pub(crate) handling_ns: AtomicU64,
 }
 
 impl Method {
@@ -60,10 +63,12 @@ impl Method {
             },
             started: AtomicU64::new(0),
             handled: Default::default(),
+            handling_ns: AtomicU64::new(0),
         }
     }
 
-    pub(crate) fn ended(&self, code: Code) {
+    pub(crate) fn ended(&self, code: Code, begun: Instant) {
+        add(&self.handling_ns, u64::try_from(begun.elapsed().as_nanos()).unwrap_or(u64::MAX));
         if let Some(handled) =
             usize::try_from(i32::from(code)).ok().and_then(|c| self.handled.get(c))
         {

@@ -18,6 +18,7 @@ use std::{
     sync::Arc,
     task::{Context, Poll, ready},
 };
+use tokio::time::Instant;
 use tonic::{Code, Status, server::NamedService as _};
 use tower::{BoxError, ServiceExt as _};
 
@@ -72,7 +73,11 @@ impl Grpc {
             return unknown(counters, path).into_http();
         };
         add(&method.started, 1);
-        let mut call = Call { method: Some(Arc::clone(&method)), core: Arc::clone(&self.core) };
+        let mut call = Call {
+            begun: Instant::now(),
+            method: Some(Arc::clone(&method)),
+            core: Arc::clone(&self.core),
+        };
         let core = Arc::clone(&self.core);
         let request = request.map(|body| Received { body, core });
         let response = self.services.call(&method.service, request).await;
@@ -98,6 +103,7 @@ fn unknown(counters: &Counters, path: &str) -> Status {
 
 /// One call, until it is known how it ended.
 struct Call {
+    begun: Instant,
     method: Option<Arc<Method>>,
     core: Arc<Core>,
 }
@@ -120,7 +126,7 @@ impl Call {
             None => status.code(),
         };
         if let Some(method) = self.method.take() {
-            method.ended(code);
+            method.ended(code, self.begun);
         }
         true
     }
@@ -165,7 +171,7 @@ impl Drop for Call {
     /// Nobody waits for the end.
     fn drop(&mut self) {
         if let Some(method) = self.method.take() {
-            method.ended(Code::Cancelled);
+            method.ended(Code::Cancelled, self.begun);
         }
     }
 }

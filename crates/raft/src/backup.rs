@@ -6,7 +6,7 @@
 
 use crate::{
     disk::{Disk as _, DiskFile, RealDisk},
-    snapshot,
+    snapshot::{self, Pace},
     store::RaftStore,
     types::{LogId, SnapshotMeta, decode, encode},
 };
@@ -316,8 +316,10 @@ impl RaftStore {
         let stopped = |error: &dyn fmt::Display| StoreError::Stopped { detail: error.to_string() };
         let counted = tokio::task::spawn_blocking(move || {
             let mut snapshot_bytes = 0;
+            let mut pace = Pace::begin(Duration::ZERO);
             snapshot::stream(&meta, view.export(), |bytes| {
                 snapshot_bytes += bytes.len() as u64;
+                pace.wait(bytes);
                 Ok(())
             })?;
             let keys = view.count(&all_keys());
@@ -330,7 +332,9 @@ impl RaftStore {
         let (sender, pieces) = mpsc::channel(AHEAD);
         tokio::task::spawn_blocking(move || {
             let mut hash = Sha256::new();
+            let mut pace = Pace::begin(Duration::ZERO);
             let mut send = |bytes: &[u8]| {
+                pace.wait(bytes);
                 hash.update(bytes);
                 bytes.chunks(PIECE).try_for_each(|piece| {
                     let gone = |_| io::Error::from(io::ErrorKind::BrokenPipe);

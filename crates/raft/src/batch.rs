@@ -2,12 +2,13 @@
 
 use crate::{
     core::{Attempt, Core, Waiting},
+    stages::Begun,
     types::Batch,
 };
 use openraft::errors::{ClientWriteError, RaftError};
 use std::sync::Arc;
 use store::{Command, Op};
-use tokio::{sync::mpsc, task::JoinSet};
+use tokio::{sync::mpsc, task::JoinSet, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 /// Bytes of commands in one log entry, unless one command alone is larger.
@@ -57,10 +58,15 @@ async fn write(core: &Core, waiting: Vec<Waiting>) {
         }
         return;
     }
+    let taken = Instant::now();
+    let submitted = waiting.first().map_or(taken, |first| first.since);
     let (commands, answers): (Vec<Command>, Vec<_>) =
         waiting.into_iter().map(|w| (w.command, w.answer)).unzip();
-    match core.raft.client_write(Batch::encode(&commands)).await {
+    let batch = Batch::encode(&commands);
+    let begun = Begun { submitted, taken, encoded: Instant::now() };
+    match core.raft.client_write(batch).await {
         Ok(done) => {
+            core.stages.answered(done.log_id.index, begun);
             for (answer, applied) in answers.into_iter().zip(done.data) {
                 let _ = answer.send(Attempt::Applied(applied));
             }

@@ -11,7 +11,7 @@ use openraft::async_runtime::watch::WatchReceiver as _;
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use store::{
     Backup, Cluster, ClusterStatus, Leadership, LocalStatus, MemberChange, MemberError, MemberInfo,
-    MemberRole, MemberStatus, Revision, Store as _, StoreError, SyncTimes,
+    MemberRole, MemberStatus, ProposalTimes, Revision, Store as _, StoreError, SyncTimes,
 };
 use tokio::{
     sync::watch,
@@ -136,5 +136,9 @@ impl Cluster for RaftStore {
 
     fn syncs(&self) -> Option<SyncTimes> {
         Some(self.core.wal.counters().sync_times())
+    }
+
+    fn proposal_times(&self) -> Option<ProposalTimes> {
+        Some(self.core.stages.times())
     }
 }

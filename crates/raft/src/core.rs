@@ -8,6 +8,7 @@ use crate::{
     leases::Leases,
     peer::StatusResponse,
     peers::{Blame, Hello, Peers},
+    stages::Stages,
     types::{Member, Metrics, Raft, StoredMembership},
     wal::Wal,
 };
@@ -40,6 +41,7 @@ pub(crate) enum Attempt {
 
 pub(crate) struct Waiting {
     pub(crate) command: Command,
+    pub(crate) since: Instant,
     pub(crate) answer: oneshot::Sender<Attempt>,
 }
 
@@ -51,6 +53,7 @@ pub(crate) struct Core {
     pub(crate) hub: Arc<Hub>,
     pub(crate) applied: watch::Receiver<u64>,
     pub(crate) wal: Arc<Wal>,
+    pub(crate) stages: Arc<Stages>,
     pub(crate) disk: DiskHealth,
     /// Of the newest snapshot; 0 before the first.
     pub(crate) snapshot_bytes: Arc<AtomicU64>,
@@ -240,7 +243,7 @@ impl Core {
             return Err(Attempt::NotLeader(None));
         }
         self.proposals
-            .try_send(Waiting { command, answer })
+            .try_send(Waiting { command, since: Instant::now(), answer })
             .map_err(|_| Attempt::NotLeader(None))?;
         Ok(answered)
     }

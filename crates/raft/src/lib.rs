@@ -38,6 +38,8 @@ mod reconfigure;
 mod renewals;
 mod restore;
 mod snapshot;
+mod snapshots;
+mod stages;
 mod start;
 mod state_machine;
 mod store;

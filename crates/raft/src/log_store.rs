@@ -1,6 +1,7 @@
 //! openraft's log over the [`Wal`].
 
 use crate::{
+    stages::Stages,
     types::{Entry, LogId, TypeConfig, Vote, decode, encode},
     wal::{Done, Wal},
 };
@@ -24,11 +25,12 @@ const READ_BYTES: usize = 2 << 20;
 #[derive(Debug, Clone)]
 pub(crate) struct LogStore {
     wal: Arc<Wal>,
+    stages: Arc<Stages>,
 }
 
 impl LogStore {
-    pub(crate) fn new(wal: Arc<Wal>) -> Self {
-        Self { wal }
+    pub(crate) fn new(wal: Arc<Wal>, stages: Arc<Stages>) -> Self {
+        Self { wal, stages }
     }
 
     async fn read(&self, start: u64, end: u64, bytes_max: usize) -> io::Result<Vec<Entry>> {
@@ -141,9 +143,20 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         I: IntoIterator<Item = Entry> + OptionalSend,
         I::IntoIter: OptionalSend,
     {
-        let entries =
+        let entries: Vec<_> =
             entries.into_iter().map(|entry| (entry.index(), encode(&entry).into())).collect();
-        self.wal.append(entries, Box::new(move |result| callback.io_completed(result)))
+        let indexes: Vec<u64> = entries.iter().map(|(index, _)| *index).collect();
+        for index in &indexes {
+            self.stages.appended(*index);
+        }
+        let stages = Arc::clone(&self.stages);
+        let written = move |result| {
+            for index in indexes {
+                stages.durable(index);
+            }
+            callback.io_completed(result);
+        };
+        self.wal.append(entries, Box::new(written))
     }
 
     async fn truncate_after(&mut self, last: Option<LogId>) -> io::Result<()> {
@@ -182,7 +195,7 @@ mod tests {
             let wal = Wal::open(Arc::new(RealDisk), &log, 1 << 20, on_failure).unwrap();
             let snapshots = dir.path().join("snapshots");
             let machine = StateMachine::open(Arc::new(RealDisk), snapshots, None).unwrap();
-            Ok((dir, LogStore::new(Arc::new(wal)), machine))
+            Ok((dir, LogStore::new(Arc::new(wal), Arc::default()), machine))
         }
     }
 

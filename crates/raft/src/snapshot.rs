@@ -14,12 +14,14 @@ use std::{
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError, mpsc},
     thread,
+    time::Duration,
 };
 use store::{
     Alarm, AlarmKind, Command, DeleteRange, KeyRange, LeaseId, Op, Origin, Put, RequestId,
     Timestamp, Txn, TxnOp,
     state::{Import, SnapshotRecord, State},
 };
+use tokio::time::Instant;
 
 const MAGIC: &[u8; 8] = b"TRIRMSNP";
 const VERSION: u32 = 3;
@@ -31,6 +33,10 @@ const BLOCK_BYTES: usize = 256 << 10;
 const BLOCK_BYTES_MAX: usize = 64 << 20;
 /// Bytes of one write.
 const WRITE_BYTES: usize = 1 << 20;
+/// Of one write at least: syncs of the log wait behind what is written here.
+const WRITE_TIME: Duration = Duration::from_millis(8);
+/// Between two pieces at most.
+const PAUSE_MAX: Duration = Duration::from_millis(50);
 /// Blocks that may wait for being taken up.
 const AHEAD: usize = 8;
 
@@ -153,10 +159,12 @@ fn write_to(
     state: &State,
 ) -> io::Result<Arc<dyn DiskFile>> {
     let file = disk.create(path)?;
-    let mut offset = 0;
+    let (mut offset, mut pace) = (0, Pace::begin(WRITE_TIME));
     stream(meta, state.export(), |bytes| {
         file.write_at(bytes, offset)?;
+        file.write_back(offset, bytes.len());
         offset += bytes.len() as u64;
+        pace.wait(bytes);
         Ok(())
     })?;
     file.sync_data()?;
@@ -210,6 +218,29 @@ impl Block {
             *count = self.count.to_le_bytes();
         }
         Ok(())
+    }
+}
+
+/// Leaves the core and the disk to others for half of the time, while a state goes out piece after piece.
+pub(crate) struct Pace {
+    piece: Duration,
+    begun: Instant,
+}
+
+impl Pace {
+    /// A piece takes at least so long.
+    pub(crate) fn begin(piece: Duration) -> Self {
+        Self { piece, begun: Instant::now() }
+    }
+
+    /// After each piece; blocks. The last one is shorter, and what is behind it can go on.
+    #[expect(clippy::disallowed_methods, reason = "a thread of its own, and nothing to wait for")]
+    pub(crate) fn wait(&mut self, piece: &[u8]) {
+        if piece.len() >= WRITE_BYTES {
+            let took = self.begun.elapsed();
+            thread::sleep(took.max(self.piece.saturating_sub(took)).min(PAUSE_MAX));
+            self.begun = Instant::now();
+        }
     }
 }
 

@@ -21,6 +21,7 @@ use crate::{
     peers::{MESSAGE_BYTES_MAX, Peers},
     reads::read_rounds,
     renewals::renewal_rounds,
+    snapshots::take_snapshots,
     state_machine::StateMachine,
     store::RaftStore,
     tend::tend,
@@ -142,7 +143,7 @@ impl RaftStore {
         .await
         .map_err(failed("open the data directory"))??;
         let (hub, applied, sweep) = (machine.hub(), machine.applied(), machine.sweep());
-        let leases = machine.leases();
+        let (leases, stages) = (machine.leases(), machine.stages());
         let snapshot_bytes = machine.snapshot_bytes();
         let tls = config.tls.as_ref().map(PeerTls::client);
         let election = config.timers.election_max;
@@ -152,7 +153,7 @@ impl RaftStore {
             config.id,
             Arc::new(raft_config(&config)?),
             Factory { peers: peers.clone(), wal: Arc::clone(&wal) },
-            LogStore::new(Arc::clone(&wal)),
+            LogStore::new(Arc::clone(&wal), Arc::clone(&stages)),
             machine,
         )
         .await
@@ -168,6 +169,7 @@ impl RaftStore {
             hub,
             applied,
             wal,
+            stages,
             disk: DiskHealth::default(),
             snapshot_bytes,
             clock,
@@ -209,6 +211,7 @@ impl RaftStore {
         tasks.spawn(campaign(Arc::clone(&core), election, stop.clone()));
         tasks.spawn(follow(Arc::clone(&core), leads));
         tasks.spawn(admission(Arc::clone(&core), election * 2, stop.clone()));
+        tasks.spawn(take_snapshots(Arc::clone(&core), config.snapshot_entries, stop.clone()));
         tasks.spawn(tend(Arc::clone(&core), stop.clone()));
         let weak = Arc::downgrade(&store);
         tasks.spawn(read_rounds(weak.clone(), waiting));
@@ -230,7 +233,8 @@ fn raft_config(config: &RaftConfig) -> Result<Config, StartError> {
         election_timeout_min: millis(timers.election_min),
         election_timeout_max: millis(timers.election_max),
         enable_pre_vote: Some(true),
-        snapshot_policy: SnapshotPolicy::LogsSinceLast(config.snapshot_entries),
+        // See `take_snapshots`.
+        snapshot_policy: SnapshotPolicy::Never,
         // Enough for a follower that was away for a moment to catch up from the log.
         max_in_snapshot_log_to_keep: config.snapshot_entries / 10,
         replication_lag_threshold: config.snapshot_entries.saturating_mul(2),

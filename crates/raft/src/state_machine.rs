@@ -4,6 +4,7 @@ use crate::{
     disk::Disk,
     leases::{LeaseChange, Leases},
     snapshot::{self, SnapshotFile},
+    stages::Stages,
     types::{LogId, SnapshotMeta, StoredMembership, TypeConfig},
 };
 use futures::{Stream, StreamExt as _};
@@ -38,7 +39,7 @@ pub(crate) type CurrentSnapshot = Snapshot<
 const SNAPSHOTS_KEPT: usize = 2;
 /// Between two tries to write a snapshot where there is no room.
 const RETRY: Duration = Duration::from_millis(500);
-/// Between two bits of sweeping, each of about as long.
+/// Between two bits of sweeping at least; twice as long as a bit takes.
 const SWEEP_PAUSE: Duration = Duration::from_millis(1);
 
 /// The state and where in the log it stands.
@@ -51,6 +52,7 @@ pub(crate) struct StateMachine {
     hub: Arc<Hub>,
     leases: Arc<Leases>,
     applied: watch::Sender<u64>,
+    stages: Arc<Stages>,
     /// Shared with the builder: a slow build must not replace a newer, installed snapshot.
     current: Arc<Current>,
 }
@@ -84,6 +86,7 @@ impl StateMachine {
             dir,
             hub: Arc::new(Hub::new(state)),
             leases: Arc::default(),
+            stages: Arc::default(),
             applied: watch::Sender::new(last_applied.as_ref().map_or(0, |id| id.index)),
             last_applied,
             membership: watch::Sender::new(membership),
@@ -116,12 +119,21 @@ impl StateMachine {
         async move {
             let mut swept = hub.swept();
             while swept.wait_for(|swept| !swept).await.is_ok() {
-                while hub.change(|state, _| state.sweep()) {
+                loop {
+                    let begun = Instant::now();
+                    if !hub.change(|state, _| state.sweep()) {
+                        break;
+                    }
                     // Entries that wait come first.
-                    sleep(SWEEP_PAUSE).await;
+                    sleep(SWEEP_PAUSE.max(begun.elapsed() * 2)).await;
                 }
             }
         }
+    }
+
+    /// Told of every entry that is applied.
+    pub(crate) fn stages(&self) -> Arc<Stages> {
+        Arc::clone(&self.stages)
     }
 
     /// Follows the index of the last entry applied and shown.
@@ -144,6 +156,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
     {
         while let Some(next) = entries.next().await {
             let (entry, responder) = next?;
+            self.stages.applying(entry.log_id.index);
             let mut results = Vec::new();
             match entry.payload {
                 EntryPayload::Blank => {}
@@ -169,6 +182,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
             }
             self.last_applied = Some(entry.log_id);
             self.applied.send_replace(entry.log_id.index);
+            self.stages.applied(entry.log_id.index);
             // Only now: whoever is answered finds the state that the answer speaks of.
             if let Some(responder) = responder {
                 responder.send(results);

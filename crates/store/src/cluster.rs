@@ -402,6 +402,24 @@ impl SyncTimes {
     }
 }
 
+/// Where the time of proposals went at this replica while it led, by log entry: the commands of one
+/// entry go together, and what is told of the first of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ProposalTimes {
+    /// Entries that were answered.
+    pub entries: u64,
+    /// Nanoseconds of all of them in each of [`ProposalTimes::STAGES`].
+    pub sums_ns: [u64; 7],
+}
+
+impl ProposalTimes {
+    /// In order: waiting for a place in an entry; encoding it; on the way through raft to the log;
+    /// until it is on this disk; until a quorum has it and its turn to be applied has come; applying it;
+    /// until those who wait are told.
+    pub const STAGES: [&'static str; 7] =
+        ["queue", "encode", "raft", "sync", "quorum", "apply", "answer"];
+}
+
 /// A replica's state on its way to somebody who keeps it.
 #[derive(Debug)]
 pub struct Backup {
@@ -463,6 +481,11 @@ pub trait Cluster: Send + Sync + 'static {
 
     /// How long this replica's log took to sync, since it started; `None` without a disk.
     fn syncs(&self) -> Option<SyncTimes> {
+        None
+    }
+
+    /// Where the time of proposals went here, since it started; `None` without a log.
+    fn proposal_times(&self) -> Option<ProposalTimes> {
         None
     }
 }

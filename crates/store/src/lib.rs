@@ -21,7 +21,7 @@ pub use auth::{
 };
 pub use cluster::{
     Backup, Cluster, ClusterStatus, DiskState, Leadership, LocalStatus, MemberChange, MemberError,
-    MemberInfo, MemberRole, MemberStatus, Proposal, Store, StoreError, SyncTimes,
+    MemberInfo, MemberRole, MemberStatus, Proposal, ProposalTimes, Store, StoreError, SyncTimes,
 };
 pub use replace::{Replaced, replace_member};
 pub use types::*;

@@ -173,6 +173,13 @@ impl Cluster {
         self.members.iter().map(|member| usage::disk_bytes(&member.dir.join("data"))).collect()
     }
 
+    /// More flags for every member, from its next start on.
+    pub(crate) fn add_arguments(&mut self, more: &[&str]) {
+        for member in &mut self.members {
+            member.arguments.extend(more.iter().map(|argument| (*argument).to_owned()));
+        }
+    }
+
     /// Starts a member that does not run.
     ///
     /// The process gets SIGKILL when the thread that started it ends, however that happens.

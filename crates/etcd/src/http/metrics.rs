@@ -1,5 +1,5 @@
 //! Metrics in Prometheus' text form, under the names that etcd gives to the same things; what has no
-//! counterpart here is left out.
+//! counterpart here is left out, and what has none there is called `trireme_`.
 
 use super::process::Usage;
 use crate::{
@@ -8,8 +8,11 @@ use crate::{
     counters::{CODES, read},
 };
 use bytes::Bytes;
-use std::fmt::{Display, Write as _};
-use store::{KeyRange, MemberRole};
+use std::{
+    fmt::{Display, Write as _},
+    time::Duration,
+};
+use store::{KeyRange, MemberRole, ProposalTimes};
 
 /// All of them, as of now.
 pub(super) fn render(core: &Core) -> String {
@@ -18,6 +21,7 @@ pub(super) fn render(core: &Core) -> String {
     state(&mut page, core);
     disk(&mut page, core);
     calls(&mut page, core);
+    times(&mut page, core);
     health(&mut page, core);
     if let Some(usage) = Usage::read() {
         process(&mut page, usage);
@@ -168,16 +172,12 @@ fn disk(page: &mut Page, core: &Core) {
     let mut below = 0;
     for (count, bound_us) in syncs.counts.iter().zip(store::SyncTimes::BOUNDS_US) {
         below += count;
-        let bound = std::time::Duration::from_micros(bound_us).as_secs_f64();
+        let bound = Duration::from_micros(bound_us).as_secs_f64();
         page.line(&bucket, &[("le", &bound.to_string())], below);
     }
     let all: u64 = syncs.counts.iter().sum();
     page.line(&bucket, &[("le", "+Inf")], all);
-    page.line(
-        &format!("{name}_sum"),
-        &[],
-        std::time::Duration::from_micros(syncs.sum_us).as_secs_f64(),
-    );
+    page.line(&format!("{name}_sum"), &[], Duration::from_micros(syncs.sum_us).as_secs_f64());
     page.line(&format!("{name}_count"), &[], all);
     page.gauge("etcd_disk_wal_write_bytes_total", "Bytes written to the log.", syncs.bytes);
 }
@@ -220,6 +220,28 @@ fn calls(page: &mut Page, core: &Core) {
                 page.line(name, &labels, handled);
             }
         }
+    }
+}
+
+/// Where the time goes, each as seconds and count, without quantiles.
+fn times(page: &mut Page, core: &Core) {
+    let seconds = |ns: u64| Duration::from_nanos(ns).as_secs_f64();
+    let name = "trireme_grpc_handling_seconds";
+    page.head(name, "summary", "Seconds from the head of a call to the end of its answer.");
+    let (sum, count) = (format!("{name}_sum"), format!("{name}_count"));
+    for method in core.counters.methods.values().filter(|method| method.kind == "unary") {
+        let labels = [("grpc_method", &*method.name), ("grpc_service", &method.service)];
+        let ended: u64 = method.handled.iter().map(read).sum();
+        page.line(&sum, &labels, seconds(read(&method.handling_ns)));
+        page.line(&count, &labels, ended);
+    }
+    let Some(times) = core.cluster.proposal_times() else { return };
+    let name = "trireme_proposal_stage_seconds";
+    page.head(name, "summary", "Seconds of a log entry in each stage while this member led.");
+    let (sum, count) = (format!("{name}_sum"), format!("{name}_count"));
+    for (stage, ns) in ProposalTimes::STAGES.into_iter().zip(times.sums_ns) {
+        page.line(&sum, &[("stage", stage)], seconds(ns));
+        page.line(&count, &[("stage", stage)], times.entries);
     }
 }
 

@@ -248,6 +248,10 @@ impl DiskFile for FaultFile {
         self.inner.sync_data()
     }
 
+    fn write_back(&self, offset: u64, bytes: usize) {
+        self.inner.write_back(offset, bytes);
+    }
+
     fn size(&self) -> io::Result<u64> {
         self.inner.size()
     }

@@ -4,6 +4,7 @@
 mod fault;
 mod memory;
 
+use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 use std::{
     fmt,
     fs::{File, OpenOptions},
@@ -111,6 +112,12 @@ pub trait DiskFile: Send + Sync {
     /// Final: the kernel may have dropped the pages, so a second call proves nothing.
     fn sync_data(&self) -> io::Result<()>;
 
+    /// Has what was written last brought to the disk before long, and waits for nothing: less is left for
+    /// [`DiskFile::sync_data`], and for the syncs of others behind it.
+    fn write_back(&self, offset: u64, bytes: usize) {
+        let _ = (offset, bytes);
+    }
+
     /// Length in bytes.
     ///
     /// # Errors
@@ -184,6 +191,15 @@ impl DiskFile for File {
 
     fn sync_data(&self) -> io::Result<()> {
         File::sync_data(self)
+    }
+
+    fn write_back(&self, offset: u64, bytes: usize) {
+        // Says that the pages are not needed, and the kernel begins to write them. They are not: a
+        // snapshot is hardly ever read. Where that is not supported, the sync writes them.
+        let range = (i64::try_from(offset), i64::try_from(bytes));
+        if let (Ok(offset), Ok(bytes)) = range {
+            let _ = posix_fadvise(self, offset, bytes, PosixFadviseAdvice::POSIX_FADV_DONTNEED);
+        }
     }
 
     fn size(&self) -> io::Result<u64> {

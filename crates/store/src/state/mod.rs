@@ -32,12 +32,12 @@ use txn::Changes;
 /// Bytes of live keys and values at which creates are refused, unless said otherwise.
 pub const QUOTA_BYTES: u64 = 2 << 30;
 
-/// Changes of compacted revisions whose memory a command frees in passing: several times as many as
-/// most commands make, so that a backlog shrinks, and few enough not to be felt.
-const SWEEP_PER_COMMAND: usize = 8;
+/// What freeing memory of compacted revisions may cost a command, by the measure of [`Keys::sweep`]: several
+/// times what most commands leave behind, so that a backlog shrinks, and too little to be felt.
+const SWEEP_PER_COMMAND: usize = 64;
 
-/// As many as one call of [`State::sweep`] frees: about a millisecond.
-const SWEEP_PER_CALL: usize = 512;
+/// The same for one call of [`State::sweep`]: at most a few milliseconds, while somebody holds the state.
+const SWEEP_PER_CALL: usize = 1024;
 
 /// The state machine. A clone is O(answers to requests).
 #[derive(Debug, Clone, Default)]
