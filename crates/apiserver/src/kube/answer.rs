@@ -14,30 +14,90 @@ use axum::{
 };
 use serde_json::{Value, json};
 
-/// What the client wants to see.
+/// What of an object is shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Format {
+pub(super) enum Form {
     Object,
+    /// `PartialObjectMetadata`
+    Metadata,
     Table(IncludeObject),
 }
 
+/// What the client wants to see, and how it is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Format {
+    pub(super) form: Form,
+    pub(super) yaml: bool,
+}
+
 impl Format {
-    pub(super) fn of(request: &Request, query: &Query) -> Self {
-        let accept = request.headers().get(header::ACCEPT).and_then(|v| v.to_str().ok());
-        let wants_table = accept
-            .unwrap_or_default()
-            .split(',')
-            .next()
-            .is_some_and(|first| first.contains("as=Table") && first.contains("g=meta.k8s.io"));
-        if !wants_table {
-            return Self::Object;
-        }
-        Self::Table(match query.get("includeObject").map(String::as_str) {
+    /// The first of what the client accepts that is served here.
+    ///
+    /// # Errors
+    /// 406 when there is none.
+    pub(super) fn of(request: &Request, query: &Query) -> Result<Self, Status> {
+        let accept = request.headers().get(header::ACCEPT).map_or(Ok("*/*"), |v| v.to_str());
+        let accept = accept.ok().filter(|accept| !accept.trim().is_empty()).unwrap_or("*/*");
+        let include = match query.get("includeObject").map(String::as_str) {
             Some("Object") => IncludeObject::Object,
             Some("None") => IncludeObject::None,
             _ => IncludeObject::Metadata,
-        })
+        };
+        let mut ranges: Vec<MediaRange<'_>> = accept.split(',').map(MediaRange::parse).collect();
+        ranges.sort_by_key(|range| std::cmp::Reverse(range.quality));
+        let served = ranges.iter().find_map(|range| range.served(include));
+        served.ok_or_else(|| Status::not_acceptable("application/json, application/yaml"))
     }
+}
+
+/// One of the types in an `Accept` header.
+struct MediaRange<'a> {
+    name: &'a str,
+    parameters: Vec<(&'a str, &'a str)>,
+    /// Thousandths.
+    quality: u16,
+}
+
+impl<'a> MediaRange<'a> {
+    fn parse(text: &'a str) -> Self {
+        let mut parts = text.split(';').map(str::trim);
+        let name = parts.next().unwrap_or_default();
+        let parameters: Vec<_> = parts.filter_map(|part| part.split_once('=')).collect();
+        let quality = parameters.iter().find(|(name, _)| *name == "q").map_or(1000, |(_, q)| {
+            let digits = q.split_once('.').map_or("", |(_, digits)| digits);
+            if q.starts_with('1') { 1000 } else { format!("{digits:0<3.3}").parse().unwrap_or(0) }
+        });
+        Self { name, parameters, quality }
+    }
+
+    /// How that is served; `None` if it is not.
+    fn served(&self, include: IncludeObject) -> Option<Format> {
+        let yaml = match self.name {
+            "application/json" | "application/*" | "*/*" => false,
+            "application/yaml" => true,
+            _ => return None,
+        };
+        let of = |name: &str| self.parameters.iter().find(|(n, _)| *n == name).map(|(_, v)| *v);
+        let form = match (of("as"), of("g"), of("v")) {
+            (None, ..) => Form::Object,
+            (Some("Table"), Some("meta.k8s.io"), Some("v1")) => Form::Table(include),
+            (
+                Some("PartialObjectMetadata" | "PartialObjectMetadataList"),
+                Some("meta.k8s.io"),
+                Some("v1"),
+            ) => Form::Metadata,
+            (Some(_), ..) => return None,
+        };
+        (self.quality > 0).then_some(Format { form, yaml })
+    }
+}
+
+/// What of an object a client sees that asked for its metadata only.
+pub(super) fn metadata_only(object: &Value) -> Value {
+    json!({
+        "kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1",
+        "metadata": object.get("metadata"),
+    })
 }
 
 pub(super) fn json(code: StatusCode, body: &Value) -> Response {
@@ -45,6 +105,22 @@ pub(super) fn json(code: StatusCode, body: &Value) -> Response {
     *response.status_mut() = code;
     let json = HeaderValue::from_static("application/json");
     response.headers_mut().insert(header::CONTENT_TYPE, json);
+    response
+}
+
+/// As the client wants it written.
+pub(super) fn written(code: StatusCode, body: &Value, format: Format) -> Response {
+    if !format.yaml {
+        return json(code, body);
+    }
+    let text = match serde_yaml_ng::to_string(body) {
+        Ok(text) => text,
+        Err(error) => return failure(&Status::internal(error)),
+    };
+    let mut response = Response::new(Body::from(text));
+    *response.status_mut() = code;
+    let yaml = HeaderValue::from_static("application/yaml");
+    response.headers_mut().insert(header::CONTENT_TYPE, yaml);
     response
 }
 
@@ -64,12 +140,13 @@ pub(super) fn object_answer(
     format: Format,
     now: i64,
 ) -> Response {
-    match format {
-        Format::Object => json(code, object),
-        Format::Table(include) => {
+    match format.form {
+        Form::Object => written(code, object, format),
+        Form::Metadata => written(code, &metadata_only(object), format),
+        Form::Table(include) => {
             let version = api::meta::resource_version(object);
             let list_meta = json!({"resourceVersion": version});
-            json(code, &table(kind, [object], include, list_meta, now))
+            written(code, &table(kind, [object], include, list_meta, now), format)
         }
     }
 }
@@ -97,4 +174,45 @@ pub(super) async fn body_json(request: Request) -> Result<Value, Status> {
     }
     serde_json::from_slice(&bytes)
         .map_err(|e| Status::bad_request(format!("error parsing JSON: {e}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn format(accept: &str) -> Result<Format, Status> {
+        let request = Request::builder().header(header::ACCEPT, accept);
+        Format::of(&request.body(Body::empty()).unwrap(), &Query::new())
+    }
+
+    #[test]
+    fn the_first_that_is_served_of_what_is_accepted_is_taken() {
+        let plain = |form| Ok(Format { form, yaml: false });
+        for (accept, want) in [
+            ("", plain(Form::Object)),
+            ("*/*", plain(Form::Object)),
+            ("application/vnd.kubernetes.protobuf,application/json", plain(Form::Object)),
+            (
+                "application/json;as=Table;v=v1;g=meta.k8s.io,\
+                 application/json;as=Table;v=v1beta1;g=meta.k8s.io,application/json",
+                plain(Form::Table(IncludeObject::Metadata)),
+            ),
+            (
+                "application/vnd.kubernetes.protobuf;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,\
+                 application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1",
+                plain(Form::Metadata),
+            ),
+            ("application/json;as=Unknown;v=v1;g=meta.k8s.io, */*", plain(Form::Object)),
+            (
+                "application/json;q=0.5, application/yaml",
+                Ok(Format { form: Form::Object, yaml: true }),
+            ),
+            ("application/yaml;q=0.25,application/json;q=0.5", plain(Form::Object)),
+        ] {
+            assert_eq!(format(accept), want, "{accept}");
+        }
+        for accept in ["text/html", "application/json;q=0", "application/json;as=Table;v=v9;g=x"] {
+            assert_eq!(format(accept).unwrap_err().code, 406, "{accept}");
+        }
+    }
 }

@@ -1,6 +1,7 @@
 //! The Kubernetes REST API: paths to verbs, for any kind that has a row.
 
 mod answer;
+mod discovered;
 mod proxy;
 mod watch;
 
@@ -8,7 +9,7 @@ use crate::{
     patch,
     registry::{Caller, DeleteOutcome, ListQuery, Registry, Written},
 };
-use answer::{Format, body_json, object_answer};
+use answer::{Form, Format, body_json, metadata_only, object_answer};
 use api::{
     caller::ControllerOrigin,
     deletion::DeleteOptions,
@@ -44,8 +45,8 @@ pub(crate) fn router(kube: Arc<Kube>) -> Router {
         .route("/healthz", get(async || "ok"))
         .route("/livez", get(async || "ok"))
         .route("/readyz", get(ready))
-        .route("/api", get(async || answer::json(StatusCode::OK, &discovery::api_versions())))
-        .route("/apis", get(async || answer::json(StatusCode::OK, &discovery::api_groups())))
+        .route("/api", get(async |request: Request| discovered::root(&request, true)))
+        .route("/apis", get(async |request: Request| discovered::root(&request, false)))
         .route("/api/{*path}", any(resource))
         .route("/apis/{*path}", any(resource))
         .fallback(async || answer::failure(&Status::no_such_path()))
@@ -97,6 +98,10 @@ fn parse(path: &str) -> Result<Path, Status> {
     let (group, version, rest) = match parts.as_slice() {
         ["api", version, rest @ ..] => ("", *version, rest),
         ["apis", group, version, rest @ ..] => (*group, *version, rest),
+        ["apis", group] => {
+            let document = discovery::api_group(group).ok_or_else(Status::no_such_path)?;
+            return Ok(Path::Discovery(document));
+        }
         _ => return Err(Status::no_such_path()),
     };
     let target = |plural: &str, namespace: &str, name: &str, subresource: &str| {
@@ -159,7 +164,7 @@ async fn handle(kube: &Kube, request: Request) -> Result<Response, Status> {
         dry_run: query.get("dryRun").is_some_and(|d| d == "All"),
         fence: None,
     };
-    let format = Format::of(&request, &query);
+    let format = Format::of(&request, &query)?;
     let method = request.method().clone();
     match (method, target.name.is_empty(), target.subresource.as_str()) {
         (Method::GET, _, "log" | "exec" | "attach") | (Method::POST, false, "exec" | "attach") => {
@@ -245,16 +250,19 @@ async fn list(
             fields.insert("remainingItemCount".to_owned(), remaining.into());
         }
     }
-    let body = match format {
-        Format::Table(include) => {
-            table(kind, &found.items, include, list_meta, kube.registry.now())
-        }
-        Format::Object => json!({
+    let body = match format.form {
+        Form::Table(include) => table(kind, &found.items, include, list_meta, kube.registry.now()),
+        Form::Metadata => json!({
+            "kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1",
+            "metadata": list_meta,
+            "items": found.items.iter().map(metadata_only).collect::<Vec<_>>(),
+        }),
+        Form::Object => json!({
             "kind": format!("{}List", kind.kind), "apiVersion": kind.api_version(),
             "metadata": list_meta, "items": found.items,
         }),
     };
-    Ok(answer::json(StatusCode::OK, &body))
+    Ok(answer::written(StatusCode::OK, &body, format))
 }
 
 /// Refuses or reports fields that the kind does not have (HTTP-2).

@@ -1,6 +1,9 @@
 //! Watches as a stream of JSON lines (WCH-1…WCH-8).
 
-use super::{Query, Target, answer::Format};
+use super::{
+    Query, Target,
+    answer::{Form, Format, metadata_only},
+};
 use crate::registry::{ListQuery, Registry, decode, prefix, stamp};
 use api::{kinds::Kind, meta, status::Status, table::table};
 use axum::{
@@ -20,11 +23,14 @@ use tokio::time::{Instant, timeout_at};
 /// Between bookmarks on a stream without events (WCH-5).
 const BOOKMARK_INTERVAL: Duration = Duration::from_secs(60);
 
+/// Before the end of a stream, for the last bookmark (WCH-5).
+const LAST_BOOKMARK: Duration = Duration::from_secs(2);
+
 struct Watch {
     kind: &'static Kind,
     selection: ListQuery,
     registry: Registry,
-    format: Format,
+    form: Form,
     bookmarks: bool,
     watcher: Watcher,
     end: Instant,
@@ -39,6 +45,8 @@ pub(super) async fn answer(
     query: &Query,
     format: Format,
 ) -> Result<Response, Status> {
+    // Events are JSON, whatever else is accepted.
+    let form = format.form;
     let kind = target.kind;
     let seconds = match query.get("timeoutSeconds").map(|text| text.parse::<u64>()) {
         Some(Ok(seconds)) if seconds > 0 => seconds,
@@ -63,10 +71,10 @@ pub(super) async fn answer(
         };
         let found = registry.list(kind, &target.namespace, &first).await?;
         for object in &found.items {
-            ready.push(line("ADDED", &shown(kind, object, format, registry.now())));
+            ready.push(line("ADDED", &shown(kind, object, form, registry.now())));
         }
         if initial {
-            ready.push(bookmark(kind, found.revision, format, true));
+            ready.push(bookmark(kind, found.revision, form, true));
         }
         Revision::new(found.revision)
     } else {
@@ -84,7 +92,7 @@ pub(super) async fn answer(
             kind,
             selection,
             registry: registry.clone(),
-            format,
+            form,
             bookmarks: flag("allowWatchBookmarks"),
             watcher,
             end: Instant::now() + Duration::from_secs(seconds),
@@ -116,26 +124,28 @@ fn line(kind: &str, object: &Value) -> Bytes {
     text.into()
 }
 
-fn shown(kind: &Kind, object: &Value, format: Format, now: i64) -> Value {
-    match format {
-        Format::Object => object.clone(),
-        Format::Table(include) => {
+fn shown(kind: &Kind, object: &Value, form: Form, now: i64) -> Value {
+    match form {
+        Form::Object => object.clone(),
+        Form::Metadata => metadata_only(object),
+        Form::Table(include) => {
             let list_meta = json!({"resourceVersion": meta::resource_version(object)});
             table(kind, [object], include, list_meta, now)
         }
     }
 }
 
-fn bookmark(kind: &Kind, revision: u64, format: Format, initial_end: bool) -> Bytes {
+fn bookmark(kind: &Kind, revision: u64, form: Form, initial_end: bool) -> Bytes {
     let mut metadata = json!({"resourceVersion": revision.to_string()});
     if let (true, Some(fields)) = (initial_end, metadata.as_object_mut()) {
         fields.insert("annotations".to_owned(), json!({"k8s.io/initial-events-end": "true"}));
     }
-    let object = match format {
-        Format::Object => {
+    let object = match form {
+        Form::Object => {
             json!({"kind": kind.kind, "apiVersion": kind.api_version(), "metadata": metadata})
         }
-        Format::Table(_) => json!({"kind": "Table", "apiVersion": "meta.k8s.io/v1",
+        Form::Metadata => metadata_only(&json!({"metadata": metadata})),
+        Form::Table(_) => json!({"kind": "Table", "apiVersion": "meta.k8s.io/v1",
                                    "metadata": metadata, "columnDefinitions": [], "rows": []}),
     };
     line("BOOKMARK", &object)
@@ -158,11 +168,14 @@ fn lines(watch: Watch) -> impl Stream<Item = Result<Bytes, Infallible>> + Send {
 
 impl Watch {
     async fn step(&mut self) {
-        let wake = (Instant::now() + BOOKMARK_INTERVAL).min(self.end);
+        let now = Instant::now();
+        // One before the end, too, so that whoever comes back has missed little.
+        let last = self.end.checked_sub(LAST_BOOKMARK).filter(|last| now < *last);
+        let wake = (now + BOOKMARK_INTERVAL).min(last.unwrap_or(self.end));
         let Ok(message) = timeout_at(wake, self.watcher.next()).await else {
-            if self.bookmarks {
+            if self.bookmarks && last.is_some() {
                 let revision = self.watcher.progress().get();
-                self.ready.push(bookmark(self.kind, revision, self.format, false));
+                self.ready.push(bookmark(self.kind, revision, self.form, false));
             }
             self.done = Instant::now() >= self.end;
             return;
@@ -199,7 +212,7 @@ impl Watch {
         let is_in = new.as_ref().is_some_and(selected);
         let was_in = old.as_ref().is_some_and(selected);
         let now = self.registry.now();
-        let show = |object: &Value| shown(self.kind, object, self.format, now);
+        let show = |object: &Value| shown(self.kind, object, self.form, now);
         match (was_in, is_in) {
             (false, true) => Some(line("ADDED", &show(&new?))),
             (true, true) => Some(line("MODIFIED", &show(&new?))),

@@ -294,3 +294,71 @@ async fn two_services_never_share_an_address() {
     assert_eq!(api.json(Method::DELETE, &format!("{path}/a"), Value::Null).await.0, 200);
     assert_eq!(api.json(Method::POST, path, same).await.0, 201, "free again");
 }
+
+#[tokio::test]
+async fn discovery_of_everything_is_sent_once() {
+    // §2.9
+    let api = Api::new().await;
+    let everything = "application/json;v=v2;g=apidiscovery.k8s.io;as=APIGroupDiscoveryList,\
+                      application/json;v=v2beta1;g=apidiscovery.k8s.io;as=APIGroupDiscoveryList,\
+                      application/json";
+    for (path, group) in [("/api", None), ("/apis", Some("coordination.k8s.io"))] {
+        let ask = async |accept: &str, tag: Option<&str>| {
+            let request = Request::get(path).header("accept", accept);
+            let request = match tag {
+                Some(tag) => request.header("if-none-match", tag),
+                None => request,
+            };
+            let body: Body = Full::new(Bytes::new()).map_err(|n| match n {}).boxed_unsync();
+            let answer = api.server.door().oneshot(request.body(body).unwrap()).await.unwrap();
+            let (head, body) = answer.into_parts();
+            let body = body.collect().await.unwrap().to_bytes();
+            (head, serde_json::from_slice::<Value>(&body).unwrap_or_default())
+        };
+        let (head, document) = ask(everything, None).await;
+        assert_eq!(
+            head.headers["content-type"],
+            "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
+        );
+        assert_eq!(document["kind"], "APIGroupDiscoveryList");
+        let groups = document["items"].as_array().unwrap();
+        assert!(groups.iter().any(|g| g["metadata"]["name"].as_str() == group));
+        let tag = head.headers["etag"].to_str().unwrap();
+        let (again, nothing) = ask(everything, Some(tag)).await;
+        assert_eq!((again.status.as_u16(), nothing), (304, Value::Null));
+        let (other, _) = ask(everything, Some("\"A\"")).await;
+        assert_eq!(other.status, 200);
+        let old = "application/json;v=v2beta1;g=apidiscovery.k8s.io;as=APIGroupDiscoveryList";
+        assert_eq!(ask(old, None).await.1["apiVersion"], "apidiscovery.k8s.io/v2beta1");
+        let (_, plain) = ask("application/json", None).await;
+        assert!(["APIVersions", "APIGroupList"].contains(&plain["kind"].as_str().unwrap()));
+    }
+    let (code, group) = api.json(Method::GET, "/apis/coordination.k8s.io", Value::Null).await;
+    assert_eq!((code, &group["kind"]), (200, &json!("APIGroup")));
+}
+
+#[tokio::test]
+async fn metadata_alone_and_yaml_are_shown_to_who_wants_them() {
+    let api = Api::new().await;
+    api.json(Method::POST, PODS, pod("p")).await;
+    let ask = async |path: &str, accept: &str| {
+        let request = Request::get(path).header("accept", accept);
+        let body: Body = Full::new(Bytes::new()).map_err(|n| match n {}).boxed_unsync();
+        let answer = api.server.door().oneshot(request.body(body).unwrap()).await.unwrap();
+        let code = answer.status().as_u16();
+        (code, answer.into_body().collect().await.unwrap().to_bytes())
+    };
+    let metadata = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1";
+    let (_, body) = ask(&format!("{PODS}/p"), metadata).await;
+    let object: Value = serde_json::from_slice(&body).unwrap();
+    assert_eq!(object["kind"], "PartialObjectMetadata");
+    assert_eq!((&object["metadata"]["name"], object.get("spec")), (&json!("p"), None));
+    let (_, body) = ask(PODS, metadata).await;
+    let list: Value = serde_json::from_slice(&body).unwrap();
+    assert_eq!(list["kind"], "PartialObjectMetadataList");
+    assert_eq!(list["items"][0]["metadata"]["labels"], json!({"app": "p"}));
+    let (_, body) = ask(&format!("{PODS}/p"), "application/yaml").await;
+    let object: Value = serde_yaml_ng::from_slice(&body).unwrap();
+    assert_eq!((&object["kind"], &object["metadata"]["name"]), (&json!("Pod"), &json!("p")));
+    assert_eq!(ask(PODS, "application/xml").await.0, 406);
+}

@@ -1,0 +1,80 @@
+//! What is served, as clients find out: discovery, plain and of everything at once (§2.9).
+
+use super::answer;
+use api::discovery;
+use axum::{
+    body::Body,
+    extract::Request,
+    http::{HeaderValue, StatusCode, header},
+    response::Response,
+};
+use serde_json::Value;
+use sha2::{Digest as _, Sha256};
+use std::fmt::Write as _;
+
+/// `/api` and `/apis`: plain, or everything at once for who accepts that first.
+pub(super) fn root(request: &Request, core: bool) -> Response {
+    let accept = request.headers().get(header::ACCEPT).and_then(|v| v.to_str().ok());
+    let version = accept.unwrap_or_default().split(',').find_map(aggregated);
+    match version {
+        Some(Some(version)) => {
+            let document = discovery::aggregated(core, version);
+            let content_type = format!(
+                "application/json;g=apidiscovery.k8s.io;v={version};as=APIGroupDiscoveryList"
+            );
+            tagged(request, &document, &content_type)
+        }
+        Some(None) | None if core => answer::json(StatusCode::OK, &discovery::api_versions()),
+        Some(None) | None => answer::json(StatusCode::OK, &discovery::api_groups()),
+    }
+}
+
+/// The version of the aggregated form that a media type asks for; `Some(None)` for plain JSON.
+fn aggregated(media_type: &str) -> Option<Option<&'static str>> {
+    let mut parts = media_type.split(';').map(str::trim);
+    let json = matches!(parts.next(), Some("application/json" | "application/*" | "*/*"));
+    let parameters: Vec<&str> = parts.filter(|part| !part.starts_with("q=")).collect();
+    let has = |parameter| parameters.contains(&parameter);
+    match (json, parameters.is_empty()) {
+        (false, _) => None,
+        (true, true) => Some(None),
+        (true, false) if has("g=apidiscovery.k8s.io") && has("as=APIGroupDiscoveryList") => {
+            ["v2", "v2beta1"].into_iter().find(|v| has(&*format!("v={v}"))).map(Some)
+        }
+        (true, false) => None,
+    }
+}
+
+/// With a tag of its content, by which a client that has it is spared it.
+fn tagged(request: &Request, document: &Value, content_type: &str) -> Response {
+    let text = document.to_string();
+    let tag = tag(text.as_bytes());
+    let known = request.headers().get_all(header::IF_NONE_MATCH).iter();
+    let known = known.filter_map(|value| value.to_str().ok()).any(|tags| {
+        tags.split(',').any(|known| known.trim().trim_start_matches("W/").trim_matches('"') == tag)
+    });
+    let mut response = Response::new(Body::empty());
+    let headers = response.headers_mut();
+    headers.insert(header::VARY, HeaderValue::from_static("Accept"));
+    if let Ok(tag) = HeaderValue::from_str(&format!("\"{tag}\"")) {
+        headers.insert(header::ETAG, tag);
+    }
+    if known {
+        *response.status_mut() = StatusCode::NOT_MODIFIED;
+        return response;
+    }
+    if let Ok(content_type) = HeaderValue::from_str(content_type) {
+        headers.insert(header::CONTENT_TYPE, content_type);
+    }
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("public"));
+    *response.body_mut() = Body::from(text);
+    response
+}
+
+/// A content's name, in hexadecimal.
+fn tag(content: &[u8]) -> String {
+    Sha256::digest(content).iter().fold(String::new(), |mut tag, byte| {
+        let _ = write!(tag, "{byte:02X}");
+        tag
+    })
+}
