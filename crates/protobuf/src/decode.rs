@@ -12,8 +12,13 @@ use std::fmt::Display;
 
 /// How deep messages may be nested. JSON in them may be nested as deep again.
 const DEPTH_MAX: usize = 100;
-/// Messages in a body at most: an object of JSON takes some 600 bytes, a message on the wire may take two.
-const MESSAGES_MAX: usize = 100_000;
+/// Bytes of memory that a body's lists and objects may take, so that a small body does not become a large
+/// object: on the wire a message may take two bytes, and a number one.
+const ROOM_BYTES: usize = 64 << 20;
+/// What a message takes, for the most part as the first node of its map.
+const MESSAGE_BYTES: usize = 640;
+/// What an element of a list takes, in a list that has just doubled.
+const ELEMENT_BYTES: usize = 64;
 /// Go's zero time, 0001-01-01T00:00:00Z.
 const ZERO_TIME_SECONDS: i64 = -62_135_596_800;
 /// 9999-12-31T23:59:59Z, the last second that RFC 3339 can say.
@@ -47,13 +52,13 @@ impl Fault {
 
 /// Decodes one body and counts what it makes of it.
 pub(crate) struct Decoder {
-    messages_left: usize,
+    room_bytes: usize,
     depth_left: usize,
 }
 
 impl Default for Decoder {
     fn default() -> Self {
-        Self { messages_left: MESSAGES_MAX, depth_left: DEPTH_MAX }
+        Self { room_bytes: ROOM_BYTES, depth_left: DEPTH_MAX }
     }
 }
 
@@ -82,8 +87,7 @@ impl Decoder {
         message: &Message,
         bytes: &[u8],
     ) -> Result<(), Fault> {
-        let too_many = || Fault::from(format!("more than {MESSAGES_MAX} messages"));
-        self.messages_left = self.messages_left.checked_sub(1).ok_or_else(too_many)?;
+        self.take(MESSAGE_BYTES)?;
         self.descend()?;
         for part in Fields::of(bytes) {
             let (number, wire) = part?;
@@ -95,6 +99,13 @@ impl Decoder {
                 .map_err(|fault| if hidden { fault } else { fault.within(field.name) })?;
         }
         self.depth_left += 1;
+        Ok(())
+    }
+
+    fn take(&mut self, bytes: usize) -> Result<(), Fault> {
+        let too_large =
+            || Fault::from(format!("it would take more than {ROOM_BYTES} bytes of memory"));
+        self.room_bytes = self.room_bytes.checked_sub(bytes).ok_or_else(too_large)?;
         Ok(())
     }
 
@@ -137,9 +148,11 @@ impl Decoder {
                 if let (Type::Bool | Type::Int32 | Type::Int64, Wire::Bytes(bytes)) = (holds, wire)
                 {
                     for number in packed(bytes) {
+                        self.take(ELEMENT_BYTES)?;
                         list.push(self.value(holds, Wire::Varint(number?))?);
                     }
                 } else {
+                    self.take(ELEMENT_BYTES)?;
                     let step = |fault: Fault| fault.within(format!("[{}]", list.len()));
                     let value = self.value(holds, wire).map_err(step)?;
                     list.push(value);

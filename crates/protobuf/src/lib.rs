@@ -29,7 +29,9 @@ const MAGIC: &[u8] = b"k8s\0";
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeError {
     /// It is something else than Kubernetes' protobuf.
-    #[error("provided data does not appear to be a protobuf message, expected prefix {:?}", MAGIC)]
+    #[error(
+        "provided data does not appear to be a protobuf message, expected prefix [107 56 115 0]"
+    )]
     Prefix,
     /// What is around the object is broken.
     #[error("the object provided is unrecognized: {0}")]
@@ -50,8 +52,8 @@ fn malformed(api_version: &str, kind: &str, path: &str, reason: &str) -> String 
 
 /// The object in a body of `application/vnd.kubernetes.protobuf`, with its `apiVersion` and `kind`.
 ///
-/// Takes any bytes. What it makes of them is bounded by the body's size, which the caller
-/// bounds, and by 100,000 messages nested 100 deep.
+/// Takes any bytes. Messages are nested 100 deep at most, and what they hold beside strings takes 64 MiB of
+/// memory at most; strings, and JSON in them, are bounded by the body's size, which the caller bounds.
 ///
 /// # Errors
 /// [`DecodeError`]: the request's fault, each of them.

@@ -21,9 +21,9 @@ impl Message {
 pub(crate) enum Form {
     /// An object of its fields.
     Object,
-    /// The value of whichever of its fields was sent last in the order of their numbers; or null.
+    /// The value of the field that was sent, of two the one with the higher number, of none null.
     OneOf,
-    /// The same for a schema or a boolean, which is false.
+    /// The same, of none false.
     SchemaOrBool,
     IntOrString,
     Quantity,

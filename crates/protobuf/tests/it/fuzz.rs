@@ -5,7 +5,7 @@ use protobuf::{DecodeError, to_json};
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng, seq::IndexedRandom as _};
 use std::collections::BTreeSet;
 
-const ROUNDS: usize = 10_000;
+const ROUNDS: usize = 50_000;
 
 /// One small change, of those that break or move what lengths and tags say.
 fn change(body: &mut Vec<u8>, others: &[Vec<u8>], random: &mut StdRng) {
