@@ -1,4 +1,4 @@
-//! Bodies in and out: JSON or YAML in, JSON or a table out.
+//! Bodies in and out: JSON, YAML or protobuf in, JSON or a table out.
 
 use super::{BODY_BYTES_MAX, Query};
 use api::{
@@ -151,29 +151,50 @@ pub(super) fn object_answer(
     }
 }
 
+/// What an object may be sent in.
+const OBJECT_TYPES: &str =
+    "application/json, application/yaml, application/vnd.kubernetes.protobuf";
+
 /// The body as JSON; null when there is none.
+///
+/// # Errors
+/// 415 for a content type that is none of [`OBJECT_TYPES`] or of the patches, which are JSON or YAML; no
+/// content type says JSON.
 pub(super) async fn body_json(request: Request) -> Result<Value, Status> {
     let content_type = request
         .headers()
         .get(header::CONTENT_TYPE)
         .and_then(|value| value.to_str().ok())
+        .and_then(|value| value.split(';').next())
         .unwrap_or_default()
-        .to_owned();
+        .trim()
+        .to_ascii_lowercase();
     let bytes = axum::body::to_bytes(request.into_body(), BODY_BYTES_MAX)
         .await
         .map_err(|_| Status::too_large(&format!("limit is {BODY_BYTES_MAX}")))?;
     if bytes.is_empty() {
         return Ok(Value::Null);
     }
-    if content_type.contains("yaml") {
-        return serde_yaml_ng::from_slice(&bytes)
-            .map_err(|e| Status::bad_request(format!("error parsing YAML: {e}")));
+    match content_type.as_str() {
+        "" | "application/json" => json_of(&bytes),
+        "application/yaml" => yaml_of(&bytes),
+        "application/vnd.kubernetes.protobuf" => {
+            protobuf::to_json(&bytes).map_err(|error| Status::bad_request(error.to_string()))
+        }
+        patch if patch.ends_with("+json") => json_of(&bytes),
+        patch if patch.ends_with("+yaml") => yaml_of(&bytes),
+        _ => Err(Status::unsupported_media_type(OBJECT_TYPES)),
     }
-    if content_type.contains("protobuf") || content_type.contains("cbor") {
-        return Err(Status::unsupported_media_type("application/json, application/yaml"));
-    }
-    serde_json::from_slice(&bytes)
+}
+
+fn json_of(bytes: &[u8]) -> Result<Value, Status> {
+    serde_json::from_slice(bytes)
         .map_err(|e| Status::bad_request(format!("error parsing JSON: {e}")))
+}
+
+fn yaml_of(bytes: &[u8]) -> Result<Value, Status> {
+    serde_yaml_ng::from_slice(bytes)
+        .map_err(|e| Status::bad_request(format!("error parsing YAML: {e}")))
 }
 
 #[cfg(test)]

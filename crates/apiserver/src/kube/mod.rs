@@ -340,12 +340,12 @@ async fn patch_object(
         .unwrap_or_default()
         .to_owned();
     let Target { kind, namespace, name, subresource } = target;
-    let body = body_json(request).await?;
     let merges = match content_type.as_str() {
         "application/merge-patch+json" => true,
         "application/json-patch+json" => false,
         _ => return Err(Status::unsupported_media_type(PATCH_TYPES)),
     };
+    let body = body_json(request).await?;
     let registry = &kube.registry;
     let change = |old: &Value| {
         // Without a version in the patch it is for whatever version there is (CC-5).

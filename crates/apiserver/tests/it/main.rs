@@ -153,6 +153,57 @@ async fn a_refused_request_leaves_no_trace() {
     assert!(status["message"].as_str().unwrap().contains("line"), "{status}");
 }
 
+#[tokio::test]
+async fn the_content_type_says_what_a_body_is_in() {
+    const CONFIG_MAPS: &str = "/api/v1/namespaces/default/configmaps";
+    const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
+    let in_protobuf =
+        "k8s\0\n\x0f\n\x02v1\x12\x09ConfigMap\x12\x0d\n\x03\n\x01a\x12\x06\n\x01k\x12\x01v";
+    let api = Api::new().await;
+    let (code, created) = api.send(Method::POST, CONFIG_MAPS, PROTOBUF, in_protobuf).await;
+    assert_eq!((code, &created["data"]), (201, &json!({"k": "v"})), "{created}");
+    for (name, kind, path, body) in [
+        ("a parameter", "application/json; charset=utf-8", "", r#"{"metadata":{"name":"b"}}"#),
+        ("no type", "", "", r#"{"metadata":{"name":"c"}}"#),
+        ("YAML", "application/yaml", "", "metadata:\n  name: d\n"),
+        (
+            "a dry run",
+            PROTOBUF,
+            "?dryRun=All&fieldValidation=Strict",
+            &in_protobuf.replace("\x01a", "\x01e"),
+        ),
+    ] {
+        let (code, answer) =
+            api.send(Method::POST, &format!("{CONFIG_MAPS}{path}"), kind, body).await;
+        assert_eq!(code, 201, "{name}: {answer}");
+    }
+    let options = "k8s\0\n\x13\n\x02v1\x12\x0dDeleteOptions\x12\x05\x2a\x03All";
+    let (code, answer) =
+        api.send(Method::DELETE, &format!("{CONFIG_MAPS}/a"), PROTOBUF, options).await;
+    assert_eq!(code, 200, "{answer}");
+    assert_eq!(api.json(Method::GET, &format!("{CONFIG_MAPS}/a"), Value::Null).await.0, 200);
+
+    for (kind, body, want, message) in [
+        (
+            "application/cbor",
+            "x",
+            (415, "UnsupportedMediaType"),
+            "the body of the request was in an unknown format - accepted media types include: \
+             application/json, application/yaml, application/vnd.kubernetes.protobuf",
+        ),
+        (
+            PROTOBUF,
+            "{}",
+            (400, "BadRequest"),
+            "provided data does not appear to be a protobuf message, expected prefix [107 56 115 0]",
+        ),
+    ] {
+        let (code, status) = api.send(Method::POST, CONFIG_MAPS, kind, body).await;
+        assert_eq!((code, status["reason"].as_str().unwrap()), want);
+        assert_eq!(status["message"], message);
+    }
+}
+
 async fn with_node(api: &Api) {
     let node = json!({"metadata": {"name": "n"}});
     assert_eq!(api.json(Method::POST, "/api/v1/nodes", node).await.0, 201);
