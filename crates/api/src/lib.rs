@@ -7,6 +7,7 @@ pub use k8s_openapi;
 pub mod binding;
 pub mod caller;
 pub mod core;
+pub mod cron;
 pub mod deletion;
 pub mod discovery;
 pub mod enforcement;
