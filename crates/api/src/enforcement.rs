@@ -45,21 +45,22 @@ const REFUSED: &[(&str, &str)] = &[
 /// What to tell who writes this Pod.
 #[must_use]
 pub fn warnings(pod: &Value) -> Vec<String> {
+    let Some(spec) = pod.get("spec") else { return Vec::new() };
     let mut found = Vec::new();
     for (place, why) in STORED {
-        for path in places(pod, place) {
+        for path in places(spec, &Path::new("spec"), place) {
             found.push(format!("{path}: {why}"));
         }
     }
     found
 }
 
-/// What is refused in a new Pod.
+/// What is refused in the spec of a new Pod or of a template for Pods, which is at `path`.
 #[must_use]
-pub fn refusals(pod: &Value) -> Vec<FieldError> {
+pub fn refusals(spec: &Value, path: &Path) -> Vec<FieldError> {
     let mut found = Vec::new();
     for (place, what) in REFUSED {
-        for path in places(pod, place) {
+        for path in places(spec, path, place) {
             found
                 .push(FieldError::forbidden(&path, format!("{what} are not enforced by any node")));
         }
@@ -68,15 +69,14 @@ pub fn refusals(pod: &Value) -> Vec<FieldError> {
 }
 
 /// Every place in the spec that a row means; of containers, init containers too.
-fn places(pod: &Value, place: &str) -> Vec<Path> {
+fn places(spec: &Value, path: &Path, place: &str) -> Vec<Path> {
     let (place, wanted) = place.split_once('=').map_or((place, None), |(p, v)| (p, Some(v)));
-    let Some(spec) = pod.get("spec") else { return Vec::new() };
     let mut found = Vec::new();
     let steps: Vec<&str> = place.split('/').collect();
-    walk(spec, Path::new("spec"), &steps, wanted, &mut found);
+    walk(spec, path.clone(), &steps, wanted, &mut found);
     if let Some(("containers", rest)) = steps.split_first().map(|(first, rest)| (*first, rest)) {
         let inits: Vec<&str> = [&["initContainers"], rest].concat();
-        walk(spec, Path::new("spec"), &inits, wanted, &mut found);
+        walk(spec, path.clone(), &inits, wanted, &mut found);
     }
     found
 }
@@ -154,7 +154,7 @@ mod tests {
                 vec!["spec.containers[0].securityContext.seLinuxOptions"],
             ),
         ] {
-            let errors = refusals(&json!({"spec": spec}));
+            let errors = refusals(&spec, &Path::new("spec"));
             let found: Vec<String> = errors.iter().map(|error| error.field.clone()).collect();
             assert_eq!(found, want, "{spec}");
         }

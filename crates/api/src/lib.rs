@@ -19,6 +19,7 @@ pub mod pod;
 pub mod quantity;
 pub mod registry_key;
 pub mod resources;
+pub mod scale;
 pub mod scheduling;
 pub mod selector;
 pub mod status;
