@@ -42,13 +42,12 @@ const REFUSED: &[(&str, &str)] = &[
     ("securityContext/seccompProfile/type=Localhost", "seccomp profiles of the node"),
 ];
 
-/// What to tell who writes this Pod.
+/// What to tell who writes a Pod or a template for Pods, whose spec is at `path`.
 #[must_use]
-pub fn warnings(pod: &Value) -> Vec<String> {
-    let Some(spec) = pod.get("spec") else { return Vec::new() };
+pub fn warnings(spec: &Value, path: &Path) -> Vec<String> {
     let mut found = Vec::new();
     for (place, why) in STORED {
-        for path in places(spec, &Path::new("spec"), place) {
+        for path in places(spec, path, place) {
             found.push(format!("{path}: {why}"));
         }
     }
@@ -138,7 +137,7 @@ mod tests {
                 vec!["spec.volumes[0].emptyDir.sizeLimit: not enforced".to_owned()],
             ),
         ] {
-            assert_eq!(warnings(&json!({"spec": spec})), want, "{spec}");
+            assert_eq!(warnings(&spec, &Path::new("spec")), want, "{spec}");
         }
     }
 

@@ -145,6 +145,7 @@ pub(super) const KIND: Kind = Kind {
     categories: &["all"],
     subresources: &["status"],
     has_generation: true,
+    pod_spec: Some("/spec/jobTemplate/spec/template/spec"),
     default,
     prepare_create: |object| rules::fresh_status(object, &[]),
     prepare_update: keep_status,

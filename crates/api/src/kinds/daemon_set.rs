@@ -134,6 +134,7 @@ pub(super) const KIND: Kind = Kind {
     categories: &["all"],
     subresources: &["status"],
     has_generation: true,
+    pod_spec: Some(template::POD_SPEC),
     default,
     prepare_create: |object| {
         rules::fresh_status(object, ZEROS);
@@ -143,7 +144,8 @@ pub(super) const KIND: Kind = Kind {
     prepare_update: |new, old| {
         keep_status(new, old);
         let changed = new.pointer("/spec/template") != old.pointer("/spec/template");
-        set_template_generation(new, template_generation(old).max(1) + i64::from(changed));
+        let before = template_generation(old).max(1);
+        set_template_generation(new, before.saturating_add(i64::from(changed)));
     },
     prepare_status: take_status,
     validate_create: validate,

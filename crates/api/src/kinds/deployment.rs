@@ -112,6 +112,7 @@ pub(super) const KIND: Kind = Kind {
     categories: &["all"],
     subresources: &["scale", "status"],
     has_generation: true,
+    pod_spec: Some(template::POD_SPEC),
     // Annotations go on to the ReplicaSets, so that the controller must see a change of them.
     generation_counts: |new, old| {
         let annotations = |object: &Value| object.pointer("/metadata/annotations").cloned();

@@ -708,6 +708,7 @@ pub(super) const KIND: Kind = Kind {
     categories: &["all"],
     subresources: &["status"],
     has_generation: true,
+    pod_spec: Some(template::POD_SPEC),
     default,
     prepare_create: |job| {
         rules::fresh_status(job, &[]);

@@ -20,7 +20,11 @@ mod stateful_set;
 mod template;
 
 use crate::{
-    field::FieldError, meta::drop_nulls, names, quantity::Quantity, scale::ScalePaths,
+    field::{FieldError, Path},
+    meta::drop_nulls,
+    names,
+    quantity::Quantity,
+    scale::ScalePaths,
     table::Column,
 };
 use k8s_openapi::Resource;
@@ -59,6 +63,8 @@ pub struct Kind {
     /// Whether an update is one that `metadata.generation` counts (UPD-6); asked only of kinds that
     /// keep it, after `prepare_update`.
     pub generation_counts: fn(new: &Value, old: &Value) -> bool,
+    /// JSON pointer to the spec of Pods: a Pod's own, or that of the template in a workload.
+    pub pod_spec: Option<&'static str>,
     /// Where the subresource `scale` finds what it shows and sets, for kinds that have it.
     pub scale: Option<ScalePaths>,
     /// Fills in what the client left out (DEF-1); on every decode, idempotent.
@@ -111,6 +117,15 @@ impl Kind {
         } else {
             format!("{}.{}", self.plural, self.group)
         }
+    }
+
+    /// What to tell who writes this object: fields for its Pods that no node acts upon (§1.1).
+    #[must_use]
+    pub fn warnings(&self, object: &Value) -> Vec<String> {
+        let Some(pointer) = self.pod_spec else { return Vec::new() };
+        let Some(spec) = object.pointer(pointer) else { return Vec::new() };
+        let path = Path::new(&pointer.trim_start_matches('/').replace('/', "."));
+        crate::enforcement::warnings(spec, &path)
     }
 }
 

@@ -31,6 +31,7 @@ pub(super) const PLAIN: Kind = Kind {
     has_generation: false,
     generation_counts: spec_changed,
     scale: None,
+    pod_spec: None,
     default: no_defaults,
     prepare_create: nothing,
     prepare_update: take_all,

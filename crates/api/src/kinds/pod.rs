@@ -561,6 +561,7 @@ pub(super) const KIND: Kind = Kind {
     subresources: &["attach", "binding", "exec", "log", "status"],
     graceful: true,
     has_generation: true,
+    pod_spec: Some("/spec"),
     default,
     prepare_create: |pod| {
         tolerate_node_loss(pod);

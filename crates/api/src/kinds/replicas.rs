@@ -81,6 +81,7 @@ pub(super) const REPLICA_SET: Kind = Kind {
     categories: &["all"],
     subresources: &["scale", "status"],
     has_generation: true,
+    pod_spec: Some(template::POD_SPEC),
     scale: Some(ScalePaths::USUAL),
     default: |object| {
         drop_nulls(object);
@@ -147,6 +148,7 @@ pub(super) const REPLICATION_CONTROLLER: Kind = Kind {
     categories: &["all"],
     subresources: &["scale", "status"],
     has_generation: true,
+    pod_spec: Some(template::POD_SPEC),
     scale: Some(ScalePaths::USUAL),
     default: |object| {
         drop_nulls(object);

@@ -40,10 +40,13 @@ pub(super) fn int_or_percent(value: &Value, path: &Path) -> Vec<FieldError> {
     }
 }
 
-/// The number of `3` and of `3%`; 0 for what is neither.
+/// The number of `3` and of `3%`, as large as it can be held; 0 for what is neither.
 pub(super) fn int_or_percent_value(value: Option<&Value>) -> i64 {
     match value {
-        Some(Value::String(text)) => text.trim_end_matches('%').parse().unwrap_or_default(),
+        Some(Value::String(text)) if names::percent(text).is_empty() => {
+            text.trim_end_matches('%').parse().unwrap_or(i64::MAX)
+        }
+        Some(Value::String(text)) => text.parse().unwrap_or_default(),
         Some(Value::Number(number)) => number.as_i64().unwrap_or_default(),
         None | Some(Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_)) => 0,
     }
@@ -241,6 +244,7 @@ mod tests {
             (json!("100%"), 100, 0),
             (json!(300), 300, 0),
             (json!("101%"), 101, 1),
+            (json!("99999999999999999999%"), i64::MAX, 1),
             (json!("3"), 3, 1),
             (json!(-1), -1, 1),
         ] {

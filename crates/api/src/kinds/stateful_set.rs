@@ -248,6 +248,7 @@ pub(super) const KIND: Kind = Kind {
     categories: &["all"],
     subresources: &["scale", "status"],
     has_generation: true,
+    pod_spec: Some(template::POD_SPEC),
     scale: Some(ScalePaths::USUAL),
     default,
     prepare_create: |object| rules::fresh_status(object, &["replicas", "availableReplicas"]),

@@ -25,6 +25,9 @@ pub(super) const AMOUNTS: &[&str] = &[
     "spec/template/spec/overhead/*",
 ];
 
+/// Where a workload has the spec of its Pods.
+pub(super) const POD_SPEC: &str = "/spec/template/spec";
+
 /// Defaults the template in `holder`, the spec of a workload.
 pub(super) fn default_in(holder: &mut Map<String, Value>) {
     let template = holder.entry("template").or_insert_with(|| json!({}));
@@ -151,6 +154,7 @@ pub(super) const POD_TEMPLATE: Kind = Kind {
     plural: "podtemplates",
     singular: "podtemplate",
     has_generation: true,
+    pod_spec: Some("/template/spec"),
     generation_counts: |new, old| new.get("template") != old.get("template"),
     default: |object| {
         drop_nulls(object);

@@ -6,6 +6,7 @@ use api::{
     meta::parse_time,
     table::{IncludeObject, table},
 };
+use proptest::prelude::*;
 use serde_json::{Value, json};
 
 #[test]
@@ -29,6 +30,81 @@ fn every_manifest_is_right_and_its_defaults_are_idempotent() {
         assert_eq!(again, stored, "{plural}");
         assert_eq!((kind.validate_update)(&updated(kind, &stored, &[]), &stored), [], "{plural}");
         assert_eq!(updated(kind, &stored, &[]), stored, "{plural}");
+    }
+}
+
+/// JSON pointers to everything in a value.
+fn pointers(value: &Value, at: String, found: &mut Vec<String>) {
+    let inner: Vec<(String, &Value)> = match value {
+        Value::Object(fields) => {
+            let escaped = |key: &String| key.replace('~', "~0").replace('/', "~1");
+            fields.iter().map(|(key, value)| (escaped(key), value)).collect()
+        }
+        Value::Array(list) => list.iter().enumerate().map(|(i, v)| (i.to_string(), v)).collect(),
+        _ => Vec::new(),
+    };
+    for (key, value) in inner {
+        pointers(value, format!("{at}/{key}"), found);
+    }
+    if !at.is_empty() {
+        found.push(at);
+    }
+}
+
+fn strange() -> impl Strategy<Value = Value> {
+    prop_oneof![
+        Just(Value::Null),
+        Just(json!([])),
+        Just(json!({})),
+        Just(json!([null])),
+        Just(json!({"a": null, "type": "RollingUpdate"})),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        (-2_i64..200).prop_map(Value::from),
+        "[a-zA-Z0-9/.%,* -]{0,8}".prop_map(Value::from),
+        any::<String>().prop_map(Value::from),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn nothing_is_too_strange_to_be_looked_at(
+        plural in 0..PLURALS.len(),
+        changes in prop::collection::vec((any::<prop::sample::Index>(), strange()), 1..4),
+    ) {
+        let kind = kind(PLURALS[plural]);
+        let old = created(kind, &[]);
+        let mut object = old.clone();
+        for (at, value) in changes {
+            let mut all = Vec::new();
+            pointers(&object, String::new(), &mut all);
+            let Some(place) = object.pointer_mut(&all[at.index(all.len())]) else { continue };
+            *place = value;
+        }
+        let decodes = (kind.decode)(&object).is_ok();
+        let _ = (kind.unknown_fields)(&object);
+        let mut once = object.clone();
+        (kind.default)(&mut once);
+        let mut twice = once.clone();
+        (kind.default)(&mut twice);
+        if decodes {
+            prop_assert_eq!(&once, &twice, "DEF-1");
+        }
+        let mut new = once.clone();
+        (kind.prepare_create)(&mut new);
+        let _ = (kind.validate_create)(&new);
+        let mut update = once;
+        (kind.prepare_update)(&mut update, &old);
+        let _ = (kind.validate_update)(&update, &old);
+        let _ = (kind.generation_counts)(&update, &old);
+        let mut status = object.clone();
+        (kind.prepare_status)(&mut status, &old);
+        let _ = (kind.validate_status)(&status, &old);
+        prop_assert_eq!((kind.cells)(&object, 0).len(), kind.columns.len());
+        let _ = kind.warnings(&object);
+        if let Some(scale) = api::scale::get(kind, &object) {
+            let _ = api::scale::set(kind, &object, &scale);
+        }
     }
 }
 
@@ -337,6 +413,25 @@ fn a_typical_object_of_each_kind_is_shown_as_kubectl_users_know_it() {
         assert_eq!(columns.len(), want.len(), "{plural}");
         let hidden = columns.iter().filter(|column| column["priority"] == 1).count();
         assert_eq!(hidden, more.len(), "{plural}: columns of -o wide");
+    }
+}
+
+#[test]
+fn what_no_node_acts_upon_is_said_of_templates_too() {
+    // §1.1
+    for (plural, path) in [
+        ("deployments", "spec.template.spec"),
+        ("replicationcontrollers", "spec.template.spec"),
+        ("podtemplates", "template.spec"),
+        ("jobs", "spec.template.spec"),
+        ("cronjobs", "spec.jobTemplate.spec.template.spec"),
+    ] {
+        let kind = kind(plural);
+        let pointer = format!("/{}/hostAliases", path.replace('.', "/"));
+        let object = created(kind, &[(&pointer, json!([{"ip": "10.0.0.1"}]))]);
+        let why = "not acted upon: containers have the image's hosts file";
+        assert_eq!(kind.warnings(&object), [format!("{path}.hostAliases: {why}")], "{plural}");
+        assert_eq!(kind.warnings(&created(kind, &[])), [""; 0], "{plural}");
     }
 }
 
