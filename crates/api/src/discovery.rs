@@ -43,6 +43,7 @@ const SUBRESOURCES: &[Subresource] = &[
         verbs: &["update"],
     },
     Subresource { name: "log", group: "", version: "v1", kind: "Pod", verbs: &["get"] },
+    Subresource { name: "scale", group: "autoscaling", version: "v1", kind: "Scale", verbs: PART },
     Subresource {
         name: "portforward",
         group: "",
@@ -223,7 +224,7 @@ mod tests {
         }
         assert_eq!(resources("apps", "v7"), None);
         assert_eq!(api_group("coordination.k8s.io").unwrap()["kind"], "APIGroup");
-        assert_eq!(api_group("apps"), None);
+        assert_eq!(api_group("extensions"), None);
     }
 
     #[test]

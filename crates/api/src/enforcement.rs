@@ -42,24 +42,24 @@ const REFUSED: &[(&str, &str)] = &[
     ("securityContext/seccompProfile/type=Localhost", "seccomp profiles of the node"),
 ];
 
-/// What to tell who writes this Pod.
+/// What to tell who writes a Pod or a template for Pods, whose spec is at `path`.
 #[must_use]
-pub fn warnings(pod: &Value) -> Vec<String> {
+pub fn warnings(spec: &Value, path: &Path) -> Vec<String> {
     let mut found = Vec::new();
     for (place, why) in STORED {
-        for path in places(pod, place) {
+        for path in places(spec, path, place) {
             found.push(format!("{path}: {why}"));
         }
     }
     found
 }
 
-/// What is refused in a new Pod.
+/// What is refused in the spec of a new Pod or of a template for Pods, which is at `path`.
 #[must_use]
-pub fn refusals(pod: &Value) -> Vec<FieldError> {
+pub fn refusals(spec: &Value, path: &Path) -> Vec<FieldError> {
     let mut found = Vec::new();
     for (place, what) in REFUSED {
-        for path in places(pod, place) {
+        for path in places(spec, path, place) {
             found
                 .push(FieldError::forbidden(&path, format!("{what} are not enforced by any node")));
         }
@@ -68,15 +68,14 @@ pub fn refusals(pod: &Value) -> Vec<FieldError> {
 }
 
 /// Every place in the spec that a row means; of containers, init containers too.
-fn places(pod: &Value, place: &str) -> Vec<Path> {
+fn places(spec: &Value, path: &Path, place: &str) -> Vec<Path> {
     let (place, wanted) = place.split_once('=').map_or((place, None), |(p, v)| (p, Some(v)));
-    let Some(spec) = pod.get("spec") else { return Vec::new() };
     let mut found = Vec::new();
     let steps: Vec<&str> = place.split('/').collect();
-    walk(spec, Path::new("spec"), &steps, wanted, &mut found);
+    walk(spec, path.clone(), &steps, wanted, &mut found);
     if let Some(("containers", rest)) = steps.split_first().map(|(first, rest)| (*first, rest)) {
         let inits: Vec<&str> = [&["initContainers"], rest].concat();
-        walk(spec, Path::new("spec"), &inits, wanted, &mut found);
+        walk(spec, path.clone(), &inits, wanted, &mut found);
     }
     found
 }
@@ -138,7 +137,7 @@ mod tests {
                 vec!["spec.volumes[0].emptyDir.sizeLimit: not enforced".to_owned()],
             ),
         ] {
-            assert_eq!(warnings(&json!({"spec": spec})), want, "{spec}");
+            assert_eq!(warnings(&spec, &Path::new("spec")), want, "{spec}");
         }
     }
 
@@ -154,7 +153,7 @@ mod tests {
                 vec!["spec.containers[0].securityContext.seLinuxOptions"],
             ),
         ] {
-            let errors = refusals(&json!({"spec": spec}));
+            let errors = refusals(&spec, &Path::new("spec"));
             let found: Vec<String> = errors.iter().map(|error| error.field.clone()).collect();
             assert_eq!(found, want, "{spec}");
         }

@@ -107,6 +107,11 @@ impl FieldError {
         }
     }
 
+    /// Where no single value is to blame: nothing is printed of it.
+    pub fn invalid_as_a_whole(path: &Path, detail: impl Into<String>) -> Self {
+        Self { kind: ErrorType::Invalid, ..Self::forbidden(path, detail) }
+    }
+
     /// A value that is there already.
     pub fn duplicate(path: &Path, value: impl Into<Value>) -> Self {
         Self {
@@ -306,6 +311,7 @@ mod tests {
                 FieldError::invalid(&path, json!({"a": [1]}), "why"),
                 "Invalid value: {\"a\":[1]}: why",
             ),
+            (FieldError::invalid_as_a_whole(&path, "why"), "Invalid value: why"),
             (FieldError::type_invalid(&path, "x", "why"), "Invalid value: \"x\": why"),
             (FieldError::duplicate(&path, "x"), "Duplicate value: \"x\""),
             (FieldError::not_found(&path, "x"), "Not found: \"x\""),

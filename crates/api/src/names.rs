@@ -7,6 +7,8 @@ const LABEL: &str = "a lowercase RFC 1123 label must consist of lower case alpha
 const SUBDOMAIN: &str = "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character";
 const QUALIFIED: &str = "name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character";
 const LABEL_VALUE: &str = "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character";
+const LABEL_1035: &str = "a DNS-1035 label must consist of lower case alphanumeric characters or '-', start with an alphabetic character, and end with an alphanumeric character";
+const PERCENT: &str = "a valid percent string must be a numeric string followed by an ending '%'";
 const CONFIG_KEY: &str =
     "a valid config key must consist of alphanumeric characters, '-', '_' or '.'";
 
@@ -50,6 +52,40 @@ pub fn label(name: &str) -> Vec<String> {
         }
     }
     errors
+}
+
+/// What is wrong with a DNS-1035 label, such as a plural or a version; empty when nothing is.
+#[must_use]
+pub fn label_1035(name: &str) -> Vec<String> {
+    let mut errors = Vec::new();
+    if name.len() > 63 {
+        errors.push(too_long(63));
+    }
+    if !is_label(name) || !name.starts_with(|c: char| c.is_ascii_lowercase()) {
+        let regex = "[a-z]([-a-z0-9]*[a-z0-9])?";
+        errors.push(regex_error(LABEL_1035, regex, &["my-name", "abc-123"]));
+    }
+    errors
+}
+
+/// What is wrong with a name of which only a URL is made, such as a role's; empty when nothing is.
+#[must_use]
+pub fn path_segment(name: &str) -> Vec<String> {
+    if name == "." || name == ".." {
+        return vec![format!("may not be '{name}'")];
+    }
+    let forbidden = ["/", "%"].into_iter().filter(|part| name.contains(part));
+    forbidden.map(|part| format!("may not contain '{part}'")).collect()
+}
+
+/// What is wrong with a percentage such as `25%`; empty when nothing is.
+#[must_use]
+pub fn percent(text: &str) -> Vec<String> {
+    let number = text.strip_suffix('%').unwrap_or_default();
+    if number.is_empty() || !number.bytes().all(|b| b.is_ascii_digit()) {
+        return vec![regex_error(PERCENT, "[0-9]+%", &["1%", "93%"])];
+    }
+    Vec::new()
 }
 
 /// What is wrong with a DNS-1123 subdomain; empty when nothing is.
@@ -198,6 +234,15 @@ mod tests {
             port_name("a-very-long-name-"),
             ["must be no more than 15 characters", "must not begin or end with a hyphen",]
         );
+        assert!(label_1035("widgets").is_empty());
+        assert_eq!(label_1035("1a").len(), 1);
+        assert!(path_segment("system:node:a_b").is_empty());
+        assert_eq!(path_segment("a/b%"), ["may not contain '/'", "may not contain '%'"]);
+        assert_eq!(path_segment(".."), ["may not be '..'"]);
+        assert!(percent("025%").is_empty());
+        for wrong in ["", "%", "25", "-1%", "x%", "1.5%"] {
+            assert_eq!(percent(wrong).len(), 1, "{wrong}");
+        }
         assert_eq!(
             subdomain("Bad"),
             [

@@ -120,13 +120,15 @@ impl Status {
     /// 422 with every cause (VAL-1, VAL-2).
     #[must_use]
     pub fn invalid(kind: &Kind, name: &str, errors: &[FieldError]) -> Self {
-        let title = if kind.group.is_empty() {
-            kind.kind.to_owned()
-        } else {
-            format!("{}.{}", kind.kind, kind.group)
-        };
-        let status = Self::with_errors(&title, name, errors).with_detail("kind", kind.kind);
-        if kind.group.is_empty() { status } else { status.with_detail("group", kind.group) }
+        Self::invalid_named(kind.group, kind.kind, name, errors)
+    }
+
+    /// The same for a kind that is not stored, such as `Scale`; `group` is empty for core.
+    #[must_use]
+    pub fn invalid_named(group: &str, kind: &str, name: &str, errors: &[FieldError]) -> Self {
+        let title = if group.is_empty() { kind.to_owned() } else { format!("{kind}.{group}") };
+        let status = Self::with_errors(&title, name, errors).with_detail("kind", kind);
+        if group.is_empty() { status } else { status.with_detail("group", group) }
     }
 
     /// The same for what is no object: options, or a virtual kind such as `Binding`.

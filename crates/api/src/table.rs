@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 pub struct Column {
     /// Heading, such as `Ready`.
     pub name: &'static str,
-    /// `string` or `integer`.
+    /// `string`, `integer`, `boolean` or `date`.
     pub kind: &'static str,
     /// Such as `name`; mostly empty.
     pub format: &'static str,
@@ -77,6 +77,13 @@ pub fn table<'a>(
 #[must_use]
 pub fn age(object: &Value, now: i64) -> String {
     since(object.pointer("/metadata/creationTimestamp"), now)
+}
+
+/// `metadata.creationTimestamp` itself, for kinds whose column says so.
+#[must_use]
+pub fn created_at(object: &Value) -> String {
+    let time = object.pointer("/metadata/creationTimestamp").and_then(Value::as_str);
+    time.unwrap_or("<unknown>").to_owned()
 }
 
 /// Time since an RFC 3339 time.

@@ -4,7 +4,7 @@ use crate::{
     field::{FieldError, Path},
     meta, names,
 };
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 const ANNOTATION_BYTES_MAX: usize = 262_144;
 
@@ -34,20 +34,26 @@ pub(crate) fn metadata(
         errors.push(FieldError::forbidden(&path.child("namespace"), detail));
     }
     errors.extend(names::labels(&path.child("labels"), &meta::labels(object)));
-    let annotations = path.child("annotations");
-    let mut bytes = 0;
     let found = object.pointer("/metadata/annotations").and_then(Value::as_object);
-    for (key, value) in found.into_iter().flatten() {
-        bytes += key.len() + value.as_str().unwrap_or_default().len();
-        errors.extend(names::check(&annotations, &key.to_lowercase(), names::qualified));
-    }
-    if bytes > ANNOTATION_BYTES_MAX {
-        errors.push(FieldError::too_long(&annotations, ANNOTATION_BYTES_MAX));
-    }
+    errors.extend(annotations(found, &path.child("annotations")));
     for finalizer in meta::finalizers(object) {
         errors.extend(names::check(&path.child("finalizers"), &finalizer, names::qualified));
     }
     errors.extend(owners(object, &path.child("ownerReferences")));
+    errors
+}
+
+/// Every error of annotations: of their keys, and of how much they are (MET-4).
+pub(crate) fn annotations(found: Option<&Map<String, Value>>, path: &Path) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    let mut bytes = 0;
+    for (key, value) in found.into_iter().flatten() {
+        bytes += key.len() + value.as_str().unwrap_or_default().len();
+        errors.extend(names::check(path, &key.to_lowercase(), names::qualified));
+    }
+    if bytes > ANNOTATION_BYTES_MAX {
+        errors.push(FieldError::too_long(path, ANNOTATION_BYTES_MAX));
+    }
     errors
 }
 

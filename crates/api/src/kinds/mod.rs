@@ -1,14 +1,35 @@
 //! The kinds that are served: a row each, and nothing about a kind anywhere else.
 
+mod crd;
+mod cron_job;
+mod daemon_set;
+mod deployment;
+mod disruption;
+mod job;
 mod node;
 mod plain;
 mod pod;
+mod pod_autoscaler;
+mod priority_class;
+mod quota;
+mod rbac;
+mod replicas;
+mod rules;
 mod service;
+mod stateful_set;
+mod template;
 
-use crate::{field::FieldError, meta::drop_nulls, names, quantity::Quantity, table::Column};
+use crate::{
+    field::{FieldError, Path},
+    meta::drop_nulls,
+    names,
+    quantity::Quantity,
+    scale::ScalePaths,
+    table::Column,
+};
 use k8s_openapi::Resource;
 use serde::de::DeserializeOwned;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 /// Everything the generic registry needs to know of one kind. Objects are whole JSON values, so that
 /// no field is lost; the functions read and write only what they know.
@@ -39,6 +60,13 @@ pub struct Kind {
     pub create_on_update: bool,
     /// Keeps `metadata.generation` (MET-1).
     pub has_generation: bool,
+    /// Whether an update is one that `metadata.generation` counts (UPD-6); asked only of kinds that
+    /// keep it, after `prepare_update`.
+    pub generation_counts: fn(new: &Value, old: &Value) -> bool,
+    /// JSON pointer to the spec of Pods: a Pod's own, or that of the template in a workload.
+    pub pod_spec: Option<&'static str>,
+    /// Where the subresource `scale` finds what it shows and sets, for kinds that have it.
+    pub scale: Option<ScalePaths>,
     /// Fills in what the client left out (DEF-1); on every decode, idempotent.
     pub default: fn(&mut Value),
     /// Drops what a client may not set at creation and sets what the server owns (DEF-3). Metadata
@@ -90,6 +118,15 @@ impl Kind {
             format!("{}.{}", self.plural, self.group)
         }
     }
+
+    /// What to tell who writes this object: fields for its Pods that no node acts upon (§1.1).
+    #[must_use]
+    pub fn warnings(&self, object: &Value) -> Vec<String> {
+        let Some(pointer) = self.pod_spec else { return Vec::new() };
+        let Some(spec) = object.pointer(pointer) else { return Vec::new() };
+        let path = Path::new(&pointer.trim_start_matches('/').replace('/', "."));
+        crate::enforcement::warnings(spec, &path)
+    }
 }
 
 impl std::fmt::Debug for Kind {
@@ -98,11 +135,14 @@ impl std::fmt::Debug for Kind {
     }
 }
 
-/// Every kind that is served, in the order in which discovery lists them.
+/// Every kind that is served, in the order in which discovery lists them: within a group it is also
+/// the order of `kubectl get all`.
 #[must_use]
 pub fn all() -> &'static [Kind] {
-    static ALL: [Kind; 11] = [
+    static ALL: [Kind; 30] = [
         pod::KIND,
+        template::POD_TEMPLATE,
+        replicas::REPLICATION_CONTROLLER,
         node::KIND,
         plain::NAMESPACE,
         service::KIND,
@@ -112,7 +152,24 @@ pub fn all() -> &'static [Kind] {
         plain::SECRET,
         plain::EVENT,
         plain::SERVICE_ACCOUNT,
+        quota::RESOURCE_QUOTA,
+        quota::LIMIT_RANGE,
         plain::LEASE,
+        crd::KIND,
+        daemon_set::KIND,
+        deployment::KIND,
+        replicas::REPLICA_SET,
+        stateful_set::KIND,
+        template::CONTROLLER_REVISION,
+        pod_autoscaler::KIND,
+        cron_job::KIND,
+        job::KIND,
+        disruption::KIND,
+        rbac::ROLE,
+        rbac::ROLE_BINDING,
+        rbac::CLUSTER_ROLE,
+        rbac::CLUSTER_ROLE_BINDING,
+        priority_class::KIND,
     ];
     &ALL
 }
@@ -167,6 +224,11 @@ pub(crate) fn keep_status(new: &mut Value, old: &Value) {
     }
 }
 
+/// What most kinds count as a change: one of the spec.
+pub(crate) fn spec_changed(new: &Value, old: &Value) -> bool {
+    new.get("spec") != old.get("spec")
+}
+
 /// Takes everything from the new object.
 pub(crate) const fn take_all(_: &mut Value, _: &Value) {}
 
@@ -214,6 +276,23 @@ pub(crate) fn text(object: &Value, pointer: &str) -> String {
         Some(Value::Bool(flag)) => flag.to_string(),
         Some(Value::Number(number)) => number.to_string(),
         Some(Value::Null | Value::Array(_) | Value::Object(_)) | None => String::new(),
+    }
+}
+
+/// The list at a key, empty if there is none.
+pub(crate) fn list<'a>(value: &'a Value, key: &str) -> &'a [Value] {
+    value.get(key).and_then(Value::as_array).map_or(&[], Vec::as_slice)
+}
+
+/// The number at a JSON pointer, 0 if there is none.
+pub(crate) fn number(object: &Value, pointer: &str) -> i64 {
+    object.pointer(pointer).and_then(Value::as_i64).unwrap_or_default()
+}
+
+/// Sets a field that is not there.
+pub(crate) fn set_default(fields: &mut Map<String, Value>, key: &str, value: impl Into<Value>) {
+    if fields.get(key).is_none_or(Value::is_null) {
+        fields.insert(key.to_owned(), value.into());
     }
 }
 
@@ -333,6 +412,21 @@ fn ignored_path(path: &serde_ignored::Path<'_>) -> String {
 /// A column that is always shown.
 pub(crate) const fn column(name: &'static str, format: &'static str) -> Column {
     Column { name, kind: "string", format, priority: 0 }
+}
+
+/// A column of whole numbers that is always shown.
+pub(crate) const fn integer(name: &'static str) -> Column {
+    Column { name, kind: "integer", format: "", priority: 0 }
+}
+
+/// A column of `true` and `false` that is always shown.
+pub(crate) const fn boolean(name: &'static str) -> Column {
+    Column { name, kind: "boolean", format: "", priority: 0 }
+}
+
+/// `<none>` where there is nothing to show.
+pub(crate) fn or_none(text: String) -> Value {
+    if text.is_empty() { "<none>".into() } else { text.into() }
 }
 
 /// A column of `-o wide`.

@@ -1,9 +1,9 @@
 //! Kinds with little of their own: Namespace, ConfigMap, Secret, Event, ServiceAccount, Lease.
 
 use super::{
-    Kind, any_status, column, decodes, keep_status, no_defaults, no_field, nothing, take_all,
-    take_status, text, unknown, valid_metadata, validate_namespaced, validate_namespaced_update,
-    wide,
+    Kind, any_status, column, decodes, keep_status, no_defaults, no_field, nothing, spec_changed,
+    take_all, take_status, text, unknown, valid_metadata, validate_namespaced,
+    validate_namespaced_update, wide,
 };
 use crate::{
     core,
@@ -29,6 +29,9 @@ pub(super) const PLAIN: Kind = Kind {
     unconditional_update: true,
     create_on_update: false,
     has_generation: false,
+    generation_counts: spec_changed,
+    scale: None,
+    pod_spec: None,
     default: no_defaults,
     prepare_create: nothing,
     prepare_update: take_all,

@@ -1,8 +1,10 @@
 //! Pod: defaults (§1.2), validation (§1.7), what an update may change (§1.8), columns.
+//!
+//! What a Pod and a template for Pods have in common takes the spec and where it is.
 
 use super::{
-    Kind, column, decodes_amounts, keep_status, normalize_amounts, plain::PLAIN, text, unknown,
-    valid_metadata, wide,
+    Kind, column, decodes_amounts, keep_status, list, normalize_amounts, plain::PLAIN, text,
+    unknown, valid_metadata, wide,
 };
 use crate::{
     core,
@@ -16,10 +18,6 @@ use crate::{
 use serde::Deserialize as _;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeSet;
-
-fn list<'a>(value: &'a Value, key: &str) -> &'a [Value] {
-    value.get(key).and_then(Value::as_array).map_or(&[], Vec::as_slice)
-}
 
 fn each(spec: &mut Map<String, Value>, key: &str, mut change: impl FnMut(&mut Map<String, Value>)) {
     for item in spec.get_mut(key).and_then(Value::as_array_mut).into_iter().flatten() {
@@ -49,7 +47,27 @@ const AMOUNTS: &[&str] = &[
     "spec/overhead/*",
 ];
 
-fn default_container(container: &mut Map<String, Value>, host_network: bool) {
+/// What only a Pod's own containers default, and not a template's: a controller may change what it
+/// makes of it (DEF-1).
+fn default_own_container(container: &mut Map<String, Value>, host_network: bool) {
+    each(container, "ports", |port| {
+        if let (true, Some(number)) = (host_network, port.get("containerPort").cloned()) {
+            port.entry("hostPort").or_insert(number);
+        }
+    });
+    let Some(resources) = container.get_mut("resources").and_then(Value::as_object_mut) else {
+        return;
+    };
+    let limits = resources.get("limits").and_then(Value::as_object).cloned();
+    for (name, amount) in limits.into_iter().flatten() {
+        let requests = resources.entry("requests").or_insert(json!({}));
+        if let Some(requests) = requests.as_object_mut() {
+            requests.entry(name).or_insert(amount);
+        }
+    }
+}
+
+fn default_container(container: &mut Map<String, Value>) {
     let image = container.get("image").and_then(Value::as_str).unwrap_or_default().to_owned();
     let set = |c: &mut Map<String, Value>, key: &str, value: Value| {
         c.entry(key).or_insert(value);
@@ -58,22 +76,7 @@ fn default_container(container: &mut Map<String, Value>, host_network: bool) {
     set(container, "terminationMessagePath", "/dev/termination-log".into());
     set(container, "terminationMessagePolicy", "File".into());
     set(container, "resources", json!({}));
-    each(container, "ports", |port| {
-        set(port, "protocol", "TCP".into());
-        if let (true, Some(number)) = (host_network, port.get("containerPort").cloned()) {
-            set(port, "hostPort", number);
-        }
-    });
-    if let Some(resources) = container.get_mut("resources").and_then(Value::as_object_mut) {
-        for (name, amount) in
-            resources.get("limits").and_then(Value::as_object).cloned().into_iter().flatten()
-        {
-            let requests = resources.entry("requests").or_insert(json!({}));
-            if let Some(requests) = requests.as_object_mut() {
-                requests.entry(name).or_insert(amount);
-            }
-        }
-    }
+    each(container, "ports", |port| set(port, "protocol", "TCP".into()));
     for probe in ["livenessProbe", "readinessProbe", "startupProbe"] {
         let Some(probe) = container.get_mut(probe).and_then(Value::as_object_mut) else { continue };
         for (key, value) in [
@@ -94,21 +97,19 @@ fn default_container(container: &mut Map<String, Value>, host_network: bool) {
     }
 }
 
-fn default(pod: &mut Value) {
-    let spec = child_mut(pod, "spec");
+/// What the spec of a Pod and of a template default.
+pub(super) fn default_spec(spec: &mut Map<String, Value>) {
     for (key, value) in [
         ("restartPolicy", json!("Always")),
         ("dnsPolicy", json!("ClusterFirst")),
         ("schedulerName", json!("default-scheduler")),
         ("terminationGracePeriodSeconds", json!(30)),
         ("securityContext", json!({})),
-        ("enableServiceLinks", json!(true)),
     ] {
         spec.entry(key).or_insert(value);
     }
-    let host_network = spec.get("hostNetwork") == Some(&json!(true));
     for key in ["containers", "initContainers"] {
-        each(spec, key, |container| default_container(container, host_network));
+        each(spec, key, default_container);
     }
     each(spec, "volumes", |volume| {
         if volume.keys().all(|key| key == "name") {
@@ -120,6 +121,16 @@ fn default(pod: &mut Value) {
             }
         }
     });
+}
+
+fn default(pod: &mut Value) {
+    let spec = child_mut(pod, "spec");
+    default_spec(spec);
+    spec.entry("enableServiceLinks").or_insert(json!(true));
+    let host_network = spec.get("hostNetwork") == Some(&json!(true));
+    for key in ["containers", "initContainers"] {
+        each(spec, key, |container| default_own_container(container, host_network));
+    }
     normalize_amounts(pod, AMOUNTS);
 }
 
@@ -149,14 +160,19 @@ fn tolerate_node_loss(pod: &mut Value) {
     }
 }
 
-fn enumeration(errors: &mut Vec<FieldError>, path: &Path, value: &str, allowed: &[&str]) {
+pub(super) fn enumeration(
+    errors: &mut Vec<FieldError>,
+    path: &Path,
+    value: &str,
+    allowed: &[&str],
+) {
     if !allowed.contains(&value) {
         errors.push(FieldError::not_supported(path, value, allowed));
     }
 }
 
-fn validate_spec(spec: &Value) -> Vec<FieldError> {
-    let path = Path::new("spec");
+/// Every error of the spec of a Pod or of a template, which is at `path`.
+pub(super) fn validate_spec(spec: &Value, path: &Path) -> Vec<FieldError> {
     let mut errors = Vec::new();
     let volumes = validate_volumes(spec, &path.child("volumes"), &mut errors);
     if list(spec, "containers").is_empty() {
@@ -208,6 +224,23 @@ fn validate_spec(spec: &Value) -> Vec<FieldError> {
     let selector = crate::meta::labels(&json!({"metadata": {"labels": spec.get("nodeSelector")}}));
     errors.extend(names::labels(&path.child("nodeSelector"), &selector));
     validate_tolerations(spec, &path.child("tolerations"), &mut errors);
+    errors.extend(crate::enforcement::refusals(spec, path));
+    errors
+}
+
+/// Blanks around an image: a template may have them, for who completes it.
+fn validate_blanks(spec: &Value, path: &Path) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    for key in ["containers", "initContainers"] {
+        for (i, container) in list(spec, key).iter().enumerate() {
+            let image = text(container, "/image");
+            if image.trim() != image {
+                let at = path.child(key).index(i).child("image");
+                let detail = "must not have leading or trailing whitespace";
+                errors.push(FieldError::invalid(&at, image, detail));
+            }
+        }
+    }
     errors
 }
 
@@ -297,9 +330,6 @@ fn validate_container(
     let image = text(container, "/image");
     if image.is_empty() {
         errors.push(FieldError::required(&path.child("image"), ""));
-    } else if image.trim() != image {
-        let detail = "must not have leading or trailing whitespace";
-        errors.push(FieldError::invalid(&path.child("image"), image, detail));
     }
     let policies = &["Always", "IfNotPresent", "Never"];
     enumeration(
@@ -437,8 +467,9 @@ fn validate_resources(container: &Value, path: &Path, errors: &mut Vec<FieldErro
 
 fn validate_create(pod: &Value) -> Vec<FieldError> {
     let mut errors = valid_metadata(pod, true);
-    errors.extend(validate_spec(pod.get("spec").unwrap_or(&Value::Null)));
-    errors.extend(crate::enforcement::refusals(pod));
+    let (spec, path) = (pod.get("spec").unwrap_or(&Value::Null), Path::new("spec"));
+    errors.extend(validate_spec(spec, &path));
+    errors.extend(validate_blanks(spec, &path));
     errors
 }
 
@@ -530,6 +561,7 @@ pub(super) const KIND: Kind = Kind {
     subresources: &["attach", "binding", "exec", "log", "status"],
     graceful: true,
     has_generation: true,
+    pod_spec: Some("/spec"),
     default,
     prepare_create: |pod| {
         tolerate_node_loss(pod);

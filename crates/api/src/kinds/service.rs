@@ -1,8 +1,8 @@
 //! Service, Endpoints and EndpointSlice.
 
 use super::{
-    Kind, any_status, column, decodes, keep_status, plain::PLAIN, take_status, text, unknown,
-    valid_metadata, wide,
+    Kind, any_status, column, decodes, keep_status, or_none, plain::PLAIN, take_status, text,
+    unknown, valid_metadata, wide,
 };
 use crate::{
     core,
@@ -68,10 +68,6 @@ fn port_list(object: &Value) -> String {
         })
         .collect();
     if list.is_empty() { "<none>".to_owned() } else { list.join(",") }
-}
-
-fn or_none(text: String) -> Value {
-    if text.is_empty() { "<none>".into() } else { text.into() }
 }
 
 pub(super) const KIND: Kind = Kind {

@@ -6,6 +6,10 @@
     reason = "a panic in a test is its failure"
 )]
 
+mod corpus;
+mod manifests;
+mod rows;
+
 use api::{kinds, status::Status};
 use serde_json::{Value, json};
 

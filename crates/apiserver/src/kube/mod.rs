@@ -268,8 +268,7 @@ async fn list(
 /// Refuses or reports fields that the kind does not have (HTTP-2).
 fn check_fields(kind: &Kind, object: &Value, query: &Query) -> Result<Vec<String>, Status> {
     // Not a matter of the client's wish (§1.1).
-    let unenforced =
-        if kind.kind == "Pod" { api::enforcement::warnings(object) } else { Vec::new() };
+    let unenforced = kind.warnings(object);
     let mode = query.get("fieldValidation").map_or("Warn", String::as_str);
     if mode == "Ignore" {
         return Ok(unenforced);

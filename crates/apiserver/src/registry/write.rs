@@ -210,14 +210,17 @@ impl Registry {
         let generated = generate_prefix(&object);
         self.new_metadata(kind, &mut object);
         (kind.default)(&mut object);
-        (kind.prepare_create)(&mut object);
+        let asked = object;
         let mut attempts = 0;
         loop {
             attempts += 1;
+            let mut object = asked.clone();
             if let Some(prefix) = &generated {
                 let name = format!("{prefix}{}", names::generated_suffix(rand::random()));
                 metadata_mut(&mut object).insert("name".to_owned(), name.into());
             }
+            // Behind the name: what is made of it, such as a Job's labels, must follow it.
+            (kind.prepare_create)(&mut object);
             let errors = (kind.validate_create)(&object);
             if !errors.is_empty() {
                 return Err(Status::invalid(kind, meta::name(&object), &errors));
@@ -509,7 +512,7 @@ impl Registry {
         }
         if kind.has_generation
             && subresource.is_empty()
-            && new.get("spec") != old.get("spec")
+            && (kind.generation_counts)(&new, old)
             && let Some(generation) = old.pointer("/metadata/generation").and_then(Value::as_i64)
         {
             metadata_mut(&mut new).insert("generation".to_owned(), (generation + 1).into());
