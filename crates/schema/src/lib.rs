@@ -4,6 +4,8 @@
 //! Pure: one table, made once from the types' schemas (`table`) and from what those do not say
 //! (`marks`), and functions over values. Knows nothing of HTTP, of the store or of time.
 
+pub mod fields;
+pub mod openapi;
 pub mod strategic;
 
 mod go;
