@@ -5,6 +5,7 @@
 //! (`marks`), and functions over values. Knows nothing of HTTP, of the store or of time.
 
 pub mod fields;
+pub mod managed;
 pub mod openapi;
 pub mod strategic;
 
