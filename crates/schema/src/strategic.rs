@@ -217,7 +217,8 @@ fn without_directives(value: Value) -> Option<Value> {
     match value {
         Value::Null => None,
         Value::Object(fields) => {
-            if fields.get(PATCH).and_then(Value::as_str) == Some("delete") {
+            // Whatever it says: upstream looks for something to do it to, and drops it.
+            if fields.contains_key(PATCH) {
                 return None;
             }
             let kept = fields.into_iter().filter(|(name, _)| !is_directive(name));
@@ -413,18 +414,21 @@ impl Merge {
                 in_order(new, &order, identity)?;
             }
             let deleted = patch.get(&name).is_some_and(Value::is_null);
-            let merged = match (&old, new) {
+            let (merged, old) = match (old, new) {
                 (None, None) => continue,
                 (Some(_), None) if deleted => continue,
-                (Some(old), None) => old.clone(),
+                (Some(old), None) => (old.clone(), old),
                 (None, Some(new)) => match without_directives(Value::Array(new)) {
-                    Some(Value::Array(new)) => new,
-                    Some(_) | None => Vec::new(),
+                    Some(Value::Array(new)) => (new, Vec::new()),
+                    Some(_) | None => (Vec::new(), Vec::new()),
                 },
-                (Some(old), Some(new)) => self.lists(old.clone(), new, found, shape)?,
+                (Some(old), Some(new)) => {
+                    let places = places_after(&old, &new, identity);
+                    (self.lists(old, new, found, shape)?, places)
+                }
             };
             patch.remove(&name);
-            let merged = identity.arrange(merged, &order, &old.unwrap_or_default())?;
+            let merged = identity.arrange(merged, &order, &old)?;
             base.insert(name, Value::Array(merged));
         }
         Ok(())
@@ -492,19 +496,57 @@ fn special_items(
     Ok((old, plain))
 }
 
+/// The order of the live list as upstream sees it after a merge: what is added takes the places, at
+/// the list's end, that deletions freed.
+fn places_after(old: &[Value], new: &[Value], identity: Identity<'_>) -> Vec<Value> {
+    let names = |item: &Value, other: &Value| match (identity.of(item), identity.of(other)) {
+        (Ok(item), Ok(other)) => same(item, other),
+        (Ok(_) | Err(_), _) => false,
+    };
+    let (deletions, others): (Vec<&Value>, Vec<&Value>) =
+        new.iter().partition(|item| directive(item) == Some("delete"));
+    let mut left: Vec<&Value> = old.iter().collect();
+    left.retain(|item| !deletions.iter().any(|deleted| names(deleted, item)));
+    if left.len() < old.len() && others.iter().all(|item| item.get(PATCH).is_none()) {
+        let is_new = |item: &&&Value| !left.iter().any(|known| names(known, item));
+        let added: Vec<&Value> = others.iter().filter(is_new).copied().collect();
+        left.extend(added);
+    }
+    // Past the end there is nothing to order by.
+    left.truncate(old.len());
+    left.into_iter().cloned().collect()
+}
+
+/// What an item says of itself.
+fn directive(item: &Value) -> Option<&str> {
+    item.get(PATCH)?.as_str()
+}
+
 /// Whether the items of a patch stand in the order that goes with it, which may name more.
 fn in_order(new: &[Value], order: &[Value], identity: Identity<'_>) -> Result<(), PatchError> {
+    if order.is_empty() {
+        return Ok(());
+    }
     let mut rest = order.iter();
-    let mut left = new.iter().filter(|item| item.get(PATCH).is_none());
-    let out_of_order = left.try_fold(false, |found, item| -> Result<bool, PatchError> {
-        let wanted = identity.of(item)?;
+    let mut out_of_order = false;
+    for item in new.iter().filter(|item| directive(item) != Some("delete")) {
+        // Other directives name nothing, and are yet refused where the order ends.
+        if item.get(PATCH).is_some() && rest.len() > 0 {
+            continue;
+        }
+        out_of_order = true;
+        let wanted = identity.of(item).ok();
         for next in rest.by_ref() {
-            if same(identity.of(next)?, wanted) {
-                return Ok(found);
+            let next = identity.of(next)?;
+            if wanted.is_some_and(|wanted| same(next, wanted)) {
+                out_of_order = false;
+                break;
             }
         }
-        Ok(true)
-    })?;
+        if out_of_order {
+            break;
+        }
+    }
     if out_of_order {
         let [patch, order] = [new, order].map(|list| go::plain(&Value::Array(list.to_vec())));
         return Err(PatchError::Order { patch, order });
@@ -606,7 +648,8 @@ mod tests {
                 json!({}),
                 json!({"volumes": [{"name": "v", "$retainKeys": ["name"]}, {"name": "w", "$patch": "delete"}],
                        "$setElementOrder/volumes": [{"name": "v"}],
-                       "securityContext": {"fsGroup": null, "runAsUser": 1}}),
+                       "securityContext": {"fsGroup": null, "runAsUser": 1},
+                       "nodeSelector": {"$patch": "replace", "a": "b"}}),
                 json!({"volumes": [{"name": "v"}], "securityContext": {"runAsUser": 1}}),
             ),
             (
@@ -615,6 +658,13 @@ mod tests {
                 json!({"$setElementOrder/containers": [{"name": "c"}, {"name": "d"}, {"name": "a"}],
                        "containers": [{"name": "d", "image": "1"}]}),
                 json!({"containers": [{"name": "b"}, {"name": "c"}, {"name": "d", "image": "1"}, {"name": "a"}]}),
+            ),
+            (
+                "what is added takes the place that a deletion freed",
+                json!({"containers": [{"name": "a"}, {"name": "b"}]}),
+                json!({"$setElementOrder/containers": [{"name": "c"}],
+                       "containers": [{"name": "c", "image": "1"}, {"name": "b", "$patch": "delete"}]}),
+                json!({"containers": [{"name": "a"}, {"name": "c", "image": "1"}]}),
             ),
             (
                 "an order alone reorders",
