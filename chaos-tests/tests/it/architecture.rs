@@ -14,6 +14,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("kubelet", &["api", "client"]),
     ("raft", &["store"]),
     ("scheduler", &["api", "client"]),
+    ("schema", &["api"]),
     (
         "server",
         &[
@@ -36,8 +37,9 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("anyhow", &["bench", "server", "trireme"]),
     ("axum", &["apiserver", "etcd", "kubelet", "listen"]),
     ("bincode", &["kubelet", "raft"]),
-    ("k8s-openapi", &["api"]),
+    ("k8s-openapi", &["api", "schema"]),
     ("openraft", &["raft"]),
+    ("schemars", &["schema"]),
     ("sled", &["kubelet"]),
     ("tonic", &["apiserver", "bench", "client", "etcd", "raft"]),
 ];

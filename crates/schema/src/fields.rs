@@ -1,0 +1,84 @@
+//! Fields that a kind does not have (HTTP-2).
+
+use crate::table::{Shape, Table, table};
+use api::kinds::Kind;
+use serde_json::Value;
+
+/// Paths of the fields that objects of this kind do not have, such as `spec.containers[0].foo`, in
+/// the order of the names. Values of the wrong type are passed over, and all else is still found.
+/// A kind without a schema has every field.
+#[must_use]
+pub fn unknown_fields(kind: &Kind, object: &Value) -> Vec<String> {
+    let mut unknown = Vec::new();
+    let table = table();
+    visit(table, &table.root(kind), object, String::new(), &mut unknown);
+    unknown
+}
+
+fn visit(table: &Table, shape: &Shape, value: &Value, path: String, unknown: &mut Vec<String>) {
+    match (shape, value) {
+        (Shape::Struct(_) | Shape::Map { .. }, Value::Object(fields)) => {
+            let is_struct = matches!(shape, Shape::Struct(_));
+            for (name, value) in fields {
+                let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
+                let found = table.field(shape, name);
+                if is_struct && found.field.is_none() {
+                    unknown.push(path);
+                } else {
+                    visit(table, found.shape, value, path, unknown);
+                }
+            }
+        }
+        (Shape::List { item, .. }, Value::Array(items)) => {
+            for (at, value) in items.iter().enumerate() {
+                visit(table, item, value, format!("{path}[{at}]"), unknown);
+            }
+        }
+        _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use api::kinds;
+    use serde_json::json;
+
+    #[test]
+    fn fields_that_a_kind_does_not_have_are_named_by_path() {
+        // HTTP-2
+        let pod = json!({
+            "apiVersion": "v1", "kind": "Pod", "metadata": {"lables": {}, "labels": {"any": "thing"}},
+            "spec": {
+                "containers": [{"name": "a", "resources": {"limits": {"cpu": "1", "any": 1}}}, {"imgae": 1}],
+                "hostNetwork": "wrong",
+                "nodeSelectr": {},
+                "terminationGracePeriodSeconds": 1,
+            },
+            "status": {"conditions": [{"type": "Ready", "at": "x"}]},
+            "dat": 1,
+        });
+        let unknown = unknown_fields(kinds::by_alias("pod").unwrap(), &pod);
+        let want = [
+            "dat",
+            "metadata.lables",
+            "spec.containers[1].imgae",
+            "spec.nodeSelectr",
+            "status.conditions[0].at",
+        ];
+        assert_eq!(unknown, want);
+    }
+
+    #[test]
+    fn what_a_kind_has_is_not_unknown() {
+        let cm = json!({
+            "apiVersion": "v1", "kind": "ConfigMap", "data": {"a": "b"}, "immutable": true,
+            "metadata": {
+                "name": "c", "namespace": "d", "ownerReferences": [{"uid": "u"}],
+                "managedFields": [{"fieldsV1": {"f:data": {".": {}}}, "time": null}],
+            },
+        });
+        let none: Vec<String> = Vec::new();
+        assert_eq!(unknown_fields(kinds::by_alias("cm").unwrap(), &cm), none);
+    }
+}
