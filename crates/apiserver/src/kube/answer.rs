@@ -13,6 +13,8 @@ use axum::{
     response::Response,
 };
 use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
+use std::fmt::Write as _;
 
 /// What of an object is shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -121,6 +123,41 @@ pub(super) fn written(code: StatusCode, body: &Value, format: Format) -> Respons
     *response.status_mut() = code;
     let yaml = HeaderValue::from_static("application/yaml");
     response.headers_mut().insert(header::CONTENT_TYPE, yaml);
+    response
+}
+
+/// A content's name, in hexadecimal.
+pub(super) fn tag(content: &[u8]) -> String {
+    Sha256::digest(content).iter().fold(String::new(), |mut tag, byte| {
+        let _ = write!(tag, "{byte:02X}");
+        tag
+    })
+}
+
+/// A document that the client is spared if it has the one of this tag.
+pub(super) fn tagged(
+    request: &Request,
+    tag: &str,
+    content_type: &str,
+    content: impl Into<Body>,
+) -> Response {
+    let known = request.headers().get_all(header::IF_NONE_MATCH).iter();
+    let known = known.filter_map(|value| value.to_str().ok()).any(|tags| {
+        let mut tags = tags.split(',').map(|known| known.trim().trim_start_matches("W/"));
+        tags.any(|known| known.trim_matches('"') == tag)
+    });
+    let mut response = Response::new(Body::empty());
+    if let Ok(tag) = HeaderValue::from_str(&format!("\"{tag}\"")) {
+        response.headers_mut().insert(header::ETAG, tag);
+    }
+    if known {
+        *response.status_mut() = StatusCode::NOT_MODIFIED;
+        return response;
+    }
+    if let Ok(content_type) = HeaderValue::from_str(content_type) {
+        response.headers_mut().insert(header::CONTENT_TYPE, content_type);
+    }
+    *response.body_mut() = content.into();
     response
 }
 

@@ -3,14 +3,11 @@
 use super::answer;
 use api::discovery;
 use axum::{
-    body::Body,
     extract::Request,
     http::{HeaderValue, StatusCode, header},
     response::Response,
 };
 use serde_json::Value;
-use sha2::{Digest as _, Sha256};
-use std::fmt::Write as _;
 
 /// `/api` and `/apis`: plain, or everything at once for who accepts that first.
 pub(super) fn root(request: &Request, core: bool) -> Response {
@@ -39,7 +36,9 @@ fn aggregated(media_type: &str) -> Option<Option<&'static str>> {
         (false, _) => None,
         (true, true) => Some(None),
         (true, false) if has("g=apidiscovery.k8s.io") && has("as=APIGroupDiscoveryList") => {
-            ["v2", "v2beta1"].into_iter().find(|v| has(&*format!("v={v}"))).map(Some)
+            [("v2", "v=v2"), ("v2beta1", "v=v2beta1")]
+                .into_iter()
+                .find_map(|(version, parameter)| has(parameter).then_some(Some(version)))
         }
         (true, false) => None,
     }
@@ -48,33 +47,8 @@ fn aggregated(media_type: &str) -> Option<Option<&'static str>> {
 /// With a tag of its content, by which a client that has it is spared it.
 fn tagged(request: &Request, document: &Value, content_type: &str) -> Response {
     let text = document.to_string();
-    let tag = tag(text.as_bytes());
-    let known = request.headers().get_all(header::IF_NONE_MATCH).iter();
-    let known = known.filter_map(|value| value.to_str().ok()).any(|tags| {
-        tags.split(',').any(|known| known.trim().trim_start_matches("W/").trim_matches('"') == tag)
-    });
-    let mut response = Response::new(Body::empty());
-    let headers = response.headers_mut();
-    headers.insert(header::VARY, HeaderValue::from_static("Accept"));
-    if let Ok(tag) = HeaderValue::from_str(&format!("\"{tag}\"")) {
-        headers.insert(header::ETAG, tag);
-    }
-    if known {
-        *response.status_mut() = StatusCode::NOT_MODIFIED;
-        return response;
-    }
-    if let Ok(content_type) = HeaderValue::from_str(content_type) {
-        headers.insert(header::CONTENT_TYPE, content_type);
-    }
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("public"));
-    *response.body_mut() = Body::from(text);
+    let mut response = answer::tagged(request, &answer::tag(text.as_bytes()), content_type, text);
+    response.headers_mut().insert(header::VARY, HeaderValue::from_static("Accept"));
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("public"));
     response
-}
-
-/// A content's name, in hexadecimal.
-fn tag(content: &[u8]) -> String {
-    Sha256::digest(content).iter().fold(String::new(), |mut tag, byte| {
-        let _ = write!(tag, "{byte:02X}");
-        tag
-    })
 }

@@ -2,18 +2,20 @@
 
 mod answer;
 mod discovered;
+mod documents;
 mod proxy;
 mod watch;
 
 use crate::{
     patch,
-    registry::{Caller, DeleteOutcome, ListQuery, Registry, Written},
+    registry::{Apply, Caller, DeleteOutcome, ListQuery, Manager, Registry, Written},
 };
 use answer::{Form, Format, body_json, metadata_only, object_answer};
 use api::{
     caller::ControllerOrigin,
     deletion::DeleteOptions,
     discovery,
+    field::FieldError,
     kinds::{self, Kind},
     meta,
     selector::{FieldSelector, LabelSelector},
@@ -31,6 +33,8 @@ use axum::{
 use serde_json::{Value, json};
 use std::{collections::BTreeMap, sync::Arc};
 
+/// Bytes of a field manager's name at most.
+const MANAGER_BYTES_MAX: usize = 128;
 /// Bytes of a request's body at most.
 const BODY_BYTES_MAX: usize = 3 << 20;
 
@@ -47,6 +51,8 @@ pub(crate) fn router(kube: Arc<Kube>) -> Router {
         .route("/readyz", get(ready))
         .route("/api", get(async |request: Request| discovered::root(&request, true)))
         .route("/apis", get(async |request: Request| discovered::root(&request, false)))
+        .route("/openapi/v3", get(async |request: Request| documents::index(&request)))
+        .route("/openapi/v3/{*path}", get(documents::document))
         .route("/api/{*path}", any(resource))
         .route("/apis/{*path}", any(resource))
         .fallback(async || answer::failure(&Status::no_such_path()))
@@ -159,11 +165,7 @@ async fn handle(kube: &Kube, request: Request) -> Result<Response, Status> {
     };
     let query = query(&request)?;
     let flag = |name: &str| query.get(name).is_some_and(|v| v == "true" || v == "1");
-    let caller = Caller {
-        origin: request.extensions().get::<ControllerOrigin>().cloned(),
-        dry_run: query.get("dryRun").is_some_and(|d| d == "All"),
-        fence: None,
-    };
+    let caller = caller(&request, &query)?;
     let format = Format::of(&request, &query)?;
     let method = request.method().clone();
     match (method, target.name.is_empty(), target.subresource.as_str()) {
@@ -198,8 +200,21 @@ async fn handle(kube: &Kube, request: Request) -> Result<Response, Status> {
                 registry.update(kind, namespace, name, object, subresource, &caller).await?;
             Ok(written_answer(kind, &written, format, registry.now(), &warnings))
         }
-        (Method::PATCH, false, "" | "status") => {
+        (Method::PATCH, false, "" | "status" | "scale") => {
             patch_object(kube, &target, request, &query, &caller, format).await
+        }
+        (Method::GET, false, "scale") => {
+            let version = query.get("resourceVersion").map_or("", String::as_str);
+            let Target { kind, namespace, name, .. } = &target;
+            let object = kube.registry.get(kind, namespace, name, version).await?;
+            scale_answer(kind, &object, format)
+        }
+        (Method::PUT, false, "scale") => {
+            let scale = body_json(request).await?;
+            let Target { kind, namespace, name, .. } = &target;
+            let change = |_| Ok(scale.clone());
+            let written = kube.registry.scale(kind, namespace, name, &caller, change).await?;
+            scale_answer(kind, &written.object, format)
         }
         (Method::DELETE, false, "") => delete(kube, &target, request, &query, &caller).await,
         (Method::DELETE, true, "") => delete_all(kube, &target, request, &query, &caller).await,
@@ -207,6 +222,44 @@ async fn handle(kube: &Kube, request: Request) -> Result<Response, Status> {
             Err(Status::method_not_allowed(target.kind, &method.as_str().to_lowercase()))
         }
     }
+}
+
+/// Who writes: a controller, or a manager of fields by its name.
+fn caller(request: &Request, query: &Query) -> Result<Caller, Status> {
+    let origin = request.extensions().get::<ControllerOrigin>().cloned();
+    let agent = request.headers().get(header::USER_AGENT).and_then(|agent| agent.to_str().ok());
+    let agent = agent.and_then(|agent| agent.split('/').next()).filter(|name| !name.is_empty());
+    let named = query.get("fieldManager").filter(|name| !name.is_empty());
+    let name = named.map_or_else(|| agent.unwrap_or("unknown"), String::as_str);
+    let path = api::field::Path::new("fieldManager");
+    let error = if named.is_some() && name.len() > MANAGER_BYTES_MAX {
+        Some(FieldError::too_long(&path, MANAGER_BYTES_MAX))
+    } else if named.is_some() && name.chars().any(char::is_control) {
+        Some(FieldError::invalid(&path, name, "should only contain printable characters"))
+    } else {
+        None
+    };
+    if let Some(error) = error {
+        return Err(Status::invalid_options(options(request.method()), &[error]));
+    }
+    let name = name.chars().take(MANAGER_BYTES_MAX).collect();
+    let manager = if origin.is_some() { Manager::Nobody } else { Manager::Updates(name) };
+    let dry_run = query.get("dryRun").is_some_and(|d| d == "All");
+    Ok(Caller { origin, dry_run, manager, fence: None })
+}
+
+/// What upstream calls the parameters of a write.
+fn options(method: &Method) -> &'static str {
+    match *method {
+        Method::POST => "CreateOptions",
+        Method::PATCH => "PatchOptions",
+        _ => "UpdateOptions",
+    }
+}
+
+fn scale_answer(kind: &Kind, object: &Value, format: Format) -> Result<Response, Status> {
+    let scale = api::scale::get(kind, object).ok_or_else(Status::no_such_path)?;
+    Ok(answer::written(StatusCode::OK, &scale, format))
 }
 
 fn selection(target: &Target, query: &Query) -> Result<ListQuery, Status> {
@@ -273,7 +326,7 @@ fn check_fields(kind: &Kind, object: &Value, query: &Query) -> Result<Vec<String
     if mode == "Ignore" {
         return Ok(unenforced);
     }
-    let mut unknown: Vec<String> = (kind.unknown_fields)(object)
+    let mut unknown: Vec<String> = schema::fields::unknown_fields(kind, object)
         .into_iter()
         .map(|path| format!("unknown field \"{path}\""))
         .collect();
@@ -321,7 +374,30 @@ async fn create(
     Ok(written_answer(target.kind, &written, format, registry.now(), &warnings))
 }
 
-const PATCH_TYPES: &str = "application/json-patch+json, application/merge-patch+json";
+const JSON_PATCH: &str = "application/json-patch+json";
+const MERGE_PATCH: &str = "application/merge-patch+json";
+const STRATEGIC_PATCH: &str = "application/strategic-merge-patch+json";
+const APPLY_PATCH: &str = "application/apply-patch+yaml";
+
+/// What is made of an object by a patch that is not applied on the server.
+fn patched(kind: &Kind, content_type: &str, base: Value, patch: &Value) -> Result<Value, Status> {
+    match content_type {
+        JSON_PATCH => patch::apply(&base, patch),
+        MERGE_PATCH => {
+            let mut base = base;
+            patch::merge(&mut base, patch);
+            Ok(base)
+        }
+        _ => schema::strategic::strategic_merge(kind, &base, patch).map_err(|error| {
+            let reason = match error.code() {
+                400 => "BadRequest",
+                422 => "Invalid",
+                _ => "",
+            };
+            Status::new(error.code(), reason, error.to_string())
+        }),
+    }
+}
 
 async fn patch_object(
     kube: &Kube,
@@ -337,25 +413,46 @@ async fn patch_object(
         .and_then(|value| value.to_str().ok())
         .and_then(|value| value.split(';').next())
         .unwrap_or_default()
+        .trim()
         .to_owned();
+    let types = [JSON_PATCH, MERGE_PATCH, STRATEGIC_PATCH, APPLY_PATCH];
+    if !types.contains(&content_type.as_str()) {
+        return Err(Status::unsupported_media_type(&types.join(", ")));
+    }
+    let forced = query.get("force").map(|force| matches!(force.as_str(), "true" | "1"));
     let Target { kind, namespace, name, subresource } = target;
-    let merges = match content_type.as_str() {
-        "application/merge-patch+json" => true,
-        "application/json-patch+json" => false,
-        _ => return Err(Status::unsupported_media_type(PATCH_TYPES)),
-    };
+    let (kind, registry) = (*kind, &kube.registry);
     let body = body_json(request).await?;
-    let registry = &kube.registry;
+    if content_type == APPLY_PATCH {
+        let Some(manager) = query.get("fieldManager").filter(|name| !name.is_empty()) else {
+            let path = api::field::Path::new("fieldManager");
+            let error = FieldError::required(&path, "is required for apply patch");
+            return Err(Status::invalid_options("PatchOptions", &[error]));
+        };
+        let apply = Apply { manager: manager.clone(), force: forced.unwrap_or_default() };
+        let warnings = check_fields(kind, &body, query)?;
+        let at = (namespace.as_str(), name.as_str());
+        let written = registry.apply(kind, at, body, subresource, &apply, caller).await?;
+        return Ok(written_answer(kind, &written, format, registry.now(), &warnings));
+    }
+    if forced.is_some() {
+        let path = api::field::Path::new("force");
+        let error = FieldError::forbidden(&path, "may not be specified for non-apply patch");
+        return Err(Status::invalid_options("PatchOptions", &[error]));
+    }
+    if subresource == "scale" {
+        let change = |scale| patched(kind, &content_type, scale, &body);
+        let written = registry.scale(kind, namespace, name, caller, change).await?;
+        return scale_answer(kind, &written.object, format);
+    }
     let change = |old: &Value| {
         // Without a version in the patch it is for whatever version there is (CC-5).
         let mut base = old.clone();
         meta::metadata_mut(&mut base).remove("resourceVersion");
-        if merges {
-            patch::merge(&mut base, &body);
-            Ok(base)
-        } else {
-            patch::apply(&base, &body)
-        }
+        let new = patched(kind, &content_type, base, &body)?;
+        // What the patch brings in is refused or reported, not what was there.
+        check_fields(kind, &new, query)?;
+        Ok(new)
     };
     let written = registry.change(kind, namespace, name, subresource, caller, change).await?;
     let warnings = check_fields(kind, &written.object, query)?;

@@ -2,7 +2,7 @@
 
 mod write;
 
-pub use write::{Caller, DeleteOutcome, Fence, Written};
+pub use write::{Apply, Caller, DeleteOutcome, Fence, Manager, Written};
 
 use api::{
     kinds::Kind,

@@ -17,6 +17,9 @@ use store::{
     Origin, Outcome, Proposal, Put, Rejection, Revision, Txn, TxnOp,
 };
 
+/// The subresource that sets how many replicas there should be.
+const SCALE: &str = "scale";
+
 /// Tries of a write that names no version, when others write the same object (CC-5).
 const ATTEMPTS: usize = 8;
 
@@ -33,8 +36,31 @@ pub struct Caller {
     pub origin: Option<ControllerOrigin>,
     /// Do everything but the write.
     pub dry_run: bool,
+    /// Whose are the fields that it changes.
+    pub manager: Manager,
     /// Of a node's session (FEN-30).
     pub fence: Option<Fence>,
+}
+
+/// What becomes of `metadata.managedFields` (PAT-3).
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Manager {
+    /// As it was: what the scheduler, controllers and nodes write is nobody's.
+    #[default]
+    Nobody,
+    /// What changes is this one's.
+    Updates(String),
+    /// As the object says that is written.
+    Applied,
+}
+
+/// How an object is applied (PAT-3).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Apply {
+    /// Who applies.
+    pub manager: String,
+    /// Takes over what others manage.
+    pub force: bool,
 }
 
 /// A key that must still be as it was when the session began.
@@ -209,6 +235,9 @@ impl Registry {
         (kind.decode)(&object).map_err(|e| not_decodable(kind, &e))?;
         let generated = generate_prefix(&object);
         self.new_metadata(kind, &mut object);
+        if caller.manager != Manager::Applied {
+            metadata_mut(&mut object).remove("managedFields");
+        }
         (kind.default)(&mut object);
         let asked = object;
         let mut attempts = 0;
@@ -224,6 +253,10 @@ impl Registry {
             let errors = (kind.validate_create)(&object);
             if !errors.is_empty() {
                 return Err(Status::invalid(kind, meta::name(&object), &errors));
+            }
+            if let Manager::Updates(manager) = &caller.manager {
+                let now = meta::time(self.now());
+                object = schema::managed::track_update(kind, None, object, manager, &now, "");
             }
             match self.try_create(kind, &mut object, caller, lease).await {
                 Err(status) if status.is_already_exists() && generated.is_some() => {
@@ -311,9 +344,7 @@ impl Registry {
             }
         }
         let metadata = metadata_mut(object);
-        for owned in
-            ["deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "managedFields"]
-        {
+        for owned in ["deletionTimestamp", "deletionGracePeriodSeconds", "selfLink"] {
             metadata.remove(owned);
         }
         metadata.insert("uid".to_owned(), uuid::Uuid::new_v4().to_string().into());
@@ -441,7 +472,7 @@ impl Registry {
                 );
                 return Err(Status::conflict(kind, name, &detail));
             }
-            let new = self.prepare(kind, new, &old, subresource)?;
+            let new = self.prepare(kind, new, &old, subresource, &caller.manager)?;
             let mut shown = new.clone();
             stamp(kind, &mut shown, kv.mod_revision);
             if encode(&new) == encode(&old) || caller.dry_run {
@@ -473,6 +504,7 @@ impl Registry {
         mut new: Value,
         old: &Value,
         subresource: &str,
+        manager: &Manager,
     ) -> Result<Value, Status> {
         (kind.decode)(&new).map_err(|e| not_decodable(kind, &e))?;
         let metadata = metadata_mut(&mut new);
@@ -491,7 +523,7 @@ impl Registry {
                 None => drop(metadata.remove(owned)),
             }
         }
-        metadata.remove("managedFields");
+        let managed = metadata.remove("managedFields");
         stamp_times(kind, &mut new, old, self.now());
         let errors = if subresource == "finalize" {
             // Nothing but what the namespace waits for (NS-1).
@@ -511,14 +543,117 @@ impl Registry {
             return Err(Status::invalid(kind, meta::name(old), &errors));
         }
         if kind.has_generation
-            && subresource.is_empty()
+            && matches!(subresource, "" | SCALE)
             && (kind.generation_counts)(&new, old)
             && let Some(generation) = old.pointer("/metadata/generation").and_then(Value::as_i64)
         {
             metadata_mut(&mut new).insert("generation".to_owned(), (generation + 1).into());
         }
+        let before = old.pointer("/metadata/managedFields");
+        let given = match manager {
+            Manager::Nobody => before,
+            Manager::Updates(_) | Manager::Applied => managed.as_ref(),
+        };
+        match given {
+            Some(given) => metadata_mut(&mut new).insert("managedFields".to_owned(), given.clone()),
+            None => metadata_mut(&mut new).remove("managedFields"),
+        };
+        if let Manager::Updates(manager) = manager {
+            let now = meta::time(self.now());
+            new = schema::managed::track_update(kind, Some(old), new, manager, &now, subresource);
+        }
         stamp(kind, &mut new, Revision::ZERO);
         Ok(new)
+    }
+
+    /// Makes the object, or what there is of it, as `applied` says (PAT-3).
+    ///
+    /// # Errors
+    /// 409 when others manage what would change, unless it is forced; as [`Registry::create`] and
+    /// [`Registry::change`].
+    pub async fn apply(
+        &self,
+        kind: &Kind,
+        (namespace, name): (&str, &str),
+        mut applied: Value,
+        subresource: &str,
+        apply: &Apply,
+        caller: &Caller,
+    ) -> Result<Written, Status> {
+        place(kind, namespace, &mut applied)?;
+        let own = meta::name(&applied);
+        if own.is_empty() {
+            metadata_mut(&mut applied).insert("name".to_owned(), name.into());
+        } else if own != name {
+            return Err(Status::bad_request(format!(
+                "the name of the object ({own}) does not match the name on the URL ({name})"
+            )));
+        }
+        let merge = |live: Option<&Value>| {
+            let now = meta::time(self.now());
+            let Apply { manager, force } = apply;
+            schema::managed::apply(kind, live, &applied, manager, *force, &now, subresource)
+                .map_err(|error| error.status())
+        };
+        let caller = Caller { manager: Manager::Applied, ..caller.clone() };
+        let key = key(kind, namespace, name);
+        for _ in 0..ATTEMPTS {
+            if self.store.view().get(key.as_bytes()).is_none() {
+                self.refresh().await?;
+            }
+            let written = if self.store.view().get(key.as_bytes()).is_some() {
+                let change = |old: &Value| {
+                    let asked = meta::resource_version(&applied);
+                    let mut base = old.clone();
+                    metadata_mut(&mut base).remove("resourceVersion");
+                    let mut merged = merge(Some(&base))?;
+                    if !asked.is_empty() {
+                        metadata_mut(&mut merged)
+                            .insert("resourceVersion".to_owned(), asked.into());
+                    }
+                    Ok(merged)
+                };
+                self.change(kind, namespace, name, subresource, &caller, change).await
+            } else if subresource.is_empty() {
+                self.create(kind, namespace, merge(None)?, &caller).await
+            } else {
+                return Err(Status::not_found(kind, name));
+            };
+            match written {
+                // Made or deleted by somebody else in between.
+                Err(status) if status.is_already_exists() => {}
+                Err(status) if status.is_not_found() && subresource.is_empty() => {
+                    // A namespace that is not there will not be there either.
+                    if self.store.view().get(key.as_bytes()).is_none() && kind.namespaced {
+                        return Err(status);
+                    }
+                }
+                written => return written,
+            }
+        }
+        Err(Status::modified(kind, name))
+    }
+
+    /// Sets how many replicas an object should have, by what `change` makes of its `Scale`.
+    ///
+    /// # Errors
+    /// 404 for what does not scale; as [`Registry::change`].
+    pub async fn scale(
+        &self,
+        kind: &Kind,
+        namespace: &str,
+        name: &str,
+        caller: &Caller,
+        change: impl Fn(Value) -> Result<Value, Status> + Send + Sync,
+    ) -> Result<Written, Status> {
+        let resize = |old: &Value| {
+            let mut shown = api::scale::get(kind, old).ok_or_else(Status::no_such_path)?;
+            metadata_mut(&mut shown).remove("resourceVersion");
+            let mut base = old.clone();
+            metadata_mut(&mut base).remove("resourceVersion");
+            api::scale::set(kind, &base, &change(shown)?)
+        };
+        self.change(kind, namespace, name, SCALE, caller, resize).await
     }
 
     /// Deletes an object, or begins to (DELAPI-1, 2).
