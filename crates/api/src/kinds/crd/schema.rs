@@ -90,6 +90,21 @@ fn openapi(schema: &Value, path: &Path, errors: &mut Vec<FieldError>) {
         errors.push(FieldError::invalid(&path.child(preserve), false, detail));
     }
     merging(schema, &kind, path, errors);
+    for (i, rule) in list(schema, "x-kubernetes-validations").iter().enumerate() {
+        let at = path.child("x-kubernetes-validations").index(i);
+        if text(rule, "/rule").trim().is_empty() {
+            errors.push(FieldError::required(&at.child("rule"), "rule is not specified"));
+        }
+        let message = text(rule, "/message");
+        if !message.is_empty() && message.trim().is_empty() {
+            let detail = "message must be non-empty if specified";
+            errors.push(FieldError::invalid(&at.child("message"), message.clone(), detail));
+        }
+        if message.trim().contains('\n') {
+            let detail = "message must not contain line breaks";
+            errors.push(FieldError::invalid(&at.child("message"), message, detail));
+        }
+    }
     if properties(schema, "properties").next().is_some()
         && present(schema, "additionalProperties").is_some_and(|more| *more != json!(true))
     {
@@ -478,6 +493,15 @@ mod tests {
                 ),
                 vec![
                     "s.properties[a].x-kubernetes-list-map-keys: Required value: must not be empty if x-kubernetes-list-type is map",
+                ],
+            ),
+            (
+                object(json!({"a": {"type": "string", "x-kubernetes-validations": [
+                    {"rule": " "}, {"rule": "true", "message": "a\nb"},
+                ]}})),
+                vec![
+                    "s.properties[a].x-kubernetes-validations[0].rule: Required value: rule is not specified",
+                    "s.properties[a].x-kubernetes-validations[1].message: Invalid value: \"a\\nb\": message must not contain line breaks",
                 ],
             ),
             (
