@@ -221,9 +221,11 @@ fn domain_prefixed(text: &str, path: &Path) -> Vec<FieldError> {
     for wrong in names::subdomain(domain) {
         errors.push(FieldError::invalid(path, domain, wrong));
     }
-    let legal = |c: char| c.is_ascii_alphanumeric() || "/%:@?&=+$,;-_.!~*'()".contains(c);
+    let legal = |c: char| c.is_ascii_alphanumeric() || "/-._~%!$&'()*+,;=:".contains(c);
     if !rest.chars().all(legal) {
-        errors.push(FieldError::invalid(path, rest, "Invalid path"));
+        let detail =
+            "Invalid path (regex used for validation is '[A-Za-z0-9/\\-._~%!$&'()*+,;=:]+')";
+        errors.push(FieldError::invalid(path, rest, detail));
     }
     errors
 }

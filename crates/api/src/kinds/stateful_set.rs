@@ -99,6 +99,11 @@ fn validate_claims(spec: &Value, path: &Path) -> Vec<FieldError> {
             let mode = mode.as_str().unwrap_or_default();
             pod::enumeration(&mut errors, &at.child("accessModes"), mode, MODES);
         }
+        if modes.len() > 1 && modes.iter().any(|mode| mode == "ReadWriteOncePod") {
+            let detail = "may not use ReadWriteOncePod with other access modes";
+            errors.push(FieldError::forbidden(&at.child("accessModes"), detail));
+        }
+        errors.extend(rules::label_selector(spec.get("selector"), &at.child("selector")));
         let storage_at = at.child("resources").key("storage");
         match spec.pointer("/resources/requests/storage") {
             None => errors.push(FieldError::required(&storage_at, "")),

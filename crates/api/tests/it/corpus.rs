@@ -406,6 +406,12 @@ fn what_a_stateful_set_must_have() {
                 ],
             ),
             (
+                one(&modes, json!(["ReadWriteOnce", "ReadWriteOncePod"])),
+                vec![
+                    "spec.volumeClaimTemplates[0].spec.accessModes: Forbidden: may not use ReadWriteOncePod with other access modes",
+                ],
+            ),
+            (
                 one(&modes, json!(["Any"])),
                 vec![
                     "spec.volumeClaimTemplates[0].spec.accessModes: Unsupported value: \"Any\": supported values: \"ReadOnlyMany\", \"ReadWriteMany\", \"ReadWriteOnce\", \"ReadWriteOncePod\"",
@@ -599,6 +605,12 @@ fn what_a_job_must_have() {
                 one("/spec/podReplacementPolicy", json!("Soon")),
                 vec![
                     "spec.podReplacementPolicy: Unsupported value: \"Soon\": supported values: \"Failed\", \"TerminatingOrFailed\"",
+                ],
+            ),
+            (
+                one("/spec/managedBy", json!("a.b/c d")),
+                vec![
+                    "spec.managedBy: Invalid value: \"c d\": Invalid path (regex used for validation is '[A-Za-z0-9/\\-._~%!$&'()*+,;=:]+')",
                 ],
             ),
             (

@@ -90,6 +90,21 @@ fn openapi(schema: &Value, path: &Path, errors: &mut Vec<FieldError>) {
         errors.push(FieldError::invalid(&path.child(preserve), false, detail));
     }
     merging(schema, &kind, path, errors);
+    for (i, rule) in list(schema, "x-kubernetes-validations").iter().enumerate() {
+        let at = path.child("x-kubernetes-validations").index(i);
+        if text(rule, "/rule").trim().is_empty() {
+            errors.push(FieldError::required(&at.child("rule"), "rule is not specified"));
+        }
+        let message = text(rule, "/message");
+        if !message.is_empty() && message.trim().is_empty() {
+            let detail = "message must be non-empty if specified";
+            errors.push(FieldError::invalid(&at.child("message"), message.clone(), detail));
+        }
+        if message.trim().contains('\n') {
+            let detail = "message must not contain line breaks";
+            errors.push(FieldError::invalid(&at.child("message"), message, detail));
+        }
+    }
     if properties(schema, "properties").next().is_some()
         && present(schema, "additionalProperties").is_some_and(|more| *more != json!(true))
     {
@@ -165,6 +180,21 @@ fn merging(schema: &Value, kind: &str, path: &Path, errors: &mut Vec<FieldError>
         }
         if keys.iter().take(i).any(|other| other == key) {
             errors.push(FieldError::duplicate(&keys_at.index(i), name));
+        }
+        // An item without its key could not be told from the others.
+        let property = items.get("properties").and_then(|p| p.get(name)).unwrap_or(&Value::Null);
+        let at = path.child("items").child("properties").key(name);
+        if !property.is_null()
+            && present(property, "default").is_none()
+            && !list(items, "required").contains(key)
+        {
+            let detail = "this property is in x-kubernetes-list-map-keys, so it must have a default \
+                          or be a required property";
+            errors.push(FieldError::required(&at.child("default"), detail));
+        }
+        if is_true(property, "nullable") {
+            let detail = "this property is in x-kubernetes-list-map-keys, so it cannot be nullable";
+            errors.push(FieldError::forbidden(&at.child("nullable"), detail));
         }
     }
 }
@@ -391,7 +421,7 @@ mod tests {
             ),
             object(json!({"any": {"x-kubernetes-preserve-unknown-fields": true}})),
             object(
-                json!({"list": {"type": "array", "items": object(json!({"name": {"type": "string"}})),
+                json!({"list": {"type": "array", "items": object(json!({"name": {"type": "string", "default": "a"}})),
                 "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]}}),
             ),
             json!({"type": "object", "properties": {"a": {"type": "string"}},
@@ -478,6 +508,26 @@ mod tests {
                 ),
                 vec![
                     "s.properties[a].x-kubernetes-list-map-keys: Required value: must not be empty if x-kubernetes-list-type is map",
+                ],
+            ),
+            (
+                object(json!({"a": {
+                    "type": "array", "x-kubernetes-list-type": "map",
+                    "x-kubernetes-list-map-keys": ["b", "c"],
+                    "items": object(json!({"b": {"type": "string"}})),
+                }})),
+                vec![
+                    "s.properties[a].items.properties[b].default: Required value: this property is in x-kubernetes-list-map-keys, so it must have a default or be a required property",
+                    "s.properties[a].x-kubernetes-list-map-keys[1]: Invalid value: \"c\": entries must all be names of item properties",
+                ],
+            ),
+            (
+                object(json!({"a": {"type": "string", "x-kubernetes-validations": [
+                    {"rule": " "}, {"rule": "true", "message": "a\nb"},
+                ]}})),
+                vec![
+                    "s.properties[a].x-kubernetes-validations[0].rule: Required value: rule is not specified",
+                    "s.properties[a].x-kubernetes-validations[1].message: Invalid value: \"a\\nb\": message must not contain line breaks",
                 ],
             ),
             (
