@@ -193,7 +193,7 @@ impl<'t> Typed<'t> {
         match (old, new) {
             (None, _) => to.added.insert(path),
             (_, None) => to.removed.insert(path),
-            (Some(_), Some(_)) if is_leaf => to.modified.insert(path),
+            (Some(old), Some(new)) if is_leaf && !go::same(old, new) => to.modified.insert(path),
             (Some(_), Some(_)) => {}
         }
     }
