@@ -1,6 +1,21 @@
-//! JSON values as Go prints them, since messages carry them so.
+//! JSON values as Go sees and prints them, since messages carry them so.
 
 use serde_json::{Number, Value};
+
+/// Whether two values are the same to whom has one type of number: `1` is `1.0`.
+pub(crate) fn same(a: &Value, b: &Value) -> bool {
+    match (a, b) {
+        (Value::Number(a), Value::Number(b)) => a == b || a.as_f64() == b.as_f64(),
+        (Value::Array(a), Value::Array(b)) => {
+            a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same(a, b))
+        }
+        (Value::Object(a), Value::Object(b)) => {
+            let in_b = |(name, a): (&String, &Value)| b.get(name).is_some_and(|b| same(a, b));
+            a.len() == b.len() && a.iter().all(in_b)
+        }
+        _ => a == b,
+    }
+}
 
 /// As `%v` prints a decoded value: `map[a:1 b:[x <nil>]]`, names in order.
 pub(crate) fn plain(value: &Value) -> String {

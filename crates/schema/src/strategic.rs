@@ -5,7 +5,7 @@
 //! `$deleteFromPrimitiveList/LIST` beside a list. A null removes.
 
 use crate::{
-    go,
+    go::{self, same},
     table::{FieldOf, Shape, Table, table},
 };
 use api::kinds::Kind;
@@ -132,14 +132,6 @@ fn items_of(lists: [&[Value]; 2]) -> Result<Items, PatchError> {
         }
     }
     Ok(if first.is_some_and(Value::is_object) { Items::Objects } else { Items::Scalars })
-}
-
-/// Whether two numbers, texts and so on are the same to a client: `1` is `1.0`.
-fn same(a: &Value, b: &Value) -> bool {
-    match (a, b) {
-        (Value::Number(a), Value::Number(b)) => a == b || a.as_f64() == b.as_f64(),
-        _ => a == b,
-    }
 }
 
 /// How items of one list are told apart.

@@ -324,13 +324,7 @@ impl<'a> Tracker<'a> {
     }
 
     fn compare(&self, old: &Value, new: &Value) -> typed::Comparison {
-        let [old, new] = [old, new].map(|object| {
-            let mut object = object.clone();
-            without_nulls(&mut object);
-            self.typed.complete(&mut object);
-            object
-        });
-        self.typed.compare(&old, &new).without(&self.ignored)
+        self.typed.compare(old, new).without(&self.ignored)
     }
 
     fn update(&self, old: &Value, new: &Value, managers: &mut Managers, manager: &str) {

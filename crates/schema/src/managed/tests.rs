@@ -259,6 +259,20 @@ fn lists_merge_by_their_keys_when_applied() {
 }
 
 #[test]
+fn a_port_without_a_protocol_is_the_tcp_port() {
+    let with_ports = |ports: Value| {
+        json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "s", "namespace": "d"},
+               "spec": {"ports": ports}})
+    };
+    let tcp = json!([{"port": 80, "protocol": "TCP", "nodePort": 30000}]);
+    let live = created(with_ports(tcp), "m", T1);
+    let named = with_ports(json!([{"port": 80.0, "name": "http"}]));
+    let merged = applied(Some(&live), &named, "one", false, T2).unwrap();
+    let want = json!([{"port": 80.0, "protocol": "TCP", "nodePort": 30000, "name": "http"}]);
+    assert_eq!(merged["spec"]["ports"], want);
+}
+
+#[test]
 fn what_is_one_value_is_replaced_whole() {
     // PAT-3
     let with_spec = |spec: Value| json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p", "namespace": "d"}, "spec": spec});
@@ -412,6 +426,8 @@ fn kinds_without_a_schema_have_fields_and_lists_that_are_one_value() {
     let object = |spec: Value| json!({"apiVersion": "example.com/v1", "kind": "Widget", "metadata": {"name": "w"}, "spec": spec});
     let first = object(json!({"a": {"b": 1}, "list": [1, 2]}));
     let live = apply(&widget, None, &first, "one", false, T1, "").unwrap();
+    let fields = json!({"f:spec": {".": {}, "f:a": {".": {}, "f:b": {}}, "f:list": {}}});
+    assert_eq!(managers(&live), [format!("one Apply {T1} {fields}")]);
     let more = object(json!({"a": {"c": 2}}));
     let live = apply(&widget, Some(&live), &more, "two", false, T1, "").unwrap();
     assert_eq!(live["spec"], json!({"a": {"b": 1, "c": 2}, "list": [1, 2]}));

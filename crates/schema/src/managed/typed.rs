@@ -4,7 +4,7 @@ use super::set::{Element, Path, Set, canonical, path_text};
 use crate::{
     go,
     marks::ListType,
-    table::{Shape, Table},
+    table::{Definition, Shape, Table},
 };
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, BTreeSet};
@@ -139,37 +139,8 @@ impl<'t> Typed<'t> {
         (set, false)
     }
 
-    /// Puts in what upstream always writes, so that being there says nothing.
-    pub(super) fn complete(&self, object: &mut Value) {
-        self.complete_value(self.root, object);
-    }
-
-    fn complete_value(&self, shape: &Shape, value: &mut Value) {
-        if self.is_atomic(shape) {
-            return;
-        }
-        match (shape, value) {
-            (Shape::Struct(_), Value::Object(fields)) => {
-                let Some(definition) = self.table.definition(shape) else { return };
-                for (name, field) in &definition.fields {
-                    if let (Some(written), false) = (&field.written, fields.contains_key(name)) {
-                        fields.insert(name.clone(), written.clone());
-                    }
-                    if let Some(value) = fields.get_mut(name) {
-                        self.complete_value(&field.shape, value);
-                    }
-                }
-            }
-            (Shape::Map { item, .. }, Value::Object(fields)) => {
-                fields.values_mut().for_each(|value| self.complete_value(item, value));
-            }
-            (Shape::List { item, .. }, Value::Array(items)) => {
-                items.iter_mut().for_each(|value| self.complete_value(item, value));
-            }
-            _ => {}
-        }
-    }
-
+    /// What upstream always writes counts as being there, so that nobody becomes its owner by putting
+    /// something into it. A null is a field that is not there.
     pub(super) fn compare(&self, old: &Value, new: &Value) -> Comparison {
         let mut comparison = Comparison::default();
         self.compare_values(self.root, [Some(old), Some(new)], &mut Vec::new(), &mut comparison);
@@ -190,16 +161,16 @@ impl<'t> Typed<'t> {
         }
         let is_leaf = match sides.map(|value| self.view(shape, value)) {
             [View::Fields(before), View::Fields(after)]
-                if !(before.is_empty() && after.is_empty()) =>
+                if !(self.is_empty(shape, before) && self.is_empty(shape, after)) =>
             {
                 self.compare_fields(shape, [Some(before), Some(after)], path, to);
                 false
             }
-            [View::Fields(before), View::Nothing] if !before.is_empty() => {
+            [View::Fields(before), View::Nothing] if !self.is_empty(shape, before) => {
                 self.compare_fields(shape, [Some(before), None], path, to);
                 false
             }
-            [View::Nothing, View::Fields(after)] if !after.is_empty() => {
+            [View::Nothing, View::Fields(after)] if !self.is_empty(shape, after) => {
                 self.compare_fields(shape, [None, Some(after)], path, to);
                 false
             }
@@ -222,7 +193,7 @@ impl<'t> Typed<'t> {
         match (old, new) {
             (None, _) => to.added.insert(path),
             (_, None) => to.removed.insert(path),
-            (Some(_), Some(_)) if is_leaf => to.modified.insert(path),
+            (Some(old), Some(new)) if is_leaf && !go::same(old, new) => to.modified.insert(path),
             (Some(_), Some(_)) => {}
         }
     }
@@ -234,14 +205,30 @@ impl<'t> Typed<'t> {
         path: &mut Path,
         to: &mut Comparison,
     ) {
-        let names: BTreeSet<&String> =
+        let mut names: BTreeSet<&String> =
             sides.into_iter().flatten().flat_map(|fields| fields.keys()).collect();
+        if let (Some(definition), true) =
+            (self.table.definition(shape), sides.iter().any(Option::is_none))
+        {
+            let written = definition.fields.iter().filter(|(_, field)| field.written.is_some());
+            names.extend(written.map(|(name, _)| name));
+        }
         for name in names {
-            let values = sides.map(|fields| fields?.get(name));
+            let found = self.table.field(shape, name);
+            let written = found.field.and_then(|field| field.written.as_ref());
+            let values =
+                sides.map(|fields| fields?.get(name).filter(|value| !value.is_null()).or(written));
             path.push(Element::Field(name.clone()));
-            self.compare_values(self.table.field(shape, name).shape, values, path, to);
+            self.compare_values(found.shape, values, path, to);
             path.pop();
         }
+    }
+
+    fn is_empty(&self, shape: &Shape, fields: &Map<String, Value>) -> bool {
+        let writes = |definition: &Definition| {
+            definition.fields.values().any(|field| field.written.is_some())
+        };
+        fields.values().all(Value::is_null) && !self.table.definition(shape).is_some_and(writes)
     }
 
     fn compare_items(
