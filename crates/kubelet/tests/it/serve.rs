@@ -67,8 +67,8 @@ async fn send(socket: &mut Socket, channel: u8, data: &[u8]) {
 /// What is answered to a plain request: status and body.
 async fn get(address: SocketAddr, path: &str, headers: &str) -> (u16, String) {
     let mut stream = TcpStream::connect(address).await.unwrap();
-    let request =
-        format!("GET {path} HTTP/1.1\r\nHost: node\r\nConnection: close\r\n{headers}\r\n");
+    let close = if headers.is_empty() { "Connection: close\r\n" } else { headers };
+    let request = format!("GET {path} HTTP/1.1\r\nHost: node\r\n{close}\r\n");
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut answer = String::new();
     timeout(SOON, stream.read_to_string(&mut answer)).await.unwrap().unwrap();
@@ -181,10 +181,11 @@ async fn ports_are_reached_over_channels() {
 #[tokio::test]
 async fn what_makes_no_sense_is_refused() {
     let (_node, address) = node().await;
-    let ws = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+    let ws = "Connection: Upgrade, close\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
               Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
     let other = format!("{ws}Sec-WebSocket-Protocol: v1.channel.k8s.io\r\n");
-    let spdy = "Connection: Upgrade\r\nUpgrade: SPDY/3.1\r\nX-Stream-Protocol-Version: v1\r\n";
+    let spdy =
+        "Connection: Upgrade, close\r\nUpgrade: SPDY/3.1\r\nX-Stream-Protocol-Version: v1\r\n";
     for (path, headers, want) in [
         ("/exec/default/q/a?command=x", ws, (404, "pod does not exist")),
         ("/exec/default/p/b?command=x", ws, (500, "container not found (\"b\")")),

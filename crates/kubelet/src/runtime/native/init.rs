@@ -156,7 +156,8 @@ fn take_terminal(socket: &UnixStream, root: &Path) -> std::io::Result<()> {
     sys::send_files(socket, TERMINAL.as_bytes(), &[opened.master.as_fd()])?;
     take_as_standard(&opened.end)?;
     // As other runtimes do: programs look for it under this name.
-    let dev = within::path_of(&within::directory(&root, Path::new("dev"))?);
+    let dev_fd = within::directory(&root, Path::new("dev"))?;
+    let dev = within::path_of(&dev_fd);
     let console = dev.join("console");
     fs::write(&console, "")?;
     let (source, none) = (dev.join("pts").join(number.to_string()), None::<&str>);
