@@ -11,6 +11,7 @@ mod create;
 mod delete;
 mod disk;
 mod durable;
+mod kubectl;
 mod machine;
 mod manifests;
 mod observer;

@@ -14,8 +14,6 @@ const STORED: &[(&str, &str)] = &[
     ("containers/*/lifecycle/preStop/httpGet/scheme=HTTPS", "not supported: the hook fails"),
     ("containers/*/lifecycle/postStart/httpGet/scheme=HTTPS", "not supported: the hook fails"),
     ("containers/*/resizePolicy", "not acted upon: resources do not change in place"),
-    ("containers/*/stdin=true", "not supported: standard input is empty"),
-    ("containers/*/tty=true", "not supported: there is no terminal"),
     ("containers/*/terminationMessagePolicy=FallbackToLogsOnError", "taken as File"),
     ("containers/*/volumeDevices", "not supported: the device is not there"),
     ("containers/*/securityContext/procMount", "taken as Default"),

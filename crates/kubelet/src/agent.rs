@@ -7,6 +7,7 @@ use crate::{
     journal::{Disk, Found, Journal},
     outbox::Outbox,
     runtime::Runtime,
+    statuses::Statuses,
     step::Verdict,
     worker::{self, Told, Worker},
 };
@@ -66,6 +67,7 @@ pub(crate) struct Shared {
     requests: mpsc::Sender<ToControlPlane>,
     pub(crate) outbox: Arc<Outbox>,
     pub(crate) checkpoints: Checkpoints,
+    pub(crate) statuses: Statuses,
 }
 
 impl Shared {
@@ -175,6 +177,7 @@ pub async fn serve(
         requests: ends.requests.clone(),
         outbox,
         checkpoints: Checkpoints::new(journal, &found),
+        statuses: Statuses::default(),
     });
     // So that the first Pod does not wait for it.
     let images = Arc::clone(&runtime);

@@ -199,8 +199,9 @@ pub fn container(
             drop_capabilities: capabilities.drop.unwrap_or_default(),
             no_new_privileges: true,
         },
-        stdin: false,
-        tty: false,
+        stdin: spec.stdin.unwrap_or_default(),
+        stdin_once: spec.stdin_once.unwrap_or_default(),
+        tty: spec.tty.unwrap_or_default(),
         log_path: dirs.log(&spec.name, attempt),
         log_bytes_max: LOG_BYTES_MAX,
         termination_message_path: spec

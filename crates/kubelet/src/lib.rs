@@ -19,7 +19,9 @@ mod journal;
 mod log_file;
 mod outbox;
 mod serve;
+mod spdy;
 mod start;
+mod statuses;
 #[cfg(test)]
 mod testing;
 mod worker;

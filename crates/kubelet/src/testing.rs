@@ -51,6 +51,7 @@ pub(crate) fn container(name: &str, attempt: u32, state: ContainerState) -> Cont
         resources: Resources::default(),
         security: Security::default(),
         stdin: false,
+        stdin_once: false,
         tty: false,
         log_path: "/".into(),
         log_bytes_max: 0,

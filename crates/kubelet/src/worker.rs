@@ -309,6 +309,7 @@ impl Worker {
             return;
         }
         let status = self.status(&told.pod, runtime);
+        self.shared.statuses.keep(&told.pod, &status);
         if !self.is_sent || status != self.last {
             self.last = status.clone();
             self.is_sent = true;
@@ -455,6 +456,7 @@ impl Worker {
         self.ended.store(true, Ordering::Relaxed);
         if !told.removed && !self.is_final {
             let status = self.status(pod, runtime);
+            shared.statuses.keep(pod, &status);
             self.last = status.clone();
             self.is_sent = true;
             // Final deletion needs a terminal phase that the API shows (DEL-30).
@@ -482,6 +484,7 @@ impl Worker {
         }
         let _ = std::fs::remove_dir_all(&shared.dirs(pod).logs);
         shared.checkpoints.forget(&uid);
+        shared.statuses.forget(&uid);
         true
     }
 }

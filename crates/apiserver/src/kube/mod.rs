@@ -169,8 +169,11 @@ async fn handle(kube: &Kube, request: Request) -> Result<Response, Status> {
     let format = Format::of(&request, &query)?;
     let method = request.method().clone();
     match (method, target.name.is_empty(), target.subresource.as_str()) {
-        (Method::GET, _, "log" | "exec" | "attach") | (Method::POST, false, "exec" | "attach") => {
-            proxy::to_kubelet(kube, &target, request).await
+        (Method::GET, false, "log")
+        | (Method::GET | Method::POST, false, "exec" | "attach" | "portforward")
+            if target.kind.kind == "Pod" =>
+        {
+            proxy::to_kubelet(kube, &target, &query, request).await
         }
         (Method::GET, true, "") if flag("watch") => {
             let selection = selection(&target, &query)?;

@@ -1,36 +1,124 @@
-//! Logs, exec and attach, and what a node says of itself: relayed to its kubelet.
+//! Logs, exec, attach and ports, and what a node says of itself: relayed to its kubelet, whatever protocol
+//! a connection is upgraded to.
 
-use super::{Kube, Target};
-use api::{kinds, meta, status::Status};
+use super::{Kube, Query, Target};
+use api::{
+    field::{FieldError, Path},
+    kinds, meta,
+    status::Status,
+};
 use axum::{
     body::Body,
     extract::Request,
-    http::{Method, StatusCode, Uri, header, uri::Authority},
+    http::{HeaderValue, Method, StatusCode, Uri, header, uri::Authority},
     response::Response,
 };
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
-use std::time::Duration;
-use tokio::{net::TcpStream, time::timeout};
+use std::{num::IntErrorKind, time::Duration};
+use tokio::{io::copy_bidirectional_with_sizes, net::TcpStream, time::timeout};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// A Pod's subresource, at the kubelet of its node.
+/// Bytes that wait on their way through, in each direction.
+const RELAY_BYTES: usize = 32 << 10;
+/// Of what a kubelet says in place of a log.
+const ERROR_BYTES_MAX: usize = 50 << 10;
+
+/// A Pod's subresource, at the kubelet of its node (SUB-5).
 pub(super) async fn to_kubelet(
     kube: &Kube,
     target: &Target,
+    query: &Query,
     request: Request,
 ) -> Result<Response, Status> {
     let (namespace, name) = (&target.namespace, &target.name);
+    let is_log = target.subresource == "log";
+    if is_log {
+        check_log_options(query, name)?;
+    }
     let pod = kube.registry.get(target.kind, namespace, name, "").await?;
+    let path = match target.subresource.as_str() {
+        "portforward" => format!("/portForward/{namespace}/{name}"),
+        subresource => {
+            let verb = if is_log { "containerLogs" } else { subresource };
+            format!("/{verb}/{namespace}/{name}/{}", container(query, &pod)?)
+        }
+    };
     let node = text(&pod, "/spec/nodeName");
+    if node.is_empty() && is_log {
+        return Ok(plain_text(Body::empty()));
+    }
     if node.is_empty() {
         return Err(Status::bad_request(format!("pod {name} does not have a host assigned")));
     }
-    let container = container(&request, &pod)?;
-    let verb =
-        if target.subresource == "log" { "containerLogs" } else { target.subresource.as_str() };
-    relay(kube, &node, &format!("/{verb}/{namespace}/{name}/{container}"), request).await
+    if !is_log && !request.headers().contains_key(header::UPGRADE) {
+        return Err(Status::bad_request("Upgrade request required"));
+    }
+    let answer = relay(kube, &node, &path, request).await?;
+    if is_log && !answer.status().is_success() { Err(in_words(answer).await) } else { Ok(answer) }
+}
+
+fn plain_text(body: Body) -> Response {
+    let mut response = Response::new(body);
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+    response
+}
+
+/// A kubelet's refusal of a log as a `Status`.
+async fn in_words(answer: Response) -> Status {
+    let code = answer.status();
+    let body = axum::body::to_bytes(answer.into_body(), ERROR_BYTES_MAX).await;
+    let text = String::from_utf8_lossy(&body.unwrap_or_default()).into_owned();
+    match code {
+        StatusCode::BAD_REQUEST => Status::bad_request(text),
+        StatusCode::NOT_FOUND => Status::new(404, "NotFound", text),
+        _ => Status::internal(text),
+    }
+}
+
+/// Numbers and times, before anybody is asked for a log.
+fn check_log_options(query: &Query, name: &str) -> Result<(), Status> {
+    let number = |key: &str| -> Result<Option<i64>, Status> {
+        let Some(text) = query.get(key).filter(|text| !text.is_empty()) else { return Ok(None) };
+        let parsed = text.parse().map_err(|error: std::num::ParseIntError| {
+            let why = match error.kind() {
+                IntErrorKind::PosOverflow | IntErrorKind::NegOverflow => "value out of range",
+                _ => "invalid syntax",
+            };
+            Status::bad_request(format!("strconv.ParseInt: parsing {text:?}: {why}"))
+        });
+        parsed.map(Some)
+    };
+    let (tail, bytes) = (number("tailLines")?, number("limitBytes")?);
+    let since = number("sinceSeconds")?;
+    let since_time = query.get("sinceTime").filter(|text| !text.is_empty());
+    if let Some(text) = since_time
+        && meta::parse_time(text).is_none()
+    {
+        let layout = "2006-01-02T15:04:05Z07:00";
+        return Err(Status::bad_request(format!(
+            "parsing time {text:?} as {layout:?}: cannot parse {text:?} as \"2006\""
+        )));
+    }
+    let mut errors = Vec::new();
+    let mut at_least = |key: &str, value: Option<i64>, least: i64, why: &str| {
+        if let Some(value) = value.filter(|value| *value < least) {
+            errors.push(FieldError::invalid(&Path::new(key), value, why));
+        }
+    };
+    at_least("tailLines", tail, 0, "must be greater than or equal to 0");
+    at_least("limitBytes", bytes, 1, "must be greater than 0");
+    at_least("sinceSeconds", since, 1, "must be greater than 0");
+    if since.is_some() && since_time.is_some() {
+        let why = "at most one of `sinceTime` or `sinceSeconds` may be specified";
+        errors.push(FieldError::forbidden(&Path::new(""), why));
+    }
+    if errors.is_empty() {
+        Ok(())
+    } else {
+        Err(Status::invalid_named("PodLogOptions", name, &errors))
+    }
 }
 
 fn text(value: &Value, pointer: &str) -> String {
@@ -80,12 +168,16 @@ async fn relay(
         .await
         .map_err(|e| unreachable(&e))?
         .map_err(|e| unreachable(&e))?;
+    let _ = stream.set_nodelay(true);
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
         .await
         .map_err(|e| unreachable(&e))?;
     let upgrade = hyper::upgrade::on(&mut request);
     let (mut parts, body) = request.into_parts();
     parts.uri = path.parse::<Uri>().map_err(|e| Status::bad_request(e.to_string()))?;
+    // They are for this server; a node is not to act in the caller's name.
+    parts.headers.remove(header::AUTHORIZATION);
+    parts.headers.remove(header::COOKIE);
     parts.headers.insert(
         header::HOST,
         authority
@@ -110,7 +202,9 @@ async fn relay(
             match futures::future::try_join(upgrade, far).await {
                 Ok((near, far)) => {
                     let (mut near, mut far) = (TokioIo::new(near), TokioIo::new(far));
-                    let _ = tokio::io::copy_bidirectional(&mut near, &mut far).await;
+                    // Whatever the protocol is; the end of one direction leaves the other open.
+                    let (out, back) = (RELAY_BYTES, RELAY_BYTES);
+                    let _ = copy_bidirectional_with_sizes(&mut near, &mut far, out, back).await;
                 }
                 Err(error) => tracing::debug!(%error, "upgrade to a kubelet"),
             }
@@ -123,24 +217,112 @@ async fn relay(
 }
 
 /// The container asked for, or the only one.
-fn container(request: &Request, pod: &Value) -> Result<String, Status> {
-    let asked = super::query(request)?.get("container").cloned().unwrap_or_default();
-    let names: Vec<String> = ["/spec/containers", "/spec/initContainers"]
-        .iter()
-        .filter_map(|pointer| pod.pointer(pointer)?.as_array())
-        .flatten()
-        .filter_map(|c| c.get("name")?.as_str().map(str::to_owned))
-        .collect();
+fn container(query: &Query, pod: &Value) -> Result<String, Status> {
+    let asked = query.get("container").map_or("", String::as_str);
+    let names = |pointer: &str| -> Vec<String> {
+        let list = pod.pointer(pointer).and_then(Value::as_array);
+        let names = list.into_iter().flatten().filter_map(|c| c.get("name")?.as_str());
+        names.map(str::to_owned).collect()
+    };
+    let (all, inits) = (names("/spec/containers"), names("/spec/initContainers"));
     let name = meta::name(pod);
-    match (asked.is_empty(), names.as_slice()) {
-        (true, [only]) => Ok(only.clone()),
-        (true, many) => Err(Status::bad_request(format!(
-            "a container name must be specified for pod {name}, choose one of: [{}]",
-            many.join(" ")
-        ))),
-        (false, names) if names.contains(&asked) => Ok(asked),
-        (false, _) => {
-            Err(Status::bad_request(format!("container {asked} is not valid for pod {name}")))
+    if asked.is_empty() {
+        return match all.as_slice() {
+            [only] => Ok(only.clone()),
+            many => {
+                let mut text = format!(
+                    "a container name must be specified for pod {name}, choose one of: [{}]",
+                    many.join(" ")
+                );
+                if !inits.is_empty() {
+                    let inits = inits.join(" ");
+                    text.push_str(&format!(" or one of the init containers: [{inits}]"));
+                }
+                Err(Status::bad_request(text))
+            }
+        };
+    }
+    let ephemeral = names("/spec/ephemeralContainers");
+    if all.iter().chain(&inits).chain(&ephemeral).any(|known| known == asked) {
+        return Ok(asked.to_owned());
+    }
+    Err(Status::bad_request(format!("container {asked} is not valid for pod {name}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn query(pairs: &[(&str, &str)]) -> Query {
+        pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+    }
+
+    #[test]
+    fn a_container_is_named_or_the_only_one() {
+        // SUB-5
+        let one = json!({"metadata": {"name": "p"}, "spec": {
+            "containers": [{"name": "a"}], "initContainers": [{"name": "i"}]}});
+        let two = json!({"metadata": {"name": "p"}, "spec": {
+            "containers": [{"name": "a"}, {"name": "b"}], "initContainers": [{"name": "i"}]}});
+        for (pod, asked, want) in [
+            (&one, "", Ok("a")),
+            (&one, "i", Ok("i")),
+            (&two, "b", Ok("b")),
+            (&two, "c", Err("container c is not valid for pod p")),
+            (
+                &two,
+                "",
+                Err(
+                    "a container name must be specified for pod p, choose one of: [a b] or one of \
+                     the init containers: [i]",
+                ),
+            ),
+        ] {
+            let found = container(&query(&[("container", asked)]), pod);
+            let found = found.as_deref().map_err(|status| status.message.as_str());
+            assert_eq!(found, want, "{asked}");
+        }
+    }
+
+    #[test]
+    fn what_is_asked_of_a_log_makes_sense() {
+        // SUB-5
+        for (pairs, want) in [
+            (vec![("tailLines", "0"), ("limitBytes", "1"), ("sinceSeconds", "1")], None),
+            (vec![("sinceTime", "2026-11-28T12:00:00Z"), ("tailLines", "")], None),
+            (
+                vec![("tailLines", "x")],
+                Some((400, "strconv.ParseInt: parsing \"x\": invalid syntax")),
+            ),
+            (
+                vec![("sinceTime", "noon")],
+                Some((
+                    400,
+                    "parsing time \"noon\" as \"2006-01-02T15:04:05Z07:00\": cannot parse \"noon\" \
+                     as \"2006\"",
+                )),
+            ),
+            (
+                vec![("tailLines", "-1")],
+                Some((
+                    422,
+                    "PodLogOptions \"p\" is invalid: tailLines: Invalid value: -1: must be greater \
+                     than or equal to 0",
+                )),
+            ),
+            (
+                vec![("limitBytes", "0")],
+                Some((
+                    422,
+                    "PodLogOptions \"p\" is invalid: limitBytes: Invalid value: 0: must be greater \
+                     than 0",
+                )),
+            ),
+        ] {
+            let found = check_log_options(&query(&pairs), "p").err();
+            let found = found.as_ref().map(|status| (status.code, status.message.as_str()));
+            assert_eq!(found, want, "{pairs:?}");
         }
     }
 }

@@ -134,8 +134,11 @@ pub struct ContainerConfig {
     pub resources: Resources,
     /// Who and what.
     pub security: Security,
-    /// Keep standard input open.
+    /// Keep standard input open, for who attaches.
     pub stdin: bool,
+    /// Close it after the first who was attached to it.
+    #[serde(default)]
+    pub stdin_once: bool,
     /// Give it a terminal.
     pub tty: bool,
     /// Written in CRI format by the shim; directories are created.
@@ -229,7 +232,10 @@ pub struct ExecConfig {
     pub tty: bool,
 }
 
-/// A program started by [`Runtime::exec`]. Dropping it kills the program.
+/// A program started by [`Runtime::exec`], or a container's own by [`Runtime::attach`].
+///
+/// Dropping it ends a program that was started: its process group is hung up, and killed a moment later.
+/// A container's own program goes on.
 pub struct ExecSession {
     /// `None` unless asked for. Dropping it is end of file.
     pub stdin: Option<Box<dyn AsyncWrite + Send + Unpin>>,
@@ -242,6 +248,11 @@ pub struct ExecSession {
     /// The exit code, 128 + signal for a signal death.
     pub exit: oneshot::Receiver<i32>,
 }
+
+/// Bytes both ways.
+pub trait Connection: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Connection for T {}
 
 impl std::fmt::Debug for ExecSession {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -382,11 +393,17 @@ pub trait Runtime: Send + Sync + 'static {
     -> Result<ExecSession, RuntimeError>;
 
     /// Copies of the container's standard output and error from now on, and its standard input if
-    /// it was asked for.
+    /// it is wanted and the container has one.
     ///
     /// # Errors
-    /// [`RuntimeError::NotFound`], [`RuntimeError::Unsupported`].
-    async fn attach(&self, id: &ContainerId) -> Result<ExecSession, RuntimeError>;
+    /// [`RuntimeError::NotFound`] when it does not run.
+    async fn attach(&self, id: &ContainerId, stdin: bool) -> Result<ExecSession, RuntimeError>;
+
+    /// Connects to a port of the Pod's own loopback address.
+    ///
+    /// # Errors
+    /// [`RuntimeError::NotFound`]; [`RuntimeError::Io`] when nobody listens there.
+    async fn connect(&self, pod_uid: &str, port: u16) -> Result<Box<dyn Connection>, RuntimeError>;
 
     /// Tells the range from which Pods get their addresses, such as `10.244.1.0/24`. Pods that have one
     /// keep it.

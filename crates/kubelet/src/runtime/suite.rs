@@ -10,12 +10,16 @@ use super::{
 use async_trait::async_trait;
 use std::{collections::BTreeMap, net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
 use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _},
     time::{interval, timeout},
 };
 
 /// Longer than anything here takes on a busy machine; a property that waits so long has failed.
 const DEADLINE: Duration = Duration::from_secs(20);
+/// Where [`Program::Serves`] listens.
+pub const PORT: u16 = 8007;
+/// Where nobody does.
+const CLOSED_PORT: u16 = 1;
 /// Where the Pods' addresses come from.
 const CIDR: &str = "10.127.239.0/24";
 
@@ -32,6 +36,10 @@ pub enum Program {
     Ends(i32),
     /// Repeats its standard input until that ends.
     Repeats,
+    /// Prints the size of its terminal, as `80x24`, whenever it is another, until its input ends.
+    Sizes,
+    /// Listens at [`PORT`] of its own loopback address, and repeats what comes.
+    Serves,
     /// There is no such program.
     Missing,
 }
@@ -39,7 +47,7 @@ pub enum Program {
 impl Program {
     fn script(self) -> String {
         match self {
-            Self::Listens | Self::Repeats => "term=7".to_owned(),
+            Self::Listens | Self::Repeats | Self::Sizes | Self::Serves => "term=7".to_owned(),
             Self::Deaf | Self::Tree => "term=ignore".to_owned(),
             Self::Ends(code) => format!("exit={code}@20ms"),
             Self::Missing => "start=fail".to_owned(),
@@ -83,6 +91,12 @@ pub async fn run(subject: &dyn Subject) {
     let programs = [Program::Deaf, Program::Ends(0), Program::Tree];
     a_removed_pod_leaves_nothing(case("remove", &programs).await).await;
     a_program_runs_beside_the_container(case("exec", &[Program::Deaf]).await).await;
+    a_program_has_a_terminal_of_its_own(case("terminal", &[Program::Deaf]).await).await;
+    a_program_that_nobody_wants_is_ended(case("unwanted", &[Program::Deaf]).await).await;
+    let programs = [Program::Repeats, Program::Repeats];
+    who_is_attached_hears_and_is_heard(case("attach", &programs).await).await;
+    a_container_has_a_terminal(case("console", &[Program::Sizes]).await).await;
+    a_port_is_the_pods_own(case("port", &[Program::Serves]).await).await;
     what_cannot_be_started_has_ended_with_128(case("missing", &[Program::Missing]).await).await;
     what_is_not_there_is_not_found(case("unknown", &[]).await).await;
     an_ended_instance_is_forgotten(case("forget", &[Program::Deaf]).await).await;
@@ -148,6 +162,7 @@ impl<'a> Case<'a> {
             resources: Resources::default(),
             security: Security::default(),
             stdin: false,
+            stdin_once: false,
             tty: false,
             log_path: PathBuf::from("/dev/null"),
             log_bytes_max: u64::MAX,
@@ -158,7 +173,10 @@ impl<'a> Case<'a> {
     }
 
     async fn start(&self, at: usize, attempt: u32) -> Result<Container, RuntimeError> {
-        let config = self.config(at, attempt);
+        self.start_as(self.config(at, attempt)).await
+    }
+
+    async fn start_as(&self, config: ContainerConfig) -> Result<Container, RuntimeError> {
         let image = self.runtime.pull_image(&config.image).await?;
         let config = ContainerConfig { image_id: image.id, ..config };
         self.runtime.start_container(&self.uid, config).await
@@ -365,10 +383,136 @@ async fn a_program_runs_beside_the_container(case: Case<'_>) {
     assert_eq!(case.exec(&id, ends.clone(), None).await.expect("it runs").0, 9);
     let repeated = case.exec(&id, repeats, Some("one\ntwo\n")).await.expect("it runs");
     assert_eq!(repeated, (0, "one\ntwo\n".to_owned()));
+    if case.subject.processes(&case.uid).is_some() {
+        let missing = case.exec(&id, case.subject.argv(Program::Missing), None).await;
+        let Err(RuntimeError::Start { detail }) = missing else { panic!("{missing:?}") };
+        assert!(detail.contains("no such file or directory"), "{detail}");
+    }
     case.runtime.kill(&id).await.expect("KILL");
     case.ended(&id).await;
     let late = case.exec(&id, ends, None).await;
     assert!(matches!(late, Err(RuntimeError::NotFound { .. })), "{late:?}");
+    case.end().await;
+}
+
+/// Reads until this has come.
+async fn read_until(from: &mut (impl AsyncRead + Unpin), wanted: &str) {
+    let mut seen = Vec::new();
+    let read = async {
+        let mut piece = [0; 256];
+        while !String::from_utf8_lossy(&seen).contains(wanted) {
+            let read = from.read(&mut piece).await.expect("the output can be read");
+            assert!(read > 0, "the output ends before {wanted:?}");
+            seen.extend_from_slice(piece.get(..read).unwrap_or_default());
+        }
+    };
+    let done = timeout(DEADLINE, read).await;
+    assert!(done.is_ok(), "{wanted:?} does not come: {:?}", String::from_utf8_lossy(&seen));
+}
+
+async fn a_program_has_a_terminal_of_its_own(case: Case<'_>) {
+    let id = case.running(0).await;
+    let argv = case.subject.argv(Program::Sizes);
+    let config = ExecConfig { argv, stdin: true, tty: true };
+    let mut session = case.runtime.exec(&id, config).await.expect("it runs");
+    assert!(session.stderr.is_none(), "a terminal has one output");
+    for (columns, rows) in [(100, 40), (81, 25)] {
+        session.resize.send((columns, rows)).await.expect("it takes sizes");
+        read_until(&mut session.stdout, &format!("{columns}x{rows}")).await;
+    }
+    let mut stdin = session.stdin.take().expect("standard input was asked for");
+    // What a terminal's user types at the end.
+    stdin.write_all(b"\x04").await.expect("it reads");
+    drop(stdin);
+    let code = timeout(DEADLINE, session.exit).await.expect("the program ends");
+    assert_eq!(code.expect("an exit code"), 0);
+    case.end().await;
+}
+
+async fn a_program_that_nobody_wants_is_ended(case: Case<'_>) {
+    let id = case.running(0).await;
+    case.count_processes(|n| n == 1).await;
+    for tty in [false, true] {
+        let argv = case.subject.argv(Program::Deaf);
+        let config = ExecConfig { argv, stdin: true, tty };
+        let session = case.runtime.exec(&id, config).await.expect("it runs");
+        case.count_processes(|n| n > 1).await;
+        drop(session);
+        case.count_processes(|n| n == 1).await;
+    }
+    // The container's own goes on without whoever was attached.
+    drop(case.runtime.attach(&id, false).await.expect("it runs"));
+    assert!(matches!(case.state(&id).await, ContainerState::Running { .. }));
+    case.end().await;
+}
+
+async fn who_is_attached_hears_and_is_heard(case: Case<'_>) {
+    for (at, once) in [(0, true), (1, false)] {
+        let config = ContainerConfig { stdin: true, stdin_once: once, ..case.config(at, 0) };
+        let id = case.start_as(config).await.expect("a container").id;
+        let mut silent = case.runtime.attach(&id, false).await.expect("it runs");
+        assert!(silent.stdin.is_none());
+        let mut one = case.runtime.attach(&id, true).await.expect("it runs");
+        let mut stdin = one.stdin.take().expect("standard input was asked for");
+        stdin.write_all(b"first\n").await.expect("it is taken");
+        read_until(&mut one.stdout, "first\n").await;
+        read_until(&mut silent.stdout, "first\n").await;
+        drop((stdin, one));
+        if once {
+            // Its input ends with the first who was attached to it.
+            assert_eq!(case.ended(&id).await, (0, None));
+            let code = timeout(DEADLINE, silent.exit).await.expect("it is told");
+            assert_eq!(code, Ok(0));
+            let late = case.runtime.attach(&id, true).await;
+            assert!(matches!(late, Err(RuntimeError::NotFound { .. })), "{late:?}");
+        } else {
+            let mut two = case.runtime.attach(&id, true).await.expect("it still runs");
+            let mut stdin = two.stdin.take().expect("standard input was asked for");
+            stdin.write_all(b"second\n").await.expect("it is taken");
+            read_until(&mut two.stdout, "second\n").await;
+        }
+    }
+    case.end().await;
+}
+
+async fn a_container_has_a_terminal(case: Case<'_>) {
+    if case.subject.processes(&case.uid).is_none() {
+        // There is no terminal where there is no process.
+        return case.end().await;
+    }
+    let config = ContainerConfig { stdin: true, tty: true, ..case.config(0, 0) };
+    let id = case.start_as(config).await.expect("a container").id;
+    let mut session = case.runtime.attach(&id, true).await.expect("it runs");
+    assert!(session.stderr.is_none(), "a terminal has one output");
+    session.resize.send((99, 33)).await.expect("it takes sizes");
+    read_until(&mut session.stdout, "99x33").await;
+    let mut stdin = session.stdin.take().expect("standard input was asked for");
+    stdin.write_all(b"\x04").await.expect("it is taken");
+    assert_eq!(timeout(DEADLINE, session.exit).await.expect("it is told"), Ok(0));
+    assert_eq!(case.ended(&id).await, (0, None));
+    case.end().await;
+}
+
+async fn a_port_is_the_pods_own(case: Case<'_>) {
+    case.running(0).await;
+    let connect = async {
+        let mut tick = interval(Duration::from_millis(20));
+        loop {
+            tick.tick().await;
+            if let Ok(connection) = case.runtime.connect(&case.uid, PORT).await {
+                return connection;
+            }
+        }
+    };
+    let mut connection = timeout(DEADLINE, connect).await.expect("somebody listens");
+    connection.write_all(b"over there").await.expect("it is taken");
+    connection.shutdown().await.expect("it can end");
+    let mut text = String::new();
+    let read = connection.read_to_string(&mut text);
+    timeout(DEADLINE, read).await.expect("the other side ends").expect("it is text");
+    assert_eq!(text, "over there");
+    let closed = case.runtime.connect(&case.uid, CLOSED_PORT).await;
+    assert!(matches!(closed.map(drop), Err(RuntimeError::Io { .. })));
     case.end().await;
 }
 
@@ -396,6 +540,8 @@ async fn what_is_not_there_is_not_found(case: Case<'_>) {
         ("kill", runtime.kill(&id).await),
         ("remove_container", runtime.remove_container(&id).await),
         ("exec", runtime.exec(&id, exec).await.map(drop)),
+        ("attach", runtime.attach(&id, true).await.map(drop)),
+        ("connect", runtime.connect("nobody", PORT).await.map(drop)),
         ("start_container", runtime.start_container("nobody", case.config(0, 0)).await.map(drop)),
     ];
     for (call, answer) in answers {

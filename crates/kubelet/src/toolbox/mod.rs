@@ -1,9 +1,10 @@
 //! Small programs for the built-in image, where the host has no busybox: this binary under other names.
 
 mod run;
+mod tar;
 
 use std::{
-    io::{self, BufRead as _, BufReader, Read as _, Write as _},
+    io::{self, BufRead as _, BufReader, IsTerminal as _, Read as _, Write as _},
     net::{TcpListener, TcpStream},
     path::Path,
     process::ExitCode,
@@ -14,8 +15,8 @@ use std::{
 
 /// Their names.
 pub const APPLETS: &[&str] = &[
-    "cat", "echo", "env", "false", "hog", "hostname", "httpd", "ls", "put", "run", "sleep", "true",
-    "wget",
+    "cat", "echo", "env", "false", "hog", "hostname", "httpd", "ls", "put", "run", "sleep", "stty",
+    "tar", "test", "true", "tty", "wget",
 ];
 
 static TERMINATED: AtomicBool = AtomicBool::new(false);
@@ -53,11 +54,29 @@ fn applet(name: &str, arguments: &[String]) -> io::Result<ExitCode> {
                 writeln!(out, "{key}={value}")?;
             }
         }
+        "cat" if arguments.is_empty() => repeat(&mut io::stdin().lock(), &mut out)?,
         "cat" => {
             for path in arguments {
-                out.write_all(&std::fs::read(path)?)?;
+                match path.as_str() {
+                    "-" => repeat(&mut io::stdin().lock(), &mut out)?,
+                    path => repeat(&mut std::fs::File::open(path)?, &mut out)?,
+                }
             }
         }
+        "test" => return Ok(test(arguments)),
+        "tar" => tar::run(arguments, &mut out)?,
+        "tty" => match std::fs::read_link("/proc/self/fd/0") {
+            Ok(path) if io::stdin().is_terminal() => writeln!(out, "{}", path.display())?,
+            Ok(_) | Err(_) => {
+                writeln!(out, "not a tty")?;
+                return Ok(ExitCode::FAILURE);
+            }
+        },
+        "stty" if argument(0) == "size" => {
+            let (columns, rows) = crate::runtime::native::terminal_size(io::stdin())?;
+            writeln!(out, "{rows} {columns}")?;
+        }
+        "stty" => return Err(io::Error::other("only: stty size")),
         "ls" => {
             let mut names: Vec<String> =
                 std::fs::read_dir(if arguments.is_empty() { "." } else { argument(0) })?
@@ -86,6 +105,41 @@ fn applet(name: &str, arguments: &[String]) -> io::Result<ExitCode> {
         _ => return wget(arguments),
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Each piece as soon as it is there.
+fn repeat(from: &mut impl io::Read, to: &mut impl io::Write) -> io::Result<()> {
+    let mut piece = [0; 16 << 10];
+    loop {
+        match from.read(&mut piece) {
+            Ok(0) => return Ok(()),
+            Ok(read) => {
+                to.write_all(piece.get(..read).unwrap_or_default())?;
+                to.flush()?;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// `test -d|-e|-f|-s PATH`, `test -n|-z TEXT`; `!` before it for the opposite. 2 for anything else.
+fn test(arguments: &[String]) -> ExitCode {
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let (negated, words) = match words.as_slice() {
+        ["!", rest @ ..] => (true, rest),
+        all => (false, all),
+    };
+    let holds = match *words {
+        ["-d", path] => Path::new(path).is_dir(),
+        ["-e", path] => Path::new(path).exists(),
+        ["-f", path] => Path::new(path).is_file(),
+        ["-s", path] => std::fs::metadata(path).is_ok_and(|found| found.len() > 0),
+        ["-n", text] => !text.is_empty(),
+        ["-z", text] => text.is_empty(),
+        _ => return ExitCode::from(2),
+    };
+    if holds == negated { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 
 extern "C" fn terminated(_: i32) {

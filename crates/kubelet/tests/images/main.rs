@@ -107,6 +107,7 @@ impl Bench {
             resources: Resources::default(),
             security: Security::default(),
             stdin: false,
+            stdin_once: false,
             tty: false,
             log_path: self.log(name),
             log_bytes_max: 1 << 20,

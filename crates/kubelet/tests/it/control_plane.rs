@@ -15,6 +15,7 @@ use std::{
 };
 use tempfile::TempDir;
 use tokio::{
+    net::TcpListener,
     sync::{mpsc, watch},
     task::JoinSet,
     time::{Instant, timeout},
@@ -31,6 +32,8 @@ pub(crate) struct Node {
     dir: TempDir,
     state: Arc<State>,
     agent: Option<Running>,
+    /// For the next agent to serve at.
+    listener: Option<TcpListener>,
 }
 
 struct Running {
@@ -75,7 +78,15 @@ impl Node {
             reasons: Mutex::default(),
         };
         let dir = tempfile::tempdir().unwrap();
-        Self { runtime, clock, dir, state: Arc::new(state), agent: None }
+        Self { runtime, clock, dir, state: Arc::new(state), agent: None, listener: None }
+    }
+
+    /// Where the next agent serves logs and the like.
+    pub(crate) async fn listen(&mut self) -> SocketAddr {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        self.listener = Some(listener);
+        address
     }
 
     /// Starts an agent (again), and tells it of every Pod there is.
@@ -104,7 +115,8 @@ impl Node {
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
         let (runtime, clock) = (Arc::clone(&self.runtime), Arc::clone(&self.clock));
-        tasks.spawn(agent::serve(config, runtime, clock, None, ends, stop.clone()));
+        let listener = self.listener.take();
+        tasks.spawn(agent::serve(config, runtime, clock, listener, ends, stop.clone()));
         tasks.spawn(answer(Arc::clone(&self.state), asked, told.clone()));
         told.send(connected("replica-1")).await.unwrap();
         self.agent = Some(Running { stop, tasks, told });

@@ -9,3 +9,4 @@
 mod agent;
 mod control_plane;
 mod runtime;
+mod serve;

@@ -2,6 +2,7 @@
 
 use super::*;
 use nix::sys::signal::{SigSet, Signal};
+use std::{net::TcpListener, process::Stdio, time::Duration};
 
 const MARK: &str = "suite-program";
 
@@ -13,6 +14,8 @@ pub(super) fn argv(program: Program) -> Vec<String> {
         Program::Tree => "tree".to_owned(),
         Program::Ends(code) => format!("ends {code}"),
         Program::Repeats => "repeats".to_owned(),
+        Program::Sizes => "sizes".to_owned(),
+        Program::Serves => "serves".to_owned(),
         Program::Missing => return vec!["/bin/no-such-program".to_owned()],
     };
     ["/bin/true", MARK].into_iter().chain(words.split(' ')).map(str::to_owned).collect()
@@ -36,6 +39,33 @@ pub(super) fn run() -> Option<ExitCode> {
         "repeats" => {
             let mut out = io::stdout();
             io::copy(&mut io::stdin(), &mut out).and_then(|_| out.flush()).expect("it is repeated");
+            ExitCode::SUCCESS
+        }
+        "sizes" => {
+            let (ended, end) = std::sync::mpsc::channel();
+            std::thread::spawn(move || {
+                let _ = io::copy(&mut io::stdin(), &mut io::sink());
+                let _ = ended.send(());
+            });
+            let mut last = String::new();
+            while end.recv_timeout(Duration::from_millis(20)).is_err() {
+                // As a user would look, with the toolbox's applet.
+                let stty = Command::new("/bin/stty").arg("size").stdin(Stdio::inherit()).output();
+                let text = String::from_utf8(stty.expect("stty runs").stdout).expect("text");
+                let (rows, columns) = text.trim().split_once(' ').expect("a terminal");
+                if last != text {
+                    println!("{columns}x{rows}");
+                    last = text.clone();
+                }
+            }
+            ExitCode::SUCCESS
+        }
+        "serves" => {
+            let listener = TcpListener::bind(("127.0.0.1", suite::PORT)).expect("a port");
+            for mut stream in listener.incoming().flatten() {
+                let mut from = stream.try_clone().expect("a socket");
+                let _ = io::copy(&mut from, &mut stream);
+            }
             ExitCode::SUCCESS
         }
         what => {

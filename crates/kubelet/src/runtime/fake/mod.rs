@@ -7,8 +7,9 @@
 pub mod script;
 
 use super::{
-    Container, ContainerConfig, ContainerId, ContainerState, ExecConfig, ExecSession, Image,
-    Runtime, RuntimeError, RuntimeEvent, RuntimePod, Sandbox, SandboxConfig, addresses::Range,
+    Connection, Container, ContainerConfig, ContainerId, ContainerState, ExecConfig, ExecSession,
+    Image, Runtime, RuntimeError, RuntimeEvent, RuntimePod, Sandbox, SandboxConfig,
+    addresses::Range,
 };
 use crate::agent::Clock;
 use async_trait::async_trait;
@@ -22,7 +23,7 @@ use std::{
     time::Duration,
 };
 use tokio::{
-    io::{AsyncRead, AsyncWriteExt as _, duplex},
+    io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex},
     sync::{broadcast, mpsc, oneshot},
     task::JoinSet,
     time::{Instant, sleep},
@@ -31,6 +32,10 @@ use tokio_util::sync::CancellationToken;
 
 /// Events that a slow receiver may miss before it lists everything.
 const EVENTS: usize = 64;
+/// Bytes that wait between a program that is not there and who talks with it.
+const PIPE: usize = 4096;
+/// Nobody listens there; on every other port somebody repeats what comes in.
+const REFUSED_PORT: u16 = 1;
 
 /// Runs nothing.
 pub struct FakeRuntime {
@@ -64,6 +69,8 @@ struct Instance {
     container: Container,
     script: ContainerScript,
     ended: CancellationToken,
+    /// What it says, to all who are attached.
+    said: broadcast::Sender<Vec<u8>>,
 }
 
 /// Something that the runtime was asked to do.
@@ -360,7 +367,8 @@ impl Runtime for FakeRuntime {
         let applies = script.times.is_none_or(|times| container.config.attempt < times);
         let end = script.end.filter(|_| applies);
         let answer = started(&container);
-        pod.containers.push(Instance { container, script, ended: ended.clone() });
+        let said = broadcast::Sender::new(EVENTS);
+        pod.containers.push(Instance { container, script, ended: ended.clone(), said });
         drop(state);
         if let (Ok(_), Some((end, after))) = (&answer, end) {
             self.end_later(&id, end, after, ended);
@@ -437,19 +445,29 @@ impl Runtime for FakeRuntime {
         let name = instance.container.config.name.clone();
         state.note(&name, Asked::Exec);
         drop(state);
-        let (stdout, mut out) = duplex(4096);
-        let (stdin, mut input) = if config.stdin {
-            let (ours, theirs) = duplex(4096);
-            (Some(Box::new(ours) as _), Some(theirs))
-        } else {
-            (None, None)
-        };
+        let (stdout, mut out) = duplex(PIPE);
+        let (stdin, mut input) = pipe_if(config.stdin);
         let (mut exited, exit) = oneshot::channel();
+        let (resize, mut sizes) = mpsc::channel::<(u16, u16)>(4);
         self.spawn(async move {
             let run = async {
-                // What comes in goes out.
-                if let Some(input) = &mut input {
-                    let _ = tokio::io::copy(input, &mut out).await;
+                // What comes in goes out; a terminal also says its size.
+                let mut piece = vec![0; PIPE];
+                while let Some(from) = &mut input {
+                    let text = tokio::select! {
+                        read = from.read(&mut piece) => {
+                            piece.get(..read.unwrap_or(0)).unwrap_or_default().to_vec()
+                        }
+                        Some((columns, rows)) = sizes.recv() => {
+                            format!("{columns}x{rows}\n").into_bytes()
+                        }
+                    };
+                    if text.is_empty() {
+                        break;
+                    }
+                    if out.write_all(&text).await.is_err() {
+                        break;
+                    }
                 }
                 if !script.after.is_zero() {
                     sleep(script.after).await;
@@ -464,15 +482,92 @@ impl Runtime for FakeRuntime {
             let _ = out.shutdown().await;
             let _ = exited.send(code);
         });
-        let (resize, _) = mpsc::channel(1);
         let stderr = (!config.tty)
             .then(|| Box::new(tokio::io::empty()) as Box<dyn AsyncRead + Send + Unpin>);
+        let stdin = stdin.map(|stdin| Box::new(stdin) as _);
         Ok(ExecSession { stdin, stdout: Box::new(stdout), stderr, resize, exit })
     }
 
-    async fn attach(&self, id: &ContainerId) -> Result<ExecSession, RuntimeError> {
-        self.state().found(id)?;
-        Err(RuntimeError::Unsupported { detail: format!("attaching to {}", id.0) })
+    async fn attach(&self, id: &ContainerId, stdin: bool) -> Result<ExecSession, RuntimeError> {
+        let mut state = self.state();
+        let instance = state.found(id)?;
+        if !matches!(instance.container.state, ContainerState::Running { .. }) {
+            return Err(RuntimeError::NotFound { what: format!("running container {}", id.0) });
+        }
+        let config = &instance.container.config;
+        let (tty, once) = (config.tty, config.stdin_once && config.stdin);
+        let reads = config.stdin;
+        let (said, mut hears) = (instance.said.clone(), instance.said.subscribe());
+        let ended = instance.ended.clone();
+        drop(state);
+        let (stdout, mut out) = duplex(PIPE);
+        let (input, mut from) = pipe_if(stdin);
+        let (mut exited, exit) = oneshot::channel();
+        let (this, id) = (Weak::clone(&self.this), id.clone());
+        self.spawn(async move {
+            let talk = async {
+                let mut piece = vec![0; PIPE];
+                while let Some(input) = &mut from {
+                    let read = input.read(&mut piece).await.unwrap_or(0);
+                    if read == 0 {
+                        break;
+                    }
+                    if reads {
+                        let _ = said.send(piece.get(..read).unwrap_or_default().to_vec());
+                    }
+                }
+                if let (true, true, Some(this)) = (once, from.is_some(), this.upgrade()) {
+                    this.end(&id, &ended, End::Code(0));
+                }
+                std::future::pending::<()>().await;
+            };
+            let hear = async {
+                while let Ok(text) = hears.recv().await {
+                    let _ = out.write_all(&text).await;
+                }
+            };
+            tokio::select! {
+                () = talk => {}
+                () = hear => {}
+                () = exited.closed() => return,
+                () = ended.cancelled() => {}
+            }
+            // What was said before the end.
+            while let Ok(text) = hears.try_recv() {
+                let _ = out.write_all(&text).await;
+            }
+            drop(out);
+            let code =
+                this.upgrade().and_then(|this| match this.state().find(&id)?.container.state {
+                    ContainerState::Exited { exit_code, .. } => Some(exit_code),
+                    ContainerState::Running { .. } => None,
+                });
+            let _ = exited.send(code.unwrap_or(128 + libc::SIGKILL));
+        });
+        let (resize, _) = mpsc::channel(1);
+        let stderr =
+            (!tty).then(|| Box::new(tokio::io::empty()) as Box<dyn AsyncRead + Send + Unpin>);
+        let stdin = input.map(|input| Box::new(input) as _);
+        Ok(ExecSession { stdin, stdout: Box::new(stdout), stderr, resize, exit })
+    }
+
+    async fn connect(&self, pod_uid: &str, port: u16) -> Result<Box<dyn Connection>, RuntimeError> {
+        if !self.state().pods.contains_key(pod_uid) {
+            return Err(RuntimeError::NotFound { what: format!("sandbox of Pod {pod_uid}") });
+        }
+        if port == REFUSED_PORT {
+            return Err(RuntimeError::Io {
+                step: format!("connect to port {port} of the Pod"),
+                source: io::ErrorKind::ConnectionRefused.into(),
+            });
+        }
+        let (ours, theirs) = duplex(PIPE);
+        self.spawn(async move {
+            let (mut from, mut to) = tokio::io::split(theirs);
+            let _ = tokio::io::copy(&mut from, &mut to).await;
+            let _ = to.shutdown().await;
+        });
+        Ok(Box::new(ours))
     }
 
     fn set_pod_cidr(&self, cidr: &str) {
@@ -490,6 +585,12 @@ impl Runtime for FakeRuntime {
     fn events(&self) -> broadcast::Receiver<RuntimeEvent> {
         self.events.subscribe()
     }
+}
+
+/// Both ends of a pipe, if there is to be one.
+fn pipe_if(wanted: bool) -> (Option<DuplexStream>, Option<DuplexStream>) {
+    let ends = wanted.then(|| duplex(PIPE));
+    ends.map_or((None, None), |(ours, theirs)| (Some(ours), Some(theirs)))
 }
 
 /// The instance, or why it never ran.

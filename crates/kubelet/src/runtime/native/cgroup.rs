@@ -118,6 +118,11 @@ impl Cgroup {
         found
     }
 
+    /// Whether a process is in it; true where the host let us make none.
+    pub(super) fn may_hold(&self, pid: i32) -> bool {
+        self.dirs().next().is_none() || self.processes().contains(&pid)
+    }
+
     /// SIGKILL to all of it.
     pub(super) fn kill(&self) {
         if let Some(dir) = &self.v2

@@ -4,7 +4,7 @@ use super::{
     capabilities,
     cgroup::Cgroup,
     image::ImageRoot,
-    sys,
+    sys, terminal,
     user::{self, Identity},
     within,
 };
@@ -29,7 +29,6 @@ use std::{
         unix::net::UnixStream,
     },
     path::{Path, PathBuf},
-    process::ExitCode,
 };
 
 /// What the container's init needs.
@@ -46,17 +45,31 @@ pub(super) struct InitConfig {
 /// wherever that is, and is a file whatever the container does.
 pub(super) const MESSAGE: &str = "termination-log";
 
-type Fallible<T> = Result<T, String>;
+pub(super) type Fallible<T> = Result<T, String>;
 
-fn step<T, E: std::fmt::Display>(what: &str, result: Result<T, E>) -> Fallible<T> {
+pub(super) fn step<T, E: std::fmt::Display>(what: &str, result: Result<T, E>) -> Fallible<T> {
     result.map_err(|error| format!("{what}: {error}"))
 }
 
-/// Goes on in a fresh copy of the shim. Over the socket the PID goes out, and then nothing but its end
-/// when the program has been started, or an error.
-pub(super) fn main(mut socket: UnixStream, out: &OwnedFd, err: &OwnedFd, config: &InitConfig) -> ! {
-    let prepared = step("take the outputs", dup2_stdout(out).and_then(|()| dup2_stderr(err)))
-        .and_then(|()| prepare(&mut socket, config));
+/// The program's ends of its standard streams; none where it gets a terminal.
+pub(super) struct Pipes {
+    /// `None` for an empty one.
+    pub(super) stdin: Option<OwnedFd>,
+    pub(super) stdout: OwnedFd,
+    pub(super) stderr: OwnedFd,
+}
+
+/// What goes out with a terminal, beside the terminal itself.
+pub(super) const TERMINAL: &str = "terminal\n";
+
+/// Goes on in a fresh copy of the shim. Over the socket the PID goes out, then the terminal if there is
+/// to be one, and then nothing but its end when the program has been started, or an error.
+pub(super) fn main(mut socket: UnixStream, pipes: Option<&Pipes>, config: &InitConfig) -> ! {
+    let taken = pipes.map_or(Ok(()), |pipes| {
+        dup2_stdout(&pipes.stdout).and_then(|()| dup2_stderr(&pipes.stderr))
+    });
+    let prepared = step("take the outputs", taken)
+        .and_then(|()| prepare(&mut socket, pipes.and_then(|p| p.stdin.as_ref()), config));
     let code = match prepared {
         Ok(()) => 0,
         Err(error) => {
@@ -67,7 +80,7 @@ pub(super) fn main(mut socket: UnixStream, out: &OwnedFd, err: &OwnedFd, config:
     std::process::exit(code)
 }
 
-fn prepare(socket: &mut UnixStream, config: &InitConfig) -> Fallible<()> {
+fn prepare(socket: &mut UnixStream, stdin: Option<&OwnedFd>, config: &InitConfig) -> Fallible<()> {
     if let Err(error) = config.cgroup.enter() {
         tracing::debug!(%error, "cgroup not entered");
     }
@@ -78,7 +91,7 @@ fn prepare(socket: &mut UnixStream, config: &InitConfig) -> Fallible<()> {
         // The child is the program; it is handed to the shim when this process ends.
         return step("tell the PID", socket.write_all(format!("pid {pid}\n").as_bytes()));
     }
-    match enter(config, &before) {
+    match enter(config, socket, stdin, &before) {
         Ok(never) => match never {},
         Err(error) => Err(error),
     }
@@ -99,14 +112,24 @@ fn assert_own_mounts(before: &Path) -> Fallible<()> {
     Ok(())
 }
 
-fn enter(config: &InitConfig, before: &Path) -> Fallible<std::convert::Infallible> {
+fn enter(
+    config: &InitConfig,
+    socket: &UnixStream,
+    stdin: Option<&OwnedFd>,
+    before: &Path,
+) -> Fallible<std::convert::Infallible> {
     assert_own_mounts(before)?;
     step("setsid", setsid())?;
     let root = config.dir.join("root");
     mounts(config, &root)?;
-    // The socket must not be the program's standard input.
-    let null = step("open /dev/null", nix::fcntl::open("/dev/null", OFlag::O_RDWR, Mode::empty()))?;
-    step("replace standard input", dup2_stdin(null))?;
+    if config.container.tty {
+        step("make a terminal", take_terminal(socket, &root))?;
+    } else {
+        // The socket must not be the program's standard input.
+        let flags = OFlag::O_RDWR | OFlag::O_CLOEXEC;
+        let null = step("open /dev/null", nix::fcntl::open("/dev/null", flags, Mode::empty()))?;
+        step("replace standard input", dup2_stdin(stdin.unwrap_or(&null)))?;
+    }
     step("enter the root", chdir(&root))?;
     step("pivot_root", pivot_root(".", "."))?;
     step("leave the old root", umount2(".", MntFlags::MNT_DETACH))?;
@@ -124,14 +147,41 @@ fn enter(config: &InitConfig, before: &Path) -> Fallible<std::convert::Infallibl
     step(&format!("exec {program:?}"), execve(&text(&program)?, &argv, &env))
 }
 
+/// Hands a new terminal of the container to who holds the other end of the socket, and takes its own.
+fn take_terminal(socket: &UnixStream, root: &Path) -> std::io::Result<()> {
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let root = nix::fcntl::open(root, flags, Mode::empty())?;
+    let opened = terminal::open(&root)?;
+    let number = sys::terminal_number(opened.master.as_fd())?;
+    sys::send_files(socket, TERMINAL.as_bytes(), &[opened.master.as_fd()])?;
+    take_as_standard(&opened.end)?;
+    // As other runtimes do: programs look for it under this name.
+    let dev_fd = within::directory(&root, Path::new("dev"))?;
+    let dev = within::path_of(&dev_fd);
+    let console = dev.join("console");
+    fs::write(&console, "")?;
+    let (source, none) = (dev.join("pts").join(number.to_string()), None::<&str>);
+    mount(Some(&source), &console, none, MsFlags::MS_BIND, none)?;
+    Ok(())
+}
+
+/// Makes a terminal the one of this session, which has none, and its standard streams.
+pub(super) fn take_as_standard(end: &OwnedFd) -> std::io::Result<()> {
+    sys::control_terminal(end.as_fd())?;
+    dup2_stdin(end)?;
+    dup2_stdout(end)?;
+    dup2_stderr(end)?;
+    Ok(())
+}
+
 /// `/` where neither Pod nor image says anything.
-fn working_dir(config: &InitConfig) -> &Path {
+pub(super) fn working_dir(config: &InitConfig) -> &Path {
     let dir = config.container.working_dir.as_str();
     Path::new(if dir.is_empty() { "/" } else { dir })
 }
 
 /// The Pod's user, else the image's; the image's files name them. To be asked inside.
-fn identity(config: &InitConfig) -> Fallible<Identity> {
+pub(super) fn identity(config: &InitConfig) -> Fallible<Identity> {
     let security = &config.container.security;
     let asked = security.run_as_user.map_or_else(|| config.root.user.clone(), |u| u.to_string());
     let root = step("open /", nix::fcntl::open("/", OFlag::O_PATH, Mode::empty()))?;
@@ -148,7 +198,7 @@ fn identity(config: &InitConfig) -> Fallible<Identity> {
 }
 
 /// With the user's own directory, unless somebody chose another.
-fn environment(config: &InitConfig, identity: &Identity) -> Fallible<Vec<CString>> {
+pub(super) fn environment(config: &InitConfig, identity: &Identity) -> Fallible<Vec<CString>> {
     let env = &config.container.env;
     let home = ("HOME".to_owned(), identity.home.clone());
     let missing = Some(&home).filter(|_| env.iter().all(|(key, _)| key != "HOME"));
@@ -158,10 +208,19 @@ fn environment(config: &InitConfig, identity: &Identity) -> Fallible<Vec<CString
         .collect()
 }
 
-fn find_program(config: &InitConfig) -> Fallible<String> {
+pub(super) fn find_program(config: &InitConfig) -> Fallible<String> {
     let name = config.container.argv.first().map_or("", String::as_str);
     if name.contains('/') {
-        return Ok(name.to_owned());
+        let found = fs::metadata(name);
+        let failed = |why: &str| format!("exec: {name:?}: stat {name}: {why}");
+        return match found {
+            Ok(found) if found.is_dir() => Err(format!("exec: {name:?}: is a directory")),
+            Ok(_) => Ok(name.to_owned()),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                Err(failed("no such file or directory"))
+            }
+            Err(error) => Err(failed(&error.to_string())),
+        };
     }
     let path = config
         .container
@@ -227,6 +286,7 @@ fn mounts(config: &InitConfig, root: &Path) -> Fallible<()> {
     for dir in ["shm", "pts"] {
         let _ = fs::create_dir_all(dev.join(dir));
     }
+    step("mount /dev/pts", terminal::mount_below(&dev))?;
     let _ = mount(Some("tmpfs"), &dev.join("shm"), Some("tmpfs"), safe, Some("mode=1777"));
     let path = relative(Path::new(&config.container.termination_message_path));
     if !path.as_os_str().is_empty() {
@@ -293,7 +353,7 @@ fn relative(path: &Path) -> PathBuf {
     path.strip_prefix("/").unwrap_or(path).to_owned()
 }
 
-fn restrict(config: &InitConfig, identity: &Identity) -> Fallible<()> {
+pub(super) fn restrict(config: &InitConfig, identity: &Identity) -> Fallible<()> {
     let security = &config.container.security;
     own_pipes(identity);
     let keep = match security.privileged {
@@ -322,13 +382,14 @@ fn restrict(config: &InitConfig, identity: &Identity) -> Fallible<()> {
     Ok(())
 }
 
-/// A program that opens `/dev/stdout` anew must be allowed to.
+/// A program that opens `/dev/stdout`, or its terminal, anew must be allowed to.
 fn own_pipes(identity: &Identity) {
     use nix::sys::stat::{SFlag, fstat};
     let (out, err) = (std::io::stdout(), std::io::stderr());
     for stream in [out.as_fd(), err.as_fd()] {
         let kind = fstat(stream).map(|s| SFlag::from_bits_truncate(s.st_mode) & SFlag::S_IFMT);
-        if kind == Ok(SFlag::S_IFIFO) {
+        let is_terminal = nix::unistd::isatty(stream).unwrap_or(false);
+        if kind == Ok(SFlag::S_IFIFO) || is_terminal {
             let owner = nix::unistd::Uid::from_raw(identity.uid);
             let _ = nix::unistd::fchown(stream, Some(owner), None);
         }
@@ -366,68 +427,4 @@ fn deny_dangerous_calls() -> Result<(), String> {
     let program: BpfProgram =
         filter.try_into().map_err(|e: seccompiler::BackendError| e.to_string())?;
     apply_filter(&program).map_err(|e| e.to_string())
-}
-
-/// Runs as `container-exec PID CGROUP-JSON -- PROGRAM ARGUMENTS…`: the same program surroundings as
-/// the container whose first process is PID.
-pub(super) fn exec_main(mut arguments: impl Iterator<Item = String>) -> ExitCode {
-    match exec(&mut arguments) {
-        Ok(code) => code,
-        #[expect(clippy::print_stderr, reason = "the caller reads it as the program's own")]
-        Err(error) => {
-            eprintln!("{error}");
-            ExitCode::from(126)
-        }
-    }
-}
-
-fn exec(arguments: &mut impl Iterator<Item = String>) -> Fallible<ExitCode> {
-    use nix::sched::setns;
-    let pid = arguments.next().ok_or("no PID")?;
-    let config: InitConfig =
-        step("read", serde_json::from_str(&arguments.next().ok_or("no configuration")?))?;
-    let argv: Vec<String> = arguments.collect();
-    let _ = config.cgroup.enter();
-    let open = |name: &str| {
-        step(name, fs::File::open(format!("/proc/{pid}/ns/{name}")).map(OwnedFd::from))
-    };
-    let namespaces = ["ipc", "uts", "net", "pid", "mnt"].map(open);
-    for namespace in namespaces {
-        step("setns", setns(namespace?, CloneFlags::empty()))?;
-    }
-    step("chdir", chdir(Path::new("/")))?;
-    // Only a child is in the PID namespace.
-    let child = step("fork", sys::fork_single_threaded())?;
-    if child > 0 {
-        use nix::sys::wait::{WaitStatus, waitpid};
-        loop {
-            match waitpid(nix::unistd::Pid::from_raw(child), None) {
-                Ok(WaitStatus::Exited(_, code)) => {
-                    return Ok(ExitCode::from(u8::try_from(code).unwrap_or(255)));
-                }
-                Ok(WaitStatus::Signaled(_, signal, _)) => {
-                    return Ok(ExitCode::from(u8::try_from(128 + signal as i32).unwrap_or(255)));
-                }
-                Ok(_) | Err(nix::errno::Errno::EINTR) => {}
-                Err(error) => return Err(format!("wait: {error}")),
-            }
-        }
-    }
-    let mut inner = config;
-    inner.container.argv = argv;
-    let _ = chdir(working_dir(&inner));
-    let identity = identity(&inner)?;
-    restrict(&inner, &identity)?;
-    step("reset signals", sys::default_signals())?;
-    let program = find_program(&inner)?;
-    let text = |s: &str| step("an argument", CString::new(s));
-    let argv: Vec<CString> =
-        inner.container.argv.iter().map(|a| text(a)).collect::<Result<_, _>>()?;
-    let env = environment(&inner, &identity)?;
-    let Err(error) = execve(&text(&program)?, &argv, &env);
-    #[expect(clippy::print_stderr, reason = "the caller reads it as the program's own")]
-    {
-        eprintln!("exec {program:?}: {error}");
-    }
-    std::process::exit(127)
 }

@@ -2,21 +2,25 @@
 //!
 //! The kubelet's half: it keeps records, asks the shims, and finds everything again after a restart.
 
+mod attach;
 mod capabilities;
 mod cgroup;
+mod exec;
 mod image;
 mod init;
 mod net;
 mod privileges;
 mod records;
 mod shim;
+mod streams;
 mod sys;
+mod terminal;
 mod user;
 mod within;
 
 use super::{
-    Container, ContainerConfig, ContainerId, ContainerState, ExecConfig, ExecSession, Image,
-    Runtime, RuntimeError, RuntimeEvent, RuntimePod, Sandbox, SandboxConfig, UnixMicros,
+    Connection, Container, ContainerConfig, ContainerId, ContainerState, ExecConfig, ExecSession,
+    Image, Runtime, RuntimeError, RuntimeEvent, RuntimePod, Sandbox, SandboxConfig, UnixMicros,
     addresses::Range,
 };
 use async_trait::async_trait;
@@ -39,7 +43,7 @@ use tokio::{
     io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
     net::UnixStream,
     process::Command,
-    sync::{broadcast, mpsc, oneshot},
+    sync::broadcast,
     time::timeout,
 };
 
@@ -62,7 +66,7 @@ pub fn reexec() -> Option<ExitCode> {
     let _program = arguments.next();
     match arguments.next()?.as_str() {
         "shim" => Some(shim::main()),
-        "container-exec" => Some(init::exec_main(arguments)),
+        "container-exec" => Some(exec::main()),
         _ => None,
     }
 }
@@ -181,14 +185,14 @@ impl NativeRuntime {
 
     /// Asks a Pod's shim. The directory is opened first: a socket's path may be short only.
     async fn ask(&self, uid: &str, ask: &Ask) -> io::Result<Answer> {
-        let mut stream = self.connect(uid).await?;
+        let mut stream = self.connect_shim(uid).await?;
         send(&mut stream, ask).await?;
         let mut line = String::new();
         BufReader::new(stream).read_line(&mut line).await?;
         Ok(serde_json::from_str(&line)?)
     }
 
-    async fn connect(&self, uid: &str) -> io::Result<UnixStream> {
+    async fn connect_shim(&self, uid: &str) -> io::Result<UnixStream> {
         let dir = fs::File::open(self.dir(uid))?;
         UnixStream::connect(format!("/proc/self/fd/{}/shim.sock", dir.as_raw_fd())).await
     }
@@ -199,7 +203,7 @@ impl NativeRuntime {
         #[expect(clippy::disallowed_methods, reason = "ends with the shim that it listens to")]
         tokio::spawn(async move {
             let Some(strong) = runtime.upgrade() else { return };
-            let stream = strong.connect(&uid).await;
+            let stream = strong.connect_shim(&uid).await;
             let events = strong.events.clone();
             drop(strong);
             let told = || drop(events.send(RuntimeEvent { pod_uid: uid.clone() }));
@@ -430,9 +434,6 @@ impl Runtime for NativeRuntime {
         id: &ContainerId,
         config: ExecConfig,
     ) -> Result<ExecSession, RuntimeError> {
-        if config.tty {
-            return Err(RuntimeError::Unsupported { detail: "a terminal for exec".to_owned() });
-        }
         // The PID on record may be another process's by now.
         if !self.runs(id)? {
             return Err(RuntimeError::NotFound { what: format!("running container {}", id.0) });
@@ -441,51 +442,38 @@ impl Runtime for NativeRuntime {
         let path = self.dir(&uid).join("containers").join(&id.0).join("init.json");
         let (pid, init): (i32, InitConfig) = records::read(&path)
             .map_err(|_| RuntimeError::NotFound { what: format!("container {}", id.0) })?;
-        let init = serde_json::to_string(&init)
-            .map_err(|e| RuntimeError::Start { detail: e.to_string() })?;
-        let stdin = if config.stdin { Stdio::piped() } else { Stdio::null() };
-        let mut child = Command::new(&self.config.program)
-            .arg("container-exec")
-            .arg(pid.to_string())
-            .arg(init)
-            .args(&config.argv)
-            .stdin(stdin)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .map_err(failed("start the exec process"))?;
-        let (exited, exit) = oneshot::channel();
-        let (resize, _) = mpsc::channel(1);
-        let missing = || RuntimeError::Start { detail: "no pipe to the program".to_owned() };
-        let stdin = child.stdin.take();
-        let stdout = child.stdout.take().ok_or_else(missing)?;
-        let stderr = child.stderr.take().ok_or_else(missing)?;
-        #[expect(clippy::disallowed_methods, reason = "ends with the program or with its caller")]
-        tokio::spawn(async move {
-            let mut exited = exited;
-            tokio::select! {
-                status = child.wait() => {
-                    use std::os::unix::process::ExitStatusExt as _;
-                    let code = status.ok().and_then(|s| s.code().or(s.signal().map(|s| 128 + s)));
-                    let _ = exited.send(code.unwrap_or(-1));
-                }
-                // Nobody waits any more: dropping the child kills it.
-                () = exited.closed() => {}
-            }
-        });
-        Ok(ExecSession {
-            stdin: stdin.map(|stdin| Box::new(stdin) as _),
-            stdout: Box::new(stdout),
-            stderr: Some(Box::new(stderr)),
-            resize,
-            exit,
-        })
+        exec::start(&self.config.program, pid, init, &config).await
     }
 
-    async fn attach(&self, id: &ContainerId) -> Result<ExecSession, RuntimeError> {
-        let detail = format!("attaching to {}", id.0);
-        Err(RuntimeError::Unsupported { detail })
+    async fn attach(&self, id: &ContainerId, stdin: bool) -> Result<ExecSession, RuntimeError> {
+        if !self.runs(id)? {
+            return Err(RuntimeError::NotFound { what: format!("running container {}", id.0) });
+        }
+        let uid = self.uid_of(id)?;
+        let tty = self.containers(&uid, true).iter().any(|c| c.id == *id && c.config.tty);
+        let mut stream = self.connect_shim(&uid).await.map_err(failed("ask the shim"))?;
+        let ask = Ask::Attach { id: id.clone(), stdin };
+        send(&mut stream, &ask).await.map_err(failed("ask the shim"))?;
+        attach::session(stream, stdin, tty)
+            .await
+            .map_err(failed("attach to the container"))?
+            .ok_or(RuntimeError::NotFound { what: format!("running container {}", id.0) })
+    }
+
+    async fn connect(&self, pod_uid: &str, port: u16) -> Result<Box<dyn Connection>, RuntimeError> {
+        let dir = self.dir(pod_uid);
+        let missing = || RuntimeError::NotFound { what: format!("sandbox of Pod {pod_uid}") };
+        let record: SandboxRecord =
+            records::read(&dir.join("sandbox.json")).map_err(|_| missing())?;
+        let namespace = fs::File::open(format!("/proc/{}/ns/net", record.shim_pid));
+        let namespace = namespace.map_err(|_| missing())?;
+        // Asked after it was opened: it was this shim's, and not a later process's with its number.
+        if !is_shim(record.shim_pid, &dir) {
+            return Err(missing());
+        }
+        let connected = net::connect_within(namespace, port).await;
+        let stream = connected.map_err(failed(format!("connect to port {port} of the Pod")))?;
+        Ok(Box::new(stream))
     }
 
     fn set_pod_cidr(&self, cidr: &str) {
@@ -565,4 +553,12 @@ pub fn default_signals() -> io::Result<()> {
 /// Sets a signal handler, for the toolbox.
 pub(crate) fn handle(signal: nix::sys::signal::Signal, action: &nix::sys::signal::SigAction) {
     sys::set_handler(signal, action);
+}
+
+/// Columns and rows of a terminal, for the toolbox.
+///
+/// # Errors
+/// It is none.
+pub(crate) fn terminal_size(terminal: impl std::os::fd::AsFd) -> io::Result<(u16, u16)> {
+    sys::size(terminal.as_fd())
 }

@@ -1,12 +1,20 @@
 //! A Pod's network: a routed veth, made with four netlink messages on each side.
 
+use nix::sched::{CloneFlags, setns};
 use nix::sys::socket::{
     AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, socket,
 };
 use std::{
+    fs::File,
     io,
-    net::Ipv4Addr,
+    net::{Ipv4Addr, Ipv6Addr},
     os::fd::{AsRawFd as _, BorrowedFd, OwnedFd},
+    time::Duration,
+};
+use tokio::{
+    net::{TcpSocket, TcpStream},
+    sync::oneshot,
+    time::timeout,
 };
 
 const NEW_LINK: u16 = 16;
@@ -16,6 +24,40 @@ const NEW_ROUTE: u16 = 24;
 const CREATE: u16 = 0x600;
 /// Every node's side of every veth: on-link for the Pod, never seen elsewhere.
 const GATEWAY: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
+
+/// For a program to take a connection that comes from its own machine.
+const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
+
+/// Connects to a port on the loopback address of a network namespace: 127.0.0.1, or `::1` where nobody
+/// listens there.
+///
+/// # Errors
+/// Nobody listens.
+pub(super) async fn connect_within(namespace: File, port: u16) -> io::Result<TcpStream> {
+    let (made, sockets) = oneshot::channel();
+    // A socket stays where it was made. A thread of its own does it, since one that has been in
+    // another namespace is good for nothing else.
+    std::thread::Builder::new().name("connect-within".to_owned()).spawn(move || {
+        let sockets = setns(namespace, CloneFlags::CLONE_NEWNET)
+            .map_err(io::Error::from)
+            .and_then(|()| Ok((TcpSocket::new_v4()?, TcpSocket::new_v6())));
+        let _ = made.send(sockets);
+    })?;
+    let (v4, v6) = sockets.await.map_err(io::Error::other)??;
+    let connect = async {
+        let refused = match v4.connect((Ipv4Addr::LOCALHOST, port).into()).await {
+            Ok(stream) => return Ok(stream),
+            Err(error) => error,
+        };
+        match v6 {
+            Ok(v6) => v6.connect((Ipv6Addr::LOCALHOST, port).into()).await.map_err(|_| refused),
+            Err(_) => Err(refused),
+        }
+    };
+    let stream = timeout(CONNECT_DEADLINE, connect).await??;
+    let _ = stream.set_nodelay(true);
+    Ok(stream)
+}
 
 /// The node's side of a Pod's veth: unique on the host, because the address is.
 pub(super) fn host_link(ip: Ipv4Addr) -> (String, i32) {

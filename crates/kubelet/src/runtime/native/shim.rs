@@ -4,16 +4,14 @@
 use super::{
     cgroup::Cgroup,
     image::ImageRoot,
-    init::{self, InitConfig},
+    init::{self, InitConfig, Pipes},
     net::{Netlink, host_link},
     now_micros,
     records::{self, SandboxRecord},
+    streams::{Attached, Source, Streams},
     sys,
 };
-use crate::{
-    log_file::rotated,
-    runtime::{Container, ContainerConfig, ContainerId, ContainerState},
-};
+use crate::runtime::{Container, ContainerConfig, ContainerId, ContainerState};
 use nix::{
     fcntl::OFlag,
     poll::{PollFd, PollFlags, PollTimeout, poll},
@@ -28,10 +26,10 @@ use nix::{
 use serde::{Deserialize, Serialize};
 use std::{
     collections::BTreeMap,
-    fs::{self, File, OpenOptions},
+    fs::{self, File},
     io::{self, BufRead as _, BufReader, Read as _, Write as _},
     os::{
-        fd::{AsFd as _, OwnedFd},
+        fd::AsFd as _,
         unix::{
             fs::PermissionsExt as _,
             net::{UnixListener, UnixStream},
@@ -39,6 +37,7 @@ use std::{
     },
     path::Path,
     process::ExitCode,
+    time::{Duration, Instant},
 };
 
 /// What the kubelet asks, a line of JSON a connection.
@@ -52,6 +51,8 @@ pub(super) enum Ask {
     Kill { id: ContainerId },
     /// From now on a line after every end of a container.
     Subscribe,
+    /// From now on, behind the answer, [`streams`](super::streams)' frames.
+    Attach { id: ContainerId, stdin: bool },
     /// Kills everything and ends.
     Shutdown,
 }
@@ -73,24 +74,28 @@ struct Running {
     container: Container,
     cgroup: Cgroup,
     pid: i32,
-    logs: Vec<LogPipe>,
+    streams: Streams,
 }
 
-/// One of a container's outputs on its way into its log.
-struct LogPipe {
-    stream: &'static str,
-    pipe: OwnedFd,
-    buffer: Vec<u8>,
-}
-
-/// A line longer than this is written in parts.
-const LINE_MAX: usize = 16 << 10;
+/// For those who are attached to hear the end, when all is over.
+const LAST_WORDS: Duration = Duration::from_secs(2);
 
 struct Shim {
     record: SandboxRecord,
     running: BTreeMap<String, Running>,
     subscribers: Vec<UnixStream>,
+    /// Were attached to containers that have ended, and have not taken everything yet.
+    leaving: Vec<Attached>,
     stopping: bool,
+}
+
+/// What a turn waits for.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Waited {
+    Listener,
+    Children,
+    Leaving,
+    Container(String),
 }
 
 /// Runs as `shim`, in the sandbox's directory.
@@ -119,8 +124,13 @@ fn run() -> io::Result<()> {
     records::write("sandbox.json".as_ref(), &record)?;
     // Whoever waits for the sandbox reads this line; afterwards nobody reads here.
     io::stdout().write_all(b"ready\n")?;
-    let mut shim =
-        Shim { record, running: BTreeMap::new(), subscribers: Vec::new(), stopping: false };
+    let mut shim = Shim {
+        record,
+        running: BTreeMap::new(),
+        subscribers: Vec::new(),
+        leaving: Vec::new(),
+        stopping: false,
+    };
     while !shim.stopping {
         shim.turn(&listener, &children)?;
     }
@@ -149,37 +159,50 @@ fn enter_namespaces(record: &SandboxRecord) -> io::Result<()> {
 impl Shim {
     /// Waits for something and deals with it.
     fn turn(&mut self, listener: &UnixListener, children: &SignalFd) -> io::Result<()> {
-        let ready: Vec<bool> = {
+        let mut ready: BTreeMap<Waited, Vec<Source>> = BTreeMap::new();
+        {
+            let mut sources = vec![(Waited::Listener, None), (Waited::Children, None)];
             let mut fds = vec![
                 PollFd::new(listener.as_fd(), PollFlags::POLLIN),
                 PollFd::new(children.as_fd(), PollFlags::POLLIN),
             ];
-            for log in self.running.values().flat_map(|r| &r.logs) {
-                fds.push(PollFd::new(log.pipe.as_fd(), PollFlags::POLLIN));
+            for attached in &self.leaving {
+                sources.push((Waited::Leaving, None));
+                fds.push(attached.interest());
             }
-            match poll(&mut fds, PollTimeout::NONE) {
+            for (id, running) in &self.running {
+                for (source, fd) in running.streams.interests() {
+                    sources.push((Waited::Container(id.clone()), Some(source)));
+                    fds.push(fd);
+                }
+            }
+            let waits = self.running.values().any(|running| running.streams.waits());
+            let most = if waits || !self.leaving.is_empty() {
+                PollTimeout::from(1000u16)
+            } else {
+                PollTimeout::NONE
+            };
+            match poll(&mut fds, most) {
                 Ok(_) | Err(nix::errno::Errno::EINTR) => {}
                 Err(error) => return Err(error.into()),
             }
-            fds.iter().map(|fd| fd.any().unwrap_or(true)).collect()
-        };
-        let is_ready = |at: usize| ready.get(at).copied().unwrap_or(false);
-        let mut at = 2;
-        for running in self.running.values_mut() {
-            let mut open = Vec::new();
-            for mut log in std::mem::take(&mut running.logs) {
-                if !is_ready(at) || copy(&mut log, &running.container.config) {
-                    open.push(log);
+            for ((waited, source), fd) in sources.into_iter().zip(fds) {
+                if fd.any().unwrap_or(true) {
+                    ready.entry(waited).or_default().extend(source);
                 }
-                at += 1;
             }
-            running.logs = open;
         }
-        if is_ready(1) {
+        for (id, running) in &mut self.running {
+            let found = ready.remove(&Waited::Container(id.clone())).unwrap_or_default();
+            running.streams.turn(&found, &running.container.config);
+        }
+        self.leaving.retain_mut(Attached::is_leaving);
+        let is_ready = |waited: Waited| ready.contains_key(&waited);
+        if is_ready(Waited::Children) {
             while children.read_signal()?.is_some() {}
             self.reap()?;
         }
-        if is_ready(0) {
+        if is_ready(Waited::Listener) {
             let (stream, _) = listener.accept()?;
             if let Err(error) = self.serve(stream) {
                 tracing::debug!(%error, "a kubelet's request");
@@ -217,8 +240,16 @@ impl Shim {
                 self.subscribers.push(stream);
                 return Ok(());
             }
+            Ask::Attach { id, stdin } => match self.running.get_mut(&id.0) {
+                Some(running) => {
+                    say(&stream, &Answer::Done)?;
+                    return running.streams.attach(stream, stdin);
+                }
+                None => Answer::NotFound,
+            },
             Ask::Shutdown => {
                 self.end_all()?;
+                self.say_goodbye();
                 self.stopping = true;
                 Answer::Done
             }
@@ -262,11 +293,11 @@ impl Shim {
             cgroup: cgroup.clone(),
         };
         match spawn(&init) {
-            Ok((pid, logs)) => {
+            Ok((pid, streams)) => {
                 container.state = ContainerState::Running { started_at: now_micros() };
                 records::write(&dir.join("record.json"), &container)?;
                 records::write(&dir.join("init.json"), &(pid, &init))?;
-                let running = Running { container: container.clone(), cgroup, pid, logs };
+                let running = Running { container: container.clone(), cgroup, pid, streams };
                 self.running.insert(id.0, running);
             }
             Err(message) => {
@@ -307,10 +338,8 @@ impl Shim {
 
     fn ended(&mut self, id: &str, exit_code: i32, signal: Option<i32>) -> io::Result<()> {
         let Some(mut running) = self.running.remove(id) else { return Ok(()) };
-        for log in &mut running.logs {
-            // Nobody is left who could write: it ends.
-            while copy(log, &running.container.config) {}
-        }
+        let left = running.streams.end(&running.container.config, exit_code);
+        self.leaving.extend(left);
         let oom_killed = running.cgroup.oom_killed();
         running.cgroup.kill();
         let ContainerState::Running { started_at } = running.container.state else { return Ok(()) };
@@ -351,6 +380,28 @@ impl Shim {
     }
 }
 
+impl Shim {
+    /// Waits for those who were attached, but not for long.
+    fn say_goodbye(&mut self) {
+        #[expect(clippy::disallowed_methods, reason = "a shim has no runtime whose clock it is")]
+        let until = Instant::now() + LAST_WORDS;
+        loop {
+            self.leaving.retain_mut(Attached::is_leaving);
+            #[expect(
+                clippy::disallowed_methods,
+                reason = "a shim has no runtime whose clock it is"
+            )]
+            let left = until.saturating_duration_since(Instant::now());
+            if self.leaving.is_empty() || left.is_zero() {
+                return;
+            }
+            let mut fds: Vec<PollFd<'_>> = self.leaving.iter().map(Attached::interest).collect();
+            let millis = u16::try_from(left.as_millis()).unwrap_or(u16::MAX);
+            let _ = poll(&mut fds, PollTimeout::from(millis));
+        }
+    }
+}
+
 /// What a container has left to say (CST-8).
 fn message(dir: &Path) -> io::Result<Vec<u8>> {
     let mut message = Vec::new();
@@ -376,25 +427,51 @@ fn say(mut stream: &UnixStream, answer: &Answer) -> io::Result<()> {
 }
 
 /// Starts the container's init and waits until its program runs.
-fn spawn(init: &InitConfig) -> Result<(i32, Vec<LogPipe>), String> {
+fn spawn(init: &InitConfig) -> Result<(i32, Streams), String> {
     let text = |error: io::Error| error.to_string();
     let pipe = || nix::unistd::pipe2(OFlag::O_CLOEXEC).map_err(|e| text(e.into()));
-    let (mut ours, theirs) = UnixStream::pair().map_err(text)?;
-    let ((out, their_out), (err, their_err)) = (pipe()?, pipe()?);
+    let (ours, theirs) = UnixStream::pair().map_err(text)?;
+    let config = &init.container;
+    let (mut held, mut given) = (None, None);
+    if !config.tty {
+        let ((out, stdout), (err, stderr)) = (pipe()?, pipe()?);
+        let (stdin, input) = if config.stdin {
+            let (stdin, input) = pipe()?;
+            (Some(stdin), Some(input))
+        } else {
+            (None, None)
+        };
+        given = Some(Pipes { stdin, stdout, stderr });
+        held = Some((out, err, input));
+    }
     // This process has one thread, so a copy of it is whole, and there is no program to be loaded.
     let child = sys::fork_single_threaded().map_err(text)?;
     if child == 0 {
-        init::main(theirs, &their_out, &their_err, init);
+        init::main(theirs, given.as_ref(), init);
     }
-    drop((theirs, their_out, their_err));
-    let mut said = String::new();
+    drop((theirs, given));
+    let (mut said, mut files) = (Vec::new(), Vec::new());
     // Ends when the program has replaced the init, which closes its end.
-    ours.read_to_string(&mut said).map_err(text)?;
+    loop {
+        let mut piece = [0; 4096];
+        let (read, more) = sys::receive_files(&ours, &mut piece).map_err(text)?;
+        if read == 0 {
+            break;
+        }
+        said.extend_from_slice(piece.get(..read).unwrap_or_default());
+        files.extend(more);
+    }
     let _ = waitpid(Pid::from_raw(child), None);
-    let (pid, error) = match said.strip_prefix("pid ").and_then(|rest| rest.split_once('\n')) {
-        Some((pid, rest)) => (pid.parse().unwrap_or_default(), rest),
-        None => (0, said.as_str()),
-    };
+    let said = String::from_utf8_lossy(&said);
+    // Two processes write here; one of them tells the PID of the other.
+    let (mut pid, mut error) = (0, String::new());
+    for line in said.split_inclusive('\n') {
+        match line.strip_prefix("pid ").and_then(|pid| pid.trim_end().parse().ok()) {
+            Some(told) => pid = told,
+            None if line == init::TERMINAL => {}
+            None => error.push_str(line),
+        }
+    }
     if let Some(error) = error.strip_prefix("error ") {
         if pid > 0 {
             let _ = waitpid(Pid::from_raw(pid), None);
@@ -404,57 +481,17 @@ fn spawn(init: &InitConfig) -> Result<(i32, Vec<LogPipe>), String> {
     if pid == 0 {
         return Err("the container's init ended without a word".to_owned());
     }
-    let log = |stream, pipe| LogPipe { stream, pipe, buffer: Vec::new() };
-    Ok((pid, vec![log("stdout", out), log("stderr", err)]))
-}
-
-/// Copies what is there into the log; false at the end of the output.
-fn copy(log: &mut LogPipe, config: &ContainerConfig) -> bool {
-    let mut piece = [0; 16 << 10];
-    let read = nix::unistd::read(&log.pipe, &mut piece).unwrap_or(0);
-    log.buffer.extend_from_slice(piece.get(..read).unwrap_or_default());
-    let mut out = Vec::new();
-    let stamp = api::meta::micro_time(i64::try_from(now_micros()).unwrap_or_default());
-    let mut write = |line: &[u8], tag: &str| {
-        out.extend(format!("{stamp} {} {tag} ", log.stream).into_bytes());
-        out.extend(line);
-        out.push(b'\n');
+    let streams = match (held, files.pop()) {
+        (Some((out, err, input)), _) => Streams::pipes(out, err, input),
+        (None, Some(master)) => Streams::terminal(master, config.stdin),
+        (None, None) => Err(io::Error::other("the container's init gave no terminal")),
     };
-    while let Some(end) = log.buffer.iter().position(|b| *b == b'\n') {
-        let line: Vec<u8> = log.buffer.drain(..=end).collect();
-        write(line.get(..end).unwrap_or_default(), "F");
-    }
-    if log.buffer.len() >= LINE_MAX || (read == 0 && !log.buffer.is_empty()) {
-        write(&std::mem::take(&mut log.buffer), "P");
-    }
-    if let Err(error) = append(config, &out) {
-        tracing::debug!(%error, "log not written");
-    }
-    read > 0
-}
-
-/// Whole lines; as many as fit into the file, the others into the next one.
-fn append(config: &ContainerConfig, mut lines: &[u8]) -> io::Result<()> {
-    let path = &config.log_path;
-    if let (Some(parent), false) = (path.parent(), lines.is_empty()) {
-        fs::create_dir_all(parent)?;
-    }
-    while !lines.is_empty() {
-        let length = fs::metadata(path).map_or(0, |m| m.len());
-        let room = usize::try_from(config.log_bytes_max.saturating_sub(length));
-        let fitting = lines.get(..room.unwrap_or(usize::MAX)).unwrap_or(lines);
-        let mut end = fitting.iter().rposition(|b| *b == b'\n').map_or(0, |at| at + 1);
-        if end == 0 && length > 0 {
-            fs::rename(path, rotated(path))?;
-            continue;
+    match streams {
+        Ok(streams) => Ok((pid, streams)),
+        Err(error) => {
+            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+            let _ = waitpid(Pid::from_raw(pid), None);
+            Err(error.to_string())
         }
-        if end == 0 {
-            // One that is longer than a whole file.
-            end = lines.iter().position(|b| *b == b'\n').map_or(lines.len(), |at| at + 1);
-        }
-        let (now, later) = lines.split_at(end);
-        OpenOptions::new().create(true).append(true).open(path)?.write_all(now)?;
-        lines = later;
     }
-    Ok(())
 }

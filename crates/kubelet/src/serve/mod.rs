@@ -1,0 +1,131 @@
+//! What the API servers ask of a node: logs, programs run inside containers or attached to, ports.
+//!
+//! Programs and ports are talked with over connections that the request upgrades: WebSockets whose
+//! messages begin with a channel's number ([`channels`]), or SPDY with a stream for each ([`streams`]).
+
+mod channels;
+mod forward;
+mod logs;
+mod program;
+mod streams;
+
+use crate::{
+    agent::Shared,
+    runtime::{PodRef, RuntimePod},
+};
+use axum::{
+    Json, Router,
+    extract::State,
+    http::{HeaderMap, StatusCode, header},
+    response::{IntoResponse as _, Response},
+    routing::{any, get},
+};
+use serde_json::{Value, json};
+use std::{pin::pin, sync::Arc, time::Duration};
+use tokio::{net::TcpListener, time::timeout};
+use tokio_util::sync::CancellationToken;
+
+/// Bytes that wait between a connection and what it is for, in each direction of each stream.
+const PIPE: usize = 64 << 10;
+/// For the other side to take the last of it.
+const LINGER: Duration = Duration::from_secs(10);
+
+pub(crate) async fn serve(shared: Arc<Shared>, listener: TcpListener, shutdown: CancellationToken) {
+    let router = Router::new()
+        .route("/healthz", get(async || "ok"))
+        .route("/stats/summary", get(summary))
+        .route("/containerLogs/{namespace}/{pod}/{container}", get(logs::logs))
+        .route("/exec/{namespace}/{pod}/{container}", any(program::exec))
+        .route("/attach/{namespace}/{pod}/{container}", any(program::attach))
+        .route("/portForward/{namespace}/{pod}", any(forward::port_forward))
+        .with_state(shared);
+    tokio::select! {
+        served = async { axum::serve(listener, router).await } => {
+            if let Err(error) = served {
+                tracing::error!(%error, "logs and exec are not served any more");
+            }
+        }
+        () = shutdown.cancelled() => {}
+    }
+}
+
+/// As much of the kubelet's summary as is known, in its form.
+async fn summary(State(shared): State<Arc<Shared>>) -> Json<Value> {
+    let pages: u64 = std::fs::read_to_string("/proc/self/statm")
+        .ok()
+        .and_then(|statm| statm.split_whitespace().nth(1)?.parse().ok())
+        .unwrap_or_default();
+    let pods = shared.runtime.pods().await.unwrap_or_default();
+    let pods = pods.iter().map(|pod| {
+        let PodRef { namespace, name, uid } = &pod.sandbox.config.pod;
+        json!({"podRef": {"namespace": namespace, "name": name, "uid": uid}})
+    });
+    Json(json!({
+        "node": {
+            "nodeName": shared.node(),
+            "systemContainers": [{"name": "kubelet", "memory": {"rssBytes": pages * 4096}}],
+        },
+        "pods": pods.collect::<Vec<_>>(),
+    }))
+}
+
+fn refuse(code: StatusCode, text: String) -> Response {
+    (code, text).into_response()
+}
+
+async fn find(shared: &Shared, namespace: &str, name: &str) -> Result<RuntimePod, Response> {
+    let pods = shared.runtime.pods().await;
+    let pods = pods.map_err(|e| refuse(StatusCode::INTERNAL_SERVER_ERROR, e.to_string()))?;
+    pods.into_iter()
+        .filter(|p| {
+            p.sandbox.config.pod.namespace == namespace && p.sandbox.config.pod.name == name
+        })
+        .max_by_key(|p| p.sandbox.created_at)
+        .ok_or_else(|| refuse(StatusCode::NOT_FOUND, "pod does not exist".to_owned()))
+}
+
+type Query = axum::extract::Query<Vec<(String, String)>>;
+
+/// Only a value that is absent, `false` or 0 means no.
+fn flag(query: &Query, names: &[&str], absent: bool) -> bool {
+    let found = query.0.iter().find(|(key, _)| names.contains(&key.as_str()));
+    found.map_or(absent, |(_, value)| !value.eq_ignore_ascii_case("false") && value != "0")
+}
+
+/// Whether a request wants its connection to become one of this protocol.
+fn wants(headers: &HeaderMap, protocol: &str) -> bool {
+    let has = |name, wanted: &str| {
+        let values = headers.get_all(name).into_iter().filter_map(|value| value.to_str().ok());
+        values
+            .flat_map(|value| value.split(','))
+            .any(|part| part.trim().eq_ignore_ascii_case(wanted))
+    };
+    has(header::CONNECTION, "upgrade") && has(header::UPGRADE, protocol)
+}
+
+/// Why a request for a connection gets none.
+fn no_upgrade() -> Response {
+    refuse(StatusCode::BAD_REQUEST, "Upgrade request required".to_owned())
+}
+
+/// Carries what `talk` is about until both are at their ends. When the connection ends first, `talk` is
+/// given up: the other side has gone.
+async fn carry(carried: impl Future<Output = ()>, talk: impl Future<Output = ()>) {
+    let mut carried = pin!(carried);
+    tokio::select! {
+        biased;
+        () = &mut carried => {}
+        () = talk => drop(timeout(LINGER, carried).await),
+    }
+}
+
+/// An error with what it came from.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}
