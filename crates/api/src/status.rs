@@ -137,12 +137,6 @@ impl Status {
         Self::with_errors(kind, "", errors).with_detail("kind", kind)
     }
 
-    /// The same for options that belong to an object of this name, such as those of a Pod's log.
-    #[must_use]
-    pub fn invalid_named(kind: &str, name: &str, errors: &[FieldError]) -> Self {
-        Self::with_errors(kind, name, errors).with_detail("kind", kind)
-    }
-
     fn with_errors(title: &str, name: &str, errors: &[FieldError]) -> Self {
         let mut texts: Vec<String> = Vec::new();
         for error in errors {

@@ -117,7 +117,7 @@ fn check_log_options(query: &Query, name: &str) -> Result<(), Status> {
     if errors.is_empty() {
         Ok(())
     } else {
-        Err(Status::invalid_named("PodLogOptions", name, &errors))
+        Err(Status::invalid_named("", "PodLogOptions", name, &errors))
     }
 }
 
