@@ -11,6 +11,7 @@ pub mod cron;
 pub mod deletion;
 pub mod discovery;
 pub mod enforcement;
+pub mod eviction;
 pub mod field;
 pub mod kinds;
 pub mod meta;

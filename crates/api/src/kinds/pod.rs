@@ -558,7 +558,7 @@ pub(super) const KIND: Kind = Kind {
     singular: "pod",
     short_names: &["po"],
     categories: &["all"],
-    subresources: &["attach", "binding", "exec", "log", "status"],
+    subresources: &["attach", "binding", "eviction", "exec", "log", "portforward", "status"],
     graceful: true,
     has_generation: true,
     pod_spec: Some("/spec"),

@@ -191,8 +191,12 @@ async fn handle(kube: &Kube, request: Request) -> Result<Response, Status> {
         (Method::POST, false, "binding") => {
             let binding = body_json(request).await?;
             kube.registry.bind(&target.namespace, &target.name, &binding, &caller).await?;
-            let success = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201});
-            Ok(answer::json(StatusCode::CREATED, &success))
+            Ok(created())
+        }
+        (Method::POST, false, "eviction") if target.kind.kind == "Pod" => {
+            let eviction = body_json(request).await?;
+            kube.registry.evict(&target.namespace, &target.name, &eviction, &caller).await?;
+            Ok(created())
         }
         (Method::PUT, false, "" | "status" | "finalize") => {
             let object = body_json(request).await?;
@@ -225,6 +229,12 @@ async fn handle(kube: &Kube, request: Request) -> Result<Response, Status> {
             Err(Status::method_not_allowed(target.kind, &method.as_str().to_lowercase()))
         }
     }
+}
+
+/// What a write answers that leaves no object of its own.
+fn created() -> Response {
+    let success = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201});
+    answer::json(StatusCode::CREATED, &success)
 }
 
 /// Who writes: a controller, or a manager of fields by its name.

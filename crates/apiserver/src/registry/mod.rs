@@ -1,5 +1,6 @@
 //! Objects over a [`Store`] of bytes: one set of verbs for every kind.
 
+mod evict;
 mod write;
 
 pub use write::{Apply, Caller, DeleteOutcome, Fence, Manager, Written};

@@ -21,7 +21,7 @@ use store::{
 const SCALE: &str = "scale";
 
 /// Tries of a write that names no version, when others write the same object (CC-5).
-const ATTEMPTS: usize = 8;
+pub(super) const ATTEMPTS: usize = 8;
 
 /// How long an Event is kept after it was last seen, at least.
 const EVENT_TTL_SECONDS: i64 = 3600;
@@ -98,7 +98,7 @@ fn compare(key: &str, target: CompareTarget) -> Compare {
     }
 }
 
-fn unchanged(key: &str, kv: &KeyValue) -> Compare {
+pub(super) fn unchanged(key: &str, kv: &KeyValue) -> Compare {
     compare(key, CompareTarget::ModRevision(kv.mod_revision))
 }
 
@@ -106,7 +106,7 @@ fn absent(key: &str) -> Compare {
     compare(key, CompareTarget::Version(0))
 }
 
-fn put(key: &str, object: &Value, lease: LeaseId) -> TxnOp {
+pub(super) fn put(key: &str, object: &Value, lease: LeaseId) -> TxnOp {
     TxnOp::Put(Put {
         key: Bytes::copy_from_slice(key.as_bytes()),
         value: encode(object),
@@ -117,7 +117,7 @@ fn put(key: &str, object: &Value, lease: LeaseId) -> TxnOp {
     })
 }
 
-fn remove(key: &str) -> TxnOp {
+pub(super) fn remove(key: &str) -> TxnOp {
     let range = KeyRange::One(Bytes::copy_from_slice(key.as_bytes()));
     TxnOp::DeleteRange(DeleteRange { range, prev_kv: false })
 }
@@ -130,11 +130,11 @@ fn encode(object: &Value) -> Bytes {
 }
 
 /// The transaction found its compares false: somebody else was first.
-struct Raced;
+pub(super) struct Raced;
 
 impl Registry {
     /// Proposes; the revision it took, or that it lost a race.
-    async fn commit(
+    pub(super) async fn commit(
         &self,
         caller: &Caller,
         mut compares: Vec<Compare>,
@@ -175,7 +175,12 @@ impl Registry {
         }
     }
 
-    fn stored(&self, kind: &Kind, namespace: &str, name: &str) -> Result<KeyValue, Status> {
+    pub(super) fn stored(
+        &self,
+        kind: &Kind,
+        namespace: &str,
+        name: &str,
+    ) -> Result<KeyValue, Status> {
         let key = key(kind, namespace, name);
         self.store.view().get(key.as_bytes()).ok_or_else(|| Status::not_found(kind, name))
     }

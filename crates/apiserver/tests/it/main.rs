@@ -414,3 +414,131 @@ async fn metadata_alone_and_yaml_are_shown_to_who_wants_them() {
     assert_eq!((&object["kind"], &object["metadata"]["name"]), (&json!("Pod"), &json!("p")));
     assert_eq!(ask(PODS, "application/xml").await.0, 406);
 }
+
+#[tokio::test]
+async fn a_pod_is_evicted_once_for_each_disruption_that_its_budget_allows() {
+    // SUB-3
+    let api = Api::new().await;
+    let budgets = "/apis/policy/v1/namespaces/default/poddisruptionbudgets";
+    let budget = json!({
+        "metadata": {"name": "b"},
+        "spec": {"minAvailable": 1, "selector": {"matchLabels": {"app": "a"}}},
+    });
+    assert_eq!(api.json(Method::POST, budgets, budget).await.0, 201);
+    let merge = "application/merge-patch+json";
+    let status = r#"{"status":{"observedGeneration":1,"disruptionsAllowed":1,"currentHealthy":2,
+        "desiredHealthy":1,"expectedPods":2}}"#;
+    let (code, _) = api.send(Method::PATCH, &format!("{budgets}/b/status"), merge, status).await;
+    assert_eq!(code, 200);
+    for name in ["one", "two"] {
+        let mut pod = pod(name);
+        pod["metadata"]["labels"] = json!({"app": "a"});
+        pod["spec"]["nodeName"] = json!("n");
+        assert_eq!(api.json(Method::POST, PODS, pod).await.0, 201);
+        let ready =
+            r#"{"status":{"phase":"Running","conditions":[{"type":"Ready","status":"True"}]}}"#;
+        api.send(Method::PATCH, &format!("{PODS}/{name}/status"), merge, ready).await;
+    }
+    let evict = async |name: &str, query: &str| {
+        let body =
+            json!({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": name}});
+        api.json(Method::POST, &format!("{PODS}/{name}/eviction{query}"), body).await
+    };
+    assert_eq!(evict("one", "?dryRun=All").await.0, 201);
+    let (code, status) = evict("one", "").await;
+    assert_eq!((code, &status["status"]), (201, &json!("Success")));
+    let (_, leaving) = api.json(Method::GET, &format!("{PODS}/one"), Value::Null).await;
+    assert!(leaving["metadata"]["deletionTimestamp"].is_string());
+    let why = leaving["status"]["conditions"].as_array().unwrap();
+    assert!(why.iter().any(|c| c["type"] == "DisruptionTarget"));
+    let (_, spent) = api.json(Method::GET, &format!("{budgets}/b"), Value::Null).await;
+    assert_eq!(spent["status"]["disruptionsAllowed"], 0);
+    assert!(spent["status"]["disruptedPods"]["one"].is_string());
+    let before = api.store.view().hash();
+    let (code, refused) = evict("two", "").await;
+    assert_eq!((code, &refused["reason"]), (429, &json!("TooManyRequests")));
+    assert_eq!(refused["details"]["causes"][0]["reason"], "DisruptionBudget");
+    assert_eq!(api.store.view().hash(), before);
+    // Whoever goes already needs no budget; another name than in the path is a mistake.
+    assert_eq!(evict("one", "").await.0, 201);
+    let body = json!({"metadata": {"name": "else"}});
+    assert_eq!(api.json(Method::POST, &format!("{PODS}/two/eviction"), body).await.0, 400);
+}
+
+#[tokio::test]
+async fn fields_are_applied_and_scaled_by_their_managers() {
+    // PAT-3, PAT-1
+    let api = Api::new().await;
+    let apps = "/apis/apps/v1/namespaces/default/deployments";
+    let apply = "application/apply-patch+yaml";
+    let manifest = |replicas: u64| {
+        format!(
+            "{{apiVersion: apps/v1, kind: Deployment, metadata: {{name: web}}, spec: {{replicas: {replicas}, \
+             selector: {{matchLabels: {{app: web}}}}, template: {{metadata: {{labels: {{app: web}}}}, \
+             spec: {{containers: [{{name: main, image: toolbox}}]}}}}}}}}"
+        )
+    };
+    let put = async |query: &str, text: &str| {
+        api.send(Method::PATCH, &format!("{apps}/web{query}"), apply, text).await
+    };
+    let (code, status) = put("", &manifest(1)).await;
+    assert_eq!(code, 422, "{status}");
+    assert!(status["message"].as_str().unwrap().contains("is required for apply patch"));
+    let (code, made) = put("?fieldManager=a", &manifest(1)).await;
+    assert_eq!((code, &made["spec"]["replicas"]), (201, &json!(1)), "{made}");
+    let before = api.store.view().revision();
+    assert_eq!(put("?fieldManager=a", &manifest(1)).await.0, 200);
+    assert_eq!(api.store.view().revision(), before, "applied again, nothing changes");
+    let (code, status) = put("?fieldManager=b", &manifest(2)).await;
+    assert_eq!((code, &status["reason"]), (409, &json!("Conflict")));
+    assert_eq!(
+        status["message"],
+        "Apply failed with 1 conflict: conflict with \"a\": .spec.replicas"
+    );
+    assert_eq!(status["details"]["causes"][0]["field"], ".spec.replicas");
+    assert_eq!(put("?fieldManager=b&force=true", &manifest(2)).await.1["spec"]["replicas"], 2);
+
+    let scale = format!("{apps}/web/scale");
+    let (_, shown) = api.json(Method::GET, &scale, Value::Null).await;
+    assert_eq!((&shown["kind"], &shown["spec"]["replicas"]), (&json!("Scale"), &json!(2)));
+    assert_eq!(shown["status"]["selector"], "app=web");
+    let merge = "application/merge-patch+json";
+    let (code, shown) = api.send(Method::PATCH, &scale, merge, r#"{"spec":{"replicas":7}}"#).await;
+    assert_eq!((code, &shown["spec"]["replicas"]), (200, &json!(7)));
+    let (_, scaled) = api.json(Method::GET, &format!("{apps}/web"), Value::Null).await;
+    assert_eq!(scaled["metadata"]["generation"], 3);
+    let managers = scaled["metadata"]["managedFields"].as_array().unwrap();
+    assert!(managers.iter().any(|m| m["subresource"] == "scale"), "{managers:?}");
+    let mut old = shown;
+    old["metadata"]["resourceVersion"] = json!("1");
+    assert_eq!(api.json(Method::PUT, &scale, old).await.0, 409);
+    let (code, _) = api.json(Method::GET, &format!("{PODS}/p/scale"), Value::Null).await;
+    assert_eq!(code, 404);
+
+    let strategic = "application/strategic-merge-patch+json";
+    let patch = r#"{"spec":{"template":{"spec":{"containers":[{"name":"main","image":"toolbox:2"},
+        {"name":"more","image":"toolbox"}]}}}}"#;
+    let (code, patched) = api.send(Method::PATCH, &format!("{apps}/web"), strategic, patch).await;
+    let images: Vec<&str> = patched["spec"]["template"]["spec"]["containers"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|c| c["image"].as_str().unwrap())
+        .collect();
+    assert_eq!((code, images), (200, vec!["toolbox:2", "toolbox"]));
+    let wrong = r#"{"spec":{"template":{"spec":{"containers":[{"image":"x"}]}}}}"#;
+    assert_eq!(api.send(Method::PATCH, &format!("{apps}/web"), strategic, wrong).await.0, 500);
+}
+
+#[tokio::test]
+async fn openapi_documents_are_kept_under_their_hash() {
+    let api = Api::new().await;
+    let (code, index) = api.json(Method::GET, "/openapi/v3", Value::Null).await;
+    assert_eq!(code, 200);
+    let place = index["paths"]["apis/apps/v1"]["serverRelativeURL"].as_str().unwrap().to_owned();
+    let (code, document) = api.json(Method::GET, &place, Value::Null).await;
+    assert_eq!((code, &document["openapi"]), (200, &json!("3.0.0")));
+    let other = place.split_once('=').unwrap().0.to_owned() + "=0";
+    assert_eq!(api.json(Method::GET, &other, Value::Null).await.0, 301);
+    assert_eq!(api.json(Method::GET, "/openapi/v3/apis/none/v1", Value::Null).await.0, 404);
+}

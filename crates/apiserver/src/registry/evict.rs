@@ -1,0 +1,87 @@
+//! Evicting a Pod: its budget is spent and its deletion begins in one transaction (SUB-3).
+
+use super::{
+    Caller, Registry, decode, key, prefix,
+    write::{ATTEMPTS, put, remove, unchanged},
+};
+use api::{
+    deletion::{DeleteDecision, DeleteOptions, begin_delete},
+    eviction::{Eviction, covers, evict},
+    kinds, meta,
+    status::Status,
+};
+use serde_json::Value;
+use store::{KeyRange, KeyValue, RangeRequest, state::View};
+
+impl Registry {
+    /// Begins to delete a Pod, if its disruption budget allows it.
+    ///
+    /// # Errors
+    /// 404; 409 when a precondition does not hold; 429 when the budget is used up.
+    pub async fn evict(
+        &self,
+        namespace: &str,
+        name: &str,
+        eviction: &Value,
+        caller: &Caller,
+    ) -> Result<(), Status> {
+        let pods = kinds::by_alias("pods").expect("Pod is served");
+        let budgets = kinds::by_alias("poddisruptionbudgets").expect("its budget is served");
+        let asked = meta::name(eviction);
+        if !asked.is_empty() && asked != name {
+            return Err(Status::bad_request("name in URL does not match name in Eviction object"));
+        }
+        let options = eviction.get("deleteOptions").cloned().unwrap_or_default();
+        let options = DeleteOptions::from_json(&options)?;
+        let own = key(pods, namespace, name);
+        for attempt in 0..ATTEMPTS {
+            if attempt > 0 || self.store.view().get(own.as_bytes()).is_none() {
+                self.linearize().await?;
+            }
+            let kv = self.stored(pods, namespace, name)?;
+            let pod = decode(pods, &kv)?;
+            let mut covering = Vec::new();
+            let stored = all(&self.store.view(), &prefix(budgets, namespace));
+            for kv in stored {
+                let budget = decode(budgets, &kv)?;
+                if covers(&budget, &pod) {
+                    covering.push((kv, budget));
+                }
+            }
+            let found: Vec<Value> = covering.iter().map(|(_, budget)| budget.clone()).collect();
+            let Eviction { pod: leaving, budget } = evict(budgets, &pod, &found, self.now())?;
+            let mut steps = match begin_delete(pods, &leaving, &options, self.now())? {
+                DeleteDecision::Unchanged => return Ok(()),
+                DeleteDecision::Remove => vec![remove(&own)],
+                DeleteDecision::Store(marked) => vec![put(&own, &marked, kv.lease)],
+            };
+            let mut compares = vec![unchanged(&own, &kv)];
+            if let (Some((name, spent)), Some((kv, _))) = (budget, covering.first()) {
+                let key = key(budgets, namespace, &name);
+                compares.push(unchanged(&key, kv));
+                steps.push(put(&key, &spent, kv.lease));
+            }
+            let dry_run = caller.dry_run || options.dry_run;
+            if dry_run || self.commit(caller, compares, steps).await?.is_ok() {
+                return Ok(());
+            }
+        }
+        Err(Status::modified(pods, name))
+    }
+}
+
+/// What is stored below a prefix.
+fn all(view: &View, prefix: &str) -> Vec<KeyValue> {
+    let none = (store::Revision::ZERO, store::Revision::ZERO);
+    let request = RangeRequest {
+        range: KeyRange::prefix(prefix.to_owned()),
+        revision: view.revision(),
+        limit: 0,
+        sort: None,
+        keys_only: false,
+        count_only: false,
+        mod_revision: none,
+        create_revision: none,
+    };
+    view.range(&request).map(|found| found.kvs).unwrap_or_default()
+}
