@@ -82,10 +82,9 @@ fn check_log_options(query: &Query, name: &str) -> Result<(), Status> {
     let number = |key: &str| -> Result<Option<i64>, Status> {
         let Some(text) = query.get(key).filter(|text| !text.is_empty()) else { return Ok(None) };
         let parsed = text.parse().map_err(|error: std::num::ParseIntError| {
-            let why = match error.kind() {
-                IntErrorKind::PosOverflow | IntErrorKind::NegOverflow => "value out of range",
-                _ => "invalid syntax",
-            };
+            let too_large =
+                matches!(error.kind(), IntErrorKind::PosOverflow | IntErrorKind::NegOverflow);
+            let why = if too_large { "value out of range" } else { "invalid syntax" };
             Status::bad_request(format!("strconv.ParseInt: parsing {text:?}: {why}"))
         });
         parsed.map(Some)

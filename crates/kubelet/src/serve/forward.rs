@@ -383,4 +383,29 @@ mod tests {
         let many = vec!["1"; PORTS_MAX + 1].join(",");
         assert!(ports(&format!("ports={many}")).is_err());
     }
+
+    #[tokio::test]
+    async fn all_of_a_long_answer_comes_and_its_end_does_not_wait_for_the_client() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut pod = JoinSet::new();
+        pod.spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            stream.write_all(&vec![7; 400_000]).await.unwrap();
+        });
+        let connection = tokio::net::TcpStream::connect(address).await.unwrap();
+        let (mut client, io) = pipe();
+        let over = CancellationToken::new();
+        let passed = pass(io, connection, &over);
+        let heard = async {
+            let mut bytes = Vec::new();
+            client.read_to_end(&mut bytes).await.unwrap();
+            over.cancelled().await;
+            // Only now.
+            client.shutdown().await.unwrap();
+            bytes.len()
+        };
+        let both = async { tokio::join!(heard, passed).0 };
+        assert_eq!(timeout(LINGER / 2, both).await.expect("it ends"), 400_000);
+    }
 }
