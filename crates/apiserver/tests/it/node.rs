@@ -9,7 +9,7 @@ use tokio::{net::TcpListener, task::JoinSet, time::timeout};
 use tokio_util::sync::CancellationToken;
 
 /// A server on a port of its own, ended by the token.
-async fn serve(api: &Api, tasks: &mut JoinSet<()>) -> (String, CancellationToken) {
+pub(crate) async fn serve(api: &Api, tasks: &mut JoinSet<()>) -> (String, CancellationToken) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     let stop = CancellationToken::new();

@@ -11,7 +11,7 @@ use axum::{
     body::Bytes,
     extract::{
         WebSocketUpgrade,
-        ws::{Message, WebSocket},
+        ws::{CloseFrame, Message, WebSocket, close_code},
     },
     http::StatusCode,
     response::Response,
@@ -59,6 +59,11 @@ pub(super) fn message(channel: u8, data: &[u8]) -> Message {
     Message::Binary([&[channel], data].concat().into())
 }
 
+/// The last one: without its code, kubectl takes the end for an accident.
+pub(super) fn goodbye() -> Message {
+    Message::Close(Some(CloseFrame { code: close_code::NORMAL, reason: "".into() }))
+}
+
 /// A message's channel and data; `None` for what has none.
 pub(super) fn parts(message: Message) -> Option<(u8, Bytes)> {
     let bytes = match message {
@@ -100,7 +105,7 @@ pub(super) async fn send(mut sink: impl Sink<Message> + Unpin, mut queue: mpsc::
             return;
         }
     }
-    let _ = sink.send(Message::Close(None)).await;
+    let _ = sink.send(goodbye()).await;
     let _ = sink.close().await;
 }
 

@@ -5,7 +5,7 @@
 //! port, made at once, with two channels each.
 
 use super::{
-    Query, carry, chain, channels, find, no_upgrade,
+    LINGER, Query, carry, chain, channels, find, no_upgrade,
     program::pipe,
     refuse,
     streams::{self, PORT_FORWARD},
@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     agent::Shared,
-    runtime::PodRef,
+    runtime::{Connection, PodRef},
     spdy::{self, Stream},
 };
 use axum::{
@@ -25,12 +25,12 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 use futures::{SinkExt as _, StreamExt as _, future::join_all};
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, pin::pin, sync::Arc, time::Duration};
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, DuplexStream, split},
     sync::mpsc,
     task::JoinSet,
-    time::{Instant, interval},
+    time::{Instant, interval, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -107,27 +107,18 @@ struct Target {
 }
 
 impl Target {
-    /// Passes bytes both ways until both have ended.
-    ///
     /// # Errors
     /// In words, why there is no connection.
-    async fn pass(
-        &self,
-        port: u16,
-        mut io: impl AsyncRead + AsyncWrite + Unpin,
-    ) -> Result<(), String> {
+    async fn connect(&self, port: u16) -> Result<Box<dyn Connection>, String> {
         let PodRef { namespace, name, uid } = &self.pod;
         let connected = self.shared.runtime.connect(uid, port).await;
-        let mut connection = connected.map_err(|error| {
+        connected.map_err(|error| {
             format!(
                 "error forwarding port {port} to pod {name}_{namespace}, uid {uid}: failed to \
                  connect to localhost:{port} inside the Pod's network namespace: {}",
                 chain(&error)
             )
-        })?;
-        // One side's end in the middle is the other's.
-        let _ = tokio::io::copy_bidirectional(&mut io, &mut connection).await;
-        Ok(())
+        })
     }
 
     async fn streams(self, io: impl AsyncRead + AsyncWrite + Send) {
@@ -180,17 +171,31 @@ impl Target {
     async fn pair(self: Arc<Self>, data: Stream, mut error: Stream) {
         let Stream { headers, io, reset, .. } = data;
         let text = headers.get("port").map_or("", String::as_str);
-        let done = match text.parse() {
-            Ok(port) if port > 0 => tokio::select! {
-                done = self.pass(port, io) => done,
-                () = reset.cancelled() => Ok(()),
-            },
+        let connected = match text.parse() {
+            Ok(port) if port > 0 => self.connect(port).await,
             Ok(_) | Err(_) => Err(format!("unable to parse {text:?} as a port")),
         };
-        if let Err(why) = done {
-            let _ = error.io.write_all(why.as_bytes()).await;
-        }
-        let _ = error.io.shutdown().await;
+        let connection = match connected {
+            Ok(connection) => connection,
+            Err(why) => {
+                let _ = error.io.write_all(why.as_bytes()).await;
+                let _ = error.io.shutdown().await;
+                return;
+            }
+        };
+        let over = CancellationToken::new();
+        let passed = async {
+            tokio::select! {
+                () = pass(io, connection, &over) => {}
+                () = reset.cancelled() => over.cancel(),
+            }
+        };
+        let told = async {
+            over.cancelled().await;
+            // Until this has come, old clients keep their own connection open.
+            let _ = error.io.shutdown().await;
+        };
+        tokio::join!(passed, told);
     }
 
     async fn channels(self, socket: WebSocket, ports: Vec<u16>) {
@@ -247,9 +252,18 @@ impl Target {
         };
         let output = async {
             let passed = async {
-                let passed = self.pass(port, io).await;
-                if let Err(why) = passed {
-                    let _ = sender.send(channels::message(data + 1, why.as_bytes())).await;
+                match self.connect(port).await {
+                    Ok(connection) => {
+                        let over = CancellationToken::new();
+                        tokio::select! {
+                            () = pass(io, connection, &over) => {}
+                            () = over.cancelled() => {}
+                        }
+                    }
+                    Err(why) => {
+                        drop(io);
+                        let _ = sender.send(channels::message(data + 1, why.as_bytes())).await;
+                    }
                 }
             };
             tokio::join!(channels::pump(data, Some(&mut from), &sender), passed);
@@ -258,6 +272,31 @@ impl Target {
             () = input => {}
             () = output => {}
         }
+    }
+}
+
+/// Passes bytes both ways, each direction to its own end. `over` says that no more comes from the Pod;
+/// what the client has to say still is then passed for a while.
+async fn pass(
+    io: impl AsyncRead + AsyncWrite,
+    connection: impl AsyncRead + AsyncWrite,
+    over: &CancellationToken,
+) {
+    let (mut from_client, mut to_client) = split(io);
+    let (mut from_pod, mut to_pod) = split(connection);
+    let up = async {
+        let _ = tokio::io::copy(&mut from_client, &mut to_pod).await;
+        let _ = to_pod.shutdown().await;
+    };
+    let down = async {
+        let _ = tokio::io::copy(&mut from_pod, &mut to_client).await;
+        let _ = to_client.shutdown().await;
+        over.cancel();
+    };
+    let (mut up, mut down) = (pin!(up), pin!(down));
+    tokio::select! {
+        () = &mut up => down.await,
+        () = &mut down => drop(timeout(LINGER, up).await),
     }
 }
 
@@ -310,7 +349,7 @@ fn tunnel(socket: WebSocket) -> (DuplexStream, impl Future<Output = ()>) {
                     return;
                 }
             }
-            let _ = sink.send(Message::Close(None)).await;
+            let _ = sink.send(channels::goodbye()).await;
         };
         tokio::select! {
             () = hear => {}
@@ -343,5 +382,30 @@ mod tests {
         }
         let many = vec!["1"; PORTS_MAX + 1].join(",");
         assert!(ports(&format!("ports={many}")).is_err());
+    }
+
+    #[tokio::test]
+    async fn all_of_a_long_answer_comes_and_its_end_does_not_wait_for_the_client() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut pod = JoinSet::new();
+        pod.spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            stream.write_all(&vec![7; 400_000]).await.unwrap();
+        });
+        let connection = tokio::net::TcpStream::connect(address).await.unwrap();
+        let (mut client, io) = pipe();
+        let over = CancellationToken::new();
+        let passed = pass(io, connection, &over);
+        let heard = async {
+            let mut bytes = Vec::new();
+            client.read_to_end(&mut bytes).await.unwrap();
+            over.cancelled().await;
+            // Only now.
+            client.shutdown().await.unwrap();
+            bytes.len()
+        };
+        let both = async { tokio::join!(heard, passed).0 };
+        assert_eq!(timeout(LINGER / 2, both).await.expect("it ends"), 400_000);
     }
 }

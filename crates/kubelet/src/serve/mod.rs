@@ -19,6 +19,7 @@ use axum::{
     http::{HeaderMap, StatusCode, header},
     response::{IntoResponse as _, Response},
     routing::{any, get},
+    serve::ListenerExt as _,
 };
 use serde_json::{Value, json};
 use std::{pin::pin, sync::Arc, time::Duration};
@@ -39,6 +40,8 @@ pub(crate) async fn serve(shared: Arc<Shared>, listener: TcpListener, shutdown: 
         .route("/attach/{namespace}/{pod}/{container}", any(program::attach))
         .route("/portForward/{namespace}/{pod}", any(forward::port_forward))
         .with_state(shared);
+    // What is typed goes out at once.
+    let listener = listener.tap_io(|stream| drop(stream.set_nodelay(true)));
     tokio::select! {
         served = async { axum::serve(listener, router).await } => {
             if let Err(error) = served {

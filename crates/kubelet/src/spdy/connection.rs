@@ -180,7 +180,7 @@ impl Session {
         unidirectional: bool,
         headers: Headers,
     ) -> Result<(), SpdyError> {
-        if stream % 2 == 0 || stream <= self.last {
+        if stream.is_multiple_of(2) || stream <= self.last {
             return Err(SpdyError::Malformed("a stream opened out of turn"));
         }
         self.last = stream;

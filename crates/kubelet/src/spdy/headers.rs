@@ -61,10 +61,11 @@ impl Inflate {
             input = input.get(read..).unwrap_or_default();
             self.at = (self.at + wrote) % WINDOW;
             let moved = read + wrote > 0;
-            match status {
-                TINFLStatus::NeedsMoreInput if input.is_empty() => return Ok(out),
-                TINFLStatus::HasMoreOutput if moved => {}
-                _ => return Err(SpdyError::Malformed("a header block that cannot be inflated")),
+            if status == TINFLStatus::NeedsMoreInput && input.is_empty() {
+                return Ok(out);
+            }
+            if status != TINFLStatus::HasMoreOutput || !moved {
+                return Err(SpdyError::Malformed("a header block that cannot be inflated"));
             }
         }
     }

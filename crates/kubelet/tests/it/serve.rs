@@ -176,6 +176,23 @@ async fn ports_are_reached_over_channels() {
     assert!(refused.contains("error forwarding port 1 to pod p_default"), "{refused}");
     send(&mut socket, 0, b"to the port").await;
     assert_eq!(next(&mut socket).await, Some((0, "to the port".to_owned())));
+    // More than all that waits on the way.
+    let (mut sink, mut stream) = socket.split();
+    let piece = vec![b'x'; 64 << 10];
+    let out = async {
+        for _ in 0..16 {
+            sink.send(Message::Binary([&[0], &piece[..]].concat().into())).await.unwrap();
+        }
+    };
+    let back = async {
+        let mut bytes = 0;
+        while bytes < 16 * piece.len() {
+            if let Message::Binary(message) = stream.next().await.unwrap().unwrap() {
+                bytes += message.len() - 1;
+            }
+        }
+    };
+    timeout(SOON, async { tokio::join!(out, back) }).await.expect("everything comes back");
 }
 
 #[tokio::test]

@@ -286,7 +286,11 @@ fn mounts(config: &InitConfig, root: &Path) -> Fallible<()> {
     for dir in ["shm", "pts"] {
         let _ = fs::create_dir_all(dev.join(dir));
     }
-    step("mount /dev/pts", terminal::mount_below(&dev))?;
+    let terminals = terminal::mount_below(&dev);
+    // A host that does not allow it can run everything else.
+    if config.container.tty {
+        step("mount /dev/pts", terminals)?;
+    }
     let _ = mount(Some("tmpfs"), &dev.join("shm"), Some("tmpfs"), safe, Some("mode=1777"));
     let path = relative(Path::new(&config.container.termination_message_path));
     if !path.as_os_str().is_empty() {
