@@ -7,6 +7,7 @@
 pub mod fields;
 pub mod managed;
 pub mod openapi;
+pub mod openapi_v2;
 pub mod strategic;
 
 mod go;

@@ -10,7 +10,10 @@
 mod set;
 mod typed;
 
-use crate::table::{Shape, table};
+use crate::{
+    go::same,
+    table::{Shape, table},
+};
 use api::{kinds::Kind, status::Status};
 use serde_json::{Map, Value, json};
 use set::{Element, Path, Set, path_text};
@@ -241,7 +244,8 @@ pub fn track_update(
     let root = table().root(kind);
     let tracker = Tracker::new(kind, &root, now, subresource);
     let before = old.map_or_else(|| json!({}), without_managed_fields);
-    let after = without_managed_fields(&new);
+    let mut after = without_managed_fields(&new);
+    without_nulls(&mut after);
     tracker.update(&before, &after, &mut managers, manager);
     tracker.take_oldest_together(&mut managers);
     encode(&mut new, &managers);
@@ -362,7 +366,7 @@ impl<'a> Tracker<'a> {
         if !last.set.is_empty() {
             object = self.prune(&object, &last.set, &claimed);
         }
-        without_nulls(&mut object);
+        // What lost all that was in it is still there, so its owners keep it.
         let comparison = self.compare(live, &object);
         let written = comparison.written();
         let conflicts: ConflictSets = managers
@@ -377,8 +381,8 @@ impl<'a> Tracker<'a> {
             managed.set = managed.set.difference(&written).difference(&comparison.removed);
         }
         let set = set.difference(&set_of(SERVERS_OWN));
-        let changed = comparison != typed::Comparison::default();
-        let time = if changed { Some(self.now.to_owned()) } else { last.time };
+        without_nulls(&mut object);
+        let time = if same(live, &object) { last.time } else { Some(self.now.to_owned()) };
         managers.insert(own, Managed { api_version: self.api_version.clone(), time, set });
         managers.retain(|_, managed| !managed.set.is_empty());
         Ok(Merged { object, managers })

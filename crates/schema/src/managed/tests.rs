@@ -210,6 +210,16 @@ fn what_is_no_longer_applied_goes_unless_another_has_it() {
     assert!(managers(&gone).iter().all(|manager| !manager.starts_with("one ")));
 }
 
+#[test]
+fn who_has_what_lost_all_that_was_in_it_keeps_it() {
+    let live = created(cm(json!({})), "m", T1);
+    let one = applied(Some(&live), &cm(json!({"a": "1"})), "one", false, T2).unwrap();
+    let none = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "cm1"}});
+    let gone = applied(Some(&one), &none, "one", false, T3).unwrap();
+    assert_eq!(gone.get("data"), None);
+    assert_eq!(managers(&gone), [format!("m Update {T1} {}", json!({"f:data": {}}))]);
+}
+
 fn pod(containers: Value) -> Value {
     json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p", "namespace": "d"},
            "spec": {"containers": containers}})

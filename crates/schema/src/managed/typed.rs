@@ -140,7 +140,7 @@ impl<'t> Typed<'t> {
     }
 
     /// What upstream always writes counts as being there, so that nobody becomes its owner by putting
-    /// something into it. A null is a field that is not there.
+    /// something into it. A null is there, with nothing in it.
     pub(super) fn compare(&self, old: &Value, new: &Value) -> Comparison {
         let mut comparison = Comparison::default();
         self.compare_values(self.root, [Some(old), Some(new)], &mut Vec::new(), &mut comparison);
@@ -216,8 +216,7 @@ impl<'t> Typed<'t> {
         for name in names {
             let found = self.table.field(shape, name);
             let written = found.field.and_then(|field| field.written.as_ref());
-            let values =
-                sides.map(|fields| fields?.get(name).filter(|value| !value.is_null()).or(written));
+            let values = sides.map(|fields| fields?.get(name).or(written));
             path.push(Element::Field(name.clone()));
             self.compare_values(found.shape, values, path, to);
             path.pop();
@@ -228,7 +227,7 @@ impl<'t> Typed<'t> {
         let writes = |definition: &Definition| {
             definition.fields.values().any(|field| field.written.is_some())
         };
-        fields.values().all(Value::is_null) && !self.table.definition(shape).is_some_and(writes)
+        fields.is_empty() && !self.table.definition(shape).is_some_and(writes)
     }
 
     fn compare_items(

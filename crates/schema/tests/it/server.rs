@@ -91,6 +91,10 @@ fn answer(method: &str, path: &str, accept: &str, body: &[u8]) -> (u16, String, 
         "/version" => {
             return plain(200, &json!({"major": "1", "minor": "36", "gitVersion": "v1.36.0"}));
         }
+        "/openapi/v2" => {
+            let kind = schema::openapi_v2::CONTENT_TYPE.to_owned();
+            return (200, kind, schema::openapi_v2::document().to_vec());
+        }
         "/openapi/v3" => {
             return (200, "application/json".to_owned(), schema::openapi::index().to_vec());
         }
