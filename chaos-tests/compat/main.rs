@@ -20,5 +20,7 @@ mod group;
 #[cfg(feature = "etcd-client")]
 mod kubernetes;
 mod normal;
+#[path = "../readme.rs"]
+mod readme;
 mod table;
 mod tls;

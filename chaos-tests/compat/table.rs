@@ -5,8 +5,9 @@ use crate::calls;
 use crate::{
     commands,
     group::{Group, System, all_installed},
+    readme,
 };
-use std::{fmt::Write as _, path::Path};
+use std::fmt::Write as _;
 
 /// What one row came to on one system.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,9 +19,6 @@ pub(crate) struct Seen {
     /// Without ids and times.
     pub(crate) text: String,
 }
-
-/// Set to `always`, as for other snapshots, it writes the README.
-const UPDATE: &str = "INSTA_UPDATE";
 
 fn table(title: &str, etcd: &[Seen], ours: &[Seen]) -> (String, String) {
     let (mut table, mut differences) = (String::new(), String::new());
@@ -69,22 +67,7 @@ fn answers(text: &str) -> String {
 fn hold(name: &str, title: &str, etcd: &[Seen], ours: &[Seen]) {
     let (table, differences) = table(title, etcd, ours);
     println!("{differences}");
-    let (begin, end) =
-        (format!("<!-- {name}: written by a test -->\n"), format!("<!-- {name}: end -->"));
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../README.md");
-    let readme = std::fs::read_to_string(&path).unwrap();
-    let from = readme.find(&begin).expect("the README has a place for the table") + begin.len();
-    let to = readme.find(&end).expect("the README's table ends");
-    if readme[from..to] == table {
-        return;
-    }
-    #[expect(clippy::disallowed_methods, reason = "how snapshots are updated")]
-    let update = std::env::var(UPDATE).is_ok_and(|value| value == "always");
-    assert!(
-        update,
-        "the README's table is not what was seen; {UPDATE}=always writes it. Seen:\n{table}\n{differences}"
-    );
-    std::fs::write(&path, format!("{}{table}{}", &readme[..from], &readme[to..])).unwrap();
+    readme::hold(name, &table, &differences);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -32,7 +32,7 @@ const DIRS: &[&str] = &[
 ];
 
 /// Those that are here, each once: `kubectl`, and `kubectl.1.30` and the like.
-fn installed() -> Vec<PathBuf> {
+pub(crate) fn installed() -> Vec<PathBuf> {
     let mut found = Vec::new();
     let mut seen = BTreeSet::new();
     for dir in DIRS {
@@ -57,16 +57,24 @@ fn installed() -> Vec<PathBuf> {
 }
 
 /// One version of it, and what it talks with.
-struct Kubectl<'a> {
-    cluster: &'a Cluster,
-    program: &'a Path,
+pub(crate) struct Kubectl<'a> {
+    pub(crate) cluster: &'a Cluster,
+    pub(crate) program: &'a Path,
     /// Such as `1-30`.
-    tag: String,
-    dir: PathBuf,
+    pub(crate) tag: String,
+    pub(crate) dir: PathBuf,
 }
 
-impl Kubectl<'_> {
-    fn command(&self, arguments: &[&str]) -> Command {
+impl<'a> Kubectl<'a> {
+    pub(crate) fn new(cluster: &'a Cluster, program: &'a Path) -> Self {
+        let name = program.file_name().unwrap().to_string_lossy().into_owned();
+        let tag = name.trim_start_matches("kubectl").trim_matches('.').replace('.', "-");
+        let tag = if tag.is_empty() { "plain".to_owned() } else { tag };
+        let dir = cluster.record_dir(&format!("kubectl-{tag}"));
+        Self { cluster, program, tag, dir }
+    }
+
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(self.program);
         command
             .env("KUBECONFIG", self.cluster.dir().join("kubeconfig"))
@@ -77,7 +85,7 @@ impl Kubectl<'_> {
         command
     }
 
-    async fn said(&self, command: &mut Command, input: &[u8]) -> Said {
+    pub(crate) async fn said(&self, command: &mut Command, input: &[u8]) -> Said {
         let mut child = command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -95,7 +103,7 @@ impl Kubectl<'_> {
         said(output.unwrap())
     }
 
-    async fn run(&self, arguments: &[&str], input: &[u8]) -> Said {
+    pub(crate) async fn run(&self, arguments: &[&str], input: &[u8]) -> Said {
         self.said(&mut self.command(arguments), input).await
     }
 
@@ -135,7 +143,7 @@ impl Kubectl<'_> {
         (code.code().unwrap_or(-1), text)
     }
 
-    async fn exec(&self) {
+    pub(crate) async fn exec(&self) {
         let pod = "connected";
         let code = self.run(&["exec", pod, "--", "run", "print out", "exit 7"], b"").await;
         assert_eq!((code.code, code.out.as_str()), (7, "out\n"), "{code:?}");
@@ -165,7 +173,7 @@ impl Kubectl<'_> {
         assert_eq!(code, 130, "typed interrupts arrive: {text:?}");
     }
 
-    async fn attach(&self) {
+    pub(crate) async fn attach(&self) {
         let name = format!("attached-{}", self.tag);
         let manifest = format!(
             "{{apiVersion: v1, kind: Pod, metadata: {{name: {name}}}, spec: {{restartPolicy: Never, \
@@ -191,7 +199,7 @@ impl Kubectl<'_> {
         assert!(said.code == 0 && said.out.contains("two\n"), "{said:?}");
     }
 
-    async fn copy(&self) {
+    pub(crate) async fn copy(&self) {
         let bytes: Vec<u8> = (0..200_000u32).map(|i| (i % 251).to_le_bytes()[0]).collect();
         std::fs::write(self.dir.join("there"), &bytes).unwrap();
         let inside = format!("connected:/tmp/{}", self.tag);
@@ -202,7 +210,7 @@ impl Kubectl<'_> {
         assert!(std::fs::read(self.dir.join("back")).unwrap() == bytes, "{from:?}");
     }
 
-    async fn ports(&self) {
+    pub(crate) async fn ports(&self) {
         let mut child = self
             .command(&["port-forward", "pod/connected", ":8080", ":8099"])
             .stdin(Stdio::null())
@@ -250,7 +258,7 @@ impl Kubectl<'_> {
         child.kill().await.unwrap();
     }
 
-    async fn logs(&self) {
+    pub(crate) async fn logs(&self) {
         let name = format!("talks-{}", self.tag);
         let text = PodText::new(&name).spec("restartPolicy: Never").container(
             "main",
@@ -315,7 +323,6 @@ async fn the_client_goes(kubectl: &Kubectl<'_>) {
 }
 
 #[test]
-#[expect(clippy::print_stderr, reason = "a test says what it did not do")]
 fn every_kubectl_reaches_into_pods() {
     // SUB-5
     let programs = installed();
@@ -333,11 +340,7 @@ fn every_kubectl_reaches_into_pods() {
         cluster.create(&text.yaml()).await;
         cluster.ready("connected").await;
         for program in &programs {
-            let name = program.file_name().unwrap().to_string_lossy().into_owned();
-            let tag = name.trim_start_matches("kubectl").trim_matches('.').replace('.', "-");
-            let tag = if tag.is_empty() { "plain".to_owned() } else { tag };
-            let dir = cluster.record_dir(&format!("kubectl-{tag}"));
-            let kubectl = Kubectl { cluster, program, tag, dir };
+            let kubectl = Kubectl::new(cluster, program);
             eprintln!("{}", program.display());
             kubectl.exec().await;
             kubectl.attach().await;

@@ -16,5 +16,8 @@ mod machine;
 mod manifests;
 mod observer;
 mod pod;
+#[path = "../readme.rs"]
+mod readme;
 mod recovery;
 mod replicas;
+mod verbs;

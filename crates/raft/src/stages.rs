@@ -127,7 +127,8 @@ mod tests {
         let taken = Instant::now();
         advance(ms(2)).await;
         let begun = Begun { submitted, taken, encoded: Instant::now() };
-        let passed: [(u64, fn(&Stages, u64)); 4] = [
+        type Mark = fn(&Stages, u64);
+        let passed: [(u64, Mark); 4] = [
             (3, Stages::appended),
             (4, Stages::durable),
             (5, Stages::applying),

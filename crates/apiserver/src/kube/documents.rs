@@ -17,6 +17,12 @@ pub(super) fn index(request: &Request) -> Response {
     answer::tagged(request, &answer::tag(index), JSON, Bytes::from_static(index))
 }
 
+/// `/openapi/v2`: as much as makes older clients leave the checking of fields to the server.
+pub(super) fn second(request: &Request) -> Response {
+    let (document, kind) = (schema::openapi_v2::document(), schema::openapi_v2::CONTENT_TYPE);
+    answer::tagged(request, &answer::tag(document), kind, Bytes::from_static(document))
+}
+
 /// One of them.
 pub(super) async fn document(Path(path): Path<String>, request: Request) -> Response {
     let Some(document) = schema::openapi::document(&path) else {

@@ -51,6 +51,7 @@ pub(crate) fn router(kube: Arc<Kube>) -> Router {
         .route("/readyz", get(ready))
         .route("/api", get(async |request: Request| discovered::root(&request, true)))
         .route("/apis", get(async |request: Request| discovered::root(&request, false)))
+        .route("/openapi/v2", get(async |request: Request| documents::second(&request)))
         .route("/openapi/v3", get(async |request: Request| documents::index(&request)))
         .route("/openapi/v3/{*path}", get(documents::document))
         .route("/api/{*path}", any(resource))
