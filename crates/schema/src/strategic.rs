@@ -8,7 +8,7 @@ use crate::{
     go::{self, canonical},
     table::{FieldOf, Shape, Table, table},
 };
-use api::kinds::Kind;
+use api::{kinds::Kind, status::Status};
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -60,12 +60,12 @@ pub enum PatchError {
 }
 
 impl PatchError {
-    /// The HTTP status code that kube-apiserver answers.
+    /// As kube-apiserver answers it: most of these are a 500 there, without a reason.
     #[must_use]
-    pub const fn code(&self) -> u16 {
+    pub fn status(&self) -> Status {
         match self {
-            Self::NoObject { .. } | Self::RetainKeys => 400,
-            Self::ListOfLists => 422,
+            Self::NoObject { .. } | Self::RetainKeys => Status::bad_request(self.to_string()),
+            Self::ListOfLists => Status::new(422, "Invalid", self.to_string()),
             Self::NoMergeKey { .. }
             | Self::UnknownDirective { .. }
             | Self::MergeDirective
@@ -73,7 +73,7 @@ impl PatchError {
             | Self::NoField { .. }
             | Self::WrongType { .. }
             | Self::MixedList { .. }
-            | Self::Order { .. } => 500,
+            | Self::Order { .. } => Status::new(500, "", self.to_string()),
         }
     }
 }
@@ -771,7 +771,7 @@ mod tests {
         }
         let error = merged("pod", &json!({}), &json!([])).unwrap_err();
         let want = "json: cannot unmarshal array into Go value of type map[string]interface {}";
-        assert_eq!((error.code(), error.to_string().as_str()), (400, want));
+        assert_eq!((error.status().code, error.status().message.as_str()), (400, want));
     }
 
     /// A Pod's lists of each sort, with few names, so that they meet.
