@@ -17,6 +17,15 @@ pub(crate) fn same(a: &Value, b: &Value) -> bool {
     }
 }
 
+/// JSON that is the same text for values that are the same: `80.0` is `80`.
+pub(crate) fn canonical(value: &Value) -> String {
+    let whole = value.as_f64().filter(|float| value.is_f64() && float.fract() == 0.0);
+    match whole {
+        Some(whole) if whole.abs() < 1e15 => format!("{whole:.0}"),
+        Some(_) | None => value.to_string(),
+    }
+}
+
 /// As `%v` prints a decoded value: `map[a:1 b:[x <nil>]]`, names in order.
 pub(crate) fn plain(value: &Value) -> String {
     match value {

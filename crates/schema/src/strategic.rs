@@ -5,11 +5,12 @@
 //! `$deleteFromPrimitiveList/LIST` beside a list. A null removes.
 
 use crate::{
-    go::{self, same},
+    go::{self, canonical},
     table::{FieldOf, Shape, Table, table},
 };
-use api::kinds::Kind;
+use api::{kinds::Kind, status::Status};
 use serde_json::{Map, Value};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Takes or drops the object that it is in.
 const PATCH: &str = "$patch";
@@ -59,12 +60,12 @@ pub enum PatchError {
 }
 
 impl PatchError {
-    /// The HTTP status code that kube-apiserver answers.
+    /// As kube-apiserver answers it: most of these are a 500 there, without a reason.
     #[must_use]
-    pub const fn code(&self) -> u16 {
+    pub fn status(&self) -> Status {
         match self {
-            Self::NoObject { .. } | Self::RetainKeys => 400,
-            Self::ListOfLists => 422,
+            Self::NoObject { .. } | Self::RetainKeys => Status::bad_request(self.to_string()),
+            Self::ListOfLists => Status::new(422, "Invalid", self.to_string()),
             Self::NoMergeKey { .. }
             | Self::UnknownDirective { .. }
             | Self::MergeDirective
@@ -72,7 +73,7 @@ impl PatchError {
             | Self::NoField { .. }
             | Self::WrongType { .. }
             | Self::MixedList { .. }
-            | Self::Order { .. } => 500,
+            | Self::Order { .. } => Status::new(500, "", self.to_string()),
         }
     }
 }
@@ -158,15 +159,15 @@ impl<'a> Identity<'a> {
         }
     }
 
-    /// The place of the item in a list that may or may not have it.
-    fn place(self, item: &Value, list: &[Value]) -> Result<Option<usize>, PatchError> {
-        let wanted = self.of(item)?;
-        for (at, other) in list.iter().enumerate() {
-            if same(self.of(other)?, wanted) {
-                return Ok(Some(at));
-            }
-        }
-        Ok(None)
+    /// What tells the item apart, as text.
+    fn name(self, item: &Value) -> Result<String, PatchError> {
+        self.of(item).map(canonical)
+    }
+
+    /// The place of each item; of the first, where two have one name.
+    fn places(self, list: &[Value]) -> Result<BTreeMap<String, usize>, PatchError> {
+        let named = list.iter().enumerate().rev();
+        named.map(|(at, item)| Ok((self.name(item)?, at))).collect()
     }
 
     /// Puts items that `first` orders and the others, which `base` orders, into one list. Both keep
@@ -177,12 +178,14 @@ impl<'a> Identity<'a> {
         first: &[Value],
         base: &[Value],
     ) -> Result<Vec<Value>, PatchError> {
+        let [first, base] = [self.places(first)?, self.places(base)?];
         let mut ordered = Vec::new();
         let mut others = Vec::new();
         for item in items {
-            let in_base = self.place(&item, base)?;
-            match self.place(&item, first)? {
-                Some(place) => ordered.push((place, in_base, item)),
+            let name = self.name(&item)?;
+            let in_base = base.get(&name).copied();
+            match first.get(&name) {
+                Some(place) => ordered.push((*place, in_base, item)),
                 None => others.push((in_base, item)),
             }
         }
@@ -327,12 +330,9 @@ impl Merge {
         };
         match items_of([&old, &new])? {
             Items::Scalars => {
-                let mut merged: Vec<Value> = Vec::with_capacity(old.len() + new.len());
-                for item in old.iter().chain(&new) {
-                    if !merged.iter().any(|known| same(known, item)) {
-                        merged.push(item.clone());
-                    }
-                }
+                let mut seen = BTreeSet::new();
+                let all = old.iter().chain(&new);
+                let merged = all.filter(|item| seen.insert(canonical(item))).cloned().collect();
                 Identity::Own.arrange(merged, &new, &old)
             }
             Items::Objects if field.merge_key.is_empty() => {
@@ -362,9 +362,10 @@ impl Merge {
         let identity = Identity::Key(key);
         let (old, new) = special_items(old, new, key)?;
         let mut merged = old.clone();
+        let mut places = identity.places(&merged)?;
         for item in &new {
-            let place = identity.place(item, &merged)?;
-            match place.and_then(|at| merged.get_mut(at)) {
+            let place = *places.entry(identity.name(item)?).or_insert(merged.len());
+            match merged.get_mut(place) {
                 Some(known) => {
                     let base = known.as_object().cloned().unwrap_or_default();
                     let patch = item.as_object().cloned().unwrap_or_default();
@@ -431,7 +432,8 @@ impl Merge {
 fn retain_keys(base: &mut Object, patch: &mut Object) -> Result<(), PatchError> {
     let Some(retained) = patch.remove(RETAIN_KEYS) else { return Ok(()) };
     let Value::Array(retained) = retained else { return Err(PatchError::RetainKeys) };
-    let names = |name: &str| retained.iter().any(|retained| retained.as_str() == Some(name));
+    let retained: BTreeSet<&str> = retained.iter().filter_map(Value::as_str).collect();
+    let names = |name: &str| retained.contains(name);
     let sets = |name: &str, value: &Value| !value.is_null() && !is_directive(name);
     if patch.iter().any(|(name, value)| sets(name, value) && !names(name)) {
         return Err(PatchError::RetainKeys);
@@ -445,9 +447,9 @@ fn delete_from_list(base: &mut Object, name: &str, deleted: Value) -> Result<(),
         base.remove(name);
         return Ok(());
     }
-    let deleted = list(deleted)?;
+    let deleted: BTreeSet<String> = list(deleted)?.iter().map(canonical).collect();
     if let Some(Value::Array(items)) = base.get_mut(name) {
-        items.retain(|item| !deleted.iter().any(|deleted| same(deleted, item)));
+        items.retain(|item| !deleted.contains(&canonical(item)));
     }
     Ok(())
 }
@@ -455,11 +457,13 @@ fn delete_from_list(base: &mut Object, name: &str, deleted: Value) -> Result<(),
 /// Takes the items with a `$patch` out of a patch and does what they say: `delete` removes the item
 /// that they name, `replace` removes all.
 fn special_items(
-    mut old: Vec<Value>,
+    old: Vec<Value>,
     new: Vec<Value>,
     key: &str,
 ) -> Result<(Vec<Value>, Vec<Value>), PatchError> {
+    let identity = Identity::Key(key);
     let mut plain = Vec::with_capacity(new.len());
+    let mut deleted = BTreeSet::new();
     let mut replace = false;
     for item in new {
         let Some(directive) = item.get(PATCH) else {
@@ -468,11 +472,7 @@ fn special_items(
         };
         match directive.as_str() {
             Some("delete") => {
-                let named = item.get(key).ok_or_else(|| no_key(&item, key))?;
-                for other in &old {
-                    Identity::Key(key).of(other)?;
-                }
-                old.retain(|other| !other.get(key).is_some_and(|other| same(other, named)));
+                deleted.insert(identity.name(&item)?);
             }
             Some("replace") => replace = true,
             Some("merge") => return Err(PatchError::MergeDirective),
@@ -483,26 +483,33 @@ fn special_items(
         }
     }
     if replace {
-        old.clear();
+        return Ok((Vec::new(), plain));
     }
-    Ok((old, plain))
+    let mut left = Vec::with_capacity(old.len());
+    for item in old {
+        if deleted.is_empty() || !deleted.contains(&identity.name(&item)?) {
+            left.push(item);
+        }
+    }
+    Ok((left, plain))
 }
 
 /// The order of the live list as upstream sees it after a merge: what is added takes the places, at
 /// the list's end, that deletions freed.
 fn places_after(old: &[Value], new: &[Value], identity: Identity<'_>) -> Vec<Value> {
-    let names = |item: &Value, other: &Value| match (identity.of(item), identity.of(other)) {
-        (Ok(item), Ok(other)) => same(item, other),
-        (Ok(_) | Err(_), _) => false,
-    };
     let (deletions, others): (Vec<&Value>, Vec<&Value>) =
         new.iter().partition(|item| directive(item) == Some("delete"));
-    let mut left: Vec<&Value> = old.iter().collect();
-    left.retain(|item| !deletions.iter().any(|deleted| names(deleted, item)));
+    let names = |items: &[&Value]| -> BTreeSet<String> {
+        items.iter().filter_map(|item| identity.name(item).ok()).collect()
+    };
+    let is_in = |names: &BTreeSet<String>, item: &Value| {
+        identity.name(item).is_ok_and(|name| names.contains(&name))
+    };
+    let deleted = names(&deletions);
+    let mut left: Vec<&Value> = old.iter().filter(|item| !is_in(&deleted, item)).collect();
     if left.len() < old.len() && others.iter().all(|item| item.get(PATCH).is_none()) {
-        let is_new = |item: &&&Value| !left.iter().any(|known| names(known, item));
-        let added: Vec<&Value> = others.iter().filter(is_new).copied().collect();
-        left.extend(added);
+        let known = names(&left);
+        left.extend(others.into_iter().filter(|item| !is_in(&known, item)));
     }
     // Past the end there is nothing to order by.
     left.truncate(old.len());
@@ -530,7 +537,7 @@ fn in_order(new: &[Value], order: &[Value], identity: Identity<'_>) -> Result<()
         let wanted = identity.of(item).ok();
         for next in rest.by_ref() {
             let next = identity.of(next)?;
-            if wanted.is_some_and(|wanted| same(next, wanted)) {
+            if wanted.is_some_and(|wanted| canonical(next) == canonical(wanted)) {
                 out_of_order = false;
                 break;
             }
@@ -764,7 +771,7 @@ mod tests {
         }
         let error = merged("pod", &json!({}), &json!([])).unwrap_err();
         let want = "json: cannot unmarshal array into Go value of type map[string]interface {}";
-        assert_eq!((error.code(), error.to_string().as_str()), (400, want));
+        assert_eq!((error.status().code, error.status().message.as_str()), (400, want));
     }
 
     /// A Pod's lists of each sort, with few names, so that they meet.

@@ -402,14 +402,7 @@ fn patched(kind: &Kind, content_type: &str, base: Value, patch: &Value) -> Resul
             patch::merge(&mut base, patch);
             Ok(base)
         }
-        _ => schema::strategic::strategic_merge(kind, &base, patch).map_err(|error| {
-            let reason = match error.code() {
-                400 => "BadRequest",
-                422 => "Invalid",
-                _ => "",
-            };
-            Status::new(error.code(), reason, error.to_string())
-        }),
+        _ => schema::strategic::strategic_merge(kind, &base, patch).map_err(|e| e.status()),
     }
 }
 

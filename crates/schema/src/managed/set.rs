@@ -1,6 +1,9 @@
 //! Sets of fields, and how `managedFields` writes them (`FieldsV1`).
 
-use crate::table::{Shape, Table};
+use crate::{
+    go::canonical,
+    table::{Shape, Table},
+};
 use serde_json::{Map, Value};
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -22,15 +25,6 @@ pub(super) enum Element {
 
 /// A path from the root of an object.
 pub(super) type Path = Vec<Element>;
-
-/// JSON that is the same text for values that are the same: `80.0` is `80`.
-pub(super) fn canonical(value: &Value) -> String {
-    let whole = value.as_f64().filter(|float| value.is_f64() && float.fract() == 0.0);
-    match whole {
-        Some(whole) if whole.abs() < 1e15 => format!("{whole:.0}"),
-        Some(_) | None => value.to_string(),
-    }
-}
 
 impl Element {
     /// As `FieldsV1` writes it.

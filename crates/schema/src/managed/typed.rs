@@ -1,8 +1,8 @@
 //! Objects seen through the table: which fields there are, which differ, and how two become one.
 
-use super::set::{Element, Path, Set, canonical, path_text};
+use super::set::{Element, Path, Set, path_text};
 use crate::{
-    go,
+    go::{self, canonical},
     marks::ListType,
     table::{Definition, Shape, Table},
 };
@@ -296,11 +296,12 @@ impl<'t> Typed<'t> {
         let known: BTreeMap<&Element, &Value> =
             live.iter().rev().map(|(element, value)| (element, *value)).collect();
         let wanted: BTreeSet<&Element> = applied.iter().map(|(element, _)| element).collect();
+        let shared = applied.iter().filter(|(element, _)| known.contains_key(element));
+        let mut shared = shared.map(|(element, _)| element).peekable();
         let mut merged = Vec::with_capacity(live.len() + applied.len());
         let mut live = live.iter().peekable();
         let mut applied = applied.iter();
         loop {
-            let next_shared = applied.as_slice().iter().find(|(e, _)| known.contains_key(e));
             match live.peek() {
                 Some((element, value)) if !wanted.contains(element) => {
                     merged.push((*value).clone());
@@ -308,13 +309,14 @@ impl<'t> Typed<'t> {
                     continue;
                 }
                 // It was taken, or comes where the applied order has it.
-                Some((element, _)) if next_shared.is_none_or(|(next, _)| next != element) => {
+                Some((element, _)) if shared.peek() != Some(&element) => {
                     live.next();
                     continue;
                 }
                 Some(_) | None => {}
             }
             let Some((element, value)) = applied.next() else { break };
+            shared.next_if(|next| *next == element);
             merged.push(match known.get(element) {
                 Some(old) => self.merge_values(shape, old, value),
                 None => (*value).clone(),
