@@ -315,7 +315,6 @@ async fn the_client_goes(kubectl: &Kubectl<'_>) {
 }
 
 #[test]
-#[expect(clippy::print_stderr, reason = "a test says what it did not do")]
 fn every_kubectl_reaches_into_pods() {
     // SUB-5
     let programs = installed();
