@@ -126,13 +126,16 @@ pub async fn measure(workload: &Workload, load: &Load, target: &Target) -> anyho
     let from = Instant::now() + load.warm_up;
     let window = Window { from, until: from + load.time };
     go.send(Some(window)).context("no thread of the load is left")?;
-    let stages = Marks::read(&target.endpoints).await;
     let used = || anyhow::Ok((usage::cpu_seconds_of(&target.pids)?, own_cpu()?));
     sleep_until(window.from).await;
     let before = used()?;
+    let stages = Marks::read(&target.endpoints).await;
     sleep_until(window.until).await;
     let after = used()?;
-    let stages = Marks::read(&target.endpoints).await.since(&stages);
+    let stages = match (stages, Marks::read(&target.endpoints).await) {
+        (Some(before), Some(after)) => after.since(&before),
+        _ => Vec::new(),
+    };
     let rss: Vec<u64> =
         target.pids.iter().map(|p| usage::rss_bytes(*p)).collect::<Result<_, _>>()?;
     let mut recorded = Recorded::default();

@@ -23,16 +23,15 @@ pub struct Stage {
 pub(crate) struct Marks(BTreeMap<String, (f64, f64)>, Vec<String>);
 
 impl Marks {
-    /// Nothing where a member has no such figures.
-    pub(crate) async fn read(endpoints: &[String]) -> Self {
+    /// `None` if a member has no such page.
+    pub(crate) async fn read(endpoints: &[String]) -> Option<Self> {
         let mut marks = Self::default();
         for endpoint in endpoints {
             let local = LocalSet::new();
-            if let Ok(Ok(page)) = timeout(PATIENCE, local.run_until(page(endpoint))).await {
-                marks.add(&page);
-            }
+            let page = timeout(PATIENCE, local.run_until(page(endpoint))).await;
+            marks.add(&page.ok()?.ok()?);
         }
-        marks
+        Some(marks)
     }
 
     fn add(&mut self, page: &str) {
@@ -59,7 +58,7 @@ impl Marks {
             let (sum, count) = self.0.get(stage)?;
             let (sum_before, count_before) = before.0.get(stage).copied().unwrap_or_default();
             let mean_us = (sum - sum_before) / (count - count_before) * 1e6;
-            mean_us.is_finite().then(|| Stage { stage: stage.clone(), mean_us })
+            (count > &count_before).then(|| Stage { stage: stage.clone(), mean_us })
         };
         self.1.iter().filter_map(mean).collect()
     }

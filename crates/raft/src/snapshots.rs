@@ -1,35 +1,45 @@
 //! When a replica writes a snapshot: every so many entries, and never when the others do.
 
-use crate::{core::Core, types::StoredMembership};
-use std::sync::Arc;
+use crate::{core::Core, types::LogId};
+use std::{sync::Arc, time::Duration};
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-/// Triggers a snapshot each time that `entries` more are applied, until `stop`.
+/// Between two looks: to be woken by each entry would cost more.
+const LOOK: Duration = Duration::from_millis(50);
+/// Before a snapshot that did not come is asked for again: one that began earlier is still being written, or
+/// the disk is full.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// Has a snapshot written each time that `entries` more are applied than the newest one has, until `stop`.
 ///
 /// A snapshot takes disk and processor away from the log. Members write theirs at different places of
 /// the log, so that a majority is at its best at any time.
 pub(crate) async fn take_snapshots(core: Arc<Core>, entries: u64, stop: CancellationToken) {
-    let mut applied = core.applied.clone();
-    // What is applied from a snapshot at the start needs none.
-    let mut round = None;
-    loop {
-        let index = *applied.borrow_and_update();
-        let now = due(index, entries, place(&core));
-        if round.is_some_and(|before| before < now) && core.raft.trigger().snapshot().await.is_err()
-        {
-            return;
+    let work = async {
+        loop {
+            let due = {
+                let now = core.metrics();
+                let index = |id: Option<LogId>| id.map_or(0, |id| id.index);
+                let due = |id| due(index(id), entries, place(&core));
+                due(now.last_applied) > due(now.snapshot)
+            };
+            // It does nothing while another one is being written: whether one came is seen later.
+            if due && core.raft.trigger().snapshot().await.is_err() {
+                return;
+            }
+            sleep(if due { RETRY } else { LOOK }).await;
         }
-        round = Some(now);
-        tokio::select! {
-            changed = applied.changed() => if changed.is_err() { return },
-            () = stop.cancelled() => return,
-        }
+    };
+    tokio::select! {
+        () = work => {}
+        () = stop.cancelled() => {}
     }
 }
 
 /// Which of the members this one is in the order of ids, and how many there are.
 fn place(core: &Core) -> (u64, u64) {
-    let group: StoredMembership = core.group.borrow().clone();
+    let group = core.group.borrow();
     let ids = group.nodes().map(|(id, _)| *id);
     let (before, all) =
         ids.fold((0, 0), |(before, all), id| (before + u64::from(id < core.id), all + 1));

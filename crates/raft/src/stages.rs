@@ -71,12 +71,14 @@ impl Stages {
                 .map(|mark| mark.load(Ordering::Relaxed));
         let [submitted, taken, encoded] =
             [begun.submitted, begun.taken, begun.encoded].map(|at| self.since_begun(at));
+        // A quorum of the others may have been quicker than this disk: then there is no mark yet, only that of
+        // an earlier entry in the same place.
+        let durable = if durable < appended { applying } else { durable.min(applying) };
         let times = [
             taken.saturating_sub(submitted),
             encoded.saturating_sub(taken),
             appended.saturating_sub(encoded),
-            // A quorum of the others may have been quicker than this disk.
-            durable.min(applying).saturating_sub(appended),
+            durable.saturating_sub(appended),
             applying.saturating_sub(durable),
             applied.saturating_sub(applying),
             self.since_begun(Instant::now()).saturating_sub(applied),
@@ -143,5 +145,23 @@ mod tests {
         let times = stages.times();
         assert_eq!(times.entries, 1);
         assert_eq!(times.sums_ns.map(|ns| ns / 1_000_000), [1, 2, 3, 4, 5, 6, 7]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_quorum_that_is_quicker_than_this_disk_ends_the_stage_of_the_sync() {
+        let stages = Stages::default();
+        let step = Duration::from_millis(1);
+        stages.durable(6);
+        advance(step * 1000).await;
+        let now = Instant::now();
+        let begun = Begun { submitted: now, taken: now, encoded: now };
+        let index = 6 + REMEMBERED as u64;
+        stages.appended(index);
+        advance(step * 4).await;
+        stages.applying(index);
+        advance(step).await;
+        stages.applied(index);
+        stages.answered(index, begun);
+        assert_eq!(stages.times().sums_ns.map(|ns| ns / 1_000_000), [0, 0, 0, 4, 0, 1, 0]);
     }
 }

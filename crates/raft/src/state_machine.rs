@@ -39,6 +39,8 @@ pub(crate) type CurrentSnapshot = Snapshot<
 const SNAPSHOTS_KEPT: usize = 2;
 /// Between two tries to write a snapshot where there is no room.
 const RETRY: Duration = Duration::from_millis(500);
+/// How long a bit of sweeping takes, or a little longer.
+const SWEEP_BIT: Duration = Duration::from_millis(1);
 /// Between two bits of sweeping at least; twice as long as a bit takes.
 const SWEEP_PAUSE: Duration = Duration::from_millis(1);
 
@@ -120,12 +122,19 @@ impl StateMachine {
             let mut swept = hub.swept();
             while swept.wait_for(|swept| !swept).await.is_ok() {
                 loop {
-                    let begun = Instant::now();
-                    if !hub.change(|state, _| state.sweep()) {
+                    let (more, took) = hub.change(|state, _| {
+                        let begun = Instant::now();
+                        let mut more = state.sweep();
+                        while more && begun.elapsed() < SWEEP_BIT {
+                            more = state.sweep();
+                        }
+                        (more, begun.elapsed())
+                    });
+                    if !more {
                         break;
                     }
                     // Entries that wait come first.
-                    sleep(SWEEP_PAUSE.max(begun.elapsed() * 2)).await;
+                    sleep(SWEEP_PAUSE.max(took * 2)).await;
                 }
             }
         }

@@ -1,3 +1,5 @@
+//! Managers of fields, as kube-apiserver was seen to track them.
+
 use super::*;
 use api::kinds;
 use proptest::prelude::*;

@@ -37,7 +37,7 @@ pub const QUOTA_BYTES: u64 = 2 << 30;
 const SWEEP_PER_COMMAND: usize = 64;
 
 /// The same for one call of [`State::sweep`]: at most a few milliseconds, while somebody holds the state.
-const SWEEP_PER_CALL: usize = 1024;
+const SWEEP_PER_CALL: usize = 512;
 
 /// The state machine. A clone is O(answers to requests).
 #[derive(Debug, Clone, Default)]

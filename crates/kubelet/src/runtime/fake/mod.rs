@@ -516,9 +516,16 @@ impl Runtime for FakeRuntime {
                         let _ = said.send(piece.get(..read).unwrap_or_default().to_vec());
                     }
                 }
-                if let (true, true, Some(this)) = (once, from.is_some(), this.upgrade()) {
+            };
+            // Its input ends with the first who was attached to it, also when that one just goes.
+            let input_ends = || {
+                if let (true, true, Some(this)) = (once, stdin, this.upgrade()) {
                     this.end(&id, &ended, End::Code(0));
                 }
+            };
+            let talk = async {
+                talk.await;
+                input_ends();
                 std::future::pending::<()>().await;
             };
             let hear = async {
@@ -529,7 +536,7 @@ impl Runtime for FakeRuntime {
             tokio::select! {
                 () = talk => {}
                 () = hear => {}
-                () = exited.closed() => return,
+                () = exited.closed() => return input_ends(),
                 () = ended.cancelled() => {}
             }
             // What was said before the end.
