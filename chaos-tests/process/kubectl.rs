@@ -314,6 +314,42 @@ async fn the_client_goes(kubectl: &Kubectl<'_>) {
     .await;
 }
 
+/// Nor does one whose client goes while the program does not read what it was sent: nothing is read then
+/// that could tell of it.
+async fn clients_that_wait_go(kubectls: &[Kubectl<'_>]) {
+    let pod = kubectls[0].cluster.ready("connected").await;
+    let own = || crate::machine::processes_of(crate::cluster::uid(&pod));
+    let before = own();
+    let start = async |kubectl: &Kubectl<'_>| {
+        let mut child = kubectl
+            .command(&["exec", "-i", "connected", "--", "sleep", "inf"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut stdin = child.stdin.take().unwrap();
+        let piece = vec![0; 1 << 20];
+        let mut sent = 0;
+        // Until everything on the way is full.
+        while timeout(Duration::from_secs(3), stdin.write_all(&piece)).await.is_ok() {
+            sent += 1;
+            assert!(sent < 64, "{}: nothing holds it back", kubectl.tag);
+        }
+        (child, stdin)
+    };
+    let mut children = futures::future::join_all(kubectls.iter().map(start)).await;
+    assert!(own().len() >= before.len() + kubectls.len());
+    for (child, _) in &mut children {
+        child.kill().await.unwrap();
+    }
+    eventually("the programs end with their clients", SOON * 3, async || {
+        let left: Vec<u32> = own().difference(&before).copied().collect();
+        if left.is_empty() { Ok(()) } else { Err(format!("{left:?}")) }
+    })
+    .await;
+}
+
 #[test]
 fn every_kubectl_reaches_into_pods() {
     // SUB-5
@@ -331,6 +367,7 @@ fn every_kubectl_reaches_into_pods() {
         std::fs::write(cluster.record_dir("pages").join("page"), page).unwrap();
         cluster.create(&text.yaml()).await;
         cluster.ready("connected").await;
+        let mut kubectls = Vec::new();
         for program in &programs {
             let name = program.file_name().unwrap().to_string_lossy().into_owned();
             let tag = name.trim_start_matches("kubectl").trim_matches('.').replace('.', "-");
@@ -344,6 +381,8 @@ fn every_kubectl_reaches_into_pods() {
             kubectl.ports().await;
             kubectl.logs().await;
             the_client_goes(&kubectl).await;
+            kubectls.push(kubectl);
         }
+        clients_that_wait_go(&kubectls).await;
     });
 }
