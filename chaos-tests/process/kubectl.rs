@@ -181,9 +181,11 @@ impl Kubectl<'_> {
         assert_eq!(self.cluster.log(&name, "main").await, "over here\n");
         let name = format!("run-{}", self.tag);
         let steps =
-            ["run", &name, "-it", "--rm", "--restart=Never", "--image=toolbox", "--", "tty"];
-        let (code, text) = self.terminal(&steps, b"", "").await;
-        assert!(code == 0 && text.contains("/dev/pts/0"), "{code} {text:?}");
+            ["run", &name, "-it", "--rm", "--restart=Never", "--image=toolbox", "--", "cat"];
+        // What it says before somebody is attached is only in its log: so it has to wait.
+        let (code, text) = self.terminal(&steps, b"typed\n\x04", "press").await;
+        // Once by the terminal, once by the program.
+        assert!(code == 0 && text.matches("typed\r\n").count() == 2, "{code} {text:?}");
         assert!(text.contains("deleted"), "{text:?}");
         let name = format!("shell-{}", self.tag);
         let steps = ["run", &name, "-i", "--rm", "--restart=Never", "--image=toolbox", "--", "cat"];

@@ -529,7 +529,13 @@ impl Runtime for FakeRuntime {
             tokio::select! {
                 () = talk => {}
                 () = hear => {}
-                () = exited.closed() => return,
+                () = exited.closed() => {
+                    // Who lets go of all of it at once has also ended the input.
+                    if let (true, true, Some(this)) = (once, stdin, this.upgrade()) {
+                        this.end(&id, &ended, End::Code(0));
+                    }
+                    return;
+                }
                 () = ended.cancelled() => {}
             }
             // What was said before the end.
