@@ -189,9 +189,11 @@ impl<'a> Kubectl<'a> {
         assert_eq!(self.cluster.log(&name, "main").await, "over here\n");
         let name = format!("run-{}", self.tag);
         let steps =
-            ["run", &name, "-it", "--rm", "--restart=Never", "--image=toolbox", "--", "tty"];
-        let (code, text) = self.terminal(&steps, b"", "").await;
-        assert!(code == 0 && text.contains("/dev/pts/0"), "{code} {text:?}");
+            ["run", &name, "-it", "--rm", "--restart=Never", "--image=toolbox", "--", "cat"];
+        // What it says before somebody is attached is only in its log: so it has to wait.
+        let (code, text) = self.terminal(&steps, b"typed\n\x04", "press").await;
+        // Once by the terminal, once by the program.
+        assert!(code == 0 && text.matches("typed\r\n").count() == 2, "{code} {text:?}");
         assert!(text.contains("deleted"), "{text:?}");
         let name = format!("shell-{}", self.tag);
         let steps = ["run", &name, "-i", "--rm", "--restart=Never", "--image=toolbox", "--", "cat"];
@@ -322,6 +324,42 @@ async fn the_client_goes(kubectl: &Kubectl<'_>) {
     .await;
 }
 
+/// Nor does one whose client goes while the program does not read what it was sent: nothing is read then
+/// that could tell of it.
+async fn clients_that_wait_go(kubectls: &[Kubectl<'_>]) {
+    let pod = kubectls[0].cluster.ready("connected").await;
+    let own = || crate::machine::processes_of(crate::cluster::uid(&pod));
+    let before = own();
+    let start = async |kubectl: &Kubectl<'_>| {
+        let mut child = kubectl
+            .command(&["exec", "-i", "connected", "--", "sleep", "inf"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut stdin = child.stdin.take().unwrap();
+        let piece = vec![0; 1 << 20];
+        let mut sent = 0;
+        // Until everything on the way is full.
+        while timeout(Duration::from_secs(3), stdin.write_all(&piece)).await.is_ok() {
+            sent += 1;
+            assert!(sent < 64, "{}: nothing holds it back", kubectl.tag);
+        }
+        (child, stdin)
+    };
+    let mut children = futures::future::join_all(kubectls.iter().map(start)).await;
+    assert!(own().len() >= before.len() + kubectls.len());
+    for (child, _) in &mut children {
+        child.kill().await.unwrap();
+    }
+    eventually("the programs end with their clients", SOON * 3, async || {
+        let left: Vec<u32> = own().difference(&before).copied().collect();
+        if left.is_empty() { Ok(()) } else { Err(format!("{left:?}")) }
+    })
+    .await;
+}
+
 #[test]
 fn every_kubectl_reaches_into_pods() {
     // SUB-5
@@ -339,6 +377,7 @@ fn every_kubectl_reaches_into_pods() {
         std::fs::write(cluster.record_dir("pages").join("page"), page).unwrap();
         cluster.create(&text.yaml()).await;
         cluster.ready("connected").await;
+        let mut kubectls = Vec::new();
         for program in &programs {
             let kubectl = Kubectl::new(cluster, program);
             eprintln!("{}", program.display());
@@ -348,6 +387,8 @@ fn every_kubectl_reaches_into_pods() {
             kubectl.ports().await;
             kubectl.logs().await;
             the_client_goes(&kubectl).await;
+            kubectls.push(kubectl);
         }
+        clients_that_wait_go(&kubectls).await;
     });
 }

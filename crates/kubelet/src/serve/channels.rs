@@ -140,10 +140,13 @@ pub(super) fn open(
             let _ = sender.send(message(first, &[])).await;
             tokio::join!(pump(STDOUT, from_stdout, &sender), pump(STDERR, from_stderr, &sender));
             pump(ERROR, Some(from_error), &sender).await;
+            drop(sender);
+            std::future::pending::<()>().await;
         };
-        let out = async { tokio::join!(outputs, send(sink, queue)) };
         tokio::select! {
-            ((), ()) = out => {}
+            () = outputs => {}
+            // All was sent, or it cannot be: a silent program must not hide that nobody is there.
+            () = send(sink, queue) => {}
             () = hear(incoming, to_stdin, to_resize, closes) => {}
         }
     };

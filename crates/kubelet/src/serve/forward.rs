@@ -226,8 +226,14 @@ impl Target {
                 }
             }
         };
+        let connections = async {
+            join_all(connections).await;
+            std::future::pending::<()>().await;
+        };
         tokio::select! {
-            _ = async { tokio::join!(join_all(connections), channels::send(sink, queue)) } => {}
+            () = connections => {}
+            // All was sent, or it cannot be.
+            () = channels::send(sink, queue) => {}
             () = hear => {}
         }
     }

@@ -516,16 +516,9 @@ impl Runtime for FakeRuntime {
                         let _ = said.send(piece.get(..read).unwrap_or_default().to_vec());
                     }
                 }
-            };
-            // Its input ends with the first who was attached to it, also when that one just goes.
-            let input_ends = || {
-                if let (true, true, Some(this)) = (once, stdin, this.upgrade()) {
+                if let (true, true, Some(this)) = (once, from.is_some(), this.upgrade()) {
                     this.end(&id, &ended, End::Code(0));
                 }
-            };
-            let talk = async {
-                talk.await;
-                input_ends();
                 std::future::pending::<()>().await;
             };
             let hear = async {
@@ -536,7 +529,13 @@ impl Runtime for FakeRuntime {
             tokio::select! {
                 () = talk => {}
                 () = hear => {}
-                () = exited.closed() => return input_ends(),
+                () = exited.closed() => {
+                    // Who lets go of all of it at once has also ended the input.
+                    if let (true, true, Some(this)) = (once, stdin, this.upgrade()) {
+                        this.end(&id, &ended, End::Code(0));
+                    }
+                    return;
+                }
                 () = ended.cancelled() => {}
             }
             // What was said before the end.
