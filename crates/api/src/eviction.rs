@@ -50,10 +50,9 @@ pub fn evict(kind: &Kind, pod: &Value, budgets: &[Value], now: i64) -> Result<Ev
         [] => return free(leaving),
         [budget] => budget,
         _ => {
-            return Err(Status::internal(
-                "This pod has more than one PodDisruptionBudget, which the eviction subresource does \
-                 not support.",
-            ));
+            let text = "This pod has more than one PodDisruptionBudget, which the eviction subresource \
+                        does not support.";
+            return Err(Status::new(500, "InternalError", text));
         }
     };
     let name = meta::name(budget);

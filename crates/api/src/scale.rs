@@ -84,6 +84,15 @@ pub fn set(kind: &Kind, object: &Value, scale: &Value) -> Result<Value, Status> 
             return Err(Status::bad_request(text));
         }
     }
+    if !scale.is_object() {
+        return Err(Status::bad_request("the body is not an object"));
+    }
+    let (named, name) = (meta::name(scale), meta::name(object));
+    if named != name {
+        return Err(Status::bad_request(format!(
+            "the name of the object ({named}) does not match the name on the URL ({name})"
+        )));
+    }
     let asked = scale.pointer("/spec/replicas").filter(|asked| !asked.is_null());
     let replicas = match asked {
         None => 0,
@@ -179,7 +188,8 @@ mod tests {
         want["spec"]["replicas"] = json!(5);
         want["metadata"]["resourceVersion"] = json!("6");
         assert_eq!(scaled, want);
-        let nothing = set(kind, &deployment(), &json!({"spec": {}})).unwrap();
+        let nothing =
+            set(kind, &deployment(), &json!({"metadata": {"name": "d1"}, "spec": {}})).unwrap();
         assert_eq!(nothing["spec"]["replicas"], 0);
         assert_eq!(nothing["metadata"]["resourceVersion"], "7");
     }
@@ -187,7 +197,10 @@ mod tests {
     #[test]
     fn a_wrong_scale_is_refused() {
         let kind = by_alias("deployments").unwrap();
-        let refused = |scale: Value| set(kind, &deployment(), &scale).unwrap_err();
+        let refused = |mut scale: Value| {
+            metadata_mut(&mut scale).entry("name").or_insert("d1".into());
+            set(kind, &deployment(), &scale).unwrap_err()
+        };
         let negative = refused(json!({"spec": {"replicas": -1}}));
         assert_eq!((negative.code, negative.reason.as_str()), (422, "Invalid"));
         assert_eq!(
@@ -204,6 +217,10 @@ mod tests {
             json!({"apiVersion": "autoscaling/v2"}),
         ] {
             assert_eq!(refused(wrong.clone()).code, 400, "{wrong}");
+        }
+        let named = json!({"metadata": {"name": "other"}, "spec": {"replicas": 1}});
+        for other in [named, json!({}), Value::Null] {
+            assert_eq!(set(kind, &deployment(), &other).unwrap_err().code, 400, "{other}");
         }
         let pods = by_alias("pods").unwrap();
         assert_eq!(set(pods, &deployment(), &json!({})).unwrap_err().code, 404);

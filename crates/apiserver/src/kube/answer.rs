@@ -7,7 +7,7 @@ use api::{
     table::{IncludeObject, table},
 };
 use axum::{
-    body::Body,
+    body::{Body, Bytes},
     extract::Request,
     http::{HeaderValue, StatusCode, header},
     response::Response,
@@ -164,8 +164,12 @@ pub(super) fn tagged(
 pub(super) fn failure(status: &Status) -> Response {
     let code = StatusCode::from_u16(status.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let mut response = json(code, &status.to_json());
-    if matches!(status.code, 429 | 503) {
-        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+    let seconds = match status.retry_after_seconds() {
+        None if status.code == 503 => Some(1),
+        seconds => seconds,
+    };
+    if let Some(seconds) = seconds {
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
     }
     response
 }
@@ -195,9 +199,33 @@ const OBJECT_TYPES: &str =
 /// The body as JSON; null when there is none.
 ///
 /// # Errors
-/// 415 for a content type that is none of [`OBJECT_TYPES`] or of the patches, which are JSON or YAML; no
-/// content type says JSON.
+/// 415 for a content type that is none of [`OBJECT_TYPES`]; none at all says JSON.
 pub(super) async fn body_json(request: Request) -> Result<Value, Status> {
+    let (content_type, bytes) = body(request).await?;
+    if bytes.is_empty() {
+        return Ok(Value::Null);
+    }
+    match content_type.as_str() {
+        "" | "application/json" => json_of(&bytes),
+        "application/yaml" => yaml_of(&bytes),
+        "application/vnd.kubernetes.protobuf" => {
+            protobuf::to_json(&bytes).map_err(|error| Status::bad_request(error.to_string()))
+        }
+        _ => Err(Status::unsupported_media_type(OBJECT_TYPES)),
+    }
+}
+
+/// A patch, whose type the caller has checked.
+///
+/// # Errors
+/// 400 for what is no JSON or YAML.
+pub(super) async fn patch_body(request: Request) -> Result<Value, Status> {
+    let (content_type, bytes) = body(request).await?;
+    if content_type.ends_with("+yaml") { yaml_of(&bytes) } else { json_of(&bytes) }
+}
+
+/// The body and its type.
+async fn body(request: Request) -> Result<(String, Bytes), Status> {
     let content_type = request
         .headers()
         .get(header::CONTENT_TYPE)
@@ -209,19 +237,7 @@ pub(super) async fn body_json(request: Request) -> Result<Value, Status> {
     let bytes = axum::body::to_bytes(request.into_body(), BODY_BYTES_MAX)
         .await
         .map_err(|_| Status::too_large(&format!("limit is {BODY_BYTES_MAX}")))?;
-    if bytes.is_empty() {
-        return Ok(Value::Null);
-    }
-    match content_type.as_str() {
-        "" | "application/json" => json_of(&bytes),
-        "application/yaml" => yaml_of(&bytes),
-        "application/vnd.kubernetes.protobuf" => {
-            protobuf::to_json(&bytes).map_err(|error| Status::bad_request(error.to_string()))
-        }
-        patch if patch.ends_with("+json") => json_of(&bytes),
-        patch if patch.ends_with("+yaml") => yaml_of(&bytes),
-        _ => Err(Status::unsupported_media_type(OBJECT_TYPES)),
-    }
+    Ok((content_type, bytes))
 }
 
 fn json_of(bytes: &[u8]) -> Result<Value, Status> {

@@ -31,10 +31,16 @@ use axum::{
     routing::{any, get},
 };
 use serde_json::{Value, json};
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex, PoisonError},
+};
 
 /// Bytes of a field manager's name at most.
 const MANAGER_BYTES_MAX: usize = 128;
+/// Characters of one warning, and bytes of all of them: clients bound the heads of answers.
+const WARNING_CHARS_MAX: usize = 256;
+const WARNING_BYTES_MAX: usize = 4096;
 /// Bytes of a request's body at most.
 const BODY_BYTES_MAX: usize = 3 << 20;
 
@@ -164,6 +170,11 @@ async fn handle(kube: &Kube, request: Request) -> Result<Response, Status> {
         Path::Node { name, path } => return proxy::to_node(kube, &name, &path, request).await,
         Path::Target(target) => target,
     };
+    if !target.subresource.is_empty()
+        && !target.kind.subresources.contains(&target.subresource.as_str())
+    {
+        return Err(Status::no_such_path());
+    }
     let query = query(&request)?;
     let flag = |name: &str| query.get(name).is_some_and(|v| v == "true" || v == "1");
     let caller = caller(&request, &query)?;
@@ -258,8 +269,21 @@ fn caller(request: &Request, query: &Query) -> Result<Caller, Status> {
     }
     let name = name.chars().take(MANAGER_BYTES_MAX).collect();
     let manager = if origin.is_some() { Manager::Nobody } else { Manager::Updates(name) };
-    let dry_run = query.get("dryRun").is_some_and(|d| d == "All");
+    let dry_run = dry_run(query, options(request.method()))?;
     Ok(Caller { origin, dry_run, manager, fence: None })
+}
+
+/// Whether everything is to be done but the write; anything but the one word for it is a mistake.
+fn dry_run(query: &Query, options: &str) -> Result<bool, Status> {
+    match query.get("dryRun").map(String::as_str) {
+        None => Ok(false),
+        Some("All") => Ok(true),
+        Some(other) => {
+            let path = api::field::Path::new("dryRun");
+            let error = FieldError::not_supported(&path, other, &["All"]);
+            Err(Status::invalid_options(options, &[error]))
+        }
+    }
 }
 
 /// What upstream calls the parameters of a write.
@@ -334,14 +358,31 @@ async fn list(
 
 /// Refuses or reports fields that the kind does not have (HTTP-2).
 fn check_fields(kind: &Kind, object: &Value, query: &Query) -> Result<Vec<String>, Status> {
+    check_fields_since(kind, object, &Value::Null, query)
+}
+
+/// The same for what is new in an object: what was stored before is nobody's mistake now.
+fn check_fields_since(
+    kind: &Kind,
+    object: &Value,
+    old: &Value,
+    query: &Query,
+) -> Result<Vec<String>, Status> {
     // Not a matter of the client's wish (§1.1).
     let unenforced = kind.warnings(object);
     let mode = query.get("fieldValidation").map_or("Warn", String::as_str);
+    if !matches!(mode, "" | "Strict" | "Warn" | "Ignore") {
+        let path = api::field::Path::new("fieldValidation");
+        let error = FieldError::not_supported(&path, mode, &["", "Ignore", "Strict", "Warn"]);
+        return Err(Status::invalid_options("UpdateOptions", &[error]));
+    }
     if mode == "Ignore" {
         return Ok(unenforced);
     }
+    let before: BTreeSet<String> = schema::fields::unknown_fields(kind, old).into_iter().collect();
     let mut unknown: Vec<String> = schema::fields::unknown_fields(kind, object)
         .into_iter()
+        .filter(|path| !before.contains(path))
         .map(|path| format!("unknown field \"{path}\""))
         .collect();
     if mode == "Strict" && !unknown.is_empty() {
@@ -361,13 +402,32 @@ fn written_answer(
 ) -> Response {
     let code = if written.created { StatusCode::CREATED } else { StatusCode::OK };
     let mut response = object_answer(code, kind, &written.object, format, now);
+    let mut bytes = 0;
     for warning in warnings {
-        let text = format!("299 - \"{}\"", warning.replace('"', "\\\""));
+        let text = warning_text(warning);
+        bytes += text.len();
+        if bytes > WARNING_BYTES_MAX {
+            break;
+        }
         if let Ok(value) = text.parse() {
             response.headers_mut().append(header::WARNING, value);
         }
     }
     response
+}
+
+/// A warning as a header has it.
+fn warning_text(warning: &str) -> String {
+    let mut text = "299 - \"".to_owned();
+    for c in warning.chars().take(WARNING_CHARS_MAX) {
+        match c {
+            '"' | '\\' => text.extend(['\\', c]),
+            ' '..='~' => text.push(c),
+            _ => text.push('?'),
+        }
+    }
+    text.push('"');
+    text
 }
 
 async fn create(
@@ -421,15 +481,17 @@ async fn patch_object(
         .and_then(|value| value.split(';').next())
         .unwrap_or_default()
         .trim()
-        .to_owned();
-    let types = [JSON_PATCH, MERGE_PATCH, STRATEGIC_PATCH, APPLY_PATCH];
+        .to_ascii_lowercase();
+    let mut types = vec![JSON_PATCH, MERGE_PATCH, STRATEGIC_PATCH, APPLY_PATCH];
+    // A scale is no object that could be applied.
+    types.truncate(if target.subresource == "scale" { 3 } else { 4 });
     if !types.contains(&content_type.as_str()) {
         return Err(Status::unsupported_media_type(&types.join(", ")));
     }
     let forced = query.get("force").map(|force| matches!(force.as_str(), "true" | "1"));
     let Target { kind, namespace, name, subresource } = target;
     let (kind, registry) = (*kind, &kube.registry);
-    let body = body_json(request).await?;
+    let body = answer::patch_body(request).await?;
     if content_type == APPLY_PATCH {
         let Some(manager) = query.get("fieldManager").filter(|name| !name.is_empty()) else {
             let path = api::field::Path::new("fieldManager");
@@ -452,30 +514,66 @@ async fn patch_object(
         let written = registry.scale(kind, namespace, name, caller, change).await?;
         return scale_answer(kind, &written.object, format);
     }
+    let warnings = Mutex::new(Vec::new());
     let change = |old: &Value| {
-        // Without a version in the patch it is for whatever version there is (CC-5).
         let mut base = old.clone();
-        meta::metadata_mut(&mut base).remove("resourceVersion");
-        let new = patched(kind, &content_type, base, &body)?;
-        // What the patch brings in is refused or reported, not what was there.
-        check_fields(kind, &new, query)?;
+        // A JSON patch may ask which version there is.
+        if content_type != JSON_PATCH {
+            meta::metadata_mut(&mut base).remove("resourceVersion");
+        }
+        let mut new = patched(kind, &content_type, base, &body)?;
+        same_object(kind, &new, old)?;
+        // Without a version in the patch it is for whatever version there is (CC-5).
+        if content_type == JSON_PATCH && !sets_version(&body) {
+            meta::metadata_mut(&mut new).remove("resourceVersion");
+        }
+        let told = check_fields_since(kind, &new, old, query)?;
+        *warnings.lock().unwrap_or_else(PoisonError::into_inner) = told;
         Ok(new)
     };
     let written = registry.change(kind, namespace, name, subresource, caller, change).await?;
-    let warnings = check_fields(kind, &written.object, query)?;
+    let warnings = warnings.into_inner().unwrap_or_else(PoisonError::into_inner);
     Ok(written_answer(kind, &written, format, registry.now(), &warnings))
+}
+
+/// Whether a JSON patch writes the version, and does not only ask for it.
+fn sets_version(operations: &Value) -> bool {
+    let text = |operation: &Value, key: &str| {
+        operation.get(key).and_then(Value::as_str).unwrap_or_default().to_owned()
+    };
+    operations.as_array().into_iter().flatten().any(|operation| {
+        text(operation, "path") == "/metadata/resourceVersion" && text(operation, "op") != "test"
+    })
+}
+
+/// A patch changes an object and makes no other one of it (MET-3).
+fn same_object(kind: &Kind, new: &Value, old: &Value) -> Result<(), Status> {
+    if !new.is_object() {
+        return Err(Status::bad_request("the patch leaves no object"));
+    }
+    for pointer in ["/kind", "/apiVersion", "/metadata/name", "/metadata/namespace"] {
+        let (was, is) = (old.pointer(pointer), new.pointer(pointer));
+        if is.is_some_and(|is| !is.is_null()) && was != is {
+            let field = pointer.trim_start_matches('/').replace('/', ".");
+            let (was, is) = (was.unwrap_or(&Value::Null), is.unwrap_or(&Value::Null));
+            let text = format!("{field} of a {} is {was} and cannot become {is}", kind.kind);
+            return Err(Status::bad_request(text));
+        }
+    }
+    Ok(())
 }
 
 async fn delete_options(request: Request, query: &Query) -> Result<DeleteOptions, Status> {
     let body = body_json(request).await?;
-    let mut options = DeleteOptions::from_json(&body)?;
-    if let Some(text) = query.get("gracePeriodSeconds") {
-        let seconds = text.parse().map_err(|_| {
-            Status::bad_request(format!("gracePeriodSeconds: {text:?} is not a number"))
-        })?;
-        options.grace_period_seconds = Some(seconds);
+    let asked = DeleteOptions::from_query(query.iter().map(|(k, v)| (k.as_str(), v.as_str())))?;
+    if body.is_null() {
+        return Ok(asked);
     }
-    options.dry_run |= query.get("dryRun").is_some_and(|d| d == "All");
+    // What the body says comes first.
+    let mut options = DeleteOptions::from_json(&body)?;
+    options.grace_period_seconds = options.grace_period_seconds.or(asked.grace_period_seconds);
+    options.propagation = options.propagation.or(asked.propagation);
+    options.dry_run |= asked.dry_run;
     Ok(options)
 }
 

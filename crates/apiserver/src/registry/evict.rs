@@ -27,21 +27,25 @@ impl Registry {
     ) -> Result<(), Status> {
         let pods = kinds::by_alias("pods").expect("Pod is served");
         let budgets = kinds::by_alias("poddisruptionbudgets").expect("its budget is served");
-        let asked = meta::name(eviction);
-        if !asked.is_empty() && asked != name {
+        let kind = eviction.get("kind").and_then(Value::as_str).unwrap_or("Eviction");
+        if kind != "Eviction" || meta::name(eviction) != name {
             return Err(Status::bad_request("name in URL does not match name in Eviction object"));
+        }
+        if !matches!(meta::namespace(eviction), own if own.is_empty() || own == namespace) {
+            return Err(Status::bad_request(
+                "the namespace of the provided object does not match the namespace sent on the request",
+            ));
         }
         let options = eviction.get("deleteOptions").cloned().unwrap_or_default();
         let options = DeleteOptions::from_json(&options)?;
         let own = key(pods, namespace, name);
-        for attempt in 0..ATTEMPTS {
-            if attempt > 0 || self.store.view().get(own.as_bytes()).is_none() {
-                self.linearize().await?;
-            }
+        for _ in 0..ATTEMPTS {
+            // A budget that was made a moment ago counts, whichever replica took it.
+            self.linearize().await?;
             let kv = self.stored(pods, namespace, name)?;
             let pod = decode(pods, &kv)?;
             let mut covering = Vec::new();
-            let stored = all(&self.store.view(), &prefix(budgets, namespace));
+            let stored = all(&self.store.view(), &prefix(budgets, namespace))?;
             for kv in stored {
                 let budget = decode(budgets, &kv)?;
                 if covers(&budget, &pod) {
@@ -71,7 +75,7 @@ impl Registry {
 }
 
 /// What is stored below a prefix.
-fn all(view: &View, prefix: &str) -> Vec<KeyValue> {
+fn all(view: &View, prefix: &str) -> Result<Vec<KeyValue>, Status> {
     let none = (store::Revision::ZERO, store::Revision::ZERO);
     let request = RangeRequest {
         range: KeyRange::prefix(prefix.to_owned()),
@@ -83,5 +87,6 @@ fn all(view: &View, prefix: &str) -> Vec<KeyValue> {
         mod_revision: none,
         create_revision: none,
     };
-    view.range(&request).map(|found| found.kvs).unwrap_or_default()
+    let found = view.range(&request);
+    found.map(|found| found.kvs).map_err(Status::internal)
 }

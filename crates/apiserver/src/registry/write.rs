@@ -266,11 +266,7 @@ impl Registry {
             match self.try_create(kind, &mut object, caller, lease).await {
                 Err(status) if status.is_already_exists() && generated.is_some() => {
                     if attempts == ATTEMPTS {
-                        let mut status = status;
-                        status.message.push_str(
-                            ", the server was not able to generate a unique name for the object",
-                        );
-                        return Err(status);
+                        return Err(Status::no_unique_name(kind, meta::name(&object)));
                     }
                 }
                 result => return result.map(|()| Written { object, created: true }),
@@ -436,6 +432,12 @@ impl Registry {
             metadata_mut(&mut object).remove("resourceVersion");
             return self.create(kind, namespace, object, caller).await;
         }
+        if !kind.unconditional_update && meta::resource_version(&object).is_empty() {
+            // CC-2
+            let path = Path::new("metadata").child("resourceVersion");
+            let error = FieldError::invalid(&path, 0, "must be specified for an update");
+            return Err(Status::invalid(kind, name, &[error]));
+        }
         self.change(kind, namespace, name, subresource, caller, |_| Ok(object.clone())).await
     }
 
@@ -489,8 +491,12 @@ impl Registry {
                 "Event" => self.lease_of(kind, caller).await?,
                 _ => kv.lease,
             };
-            let step = if is_released(&new) { remove(&key) } else { put(&key, &new, lease) };
-            match self.commit(caller, vec![unchanged(&key, &kv)], vec![step]).await? {
+            let steps = if is_released(&new) {
+                removal(kind, &key, &old)
+            } else {
+                vec![put(&key, &new, lease)]
+            };
+            match self.commit(caller, vec![unchanged(&key, &kv)], steps).await? {
                 Ok(revision) => {
                     stamp(kind, &mut shown, revision);
                     return Ok(Written { object: shown, created: false });
@@ -567,6 +573,11 @@ impl Registry {
             let now = meta::time(self.now());
             new = schema::managed::track_update(kind, Some(old), new, manager, &now, subresource);
         }
+        if let (Manager::Applied, Some(before)) = (manager, before)
+            && differ_in_times_only(&new, old)
+        {
+            metadata_mut(&mut new).insert("managedFields".to_owned(), before.clone());
+        }
         stamp(kind, &mut new, Revision::ZERO);
         Ok(new)
     }
@@ -625,14 +636,13 @@ impl Registry {
                 return Err(Status::not_found(kind, name));
             };
             match written {
-                // Made or deleted by somebody else in between.
+                // Made or deleted by somebody else in between. A namespace that is not there, however, will
+                // not be there either.
                 Err(status) if status.is_already_exists() => {}
-                Err(status) if status.is_not_found() && subresource.is_empty() => {
-                    // A namespace that is not there will not be there either.
-                    if self.store.view().get(key.as_bytes()).is_none() && kind.namespaced {
-                        return Err(status);
-                    }
-                }
+                Err(status)
+                    if status.is_not_found()
+                        && subresource.is_empty()
+                        && status.details.get("kind").is_some_and(|k| k == kind.plural) => {}
                 written => return written,
             }
         }
@@ -705,14 +715,7 @@ impl Registry {
             let compares = vec![unchanged(&key, &kv)];
             let (steps, mut left) = match decision {
                 DeleteDecision::Unchanged => return Ok(DeleteOutcome::Terminating(old)),
-                DeleteDecision::Remove => {
-                    let mut steps = vec![remove(&key)];
-                    let ip = old.pointer("/spec/clusterIP").and_then(Value::as_str);
-                    if let (true, Some(ip)) = (kind.kind == "Service", ip) {
-                        steps.push(remove(&address_key(ip)));
-                    }
-                    (steps, None)
-                }
+                DeleteDecision::Remove => (removal(kind, &key, &old), None),
                 DeleteDecision::Store(marked) => (vec![put(&key, &marked, kv.lease)], Some(marked)),
             };
             if caller.dry_run || options.dry_run {
@@ -813,6 +816,31 @@ impl Registry {
             Err(rejection) => Err(Status::internal(rejection)),
         }
     }
+}
+
+/// What goes with an object: a Service's address, too.
+fn removal(kind: &Kind, key: &str, object: &Value) -> Vec<TxnOp> {
+    let mut steps = vec![remove(key)];
+    let ip = object.pointer("/spec/clusterIP").and_then(Value::as_str);
+    if let (true, Some(ip)) = (kind.kind == "Service", ip) {
+        steps.push(remove(&address_key(ip)));
+    }
+    steps
+}
+
+/// Whether two objects differ in nothing but when their managers wrote (CC-4).
+fn differ_in_times_only(new: &Value, old: &Value) -> bool {
+    let [new, old] = [new, old].map(|object| {
+        let mut object = object.clone();
+        let metadata = metadata_mut(&mut object);
+        metadata.remove("resourceVersion");
+        let managers = metadata.get_mut("managedFields").and_then(Value::as_array_mut);
+        for manager in managers.into_iter().flatten().filter_map(Value::as_object_mut) {
+            manager.remove("time");
+        }
+        object
+    });
+    new == old
 }
 
 fn address_key(ip: &str) -> String {

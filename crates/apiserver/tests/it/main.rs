@@ -543,3 +543,109 @@ async fn openapi_documents_are_kept_under_their_hash() {
     assert_eq!(api.json(Method::GET, &other, Value::Null).await.0, 301);
     assert_eq!(api.json(Method::GET, "/openapi/v3/apis/none/v1", Value::Null).await.0, 404);
 }
+
+#[tokio::test]
+async fn subresources_are_only_those_that_a_kind_has() {
+    // SUB-1
+    let api = Api::new().await;
+    let maps = "/api/v1/namespaces/default/configmaps";
+    let map = json!({"metadata": {"name": "c"}, "immutable": true, "data": {"a": "1"}});
+    let (_, made) = api.json(Method::POST, maps, map).await;
+    let mut changed = made;
+    changed["data"]["a"] = json!("2");
+    for sub in ["status", "finalize", "scale", "eviction", "nothing"] {
+        let path = format!("{maps}/c/{sub}");
+        assert_eq!(api.json(Method::PUT, &path, changed.clone()).await.0, 404, "{sub}");
+        assert_eq!(api.json(Method::POST, &path, json!({})).await.0, 404, "{sub}");
+    }
+    let (_, after) = api.json(Method::GET, &format!("{maps}/c"), Value::Null).await;
+    assert_eq!(after["data"]["a"], "1");
+}
+
+#[tokio::test]
+async fn what_is_asked_of_a_write_is_understood_or_refused() {
+    // CC-2, CC-4, CC-5, HTTP-2, MET-3
+    let api = Api::new().await;
+    let maps = "/api/v1/namespaces/default/configmaps";
+    let own = format!("{maps}/c");
+    api.json(Method::POST, maps, json!({"metadata": {"name": "c"}, "data": {"a": "1"}})).await;
+    let state = || (api.store.view().revision(), api.store.view().hash());
+    let before = state();
+    let json_patch = "application/json-patch+json";
+    let merge = "application/merge-patch+json";
+    let change = r#"{"data":{"a":"2"}}"#;
+    for (query, method, kind, body, want) in [
+        ("?dryRun=all", Method::PATCH, merge, change, 422),
+        ("?dryRun=", Method::PATCH, merge, change, 422),
+        ("?dryRun=true", Method::DELETE, "", "", 422),
+        ("?propagationPolicy=Sideways", Method::DELETE, "", "", 422),
+        ("?fieldValidation=strict", Method::PATCH, merge, change, 422),
+        ("?fieldValidation=Strict", Method::PATCH, merge, r#"{"dat":{}}"#, 400),
+        ("", Method::PATCH, merge, r#"{"metadata":{"name":"d"}}"#, 400),
+        ("", Method::PATCH, merge, r#"{"kind":"Secret"}"#, 400),
+        ("", Method::PATCH, json_patch, r#"[{"op":"replace","path":"","value":null}]"#, 400),
+        (
+            "",
+            Method::PATCH,
+            json_patch,
+            r#"[{"op":"test","path":"/metadata/resourceVersion","value":"1"}]"#,
+            422,
+        ),
+        ("", Method::PUT, merge, change, 415),
+        ("?force=true", Method::PATCH, merge, change, 422),
+    ] {
+        let (code, status) = api.send(method, &format!("{own}{query}"), kind, body).await;
+        assert_eq!(code, want, "{query} {body}: {status}");
+        assert_eq!(state(), before, "{query} {body}");
+    }
+    let (_, now) = api.json(Method::GET, &own, Value::Null).await;
+    let version = now["metadata"]["resourceVersion"].as_str().unwrap();
+    let patch = format!(
+        r#"[{{"op":"test","path":"/metadata/resourceVersion","value":"{version}"}},
+            {{"op":"add","path":"/data/b","value":"2"}}]"#
+    );
+    assert_eq!(api.send(Method::PATCH, &own, json_patch, &patch).await.0, 200);
+
+    // What was let in once is nobody's mistake later.
+    let (code, _) = api.send(Method::PATCH, &own, merge, r#"{"odd":1}"#).await;
+    assert_eq!(code, 200);
+    let strict = format!("{own}?fieldValidation=Strict");
+    assert_eq!(api.send(Method::PATCH, &strict, merge, change).await.0, 200);
+
+    // A kind whose writers must have read it.
+    let budgets = "/apis/policy/v1/namespaces/default/poddisruptionbudgets";
+    let budget = json!({
+        "metadata": {"name": "b"},
+        "spec": {"minAvailable": 1, "selector": {"matchLabels": {"app": "a"}}},
+    });
+    api.json(Method::POST, budgets, budget.clone()).await;
+    assert_eq!(api.json(Method::PUT, &format!("{budgets}/b"), budget).await.0, 422);
+
+    // Applied again with what is only written differently, it stays as it is.
+    let apply = "application/apply-patch+yaml";
+    let text = "{apiVersion: v1, kind: Secret, metadata: {name: s, creationTimestamp: null}, stringData: {a: b}}";
+    let path = "/api/v1/namespaces/default/secrets/s?fieldManager=m";
+    assert_eq!(api.send(Method::PATCH, path, apply, text).await.0, 201);
+    let before = state();
+    assert_eq!(api.send(Method::PATCH, path, apply, text).await.0, 200);
+    assert_eq!(state(), before);
+}
+
+#[tokio::test]
+async fn an_address_is_free_again_when_its_service_is_released() {
+    let api = Api::new().await;
+    let services = "/api/v1/namespaces/default/services";
+    let service = |name: &str| {
+        json!({
+            "metadata": {"name": name, "finalizers": ["a/b"]},
+            "spec": {"clusterIP": "10.96.0.77", "ports": [{"port": 80}]},
+        })
+    };
+    assert_eq!(api.json(Method::POST, services, service("one")).await.0, 201);
+    assert_eq!(api.json(Method::DELETE, &format!("{services}/one"), Value::Null).await.0, 200);
+    assert_eq!(api.json(Method::POST, services, service("two")).await.0, 422);
+    let merge = "application/merge-patch+json";
+    let free = r#"{"metadata":{"finalizers":null}}"#;
+    assert_eq!(api.send(Method::PATCH, &format!("{services}/one"), merge, free).await.0, 200);
+    assert_eq!(api.json(Method::POST, services, service("two")).await.0, 201);
+}

@@ -146,5 +146,5 @@ async fn what_a_kubelet_refuses_is_told_as_it_says_it() {
     // A log that has no node yet is empty.
     assert_eq!(api.json(Method::GET, &format!("{unbound}/log"), Value::Null).await.0, 200);
     let service = "/api/v1/namespaces/default/services/s/exec";
-    assert_eq!(api.json(Method::GET, service, Value::Null).await.0, 405, "Pods only");
+    assert_eq!(api.json(Method::GET, service, Value::Null).await.0, 404, "Pods only");
 }
