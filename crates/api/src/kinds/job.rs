@@ -5,7 +5,7 @@ use super::{
     plain::PLAIN,
     pod, rules, set_default, take_status,
     template::{self, AMOUNTS, CONTAINERS, Selected},
-    text, unknown, valid_metadata, wide,
+    text, valid_metadata, wide,
 };
 use crate::{
     core,
@@ -736,7 +736,6 @@ pub(super) const KIND: Kind = Kind {
     cells,
     field_labels: &["status.successful"],
     field: |job, _| number(job, "/status/succeeded").to_string(),
-    unknown_fields: unknown::<core::Job>,
     decode: |object| decodes_amounts::<core::Job>(object, AMOUNTS),
     ..PLAIN
 };

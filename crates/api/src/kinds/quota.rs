@@ -2,7 +2,7 @@
 
 use super::{
     Kind, column, decodes_amounts, keep_status, list, normalize_amounts, plain::PLAIN, rules,
-    take_status, text, unknown, valid_metadata,
+    take_status, text, valid_metadata,
 };
 use crate::{
     core,
@@ -282,7 +282,6 @@ pub(super) const RESOURCE_QUOTA: Kind = Kind {
         let [requests, limits] = quota_cells(object);
         vec![meta::name(object).into(), requests, limits, age(object, now).into()]
     },
-    unknown_fields: unknown::<core::ResourceQuota>,
     decode: |object| decodes_amounts::<core::ResourceQuota>(object, QUOTA_AMOUNTS),
     ..PLAIN
 };
@@ -446,7 +445,6 @@ pub(super) const LIMIT_RANGE: Kind = Kind {
     },
     columns: &[column("Name", "name"), column("Created At", "")],
     cells: |object, _| vec![meta::name(object).into(), created_at(object).into()],
-    unknown_fields: unknown::<core::LimitRange>,
     decode: |object| decodes_amounts::<core::LimitRange>(object, LIMIT_AMOUNTS),
     ..PLAIN
 };
