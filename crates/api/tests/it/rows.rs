@@ -110,6 +110,35 @@ proptest! {
 }
 
 #[test]
+fn no_kind_forgets_metadata_when_it_is_updated() {
+    // MET-4, UPD-5
+    for kind in kinds::all() {
+        let with = |key: &str, value: Value| {
+            let mut object = json!({"metadata": {"name": "a", "uid": "u"}});
+            if kind.namespaced {
+                object["metadata"]["namespace"] = json!("default");
+            }
+            object["metadata"][key] = value;
+            object
+        };
+        let said = |new: &Value, old: &Value, what: &str| {
+            let errors = (kind.validate_update)(new, old);
+            let told = errors.iter().filter(|error| error.to_string().starts_with(what));
+            assert_eq!(told.count(), 1, "{kind:?} {errors:?}");
+        };
+        let old = with("labels", json!({}));
+        let labelled = with("labels", json!({"a b": "c"}));
+        said(&labelled, &old, "metadata.labels: Invalid value: \"a b\"");
+        let annotated = with("annotations", json!({"a": "x".repeat(300_000)}));
+        said(&annotated, &old, "metadata.annotations: Too long");
+        let mut old = with("finalizers", json!(["a.b/old"]));
+        old["metadata"]["deletionTimestamp"] = json!(CREATED);
+        let held = with("finalizers", json!(["a.b/new"]));
+        said(&held, &old, "metadata.finalizers: Forbidden: no new finalizers");
+    }
+}
+
+#[test]
 fn nulls_are_fields_that_are_not_there() {
     for (plural, pointer) in [
         ("deployments", "/spec/replicas"),
