@@ -4,6 +4,7 @@ use crate::manifests::{CREATED, PLURALS, created, edit, kind, right, updated};
 use api::{
     discovery, kinds,
     meta::parse_time,
+    status::Status,
     table::{IncludeObject, table},
 };
 use proptest::prelude::*;
@@ -560,4 +561,30 @@ fn new_groups_are_discovered_and_scale_is_another_groups_kind() {
     let core = discovery::resources("", "v1").unwrap();
     let all = core["resources"].as_array().unwrap();
     assert!(all.iter().any(|r| r["name"] == "replicationcontrollers/scale"));
+}
+
+#[test]
+fn many_errors_cost_no_more_than_their_number() {
+    // Each of them took minutes, or more memory than there is, as the product of two lists.
+    let scopes = vec!["BestEffort"; 100_000];
+    let hard = (0..20_000).map(|i| (format!("hugepages-{i}Ki"), json!("1")));
+    let hard: serde_json::Map<String, Value> = hard.collect();
+    let edits = [("/spec/scopes", json!(scopes)), ("/spec/hard", json!(hard))];
+    let quota = created(kind("resourcequotas"), &edits);
+    let errors = (kind("resourcequotas").validate_create)(&quota);
+    assert!((1..1000).contains(&errors.len()), "{}", errors.len());
+    let edits = [("/spec/scopes", json!(vec!["x"; 100_000]))];
+    let quota = created(kind("resourcequotas"), &edits);
+    let errors = (kind("resourcequotas").validate_create)(&quota);
+    assert_eq!(errors.len(), 100_000);
+    let status = Status::invalid(kind("resourcequotas"), "q", &errors);
+    assert!(status.to_json().to_string().len() < 8 << 20);
+    let crd = kind("customresourcedefinitions");
+    let keys: Vec<String> = (0..50_000).map(|i| format!("k{i}")).collect();
+    let schema = json!({"type": "object", "properties": {"a": {
+        "type": "array", "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": keys,
+        "items": {"type": "object", "required": keys},
+    }}});
+    let edits = [("/spec/versions/0/schema/openAPIV3Schema", schema)];
+    assert!((crd.validate_create)(&created(crd, &edits)).len() >= 50_000);
 }
