@@ -237,7 +237,9 @@ pub fn begin_delete(
         let own = object.pointer("/spec/terminationGracePeriodSeconds").and_then(Value::as_i64);
         let grace = if is_finished(object) { 0 } else { asked.or(own).unwrap_or(0) };
         let grace = if grace < 0 { 1 } else { grace };
-        return Ok(remove(grace, now + grace));
+        // No later than the last time there is, so that the time and the grace agree.
+        let grace = grace.min(meta::TIME_SECONDS_MAX.saturating_sub(now).max(0));
+        return Ok(remove(grace, now.saturating_add(grace)));
     }
     let stored = meta::deletion_grace_seconds(object).map_or(0, |g| if g < 0 { 1 } else { g });
     if stored == 0 {
@@ -247,7 +249,8 @@ pub fn begin_delete(
         return Ok(DeleteDecision::Unchanged);
     };
     // Counted from the first request, not from this one.
-    let mut stamp = meta::deletion_time(object).unwrap_or(now) - stored + grace;
+    let first_asked = meta::deletion_time(object).unwrap_or(now).saturating_sub(stored);
+    let mut stamp = first_asked.saturating_add(grace);
     if stamp < now {
         stamp = now;
         if grace != 0 {
@@ -316,7 +319,7 @@ fn marked(object: &Value, finalizers: &[String], stamp: i64, grace: i64) -> Valu
     metadata.insert("deletionTimestamp".to_owned(), meta::time(stamp).into());
     metadata.insert("deletionGracePeriodSeconds".to_owned(), grace.into());
     if first && let Some(generation) = metadata.get("generation").and_then(Value::as_i64) {
-        metadata.insert("generation".to_owned(), (generation + 1).into());
+        metadata.insert("generation".to_owned(), generation.saturating_add(1).into());
     }
     if object.get("kind").is_some_and(|kind| kind == "Namespace") {
         meta::child_mut(&mut object, "status").insert("phase".to_owned(), "Terminating".into());
@@ -345,6 +348,7 @@ pub fn is_released(object: &Value) -> bool {
 mod tests {
     use super::*;
     use crate::{kinds::by_resource, meta::parse_time};
+    use proptest::prelude::*;
     use serde_json::json;
 
     fn pod() -> Value {
@@ -380,6 +384,60 @@ mod tests {
         assert_eq!(delete(&first, Some(0), 1010), DeleteDecision::Remove);
         assert_eq!(stored(&delete(&first, Some(-7), 1010)), (1010, 1));
         assert_eq!(first.pointer("/metadata/generation"), Some(&json!(2)));
+    }
+
+    fn seconds() -> impl Strategy<Value = i64> {
+        prop_oneof![
+            any::<i64>(),
+            -2_i64..100,
+            (0_i64..100).prop_map(|less| i64::MAX - less),
+            (-100_i64..100).prop_map(|more| meta::TIME_SECONDS_MAX + more),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn no_grace_is_too_long_to_be_counted(
+            asked in prop::option::of(seconds()),
+            own in seconds(),
+            again in prop::option::of(seconds()),
+            stored_grace in seconds(),
+            time_of in seconds(),
+            now in seconds(),
+            later in 0_i64..1_000_000,
+        ) {
+            let mut pod = pod();
+            pod["spec"]["terminationGracePeriodSeconds"] = own.into();
+            if let DeleteDecision::Store(first) = delete(&pod, asked, now) {
+                let (stamp, grace) = stored(&DeleteDecision::Store(first.clone()));
+                prop_assert!(grace >= 0);
+                if (0..=meta::TIME_SECONDS_MAX).contains(&now) {
+                    prop_assert_eq!(stamp, now + grace);
+                }
+                if let second @ DeleteDecision::Store(_) =
+                    delete(&first, again, now.saturating_add(later))
+                {
+                    prop_assert!(stored(&second).1 < grace, "a second delete only shortens");
+                }
+            }
+            // As somebody else may have stored it.
+            pod["metadata"]["deletionTimestamp"] = meta::time(time_of).into();
+            pod["metadata"]["deletionGracePeriodSeconds"] = stored_grace.into();
+            pod["metadata"]["generation"] = i64::MAX.into();
+            if let decision @ DeleteDecision::Store(_) = delete(&pod, asked, now) {
+                prop_assert!(stored(&decision).1 >= 0);
+            }
+        }
+    }
+
+    #[test]
+    fn an_endless_grace_ends_with_the_last_time_and_can_be_shortened() {
+        let mut pod = pod();
+        pod["spec"]["terminationGracePeriodSeconds"] = i64::MAX.into();
+        let DeleteDecision::Store(first) = delete(&pod, None, 1000) else { panic!() };
+        let last = meta::TIME_SECONDS_MAX;
+        assert_eq!(stored(&DeleteDecision::Store(first.clone())), (last, last - 1000));
+        assert_eq!(stored(&delete(&first, Some(30), 1010)), (1030, 30));
     }
 
     #[test]

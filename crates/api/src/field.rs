@@ -1,7 +1,7 @@
 //! Field errors: path, type and text as upstream prints them (VAL-2…VAL-6).
 
 use serde_json::Value;
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 /// What is wrong with a field; the variant decides `cause.reason` and the first words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,8 +80,8 @@ pub struct FieldError {
     pub kind: ErrorType,
     /// Such as `spec.containers[0].image`.
     pub field: String,
-    /// Printed for the types that print it (VAL-4).
-    pub bad_value: Option<Value>,
+    /// Printed for the types that print it (VAL-4). Shared: many errors may blame one large value.
+    pub bad_value: Option<Arc<Value>>,
     /// The rest of the message; may be empty.
     pub detail: String,
 }
@@ -102,9 +102,14 @@ impl FieldError {
         Self {
             kind: ErrorType::Invalid,
             field: path.to_string(),
-            bad_value: Some(value.into()),
+            bad_value: Some(Arc::new(value.into())),
             detail: detail.into(),
         }
+    }
+
+    /// The same, for a value that many errors blame: a copy for each would be too much.
+    pub fn invalid_shared(path: &Path, value: &Arc<Value>, detail: &str) -> Self {
+        Self { bad_value: Some(Arc::clone(value)), ..Self::invalid_as_a_whole(path, detail) }
     }
 
     /// Where no single value is to blame: nothing is printed of it.
@@ -117,7 +122,7 @@ impl FieldError {
         Self {
             kind: ErrorType::Duplicate,
             field: path.to_string(),
-            bad_value: Some(value.into()),
+            bad_value: Some(Arc::new(value.into())),
             detail: String::new(),
         }
     }
@@ -133,7 +138,7 @@ impl FieldError {
         Self {
             kind: ErrorType::NotSupported,
             field: path.to_string(),
-            bad_value: Some(value.into()),
+            bad_value: Some(Arc::new(value.into())),
             detail: format!("supported values: {}", list.join(", ")),
         }
     }
@@ -164,7 +169,7 @@ impl FieldError {
         Self {
             kind: ErrorType::TooMany,
             field: path.to_string(),
-            bad_value: Some(found.into()),
+            bad_value: Some(Arc::new(found.into())),
             detail: format!("must have at most {items_max} items"),
         }
     }

@@ -122,28 +122,41 @@ pub fn child_mut<'a>(object: &'a mut Value, key: &str) -> &'a mut Map<String, Va
     child.as_object_mut().expect("made an object above")
 }
 
-/// Seconds since the Unix epoch as `2006-01-02T15:04:05Z`.
+/// 0001-01-01T00:00:00Z in seconds since the Unix epoch: Go's zero time, the first that is written.
+const TIME_SECONDS_MIN: i64 = -62_135_596_800;
+/// 9999-12-30T22:00:00Z in seconds since the Unix epoch: the last second whose text is read back,
+/// whatever the zone.
+pub const TIME_SECONDS_MAX: i64 = 253_402_207_200;
+
+fn written(unix_micros: i64, format: &str) -> String {
+    jiff::Timestamp::from_microsecond(unix_micros)
+        .expect("callers keep to the years of four digits")
+        .strftime(format)
+        .to_string()
+}
+
+fn written_seconds(unix_seconds: i64, format: &str) -> String {
+    written(unix_seconds.clamp(TIME_SECONDS_MIN, TIME_SECONDS_MAX) * 1_000_000, format)
+}
+
+/// Seconds since the Unix epoch as `2006-01-02T15:04:05Z`; the first or last time there is for what
+/// is beyond it, up to [`TIME_SECONDS_MAX`].
 #[must_use]
 pub fn time(unix_seconds: i64) -> String {
-    jiff::Timestamp::from_second(unix_seconds)
-        .map(|t| t.strftime("%Y-%m-%dT%H:%M:%SZ").to_string())
-        .unwrap_or_default()
+    written_seconds(unix_seconds, "%Y-%m-%dT%H:%M:%SZ")
 }
 
-/// Microseconds since the Unix epoch as `2006-01-02T15:04:05.000000Z`.
+/// Microseconds since the Unix epoch as `2006-01-02T15:04:05.000000Z`, within the same bounds.
 #[must_use]
 pub fn micro_time(unix_micros: i64) -> String {
-    jiff::Timestamp::from_microsecond(unix_micros)
-        .map(|t| t.strftime("%Y-%m-%dT%H:%M:%S.%6fZ").to_string())
-        .unwrap_or_default()
+    let (first, last) = (TIME_SECONDS_MIN * 1_000_000, TIME_SECONDS_MAX * 1_000_000);
+    written(unix_micros.clamp(first, last), "%Y-%m-%dT%H:%M:%S.%6fZ")
 }
 
-/// The same at length: `Mon, 02 Jan 2006 15:04:05 +0000`.
+/// The same as [`time`] at length: `Mon, 02 Jan 2006 15:04:05 +0000`.
 #[must_use]
 pub fn long_time(unix_seconds: i64) -> String {
-    jiff::Timestamp::from_second(unix_seconds)
-        .map(|t| t.strftime("%a, %d %b %Y %H:%M:%S +0000").to_string())
-        .unwrap_or_default()
+    written_seconds(unix_seconds, "%a, %d %b %Y %H:%M:%S +0000")
 }
 
 /// The reverse of [`time`], for any RFC 3339 time.
@@ -216,6 +229,7 @@ fn is_empty(value: &Value) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
     use serde_json::json;
 
     #[test]
@@ -229,6 +243,25 @@ mod tests {
             Some(1_700_000_000_000_001)
         );
         assert_eq!(parse_time("yesterday"), None);
+    }
+
+    proptest! {
+        #[test]
+        fn any_time_is_written_as_one_that_is_read(time_of in any::<i64>()) {
+            let written = time(time_of);
+            let want = time_of.clamp(TIME_SECONDS_MIN, TIME_SECONDS_MAX);
+            prop_assert_eq!(parse_time(&written), Some(want), "{}", written);
+            prop_assert_eq!(written.len(), "2006-01-02T15:04:05Z".len());
+            prop_assert!(parse_micro_time(&micro_time(time_of)).is_some());
+            prop_assert!(!long_time(time_of).is_empty());
+        }
+    }
+
+    #[test]
+    fn the_last_times_are_those_of_years_of_four_digits() {
+        assert_eq!(time(i64::MAX), "9999-12-30T22:00:00Z");
+        assert_eq!(time(i64::MIN), "0001-01-01T00:00:00Z");
+        assert_eq!(time(TIME_SECONDS_MAX - 1), "9999-12-30T21:59:59Z");
     }
 
     #[test]

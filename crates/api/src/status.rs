@@ -2,6 +2,12 @@
 
 use crate::{field::FieldError, kinds::Kind};
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
+
+/// Errors of one object that a [`Status`] tells; of the others it says how many there are.
+pub(crate) const CAUSES_MAX: usize = 100;
+/// No further error is told after this much has been: each may print a value as large as the object.
+const CAUSES_BYTES_MAX: usize = 1 << 20;
 
 /// A failure as the API answers it. The constructors carry upstream's reason and message (§2.3).
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -117,7 +123,7 @@ impl Status {
         causes.into_iter().flatten().any(|c| c.get("reason").is_some_and(|r| r == reason))
     }
 
-    /// 422 with every cause (VAL-1, VAL-2).
+    /// 422 with every cause (VAL-1, VAL-2), as far as there are not more than anybody reads.
     #[must_use]
     pub fn invalid(kind: &Kind, name: &str, errors: &[FieldError]) -> Self {
         Self::invalid_named(kind.group, kind.kind, name, errors)
@@ -138,21 +144,30 @@ impl Status {
     }
 
     fn with_errors(title: &str, name: &str, errors: &[FieldError]) -> Self {
-        let mut texts: Vec<String> = Vec::new();
+        let (mut seen, mut texts, mut causes) = (BTreeSet::new(), Vec::new(), Vec::new());
+        let mut bytes = 0;
         for error in errors {
-            let text = error.to_string();
-            if !texts.contains(&text) {
+            if causes.len() == CAUSES_MAX || bytes > CAUSES_BYTES_MAX {
+                break;
+            }
+            let body = error.body();
+            let text = format!("{}: {body}", error.field);
+            bytes += text.len();
+            causes.push(
+                json!({"reason": error.kind.reason(), "message": body, "field": error.field}),
+            );
+            if seen.insert(text.clone()) {
                 texts.push(text);
             }
+        }
+        let untold = errors.len() - causes.len();
+        if untold > 0 {
+            texts.push(format!("and {untold} more errors"));
         }
         let list = match texts.as_slice() {
             [one] => one.clone(),
             many => format!("[{}]", many.join(", ")),
         };
-        let causes: Vec<Value> = errors
-            .iter()
-            .map(|e| json!({"reason": e.kind.reason(), "message": e.body(), "field": e.field}))
-            .collect();
         let mut status =
             Self::new(422, "Invalid", format!("{title} \"{name}\" is invalid: {list}"));
         if !name.is_empty() {
@@ -511,6 +526,27 @@ mod tests {
         assert_eq!(status.details["kind"], "Lease");
         assert_eq!(status.details["group"], "coordination.k8s.io");
         assert_eq!(status.details["causes"].as_array().unwrap().len(), 2);
+    }
+
+    #[test]
+    fn more_errors_than_anybody_reads_are_counted() {
+        // VAL-2, VAL-5
+        let leases = by_alias("leases").unwrap();
+        let path = Path::new("spec");
+        let many = |n: usize, value: &str| {
+            let error = |i| FieldError::invalid(&path.index(i), value, "");
+            Status::invalid(leases, "l", &(0..n).map(error).collect::<Vec<_>>())
+        };
+        let causes = |status: &Status| status.details["causes"].as_array().unwrap().len();
+        let all = many(CAUSES_MAX, "x");
+        assert_eq!(causes(&all), CAUSES_MAX);
+        assert!(all.message.ends_with("spec[99]: Invalid value: \"x\"]"), "{}", all.message);
+        let more = many(200_000, "x");
+        assert_eq!(causes(&more), CAUSES_MAX);
+        assert!(more.message.ends_with("and 199900 more errors]"), "{}", more.message);
+        let large = many(50, &"x".repeat(400_000));
+        assert_eq!(causes(&large), 3);
+        assert!(large.message.ends_with("and 47 more errors]"));
     }
 
     #[test]

@@ -10,6 +10,7 @@ mod node;
 mod patch;
 mod proto;
 mod serve;
+mod yaml;
 
 pub mod registry;
 

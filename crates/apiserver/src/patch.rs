@@ -5,6 +5,70 @@ use serde_json::{Map, Value};
 
 /// Operations in one JSON patch at most.
 const OPERATIONS_MAX: usize = 10_000;
+/// Bytes of JSON that the copies of one JSON patch may add up to, as upstream has it: each could double
+/// the object.
+const COPY_BYTES_MAX: usize = 3 << 20;
+/// How deep a JSON patch may put anything: what is stored must be read again, and JSON is read up to 127
+/// deep, the list around an object included.
+const DEPTH_MAX: usize = 100;
+/// Values that the operations of one JSON patch may put somewhere, those inside included: a large one
+/// could be moved to and fro.
+const VALUES_MAX: usize = 10_000_000;
+
+/// What the operations so far have taken.
+#[derive(Debug, Default)]
+struct Taken {
+    copy_bytes: usize,
+    values: usize,
+}
+
+impl Taken {
+    /// Bytes of JSON of a value that goes to `path`.
+    ///
+    /// # Errors
+    /// What there is too much of.
+    fn put(&mut self, path: &str, value: &Value) -> Result<usize, String> {
+        self.measure(value, DEPTH_MAX.checked_sub(path.matches('/').count()))
+    }
+
+    fn copy(&mut self, path: &str, value: &Value) -> Result<(), String> {
+        self.copy_bytes = self.copy_bytes.saturating_add(self.put(path, value)?);
+        if self.copy_bytes > COPY_BYTES_MAX {
+            return Err(format!(
+                "The allowed maximum size of copied values in a JSON patch is {COPY_BYTES_MAX} bytes"
+            ));
+        }
+        Ok(())
+    }
+
+    fn measure(&mut self, value: &Value, levels: Option<usize>) -> Result<usize, String> {
+        self.values += 1;
+        if self.values > VALUES_MAX {
+            return Err(format!("the operations put more than {VALUES_MAX} values somewhere"));
+        }
+        let below = || levels.and_then(|levels| levels.checked_sub(1));
+        let mut bytes = 2_usize;
+        match value {
+            Value::Null | Value::Bool(_) => bytes += 3,
+            Value::Number(number) => bytes = number.to_string().len(),
+            Value::String(text) => bytes += text.len(),
+            Value::Array(_) | Value::Object(_) if below().is_none() => {
+                return Err(format!("the result would be nested more than {DEPTH_MAX} deep"));
+            }
+            Value::Array(list) => {
+                for item in list {
+                    bytes += self.measure(item, below())? + 1;
+                }
+            }
+            Value::Object(fields) => {
+                for (key, field) in fields {
+                    bytes += key.len() + self.measure(field, below())? + 4;
+                }
+            }
+        }
+        Ok(bytes)
+    }
+}
 
 /// Merges `patch` into `target`: null removes, objects merge, everything else replaces.
 pub(crate) fn merge(target: &mut Value, patch: &Value) {
@@ -28,7 +92,8 @@ pub(crate) fn merge(target: &mut Value, patch: &Value) {
 /// Carries out the operations in order; the first that fails fails all.
 ///
 /// # Errors
-/// 400 for what is no patch, 413 for too many operations, 422 for one that does not apply.
+/// 400 for what is no patch, 413 for too many operations, 422 for one that does not apply or takes too
+/// much.
 pub(crate) fn apply(target: &Value, operations: &Value) -> Result<Value, Status> {
     let list =
         operations.as_array().ok_or_else(|| Status::bad_request("a JSON patch is a list"))?;
@@ -40,13 +105,14 @@ pub(crate) fn apply(target: &Value, operations: &Value) -> Result<Value, Status>
         return Err(Status::too_large(&detail));
     }
     let mut result = target.clone();
+    let mut taken = Taken::default();
     for operation in list {
-        step(&mut result, operation)?;
+        step(&mut result, operation, &mut taken)?;
     }
     Ok(result)
 }
 
-fn step(target: &mut Value, operation: &Value) -> Result<(), Status> {
+fn step(target: &mut Value, operation: &Value, taken: &mut Taken) -> Result<(), Status> {
     let text = |key: &str| operation.get(key).and_then(Value::as_str);
     let fails = |what: &str| {
         Status::new(
@@ -58,25 +124,33 @@ fn step(target: &mut Value, operation: &Value) -> Result<(), Status> {
         )
     };
     let path = text("path").ok_or_else(|| fails("missing path"))?;
-    let value = || operation.get("value").cloned().ok_or_else(|| fails("missing value"));
+    let value = || operation.get("value").ok_or_else(|| fails("missing value"));
+    let too_much = |what: String| fails(&what);
     let from = || text("from").ok_or_else(|| fails("missing from"));
     let missing = || fails("the path does not exist");
     match text("op") {
-        Some("add") => add(target, path, value()?).ok_or_else(missing),
+        Some("add") => {
+            taken.put(path, value()?).map_err(too_much)?;
+            add(target, path, value()?.clone()).ok_or_else(missing)
+        }
         Some("remove") => remove(target, path).map(drop).ok_or_else(missing),
         Some("replace") => {
-            *target.pointer_mut(path).ok_or_else(missing)? = value()?;
+            taken.put(path, value()?).map_err(too_much)?;
+            *target.pointer_mut(path).ok_or_else(missing)? = value()?.clone();
             Ok(())
         }
         Some("move") => {
             let moved = remove(target, from()?).ok_or_else(missing)?;
+            taken.put(path, &moved).map_err(too_much)?;
             add(target, path, moved).ok_or_else(missing)
         }
         Some("copy") => {
-            let copied = target.pointer(from()?).cloned().ok_or_else(missing)?;
+            let copied = target.pointer(from()?).ok_or_else(missing)?;
+            taken.copy(path, copied).map_err(too_much)?;
+            let copied = copied.clone();
             add(target, path, copied).ok_or_else(missing)
         }
-        Some("test") if target.pointer(path) == Some(&value()?) => Ok(()),
+        Some("test") if target.pointer(path) == Some(value()?) => Ok(()),
         Some("test") => Err(fails("the test failed")),
         Some(_) | None => Err(fails("unknown op")),
     }
@@ -126,6 +200,76 @@ mod tests {
         let mut object = json!({"a": {"b": 1, "c": 2}, "l": [1, 2]});
         merge(&mut object, &json!({"a": {"b": null, "d": 3}, "l": [3]}));
         assert_eq!(object, json!({"a": {"c": 2, "d": 3}, "l": [3]}));
+    }
+
+    fn depth(value: &Value) -> usize {
+        match value {
+            Value::Array(list) => 1 + list.iter().map(depth).max().unwrap_or(0),
+            Value::Object(fields) => 1 + fields.values().map(depth).max().unwrap_or(0),
+            _ => 0,
+        }
+    }
+
+    fn refusal(object: &Value, operations: Vec<Value>) -> String {
+        let status = apply(object, &operations.into()).unwrap_err();
+        assert_eq!(status.code, 422);
+        status.message
+    }
+
+    #[test]
+    fn copies_add_up_to_no_more_than_upstream_allows() {
+        let double = |i: usize| json!({"op": "copy", "from": "", "path": format!("/k{i}")});
+        let object = json!({"a": "x".repeat(1000)});
+        let doubled: Value = (0..10).map(double).collect();
+        assert!(apply(&object, &doubled).unwrap().to_string().len() > 1_000_000);
+        let message = refusal(&object, (0..100).map(double).collect());
+        assert!(message.contains("maximum size of copied values"), "{message}");
+        // What is replaced each time has been copied all the same.
+        let over = json!({"op": "copy", "from": "/a", "path": "/b"});
+        assert!(apply(&object, &vec![over.clone(); 3000].into()).is_ok());
+        let message = refusal(&object, vec![over; 4000]);
+        assert!(message.contains("maximum size of copied values"), "{message}");
+    }
+
+    #[test]
+    fn no_operation_nests_deeper_than_is_read_again() {
+        let object = json!({"a": 1, "l": [[]]});
+        let into_itself = json!({"op": "copy", "from": "", "path": "/a"});
+        let deep = apply(&object, &vec![into_itself.clone(); 97].into()).unwrap();
+        assert_eq!(depth(&deep), DEPTH_MAX);
+        assert!(serde_json::from_str::<Value>(&deep.to_string()).is_ok());
+        let mut nested = json!(1);
+        for _ in 0..90 {
+            nested = json!({"b": nested});
+        }
+        let at = format!("/a{}", "/b".repeat(90));
+        let swap = [
+            json!({"op": "replace", "path": "/a", "value": nested}),
+            json!({"op": "move", "from": "/a", "path": "/c"}),
+            json!({"op": "add", "path": "/a", "value": nested}),
+            json!({"op": "move", "from": "/c", "path": at}),
+        ];
+        for operations in [
+            vec![into_itself; 10_000],
+            swap.to_vec(),
+            vec![swap[0].clone(), json!({"op": "add", "path": at, "value": nested})],
+            vec![swap[0].clone(), json!({"op": "replace", "path": at, "value": nested})],
+        ] {
+            let message = refusal(&object, operations);
+            assert!(message.contains("nested more than 100 deep"), "{message}");
+        }
+    }
+
+    #[test]
+    fn a_large_value_is_not_moved_to_and_fro_without_end() {
+        let object = json!({"a": vec![0; 20_000]});
+        let turn = |i: usize| {
+            let (from, path) = if i % 2 == 0 { ("/a", "/b") } else { ("/b", "/a") };
+            json!({"op": "move", "from": from, "path": path})
+        };
+        assert!(apply(&object, &(0..100).map(turn).collect()).is_ok());
+        let message = refusal(&object, (0..1000).map(turn).collect());
+        assert!(message.contains("more than 10000000 values"), "{message}");
     }
 
     #[test]

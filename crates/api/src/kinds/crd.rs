@@ -2,9 +2,7 @@
 
 mod schema;
 
-use super::{
-    Kind, column, decodes, keep_status, list, plain::PLAIN, pod, set_default, text, unknown,
-};
+use super::{Kind, column, decodes, keep_status, list, plain::PLAIN, pod, set_default, text};
 use crate::{
     core,
     field::{FieldError, Path},
@@ -397,7 +395,6 @@ pub(super) const KIND: Kind = Kind {
         Column { name: "Created At", kind: "date", format: "", priority: 0 },
     ],
     cells: |object, _| vec![meta::name(object).into(), created_at(object).into()],
-    unknown_fields: unknown::<core::CustomResourceDefinition>,
     decode: decodes::<core::CustomResourceDefinition>,
     ..PLAIN
 };

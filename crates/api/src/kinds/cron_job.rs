@@ -6,7 +6,7 @@ use super::{
     plain::PLAIN,
     pod, rules, set_default, take_status,
     template::{self, CONTAINERS},
-    text, unknown, valid_metadata, wide,
+    text, valid_metadata, wide,
 };
 use crate::{
     core,
@@ -180,7 +180,6 @@ pub(super) const KIND: Kind = Kind {
         wide("Selector"),
     ],
     cells,
-    unknown_fields: unknown::<core::CronJob>,
     decode: |object| decodes_amounts::<core::CronJob>(object, AMOUNTS),
     ..PLAIN
 };

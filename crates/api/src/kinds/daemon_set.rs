@@ -5,7 +5,7 @@ use super::{
     plain::PLAIN,
     rules, set_default, take_status,
     template::{self, AMOUNTS, CONTAINERS, Selected},
-    text, unknown, valid_metadata, wide,
+    text, valid_metadata, wide,
 };
 use crate::{
     core,
@@ -190,7 +190,6 @@ pub(super) const KIND: Kind = Kind {
             rules::selector_cell(object.pointer("/spec/selector")),
         ]
     },
-    unknown_fields: unknown::<core::DaemonSet>,
     decode: |object| decodes_amounts::<core::DaemonSet>(object, AMOUNTS),
     ..PLAIN
 };

@@ -5,7 +5,7 @@ use super::{
     plain::PLAIN,
     replicas, rules, set_default, spec_changed, take_status,
     template::{self, AMOUNTS, CONTAINERS},
-    text, unknown, valid_metadata, wide,
+    text, valid_metadata, wide,
 };
 use crate::{
     core,
@@ -160,7 +160,6 @@ pub(super) const KIND: Kind = Kind {
             rules::selector_cell(object.pointer("/spec/selector")),
         ]
     },
-    unknown_fields: unknown::<core::Deployment>,
     decode: |object| decodes_amounts::<core::Deployment>(object, AMOUNTS),
     ..PLAIN
 };

@@ -2,7 +2,7 @@
 
 use super::{
     Kind, column, decodes, integer, keep_status, number, plain::PLAIN, pod, rules, take_status,
-    text, unknown,
+    text,
 };
 use crate::{
     core,
@@ -77,7 +77,6 @@ pub(super) const KIND: Kind = Kind {
             age(object, now).into(),
         ]
     },
-    unknown_fields: unknown::<core::PodDisruptionBudget>,
     decode: decodes::<core::PodDisruptionBudget>,
     ..PLAIN
 };

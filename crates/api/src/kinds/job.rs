@@ -5,7 +5,7 @@ use super::{
     plain::PLAIN,
     pod, rules, set_default, take_status,
     template::{self, AMOUNTS, CONTAINERS, Selected},
-    text, unknown, valid_metadata, wide,
+    text, valid_metadata, validate_namespaced_update, wide,
 };
 use crate::{
     core,
@@ -14,7 +14,6 @@ use crate::{
     names,
     pod::condition_status,
     table::{age, duration},
-    validation,
 };
 use serde_json::{Map, Value, json};
 use std::collections::BTreeSet;
@@ -567,7 +566,7 @@ fn validate_completions_update(new: &Value, old: &Value) -> Vec<FieldError> {
 }
 
 fn validate_update(new: &Value, old: &Value) -> Vec<FieldError> {
-    let mut errors = validation::metadata_update(new, old);
+    let mut errors = validate_namespaced_update(new, old);
     let spec = new.get("spec").unwrap_or(&Value::Null);
     errors.extend(validate_with_selector(spec, &Path::new("spec")));
     errors.extend(validate_completions_update(new, old));
@@ -736,7 +735,6 @@ pub(super) const KIND: Kind = Kind {
     cells,
     field_labels: &["status.successful"],
     field: |job, _| number(job, "/status/succeeded").to_string(),
-    unknown_fields: unknown::<core::Job>,
     decode: |object| decodes_amounts::<core::Job>(object, AMOUNTS),
     ..PLAIN
 };

@@ -92,8 +92,6 @@ pub struct Kind {
     pub field_labels: &'static [&'static str],
     /// The value of one of `field_labels`.
     pub field: fn(object: &Value, label: &str) -> String,
-    /// JSON paths of fields that this kind does not have, such as `spec.foo` (HTTP-2).
-    pub unknown_fields: fn(&Value) -> Vec<String>,
     /// Whether the object decodes as its type; the error names the path and what was expected.
     pub decode: fn(&Value) -> Result<(), String>,
 }
@@ -383,29 +381,6 @@ fn each_at_mut(value: &mut Value, path: &str, visit: &mut impl FnMut(&mut Value)
             Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_),
             _,
         ) => {}
-    }
-}
-
-/// Paths of fields that decoding as `K` passes over, such as `spec.containers[0].foo` (HTTP-2).
-pub(crate) fn unknown<K: DeserializeOwned>(object: &Value) -> Vec<String> {
-    let mut paths = Vec::new();
-    // What does not decode is refused elsewhere; here counts what was seen until then.
-    let _ = serde_ignored::deserialize::<_, _, K>(object, |path| paths.push(ignored_path(&path)));
-    paths
-}
-
-fn ignored_path(path: &serde_ignored::Path<'_>) -> String {
-    use serde_ignored::Path::{Map, NewtypeStruct, NewtypeVariant, Root, Seq, Some};
-    match path {
-        Root => String::new(),
-        Seq { parent, index } => format!("{}[{index}]", ignored_path(parent)),
-        Map { parent, key } => match ignored_path(parent) {
-            parent if parent.is_empty() => key.clone(),
-            parent => format!("{parent}.{key}"),
-        },
-        Some { parent } | NewtypeStruct { parent } | NewtypeVariant { parent } => {
-            ignored_path(parent)
-        }
     }
 }
 

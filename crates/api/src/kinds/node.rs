@@ -1,8 +1,7 @@
 //! Node.
 
 use super::{
-    Kind, column, decodes, keep_status, plain::PLAIN, take_status, text, unknown, valid_metadata,
-    wide,
+    Kind, column, decodes, keep_status, plain::PLAIN, take_status, text, valid_metadata, wide,
 };
 use crate::{core, table::age};
 use serde_json::Value;
@@ -89,7 +88,6 @@ pub(super) const KIND: Kind = Kind {
     },
     field_labels: &["spec.unschedulable"],
     field: |object, _| (text(object, "/spec/unschedulable") == "true").to_string(),
-    unknown_fields: unknown::<core::Node>,
     decode: decodes::<core::Node>,
     ..PLAIN
 };

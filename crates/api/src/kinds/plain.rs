@@ -2,8 +2,8 @@
 
 use super::{
     Kind, any_status, column, decodes, keep_status, no_defaults, no_field, nothing, spec_changed,
-    take_all, take_status, text, unknown, valid_metadata, validate_namespaced,
-    validate_namespaced_update, wide,
+    take_all, take_status, text, valid_metadata, validate_namespaced, validate_namespaced_update,
+    wide,
 };
 use crate::{
     core,
@@ -43,7 +43,6 @@ pub(super) const PLAIN: Kind = Kind {
     cells: |object, now| vec![crate::meta::name(object).into(), age(object, now).into()],
     field_labels: &[],
     field: no_field,
-    unknown_fields: |_| Vec::new(),
     decode: |_| Ok(()),
 };
 
@@ -99,7 +98,6 @@ pub(super) const NAMESPACE: Kind = Kind {
     },
     field_labels: &["status.phase"],
     field: |object, _| text(object, "/status/phase"),
-    unknown_fields: unknown::<core::Namespace>,
     decode: decodes::<core::Namespace>,
     ..PLAIN
 };
@@ -154,7 +152,6 @@ pub(super) const CONFIG_MAP: Kind = Kind {
         let name = crate::meta::name(object).into();
         vec![name, count(object, CONFIG_FIELDS), age(object, now).into()]
     },
-    unknown_fields: unknown::<core::ConfigMap>,
     decode: decodes::<core::ConfigMap>,
     ..PLAIN
 };
@@ -192,7 +189,6 @@ pub(super) const SECRET: Kind = Kind {
     },
     field_labels: &["type"],
     field: |object, _| text(object, "/type"),
-    unknown_fields: unknown::<core::Secret>,
     decode: decodes::<core::Secret>,
     ..PLAIN
 };
@@ -254,7 +250,6 @@ pub(super) const EVENT: Kind = Kind {
         "source" => text(object, "/source/component"),
         label => text(object, &format!("/{}", label.replace('.', "/"))),
     },
-    unknown_fields: unknown::<core::Event>,
     decode: decodes::<core::Event>,
     ..PLAIN
 };
@@ -264,7 +259,6 @@ pub(super) const SERVICE_ACCOUNT: Kind = Kind {
     plural: "serviceaccounts",
     singular: "serviceaccount",
     short_names: &["sa"],
-    unknown_fields: unknown::<core::ServiceAccount>,
     decode: decodes::<core::ServiceAccount>,
     ..PLAIN
 };
@@ -280,7 +274,6 @@ pub(super) const LEASE: Kind = Kind {
         let holder = text(object, "/spec/holderIdentity");
         vec![crate::meta::name(object).into(), holder.into(), age(object, now).into()]
     },
-    unknown_fields: unknown::<core::Lease>,
     decode: decodes::<core::Lease>,
     ..PLAIN
 };

@@ -4,7 +4,7 @@
 
 use super::{
     Kind, column, decodes_amounts, keep_status, list, normalize_amounts, plain::PLAIN, text,
-    unknown, valid_metadata, wide,
+    valid_metadata, wide,
 };
 use crate::{
     core,
@@ -599,7 +599,6 @@ pub(super) const KIND: Kind = Kind {
         "status.podIPs" => text(pod, "/status/podIPs/0/ip"),
         label => text(pod, &format!("/{}", label.replace('.', "/"))),
     },
-    unknown_fields: unknown::<core::Pod>,
     decode: |object| decodes_amounts::<core::Pod>(object, AMOUNTS),
     ..PLAIN
 };

@@ -2,7 +2,7 @@
 
 use super::{
     Kind, column, decodes_amounts, keep_status, list, normalize_amounts, number, plain::PLAIN, pod,
-    rules, set_default, take_status, text, unknown, valid_metadata,
+    rules, set_default, take_status, text, valid_metadata,
 };
 use crate::{
     core,
@@ -383,7 +383,6 @@ pub(super) const KIND: Kind = Kind {
         column("Age", ""),
     ],
     cells,
-    unknown_fields: unknown::<core::HorizontalPodAutoscaler>,
     decode: |object| decodes_amounts::<core::HorizontalPodAutoscaler>(object, AMOUNTS),
     ..PLAIN
 };

@@ -1,7 +1,7 @@
 //! PriorityClass: names for how much a Pod matters (DEF-2).
 
 use super::{
-    Kind, boolean, column, decodes, integer, number, plain::PLAIN, pod, set_default, text, unknown,
+    Kind, boolean, column, decodes, integer, number, plain::PLAIN, pod, set_default, text,
     valid_metadata,
 };
 use crate::{
@@ -104,7 +104,6 @@ pub(super) const KIND: Kind = Kind {
             text(object, "/preemptionPolicy").into(),
         ]
     },
-    unknown_fields: unknown::<core::PriorityClass>,
     decode: decodes::<core::PriorityClass>,
     ..PLAIN
 };

@@ -2,7 +2,7 @@
 
 use super::{
     Kind, column, decodes_amounts, keep_status, list, normalize_amounts, plain::PLAIN, rules,
-    take_status, text, unknown, valid_metadata,
+    take_status, text, valid_metadata,
 };
 use crate::{
     core,
@@ -10,11 +10,15 @@ use crate::{
     meta::{self, child_mut, drop_nulls},
     names,
     quantity::{Format, Quantity},
+    status::CAUSES_MAX,
     table::{age, created_at},
     validation,
 };
 use serde_json::{Map, Value, json};
-use std::collections::BTreeSet;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 /// Amounts of a Pod that are limited by the sum.
 const COMPUTE: &[&str] =
@@ -123,20 +127,30 @@ fn scope_knows(scope: &str, resource: &str) -> bool {
 }
 
 /// Scopes that go together neither with each other nor with what is limited; `whole` is printed.
-fn validate_scopes(scopes: &[String], spec: &Value, path: &Path, whole: &Value) -> Vec<FieldError> {
+fn validate_scopes(
+    scopes: &[String],
+    spec: &Value,
+    path: &Path,
+    whole: &Arc<Value>,
+) -> Vec<FieldError> {
     let mut errors = Vec::new();
     let limited: Vec<&String> = fields(spec, "hard").into_iter().flat_map(Map::keys).collect();
-    for scope in scopes {
-        for resource in limited.iter().filter(|name| is_quota_resource(name)) {
-            if !scope_knows(scope, resource) {
-                let detail = "unsupported scope applied to resource";
-                errors.push(FieldError::invalid(path, whole.clone(), detail));
-            }
-        }
-    }
+    // By scope and not by its mentions: a product of two long lists would be too much to look at.
+    let unknown_to = |scope: &str| {
+        let known = |name: &&&String| is_quota_resource(name) && !scope_knows(scope, name);
+        limited.iter().filter(known).count()
+    };
+    let unknown: BTreeMap<&str, usize> =
+        SCOPES.iter().map(|(scope, _)| (*scope, unknown_to(scope))).collect();
+    let mentions = scopes.iter().map(|scope| unknown.get(scope.as_str()).copied().unwrap_or(0));
+    let found = mentions.fold(0, usize::saturating_add);
+    let detail = "unsupported scope applied to resource";
+    // They are all alike, and more than that nobody is told.
+    let told = found.min(CAUSES_MAX);
+    errors.extend((0..told).map(|_| FieldError::invalid_shared(path, whole, detail)));
     for pair in CONFLICTING {
         if pair.iter().all(|scope| scopes.iter().any(|found| found == scope)) {
-            errors.push(FieldError::invalid(path, whole.clone(), "conflicting scopes"));
+            errors.push(FieldError::invalid_shared(path, whole, "conflicting scopes"));
         }
     }
     errors
@@ -190,7 +204,7 @@ fn validate_scope_selector(spec: &Value, path: &Path) -> Vec<FieldError> {
         }
         scopes.push(scope);
     }
-    errors.extend(validate_scopes(&scopes, spec, &path, selector));
+    errors.extend(validate_scopes(&scopes, spec, &path, &Arc::new(selector.clone())));
     errors
 }
 
@@ -198,12 +212,12 @@ fn validate_quota(object: &Value) -> Vec<FieldError> {
     let mut errors = valid_metadata(object, true);
     let (spec, path) = (object.get("spec").unwrap_or(&Value::Null), Path::new("spec"));
     errors.extend(validate_hard(fields(spec, "hard"), &path.child("hard")));
-    let whole = spec.get("scopes").cloned().unwrap_or_default();
+    let whole = Arc::new(spec.get("scopes").cloned().unwrap_or_default());
     let scopes: Vec<String> =
         list(spec, "scopes").iter().filter_map(|s| s.as_str().map(str::to_owned)).collect();
     let at = path.child("scopes");
     for _ in scopes.iter().filter(|scope| !is_scope(scope)) {
-        errors.push(FieldError::invalid(&at, whole.clone(), "unsupported scope"));
+        errors.push(FieldError::invalid_shared(&at, &whole, "unsupported scope"));
     }
     errors.extend(validate_scopes(&scopes, spec, &at, &whole));
     errors.extend(validate_scope_selector(spec, &path));
@@ -282,7 +296,6 @@ pub(super) const RESOURCE_QUOTA: Kind = Kind {
         let [requests, limits] = quota_cells(object);
         vec![meta::name(object).into(), requests, limits, age(object, now).into()]
     },
-    unknown_fields: unknown::<core::ResourceQuota>,
     decode: |object| decodes_amounts::<core::ResourceQuota>(object, QUOTA_AMOUNTS),
     ..PLAIN
 };
@@ -446,7 +459,6 @@ pub(super) const LIMIT_RANGE: Kind = Kind {
     },
     columns: &[column("Name", "name"), column("Created At", "")],
     cells: |object, _| vec![meta::name(object).into(), created_at(object).into()],
-    unknown_fields: unknown::<core::LimitRange>,
     decode: |object| decodes_amounts::<core::LimitRange>(object, LIMIT_AMOUNTS),
     ..PLAIN
 };

@@ -1,6 +1,6 @@
 //! Role, ClusterRole and their bindings.
 
-use super::{Kind, column, decodes, list, plain::PLAIN, pod, rules, text, unknown, wide};
+use super::{Kind, column, decodes, list, plain::PLAIN, pod, rules, text, wide};
 use crate::{
     core,
     field::{FieldError, Path},
@@ -200,7 +200,6 @@ pub(super) const ROLE: Kind = Kind {
     validate_update: |new, old| updated(validate_role(new), new, old),
     columns: &[column("Name", "name"), column("Created At", "")],
     cells: |object, _| vec![meta::name(object).into(), created_at(object).into()],
-    unknown_fields: unknown::<core::Role>,
     decode: decodes::<core::Role>,
     ..PLAIN
 };
@@ -212,7 +211,6 @@ pub(super) const CLUSTER_ROLE: Kind = Kind {
     namespaced: false,
     validate_create: validate_cluster_role,
     validate_update: |new, old| updated(validate_cluster_role(new), new, old),
-    unknown_fields: unknown::<core::ClusterRole>,
     decode: decodes::<core::ClusterRole>,
     ..ROLE
 };
@@ -228,7 +226,6 @@ pub(super) const ROLE_BINDING: Kind = Kind {
     validate_update: |new, old| updated(validate_binding(new), new, old),
     columns: BINDING_COLUMNS,
     cells: binding_cells,
-    unknown_fields: unknown::<core::RoleBinding>,
     decode: decodes::<core::RoleBinding>,
     ..PLAIN
 };
@@ -240,7 +237,6 @@ pub(super) const CLUSTER_ROLE_BINDING: Kind = Kind {
     namespaced: false,
     validate_create: validate_cluster_binding,
     validate_update: |new, old| updated(validate_cluster_binding(new), new, old),
-    unknown_fields: unknown::<core::ClusterRoleBinding>,
     decode: decodes::<core::ClusterRoleBinding>,
     ..ROLE_BINDING
 };

@@ -5,7 +5,7 @@ use super::{
     plain::PLAIN,
     rules, set_default, take_status,
     template::{self, AMOUNTS, CONTAINERS, Selected},
-    unknown, valid_metadata, wide,
+    valid_metadata, wide,
 };
 use crate::{
     core,
@@ -114,7 +114,6 @@ pub(super) const REPLICA_SET: Kind = Kind {
     cells: |object, now| cells(object, now, rules::selector_cell(object.pointer("/spec/selector"))),
     field_labels: &["status.replicas"],
     field: |object, _| number(object, "/status/replicas").to_string(),
-    unknown_fields: unknown::<core::ReplicaSet>,
     decode: |object| decodes_amounts::<core::ReplicaSet>(object, AMOUNTS),
     ..PLAIN
 };
@@ -183,7 +182,6 @@ pub(super) const REPLICATION_CONTROLLER: Kind = Kind {
     cells: |object, now| cells(object, now, rules::labels_cell(object.pointer("/spec/selector"))),
     field_labels: &["status.replicas"],
     field: |object, _| number(object, "/status/replicas").to_string(),
-    unknown_fields: unknown::<core::ReplicationController>,
     decode: |object| decodes_amounts::<core::ReplicationController>(object, AMOUNTS),
     ..PLAIN
 };

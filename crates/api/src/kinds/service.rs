@@ -2,7 +2,7 @@
 
 use super::{
     Kind, any_status, column, decodes, keep_status, or_none, plain::PLAIN, take_status, text,
-    unknown, valid_metadata, wide,
+    valid_metadata, wide,
 };
 use crate::{
     core,
@@ -142,7 +142,6 @@ pub(super) const KIND: Kind = Kind {
     },
     field_labels: &["spec.clusterIP", "spec.type"],
     field: |object, label| text(object, &format!("/{}", label.replace('.', "/"))),
-    unknown_fields: unknown::<core::Service>,
     decode: decodes::<core::Service>,
     ..PLAIN
 };
@@ -322,7 +321,6 @@ pub(super) const ENDPOINTS: Kind = Kind {
         }
         vec![crate::meta::name(object).into(), some(&all), age(object, now).into()]
     },
-    unknown_fields: unknown::<core::Endpoints>,
     decode: decodes::<core::Endpoints>,
     ..PLAIN
 };
@@ -381,7 +379,6 @@ pub(super) const ENDPOINT_SLICE: Kind = Kind {
             age(object, now).into(),
         ]
     },
-    unknown_fields: unknown::<core::EndpointSlice>,
     decode: decodes::<core::EndpointSlice>,
     ..PLAIN
 };

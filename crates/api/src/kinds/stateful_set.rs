@@ -5,7 +5,7 @@ use super::{
     plain::PLAIN,
     pod, rules, set_default, take_status,
     template::{self, CONTAINERS, Selected},
-    text, unknown,
+    text,
 };
 use crate::{
     core,
@@ -279,7 +279,6 @@ pub(super) const KIND: Kind = Kind {
         let ready = format!("{ready}/{}", number(object, "/spec/replicas"));
         vec![meta::name(object).into(), ready.into(), age(object, now).into(), names, images]
     },
-    unknown_fields: unknown::<core::StatefulSet>,
     decode: |object| decodes_amounts::<core::StatefulSet>(object, AMOUNTS),
     ..PLAIN
 };

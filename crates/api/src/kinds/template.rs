@@ -3,7 +3,7 @@
 
 use super::{
     Kind, column, decodes, decodes_amounts, list, normalize_amounts, number, or_none, plain::PLAIN,
-    pod, rules, set_default, text, unknown, valid_metadata, wide,
+    pod, rules, set_default, text, valid_metadata, wide,
 };
 use crate::{
     core,
@@ -181,7 +181,6 @@ pub(super) const POD_TEMPLATE: Kind = Kind {
         let labels = rules::labels_cell(object.pointer("/template/metadata/labels"));
         vec![meta::name(object).into(), names, images, labels]
     },
-    unknown_fields: unknown::<core::PodTemplate>,
     decode: |object| decodes_amounts::<core::PodTemplate>(object, TEMPLATE_AMOUNTS),
     ..PLAIN
 };
@@ -253,7 +252,6 @@ pub(super) const CONTROLLER_REVISION: Kind = Kind {
             age(object, now).into(),
         ]
     },
-    unknown_fields: unknown::<core::ControllerRevision>,
     decode: decodes::<core::ControllerRevision>,
     ..PLAIN
 };

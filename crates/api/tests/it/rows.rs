@@ -4,9 +4,11 @@ use crate::manifests::{CREATED, PLURALS, created, edit, kind, right, updated};
 use api::{
     discovery, kinds,
     meta::parse_time,
+    status::Status,
     table::{IncludeObject, table},
 };
 use proptest::prelude::*;
+use schema::fields::unknown_fields;
 use serde_json::{Value, json};
 
 #[test]
@@ -15,7 +17,7 @@ fn every_manifest_is_right_and_its_defaults_are_idempotent() {
     for plural in PLURALS {
         let kind = kind(plural);
         let sent = right(kind);
-        assert_eq!((kind.unknown_fields)(&sent), [""; 0], "{plural}");
+        assert_eq!(unknown_fields(kind, &sent), [""; 0], "{plural}");
         let mut once = sent.clone();
         (kind.default)(&mut once);
         let mut twice = once.clone();
@@ -24,7 +26,7 @@ fn every_manifest_is_right_and_its_defaults_are_idempotent() {
         let stored = created(kind, &[]);
         assert_eq!((kind.validate_create)(&stored), [], "{plural}");
         (kind.decode)(&stored).unwrap();
-        assert_eq!((kind.unknown_fields)(&stored), [""; 0], "{plural}");
+        assert_eq!(unknown_fields(kind, &stored), [""; 0], "{plural}");
         let mut again = stored.clone();
         (kind.default)(&mut again);
         assert_eq!(again, stored, "{plural}");
@@ -82,7 +84,7 @@ proptest! {
             *place = value;
         }
         let decodes = (kind.decode)(&object).is_ok();
-        let _ = (kind.unknown_fields)(&object);
+        let _ = unknown_fields(kind, &object);
         let mut once = object.clone();
         (kind.default)(&mut once);
         let mut twice = once.clone();
@@ -105,6 +107,35 @@ proptest! {
         if let Some(scale) = api::scale::get(kind, &object) {
             let _ = api::scale::set(kind, &object, &scale);
         }
+    }
+}
+
+#[test]
+fn no_kind_forgets_metadata_when_it_is_updated() {
+    // MET-4, UPD-5
+    for kind in kinds::all() {
+        let with = |key: &str, value: Value| {
+            let mut object = json!({"metadata": {"name": "a", "uid": "u"}});
+            if kind.namespaced {
+                object["metadata"]["namespace"] = json!("default");
+            }
+            object["metadata"][key] = value;
+            object
+        };
+        let said = |new: &Value, old: &Value, what: &str| {
+            let errors = (kind.validate_update)(new, old);
+            let told = errors.iter().filter(|error| error.to_string().starts_with(what));
+            assert_eq!(told.count(), 1, "{kind:?} {errors:?}");
+        };
+        let old = with("labels", json!({}));
+        let labelled = with("labels", json!({"a b": "c"}));
+        said(&labelled, &old, "metadata.labels: Invalid value: \"a b\"");
+        let annotated = with("annotations", json!({"a": "x".repeat(300_000)}));
+        said(&annotated, &old, "metadata.annotations: Too long");
+        let mut old = with("finalizers", json!(["a.b/old"]));
+        old["metadata"]["deletionTimestamp"] = json!(CREATED);
+        let held = with("finalizers", json!(["a.b/new"]));
+        said(&held, &old, "metadata.finalizers: Forbidden: no new finalizers");
     }
 }
 
@@ -530,4 +561,30 @@ fn new_groups_are_discovered_and_scale_is_another_groups_kind() {
     let core = discovery::resources("", "v1").unwrap();
     let all = core["resources"].as_array().unwrap();
     assert!(all.iter().any(|r| r["name"] == "replicationcontrollers/scale"));
+}
+
+#[test]
+fn many_errors_cost_no_more_than_their_number() {
+    // Each of them took minutes, or more memory than there is, as the product of two lists.
+    let scopes = vec!["BestEffort"; 100_000];
+    let hard = (0..20_000).map(|i| (format!("hugepages-{i}Ki"), json!("1")));
+    let hard: serde_json::Map<String, Value> = hard.collect();
+    let edits = [("/spec/scopes", json!(scopes)), ("/spec/hard", json!(hard))];
+    let quota = created(kind("resourcequotas"), &edits);
+    let errors = (kind("resourcequotas").validate_create)(&quota);
+    assert!((1..1000).contains(&errors.len()), "{}", errors.len());
+    let edits = [("/spec/scopes", json!(vec!["x"; 100_000]))];
+    let quota = created(kind("resourcequotas"), &edits);
+    let errors = (kind("resourcequotas").validate_create)(&quota);
+    assert_eq!(errors.len(), 100_000);
+    let status = Status::invalid(kind("resourcequotas"), "q", &errors);
+    assert!(status.to_json().to_string().len() < 8 << 20);
+    let crd = kind("customresourcedefinitions");
+    let keys: Vec<String> = (0..50_000).map(|i| format!("k{i}")).collect();
+    let schema = json!({"type": "object", "properties": {"a": {
+        "type": "array", "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": keys,
+        "items": {"type": "object", "required": keys},
+    }}});
+    let edits = [("/spec/versions/0/schema/openAPIV3Schema", schema)];
+    assert!((crd.validate_create)(&created(crd, &edits)).len() >= 50_000);
 }

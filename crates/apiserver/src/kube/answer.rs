@@ -246,8 +246,7 @@ fn json_of(bytes: &[u8]) -> Result<Value, Status> {
 }
 
 fn yaml_of(bytes: &[u8]) -> Result<Value, Status> {
-    serde_yaml_ng::from_slice(bytes)
-        .map_err(|e| Status::bad_request(format!("error parsing YAML: {e}")))
+    crate::yaml::read(bytes).map_err(|e| Status::bad_request(format!("error parsing YAML: {e}")))
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 use super::super::{list, pod, text};
 use crate::field::{FieldError, Path};
 use serde_json::{Map, Value, json};
+use std::collections::BTreeSet;
 
 const TYPES: &[&str] = &["array", "boolean", "integer", "number", "object", "string"];
 
@@ -14,7 +15,7 @@ pub(super) fn validate(schema: &Value, path: &Path) -> Vec<FieldError> {
     if errors.is_empty() {
         invariants(schema, Level::Root, path, &mut errors);
         completeness(schema, path, &mut errors);
-        errors.sort_by_key(ToString::to_string);
+        errors.sort_by_cached_key(ToString::to_string);
     }
     errors
 }
@@ -172,21 +173,22 @@ fn merging(schema: &Value, kind: &str, path: &Path, errors: &mut Vec<FieldError>
         errors.push(FieldError::required(&keys_at, detail));
     }
     let items = schema.get("items").unwrap_or(&Value::Null);
+    let required: BTreeSet<&str> =
+        list(items, "required").iter().filter_map(Value::as_str).collect();
+    let mut seen = BTreeSet::new();
     for (i, key) in keys.iter().enumerate() {
         let name = key.as_str().unwrap_or_default();
         if items.pointer("/properties").and_then(|p| p.get(name)).is_none() {
             let detail = "entries must all be names of item properties";
             errors.push(FieldError::invalid(&keys_at.index(i), name, detail));
         }
-        if keys.iter().take(i).any(|other| other == key) {
+        if !seen.insert(name) {
             errors.push(FieldError::duplicate(&keys_at.index(i), name));
         }
         // An item without its key could not be told from the others.
         let property = items.get("properties").and_then(|p| p.get(name)).unwrap_or(&Value::Null);
         let at = path.child("items").child("properties").key(name);
-        if !property.is_null()
-            && present(property, "default").is_none()
-            && !list(items, "required").contains(key)
+        if !property.is_null() && present(property, "default").is_none() && !required.contains(name)
         {
             let detail = "this property is in x-kubernetes-list-map-keys, so it must have a default \
                           or be a required property";
