@@ -21,13 +21,21 @@ pub struct Status {
     pub message: String,
     /// `details`, or null.
     pub details: Value,
+    /// `metadata.continue`: how to go on with a list all the same; empty but for LST-3.
+    pub continue_token: String,
 }
 
 impl Status {
     /// Any failure without details.
     #[must_use]
     pub fn new(code: u16, reason: &str, message: impl Into<String>) -> Self {
-        Self { code, reason: reason.to_owned(), message: message.into(), details: Value::Null }
+        Self {
+            code,
+            reason: reason.to_owned(),
+            message: message.into(),
+            details: Value::Null,
+            continue_token: String::new(),
+        }
     }
 
     fn about(mut self, kind: &Kind, name: &str) -> Self {
@@ -49,6 +57,9 @@ impl Status {
         if let (Some(status), false) = (status.as_object_mut(), self.details.is_null()) {
             status.insert("details".to_owned(), self.details.clone());
         }
+        if let (Some(status), false) = (status.as_object_mut(), self.continue_token.is_empty()) {
+            status.insert("metadata".to_owned(), json!({"continue": self.continue_token}));
+        }
         status
     }
 
@@ -65,6 +76,11 @@ impl Status {
             reason: text("reason"),
             message: text("message"),
             details: value.get("details").cloned().unwrap_or_default(),
+            continue_token: value
+                .pointer("/metadata/continue")
+                .and_then(Value::as_str)
+                .unwrap_or_default()
+                .to_owned(),
         })
     }
 
@@ -301,16 +317,19 @@ impl Status {
         Self::expired(format!("too old resource version: {requested} ({before})"))
     }
 
-    /// 410 for the next page of a list whose revision is no longer kept (LST-3).
+    /// 410 for the next page of a list whose revision is no longer kept (LST-3); `rest` is the token for
+    /// the rest of the list as it is now.
     #[must_use]
-    pub fn continue_expired() -> Self {
-        Self::expired(
+    pub fn continue_expired(rest: String) -> Self {
+        let mut status = Self::expired(
             "The provided continue parameter is too old to display a consistent list result. \
              You can start a new list without the continue parameter, or use the continue token in \
              this response to retrieve the remainder of the results. Continuing with the provided \
              token results in an inconsistent list - objects that were created, modified, or deleted \
              between the time the first chunk was returned and now may show up in the list.",
-        )
+        );
+        status.continue_token = rest;
+        status
     }
 
     /// 410 for a list at a revision that is no longer kept (LST-3).
@@ -324,18 +343,6 @@ impl Status {
     pub fn too_many_requests(message: impl Into<String>, retry_after_seconds: u64) -> Self {
         Self::new(429, "TooManyRequests", message)
             .with_detail("retryAfterSeconds", retry_after_seconds)
-    }
-
-    /// 500 that may be tried again: the server gave up, and nothing was done.
-    #[must_use]
-    pub fn server_timeout(kind: &Kind, operation: &str) -> Self {
-        let message = format!(
-            "The {operation} operation against {} could not be completed at this time, please try again.",
-            kind.resource()
-        );
-        Self::new(500, "ServerTimeout", message)
-            .with_detail("kind", kind.plural)
-            .with_detail("retryAfterSeconds", 1)
     }
 
     /// 504 for an outcome that is not known (HTTP-1, FEN-31).
@@ -526,6 +533,16 @@ mod tests {
         assert_eq!(status.details["kind"], "Lease");
         assert_eq!(status.details["group"], "coordination.k8s.io");
         assert_eq!(status.details["causes"].as_array().unwrap().len(), 2);
+    }
+
+    #[test]
+    fn an_expired_list_says_how_to_go_on() {
+        // LST-3
+        let status = Status::continue_expired("token".to_owned());
+        let json = status.to_json();
+        assert_eq!(json["metadata"]["continue"], "token");
+        assert_eq!(Status::from_json(&json), Some(status));
+        assert_eq!(Status::list_expired().to_json()["metadata"], json!({}));
     }
 
     #[test]

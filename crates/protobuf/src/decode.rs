@@ -19,6 +19,8 @@ const ROOM_BYTES: usize = 64 << 20;
 const MESSAGE_BYTES: usize = 640;
 /// What an element of a list takes, in a list that has just doubled.
 const ELEMENT_BYTES: usize = 64;
+/// What an entry of a map takes without its text, in nodes that are half full.
+const ENTRY_BYTES: usize = 128;
 /// Go's zero time, 0001-01-01T00:00:00Z.
 const ZERO_TIME_SECONDS: i64 = -62_135_596_800;
 /// 9999-12-31T23:59:59Z, the last second that RFC 3339 can say.
@@ -159,6 +161,8 @@ impl Decoder {
                 }
             }
             Many::Map => {
+                // A map takes its first node with its first entry.
+                self.take(if into.contains_key(name) { ENTRY_BYTES } else { MESSAGE_BYTES })?;
                 let map = into.entry(name).or_insert_with(|| Value::Object(Map::new()));
                 let Some(map) = map.as_object_mut() else { return Ok(()) };
                 let (mut key, mut value) = ("", None);

@@ -200,12 +200,20 @@ impl Registry {
         let token = (!query.continue_token.is_empty())
             .then(|| read_token(&query.continue_token))
             .transpose()?;
-        self.reach(if token.is_some() { "0" } else { &query.resource_version }).await?;
+        self.reach(match &token {
+            Some((Some(_), _)) => "0",
+            Some((None, _)) => "",
+            None => &query.resource_version,
+        })
+        .await?;
         let view = self.store.view();
         let exact = query.resource_version_match == "Exact"
             || (query.resource_version_match.is_empty() && query.limit > 0);
+        let rest = token.as_ref().map(|(_, start)| write_token(None, start));
         let (revision, start) = match token {
-            Some((revision, start)) => (revision, format!("{prefix}{start}")),
+            Some((revision, start)) => {
+                (revision.unwrap_or_else(|| view.revision()), format!("{prefix}{start}"))
+            }
             None if !matches!(query.resource_version.as_str(), "" | "0") && exact => {
                 (parse_revision(&query.resource_version)?, prefix.clone())
             }
@@ -230,13 +238,9 @@ impl Registry {
             mod_revision: none,
             create_revision: none,
         };
-        let found = view.range(&request).map_err(|_| {
-            Status::expired(if query.continue_token.is_empty() {
-                "The resourceVersion for the provided list is too old."
-            } else {
-                "The provided continue parameter is too old to display a consistent list result."
-            })
-        })?;
+        let found = view
+            .range(&request)
+            .map_err(|_| rest.map_or_else(Status::list_expired, Status::continue_expired))?;
         let mut items = Vec::new();
         let mut next = None;
         for kv in &found.kvs {
@@ -256,7 +260,7 @@ impl Registry {
             (next.is_some() && !selective).then(|| found.count.saturating_sub(items.len() as u64));
         let continue_token = next.map_or_else(String::new, |next| {
             let next = String::from_utf8_lossy(&next);
-            write_token(revision, next.strip_prefix(&prefix).unwrap_or_default())
+            write_token(Some(revision), next.strip_prefix(&prefix).unwrap_or_default())
         });
         Ok(ListResult { items, revision: revision.get(), continue_token, remaining })
     }
@@ -295,17 +299,25 @@ fn check_list(kind: &Kind, query: &ListQuery) -> Result<(), Status> {
     Ok(())
 }
 
-fn write_token(revision: Revision, start: &str) -> String {
-    let token = json!({"v": "meta.k8s.io/v1", "rv": revision.get(), "start": start});
+/// What a token says instead of a revision to go on with the list as it is now (LST-3).
+const LATEST: i64 = -1;
+
+/// The token for the list at a revision from `start` on; without one, for the list as it is then.
+fn write_token(revision: Option<Revision>, start: &str) -> String {
+    let revision = revision.map_or_else(|| json!(LATEST), |revision| json!(revision.get()));
+    let token = json!({"v": "meta.k8s.io/v1", "rv": revision, "start": start});
     base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(token.to_string())
 }
 
-fn read_token(token: &str) -> Result<(Revision, String), Status> {
+fn read_token(token: &str) -> Result<(Option<Revision>, String), Status> {
     let bad = || Status::bad_request("continue key is not valid");
     let bytes =
         base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(token).map_err(|_| bad())?;
     let token: Value = serde_json::from_slice(&bytes).map_err(|_| bad())?;
-    let revision = token.get("rv").and_then(Value::as_u64).ok_or_else(bad)?;
+    let revision = match token.get("rv").ok_or_else(bad)? {
+        latest if latest.as_i64() == Some(LATEST) => None,
+        revision => Some(Revision::new(revision.as_u64().ok_or_else(bad)?)),
+    };
     let start = token.get("start").and_then(Value::as_str).ok_or_else(bad)?;
-    Ok((Revision::new(revision), start.to_owned()))
+    Ok((revision, start.to_owned()))
 }

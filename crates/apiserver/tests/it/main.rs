@@ -294,6 +294,41 @@ async fn pages_of_a_list_are_of_one_moment() {
 }
 
 #[tokio::test]
+async fn a_list_that_is_too_old_to_go_on_offers_the_rest_as_it_is_now() {
+    // LST-3
+    let api = Api::new().await;
+    for i in 0..6 {
+        api.json(Method::POST, PODS, pod(&format!("p{i}"))).await;
+    }
+    let (_, page) = api.json(Method::GET, &format!("{PODS}?limit=2"), Value::Null).await;
+    let next = page["metadata"]["continue"].as_str().unwrap();
+    let old = page["metadata"]["resourceVersion"].as_str().unwrap();
+    api.json(Method::DELETE, &format!("{PODS}/p3"), Value::Null).await;
+    api.compact().await;
+    let (code, gone) =
+        api.json(Method::GET, &format!("{PODS}?limit=2&continue={next}"), Value::Null).await;
+    assert_eq!((code, gone["reason"].as_str()), (410, Some("Expired")));
+    let message = gone["message"].as_str().unwrap();
+    assert!(message.starts_with("The provided continue parameter is too old to display"));
+    let mut names = Vec::new();
+    let mut rest = gone["metadata"]["continue"].as_str().map(str::to_owned);
+    while let Some(token) = rest {
+        let path = format!("{PODS}?limit=2&continue={token}");
+        let (code, page) = api.json(Method::GET, &path, Value::Null).await;
+        assert_eq!(code, 200, "{page}");
+        let items = page["items"].as_array().unwrap();
+        names.extend(items.iter().map(|p| p["metadata"]["name"].as_str().unwrap().to_owned()));
+        rest = page["metadata"]["continue"].as_str().map(str::to_owned);
+    }
+    assert_eq!(names, ["p2", "p4", "p5"]);
+    let exact = format!("{PODS}?resourceVersion={old}&resourceVersionMatch=Exact");
+    let (code, gone) = api.json(Method::GET, &exact, Value::Null).await;
+    assert_eq!(code, 410);
+    assert_eq!(gone["message"], "The resourceVersion for the provided list is too old.");
+    assert_eq!(gone["metadata"], json!({}));
+}
+
+#[tokio::test]
 async fn a_watch_with_a_selector_sees_what_enters_and_what_leaves() {
     // WCH-3
     let api = Api::new().await;

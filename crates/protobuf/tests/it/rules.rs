@@ -522,8 +522,19 @@ fn a_small_body_does_not_become_a_large_object() {
     let containers = message(2, []).repeat(110_000);
     let groups = message(14, [bytes(4, vec![0; 2 << 20])]);
     let searches = message(26, [bytes(2, "").repeat(2 << 20)]);
-    for (name, spec) in [("messages", containers), ("numbers", groups), ("strings", searches)] {
-        let error = to_json(&body("v1", "Pod", &[bytes(2, spec)])).unwrap_err().to_string();
+    let entries: Vec<u8> =
+        (0..600_000).flat_map(|i| message(7, [bytes(1, format!("{i:x}"))])).collect();
+    let same = message(7, []).repeat(600_000);
+    for (name, spec) in [
+        ("messages", containers),
+        ("numbers", groups),
+        ("strings", searches),
+        ("entries", entries),
+        ("entries of one key", same),
+    ] {
+        let error =
+            to_json(&body("v1", "Pod", &[bytes(2, spec)])).err().map(|error| error.to_string());
+        let error = error.unwrap_or_else(|| panic!("{name} are read"));
         let want = "it would take more than 67108864 bytes of memory";
         assert!(error.ends_with(want), "{name}: {error}");
     }
