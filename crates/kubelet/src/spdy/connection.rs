@@ -198,14 +198,15 @@ impl Session {
         if fin {
             let _ = input.shutdown().await;
         }
-        self.flow.open(stream);
-        let pump = Pump { stream, out: self.out.clone(), flow: Arc::clone(&self.flow) };
+        // Nothing goes out on a stream of one direction: it has no window.
+        let pump = (!unidirectional).then(|| {
+            self.flow.open(stream);
+            Pump { stream, out: self.out.clone(), flow: Arc::clone(&self.flow) }
+        });
         let (stopped, ended) = (reset.clone(), sent.clone().drop_guard());
         self.pumps.spawn(async move {
             let _ended = ended;
-            if unidirectional {
-                return;
-            }
+            let Some(pump) = pump else { return };
             tokio::select! {
                 () = pump.run(output) => {}
                 () = stopped.cancelled() => {}
@@ -215,7 +216,9 @@ impl Session {
         self.open.insert(stream, Open { input, reset: reset.clone(), sent, unacknowledged: 0 });
         let told = self.streams.send(Stream { id: stream, headers, io, reset }).await;
         if told.is_err() {
-            self.open.remove(&stream);
+            if let Some(open) = self.open.remove(&stream) {
+                open.reset.cancel();
+            }
             self.send(rst_stream(stream, Reset::RefusedStream)).await;
         }
         Ok(())
@@ -292,10 +295,15 @@ impl Pump {
                 }
             }
             if fin {
-                self.flow.forget(self.stream);
                 return;
             }
         }
+    }
+}
+
+impl Drop for Pump {
+    fn drop(&mut self) {
+        self.flow.forget(self.stream);
     }
 }
 
@@ -378,8 +386,8 @@ impl Flow {
 
 impl Windows {
     fn take(&mut self, stream: u32, wanted: usize) -> Option<usize> {
-        let initial = self.initial;
-        let window = self.streams.entry(stream).or_insert(initial);
+        // Of one that was reset nothing goes out any more.
+        let window = self.streams.get_mut(&stream)?;
         let allowed = usize::try_from((*window).min(self.connection)).unwrap_or(0);
         let bytes = if self.kept { wanted.min(allowed) } else { wanted };
         if bytes == 0 {
@@ -554,6 +562,49 @@ mod tests {
         // Others go on.
         let _other = peer.open(3).await;
         peer.result().await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_stream_that_is_over_leaves_no_window() {
+        let (out, mut queue) = mpsc::channel(QUEUE);
+        let (streams, mut incoming) = mpsc::channel(16);
+        let pumps = TaskTracker::new();
+        let mut session = Session {
+            out,
+            flow: Arc::default(),
+            streams,
+            pumps: pumps.clone(),
+            alive: CancellationToken::new(),
+            encoder: Encoder::new(),
+            open: BTreeMap::new(),
+            last: 0,
+            unacknowledged: 0,
+        };
+        let flow = Arc::clone(&session.flow);
+        let mut drain = JoinSet::new();
+        drain.spawn(async move { while queue.recv().await.is_some() {} });
+        let opened = |stream, unidirectional| Frame::SynStream {
+            stream,
+            fin: false,
+            unidirectional,
+            headers: headers(&[]),
+        };
+        for (id, unidirectional) in [(1, true), (3, false), (5, false)] {
+            session.take(opened(id, unidirectional)).await.unwrap();
+        }
+        let of = |flow: &Flow| flow.windows().streams.keys().copied().collect::<Vec<_>>();
+        assert_eq!(of(&flow), [3, 5]);
+        let held: Vec<Stream> =
+            [incoming.recv().await, incoming.recv().await].into_iter().flatten().collect();
+        session.take(Frame::RstStream { stream: 3 }).await.unwrap();
+        assert_eq!(flow.windows().take(3, 1), None, "it is not opened again");
+        assert_eq!(of(&flow), [5]);
+        // Nobody takes any streams any more: the next one is refused.
+        drop((held, incoming));
+        session.take(opened(7, false)).await.unwrap();
+        pumps.close();
+        timeout(SOON, pumps.wait()).await.expect("all of them end");
+        assert_eq!(of(&flow), [0u32; 0]);
     }
 
     #[tokio::test]

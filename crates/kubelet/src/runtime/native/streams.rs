@@ -503,3 +503,160 @@ fn append(config: &ContainerConfig, mut lines: &[u8]) -> io::Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{runtime::ContainerState, testing::container};
+    use nix::{
+        fcntl::OFlag,
+        poll::{PollTimeout, poll},
+        sys::stat::Mode,
+        unistd::pipe2,
+    };
+
+    struct Held {
+        streams: Streams,
+        config: ContainerConfig,
+        dir: tempfile::TempDir,
+    }
+
+    impl Held {
+        fn new(streams: Streams) -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            let mut config = container("c", 0, ContainerState::Running { started_at: 0 }).config;
+            config.log_path = dir.path().join("0.log");
+            config.log_bytes_max = 1 << 20;
+            Self { streams, config, dir }
+        }
+
+        /// One turn of a shim; whether anything was ready.
+        fn turn(&mut self) -> bool {
+            let (sources, mut fds): (Vec<_>, Vec<_>) = self.streams.interests().into_iter().unzip();
+            poll(&mut fds, PollTimeout::from(50u8)).unwrap();
+            let ready: Vec<Source> =
+                sources.iter().zip(&fds).filter_map(|(source, fd)| source.found(fd)).collect();
+            self.streams.turn(&ready, &self.config);
+            !ready.is_empty()
+        }
+
+        fn log(&self) -> String {
+            fs::read_to_string(self.dir.path().join("0.log")).unwrap_or_default()
+        }
+    }
+
+    /// The ends of a container with pipes: outputs to write to, input to read from.
+    fn pipes() -> (Streams, OwnedFd, OwnedFd, OwnedFd) {
+        let pipe = || pipe2(OFlag::O_CLOEXEC).unwrap();
+        let ((out, stdout), (err, stderr), (stdin, input)) = (pipe(), pipe(), pipe());
+        (Streams::pipes(out, err, Some(input)).unwrap(), stdout, stderr, stdin)
+    }
+
+    #[test]
+    fn who_leaves_is_let_go_of_while_the_container_reads_nothing() {
+        let (streams, _stdout, _stderr, _stdin) = pipes();
+        let mut held = Held::new(streams);
+        for round in 0..8 {
+            let (mut client, theirs) = UnixStream::pair().unwrap();
+            let (silent, other) = UnixStream::pair().unwrap();
+            held.streams.attach(theirs, true).unwrap();
+            held.streams.attach(other, false).unwrap();
+            client.set_nonblocking(true).unwrap();
+            let piece = frame(STDIN, &[7; 8 << 10]);
+            let mut refused = 0;
+            while refused < 2 {
+                match client.write(&piece) {
+                    Ok(sent) if sent == piece.len() => refused = 0,
+                    Ok(_) | Err(_) => refused += 1,
+                }
+                held.turn();
+            }
+            assert_eq!(held.streams.attached.len(), 2, "round {round}");
+            assert!(!held.turn(), "nothing happens, and so nothing is ready");
+            drop((client, silent));
+            held.turn();
+            assert_eq!(held.streams.attached.len(), 0, "round {round}");
+            let waiting = held.streams.input.as_ref().unwrap().waiting.len();
+            assert!((INCOMING_MAX..=INCOMING_KEPT_MAX).contains(&waiting), "{waiting}");
+        }
+    }
+
+    #[test]
+    fn what_was_typed_before_leaving_comes_to_the_container() {
+        let (streams, _stdout, _stderr, stdin) = pipes();
+        let mut held = Held::new(streams);
+        let (mut client, theirs) = UnixStream::pair().unwrap();
+        held.streams.attach(theirs, true).unwrap();
+        for _ in 0..10 {
+            client.write_all(&frame(STDIN, &[7; 4 << 10])).unwrap();
+        }
+        drop(client);
+        held.turn();
+        let mut bytes = vec![0; 64 << 10];
+        assert_eq!(read(&stdin, &mut bytes), Ok(40 << 10));
+    }
+
+    #[test]
+    fn so_many_may_be_attached() {
+        let (streams, ..) = pipes();
+        let mut held = Held::new(streams);
+        let mut clients = Vec::new();
+        while !held.streams.is_full() {
+            let (client, theirs) = UnixStream::pair().unwrap();
+            held.streams.attach(theirs, true).unwrap();
+            clients.push(client);
+        }
+        assert_eq!(clients.len(), ATTACHED_MAX);
+        drop(clients.pop());
+        while held.streams.is_full() {
+            held.turn();
+        }
+    }
+
+    #[test]
+    fn the_end_of_a_container_does_not_wait_for_others_that_write_to_its_outputs() {
+        let (streams, stdout, _stderr, _stdin) = pipes();
+        let held = Held::new(streams);
+        write(&stdout, b"whole\npart").unwrap();
+        let mut other =
+            std::process::Command::new("yes").stdout(stdout.try_clone().unwrap()).spawn().unwrap();
+        let Held { streams, config, dir } = held;
+        assert!(streams.end(&config, 0).is_empty());
+        let log = fs::read_to_string(dir.path().join("0.log")).unwrap();
+        other.kill().unwrap();
+        other.wait().unwrap();
+        assert!(log.contains(" F whole\n"), "{log}");
+        assert!(log.len() < 4 << 20, "{}", log.len());
+
+        let (streams, stdout, _stderr, _stdin) = pipes();
+        let Held { streams, config, dir } = Held::new(streams);
+        write(&stdout, b"part").unwrap();
+        streams.end(&config, 0);
+        let log = fs::read_to_string(dir.path().join("0.log")).unwrap();
+        assert!(log.ends_with(" P part\n"), "{log}");
+    }
+
+    #[test]
+    fn a_terminal_that_is_opened_again_is_heard_again() {
+        let flags = OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
+        let master = nix::fcntl::open("/dev/ptmx", flags, Mode::empty()).unwrap();
+        let held = master.try_clone().unwrap();
+        let end = sys::terminal_end(held.as_fd()).unwrap();
+        let mut shim = Held::new(Streams::terminal(master, false).unwrap());
+        write(&end, b"first\n").unwrap();
+        while !shim.log().contains("first") {
+            shim.turn();
+        }
+        drop(end);
+        while shim.streams.waits().is_none() {
+            shim.turn();
+        }
+        assert!(!shim.turn(), "it is not looked at again and again");
+        let end = sys::terminal_end(held.as_fd()).unwrap();
+        write(&end, b"second\n").unwrap();
+        while !shim.log().contains("second") {
+            shim.turn();
+        }
+        assert_eq!(shim.streams.waits(), None);
+    }
+}
