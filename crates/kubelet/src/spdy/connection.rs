@@ -11,7 +11,10 @@ use super::{
 };
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 use tokio::{
@@ -50,6 +53,22 @@ pub(crate) struct Stream {
     pub(crate) reset: CancellationToken,
 }
 
+/// Counts what the other side of a connection has taken, signs of life left out.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Taken(Arc<AtomicU64>);
+
+impl Taken {
+    /// It has taken something more.
+    pub(crate) fn more(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Grows whenever it takes something.
+    pub(crate) fn count(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
 /// Serves a connection until the other side closes it, or until `done` and then everything that
 /// streams were given is on its way. New streams come out at `streams`.
 ///
@@ -59,6 +78,7 @@ pub(crate) async fn serve(
     io: impl AsyncRead + AsyncWrite + Send,
     streams: mpsc::Sender<Stream>,
     done: CancellationToken,
+    taken: Taken,
 ) -> Result<(), SpdyError> {
     let (mut reader, mut writer) = split(io);
     let (out, mut queue) = mpsc::channel::<Vec<u8>>(QUEUE);
@@ -71,6 +91,7 @@ pub(crate) async fn serve(
         flow,
         streams,
         pumps: pumps.clone(),
+        taken,
         alive,
         encoder: Encoder::new(),
         open: BTreeMap::new(),
@@ -125,6 +146,7 @@ struct Session {
     flow: Arc<Flow>,
     streams: mpsc::Sender<Stream>,
     pumps: TaskTracker,
+    taken: Taken,
     alive: CancellationToken,
     encoder: Encoder,
     open: BTreeMap<u32, Open>,
@@ -201,7 +223,8 @@ impl Session {
         // Nothing goes out on a stream of one direction: it has no window.
         let pump = (!unidirectional).then(|| {
             self.flow.open(stream);
-            Pump { stream, out: self.out.clone(), flow: Arc::clone(&self.flow) }
+            let (out, flow, taken) = (self.out.clone(), Arc::clone(&self.flow), self.taken.clone());
+            Pump { stream, out, flow, taken }
         });
         let (stopped, ended) = (reset.clone(), sent.clone().drop_guard());
         self.pumps.spawn(async move {
@@ -274,6 +297,7 @@ struct Pump {
     stream: u32,
     out: mpsc::Sender<Vec<u8>>,
     flow: Arc<Flow>,
+    taken: Taken,
 }
 
 impl Pump {
@@ -289,6 +313,7 @@ impl Pump {
                 if self.out.send(data(self.stream, fin, now)).await.is_err() {
                     return;
                 }
+                self.taken.more();
                 rest = later;
                 if rest.is_empty() {
                     break;
@@ -424,7 +449,7 @@ mod tests {
             let (sender, streams) = mpsc::channel(16);
             let done = CancellationToken::new();
             let mut served = JoinSet::new();
-            served.spawn(serve(theirs, sender, done.clone()));
+            served.spawn(serve(theirs, sender, done.clone(), Taken::default()));
             let (encoder, decoder) = (Encoder::new(), Decoder::new());
             Self { io, encoder, decoder, streams, done, served }
         }
@@ -574,6 +599,7 @@ mod tests {
             flow: Arc::default(),
             streams,
             pumps: pumps.clone(),
+            taken: Taken::default(),
             alive: CancellationToken::new(),
             encoder: Encoder::new(),
             open: BTreeMap::new(),
@@ -665,7 +691,7 @@ mod tests {
                 }
             });
             tasks.spawn(async move {
-                let _ = serve(theirs, sender, CancellationToken::new()).await;
+                let _ = serve(theirs, sender, CancellationToken::new(), Taken::default()).await;
             });
             let talk = async {
                 let (mut from, mut to) = split(&mut ours);
