@@ -7,6 +7,7 @@ use super::{
     program::{Ends, Wanted, pipe},
     refuse,
 };
+use crate::spdy::Taken;
 use axum::{
     body::Bytes,
     extract::{
@@ -92,7 +93,11 @@ pub(super) async fn pump(
 }
 
 /// Sends what comes, and now and then a sign of life; then closes.
-pub(super) async fn send(mut sink: impl Sink<Message> + Unpin, mut queue: mpsc::Receiver<Message>) {
+pub(super) async fn send(
+    mut sink: impl Sink<Message> + Unpin,
+    mut queue: mpsc::Receiver<Message>,
+    taken: &Taken,
+) {
     let mut pong = interval(PONG_EVERY);
     pong.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -101,8 +106,12 @@ pub(super) async fn send(mut sink: impl Sink<Message> + Unpin, mut queue: mpsc::
             _ = pong.tick() => Some(Message::Pong(Bytes::new())),
         };
         let Some(message) = message else { break };
+        let says = !matches!(message, Message::Pong(_));
         if sink.send(message).await.is_err() {
             return;
+        }
+        if says {
+            taken.more();
         }
     }
     let _ = sink.send(goodbye()).await;
@@ -114,6 +123,7 @@ pub(super) fn open(
     socket: WebSocket,
     wanted: Wanted,
     closes: bool,
+    taken: Taken,
 ) -> (Ends, impl Future<Output = ()>) {
     let pipe_if = |wanted: bool| {
         let ends = wanted.then(pipe);
@@ -146,7 +156,7 @@ pub(super) fn open(
         tokio::select! {
             () = outputs => {}
             // All was sent, or it cannot be: a silent program must not hide that nobody is there.
-            () = send(sink, queue) => {}
+            () = send(sink, queue, &taken) => {}
             () = hear(incoming, to_stdin, to_resize, closes) => {}
         }
     };

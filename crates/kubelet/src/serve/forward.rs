@@ -14,7 +14,7 @@ use super::{
 use crate::{
     agent::Shared,
     runtime::{Connection, PodRef},
-    spdy::{self, Stream},
+    spdy::{self, Stream, Taken},
 };
 use axum::{
     extract::{
@@ -28,7 +28,7 @@ use futures::{SinkExt as _, StreamExt as _, future::join_all};
 use std::{collections::BTreeMap, pin::pin, sync::Arc, time::Duration};
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, DuplexStream, split},
-    sync::mpsc,
+    sync::{Semaphore, mpsc},
     task::JoinSet,
     time::{Instant, interval, timeout},
 };
@@ -43,6 +43,10 @@ const PAIR_DEADLINE: Duration = Duration::from_secs(30);
 /// Streams that wait for their second one.
 const PAIRS_MAX: usize = 256;
 const PIECE: usize = 16 << 10;
+/// To ports of one client at once, while they are being made.
+const CONNECTS_MAX: usize = 16;
+/// To ports of all Pods of this node; each takes a thread for a moment, and open files.
+static CONNECTS: Semaphore = Semaphore::const_new(64);
 
 pub(super) async fn port_forward(
     State(shared): State<Arc<Shared>>,
@@ -54,7 +58,7 @@ pub(super) async fn port_forward(
         Ok(pod) => pod.sandbox.config.pod,
         Err(response) => return response,
     };
-    let pod = Target { shared, pod };
+    let pod = Target { shared, pod, connects: Semaphore::new(CONNECTS_MAX) };
     if wants(request.headers(), spdy::PROTOCOL) {
         return streams::upgrade(request, &[PORT_FORWARD], async move |io| pod.streams(io).await);
     }
@@ -71,8 +75,9 @@ pub(super) async fn port_forward(
     let upgrade = channels::limited(upgrade).protocols(known);
     match upgrade.selected_protocol() {
         Some(selected) if selected == TUNNEL => upgrade.on_upgrade(async move |socket| {
-            let (io, carried) = tunnel(socket);
-            carry(carried, pod.streams(io)).await;
+            let taken = Taken::default();
+            let (io, carried) = tunnel(socket, taken.clone());
+            carry(carried, pod.streams(io), &taken).await;
         }),
         None if !names_none => channels::no_protocol(&known),
         Some(_) | None => match ports(&query) {
@@ -104,6 +109,8 @@ fn ports(query: &Query) -> Result<Vec<u16>, String> {
 struct Target {
     shared: Arc<Shared>,
     pod: PodRef,
+    /// Connections that may be being made.
+    connects: Semaphore,
 }
 
 impl Target {
@@ -111,6 +118,9 @@ impl Target {
     /// In words, why there is no connection.
     async fn connect(&self, port: u16) -> Result<Box<dyn Connection>, String> {
         let PodRef { namespace, name, uid } = &self.pod;
+        // Neither is ever closed.
+        let _of_client = self.connects.acquire().await;
+        let _of_node = CONNECTS.acquire().await;
         let connected = self.shared.runtime.connect(uid, port).await;
         connected.map_err(|error| {
             format!(
@@ -123,13 +133,14 @@ impl Target {
 
     async fn streams(self, io: impl AsyncRead + AsyncWrite + Send) {
         let (sender, incoming) = mpsc::channel(16);
-        let served = spdy::serve(io, sender, CancellationToken::new());
+        let taken = Taken::default();
+        let served = spdy::serve(io, sender, CancellationToken::new(), taken.clone());
         let carried = async {
             if let Err(error) = served.await {
                 tracing::debug!(error = chain(&error), "streams to ports");
             }
         };
-        carry(carried, Arc::new(self).pairs(incoming)).await;
+        carry(carried, Arc::new(self).pairs(incoming), &taken).await;
     }
 
     /// Connects each pair of streams, as they come.
@@ -172,7 +183,12 @@ impl Target {
         let Stream { headers, io, reset, .. } = data;
         let text = headers.get("port").map_or("", String::as_str);
         let connected = match text.parse() {
-            Ok(port) if port > 0 => self.connect(port).await,
+            Ok(port) if port > 0 => tokio::select! {
+                connected = self.connect(port) => connected,
+                // Nobody wants it any more.
+                () = reset.cancelled() => return,
+                () = error.reset.cancelled() => return,
+            },
             Ok(_) | Err(_) => Err(format!("unable to parse {text:?} as a port")),
         };
         let connection = match connected {
@@ -212,6 +228,7 @@ impl Target {
             connections.push(self.connection(*port, data, io, (from, to), given, sender.clone()));
         }
         drop(sender);
+        let taken = Taken::default();
         let hear = async {
             while let Some(Ok(message)) = incoming.next().await {
                 if matches!(message, Message::Close(_)) {
@@ -233,7 +250,7 @@ impl Target {
         tokio::select! {
             () = connections => {}
             // All was sent, or it cannot be.
-            () = channels::send(sink, queue) => {}
+            () = channels::send(sink, queue, &taken) => {}
             () = hear => {}
         }
     }
@@ -330,7 +347,7 @@ fn pair_of(stream: &Stream) -> Option<String> {
 }
 
 /// A WebSocket as the bytes of its messages, and what carries them until either side ends.
-fn tunnel(socket: WebSocket) -> (DuplexStream, impl Future<Output = ()>) {
+fn tunnel(socket: WebSocket, taken: Taken) -> (DuplexStream, impl Future<Output = ()>) {
     let (ours, io) = pipe();
     let carried = async move {
         let (mut sink, mut incoming) = socket.split();
@@ -354,6 +371,7 @@ fn tunnel(socket: WebSocket) -> (DuplexStream, impl Future<Output = ()>) {
                 if sink.send(Message::Binary(bytes.into())).await.is_err() {
                     return;
                 }
+                taken.more();
             }
             let _ = sink.send(channels::goodbye()).await;
         };

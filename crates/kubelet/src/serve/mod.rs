@@ -12,6 +12,7 @@ mod streams;
 use crate::{
     agent::Shared,
     runtime::{PodRef, RuntimePod},
+    spdy::Taken,
 };
 use axum::{
     Json, Router,
@@ -28,7 +29,10 @@ use tokio_util::sync::CancellationToken;
 
 /// Bytes that wait between a connection and what it is for, in each direction of each stream.
 const PIPE: usize = 64 << 10;
-/// For the other side to take the last of it.
+/// Who takes nothing for so long has no use for the end of a program's words: one who pages through
+/// them takes some now and then.
+const PATIENCE: Duration = Duration::from_secs(300);
+/// For the other side to say the last of it.
 const LINGER: Duration = Duration::from_secs(10);
 
 pub(crate) async fn serve(shared: Arc<Shared>, listener: TcpListener, shutdown: CancellationToken) {
@@ -112,13 +116,21 @@ fn no_upgrade() -> Response {
 }
 
 /// Carries what `talk` is about until both are at their ends. When the connection ends first, `talk` is
-/// given up: the other side has gone.
-async fn carry(carried: impl Future<Output = ()>, talk: impl Future<Output = ()>) {
+/// given up: the other side has gone. After the end of `talk`, the other side has as long as it needs,
+/// while it takes something.
+async fn carry(carried: impl Future<Output = ()>, talk: impl Future<Output = ()>, taken: &Taken) {
     let mut carried = pin!(carried);
     tokio::select! {
         biased;
-        () = &mut carried => {}
-        () = talk => drop(timeout(LINGER, carried).await),
+        () = &mut carried => return,
+        () = talk => {}
+    }
+    let mut before = None;
+    while before != Some(taken.count()) {
+        before = Some(taken.count());
+        if timeout(PATIENCE, &mut carried).await.is_ok() {
+            return;
+        }
     }
 }
 
@@ -131,4 +143,28 @@ fn chain(error: &dyn std::error::Error) -> String {
         source = cause.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::time::{Instant, sleep};
+
+    #[tokio::test(start_paused = true)]
+    async fn who_takes_something_now_and_then_gets_all_of_it() {
+        let taken = Taken::default();
+        let (mut all, begin) = (false, Instant::now());
+        let pages = async {
+            for _ in 0..100 {
+                sleep(PATIENCE / 2).await;
+                taken.more();
+            }
+            all = true;
+        };
+        carry(pages, async {}, &taken).await;
+        assert!(all, "{:?}", begin.elapsed());
+        let begin = Instant::now();
+        carry(std::future::pending(), async {}, &taken).await;
+        assert_eq!(begin.elapsed(), PATIENCE);
+    }
 }

@@ -5,7 +5,7 @@ use super::{PIPE, Query, carry, chain, channels, find, flag, no_upgrade, refuse,
 use crate::{
     agent::Shared,
     runtime::{ContainerId, ContainerState, ExecConfig, ExecSession, RuntimeError},
-    spdy,
+    spdy::{self, Taken},
     worker::instance,
 };
 use axum::{
@@ -19,13 +19,18 @@ use std::{io, sync::Arc, time::Duration};
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, DuplexStream},
     sync::mpsc,
-    time::sleep,
+    time::{Instant, sleep},
 };
 use tokio_util::sync::CancellationToken;
 
 /// What a program had left to say is taken until it has been silent for so long: something that it
 /// started may hold its outputs for ever.
 const QUIET: Duration = Duration::from_millis(500);
+/// And what is said after a program's end is waited for so long in all: something that it started may
+/// go on talking.
+const AFTERWARDS: Duration = Duration::from_secs(5);
+/// A program's own words that wait for us are no more than the largest pipe.
+const AFTERWARDS_BYTES: usize = 1 << 20;
 /// Bytes that are no size.
 const SIZE_BYTES_MAX: usize = 4 << 10;
 const PIECE: usize = 16 << 10;
@@ -144,15 +149,17 @@ async fn converse(shared: Arc<Shared>, work: Work, wanted: Wanted, request: Requ
         };
         let closes = selected == channels::V5;
         return upgrade.on_upgrade(async move |socket| {
-            let (ends, carried) = channels::open(socket, wanted, closes);
-            carry(carried, talk(&shared, work, ends)).await;
+            let taken = Taken::default();
+            let (ends, carried) = channels::open(socket, wanted, closes, taken.clone());
+            carry(carried, talk(&shared, work, ends), &taken).await;
         });
     }
     if wants(request.headers(), spdy::PROTOCOL) {
         return streams::upgrade(request, &[streams::V4], async move |io| {
             let (sender, incoming) = mpsc::channel(16);
             let done = CancellationToken::new();
-            let served = spdy::serve(io, sender, done.clone());
+            let taken = Taken::default();
+            let served = spdy::serve(io, sender, done.clone(), taken.clone());
             let carried = async {
                 if let Err(error) = served.await {
                     tracing::debug!(error = chain(&error), "streams of a program");
@@ -164,7 +171,7 @@ async fn converse(shared: Arc<Shared>, work: Work, wanted: Wanted, request: Requ
                 }
                 done.cancel();
             };
-            carry(carried, talk).await;
+            carry(carried, talk, &taken).await;
         });
     }
     no_upgrade()
@@ -280,10 +287,13 @@ async fn take(
     over: &CancellationToken,
 ) {
     let mut piece = vec![0; PIECE];
+    // Only our own waiting counts: a client may page through it.
+    let (mut patience, mut bytes_left) = (AFTERWARDS, AFTERWARDS_BYTES);
     loop {
+        let begin = over.is_cancelled().then(Instant::now);
         let silent = async {
             over.cancelled().await;
-            sleep(QUIET).await;
+            sleep(QUIET.min(patience)).await;
         };
         let read = tokio::select! {
             biased;
@@ -291,7 +301,11 @@ async fn take(
             () = silent => 0,
         };
         let bytes = piece.get(..read).unwrap_or_default();
-        if bytes.is_empty() {
+        if let Some(begin) = begin {
+            patience = patience.saturating_sub(begin.elapsed());
+            bytes_left = bytes_left.saturating_sub(read);
+        }
+        if bytes.is_empty() || patience.is_zero() || bytes_left == 0 {
             break;
         }
         if let Some(to) = &mut to
@@ -375,6 +389,40 @@ mod tests {
         let mut endless = vec![b'['; SIZE_BYTES_MAX + 1];
         assert!(sizes(&mut endless).is_empty());
         assert!(endless.is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_talks_on_after_its_program_is_not_heard_for_ever() {
+        let over = CancellationToken::new();
+        over.cancel();
+        let begin = Instant::now();
+        let (from, mut to) = tokio::io::duplex(PIPE);
+        let talks = async {
+            while to.write_all(b"still here").await.is_ok() {
+                sleep(QUIET / 2).await;
+            }
+        };
+        tokio::join!(take(Box::new(from), None, &over), talks);
+        assert!(begin.elapsed() <= AFTERWARDS + QUIET, "{:?}", begin.elapsed());
+        take(Box::new(tokio::io::repeat(7)), None, &over).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_pages_through_a_programs_last_words_gets_all_of_them() {
+        let over = CancellationToken::new();
+        over.cancel();
+        let last_words = std::io::Cursor::new(vec![7; 500_000]);
+        let (mut client, to) = tokio::io::duplex(1 << 10);
+        let mut count = 0;
+        let pages = async {
+            let mut page = [0; 1 << 10];
+            while let Ok(read @ 1..) = client.read(&mut page).await {
+                count += read;
+                sleep(QUIET).await;
+            }
+        };
+        tokio::join!(take(Box::new(last_words), Some(to), &over), pages);
+        assert_eq!(count, 500_000);
     }
 
     #[test]

@@ -11,7 +11,10 @@ use super::{
 };
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 use tokio::{
@@ -50,6 +53,22 @@ pub(crate) struct Stream {
     pub(crate) reset: CancellationToken,
 }
 
+/// Counts what the other side of a connection has taken, signs of life left out.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Taken(Arc<AtomicU64>);
+
+impl Taken {
+    /// It has taken something more.
+    pub(crate) fn more(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Grows whenever it takes something.
+    pub(crate) fn count(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
 /// Serves a connection until the other side closes it, or until `done` and then everything that
 /// streams were given is on its way. New streams come out at `streams`.
 ///
@@ -59,6 +78,7 @@ pub(crate) async fn serve(
     io: impl AsyncRead + AsyncWrite + Send,
     streams: mpsc::Sender<Stream>,
     done: CancellationToken,
+    taken: Taken,
 ) -> Result<(), SpdyError> {
     let (mut reader, mut writer) = split(io);
     let (out, mut queue) = mpsc::channel::<Vec<u8>>(QUEUE);
@@ -71,6 +91,7 @@ pub(crate) async fn serve(
         flow,
         streams,
         pumps: pumps.clone(),
+        taken,
         alive,
         encoder: Encoder::new(),
         open: BTreeMap::new(),
@@ -125,6 +146,7 @@ struct Session {
     flow: Arc<Flow>,
     streams: mpsc::Sender<Stream>,
     pumps: TaskTracker,
+    taken: Taken,
     alive: CancellationToken,
     encoder: Encoder,
     open: BTreeMap<u32, Open>,
@@ -198,14 +220,16 @@ impl Session {
         if fin {
             let _ = input.shutdown().await;
         }
-        self.flow.open(stream);
-        let pump = Pump { stream, out: self.out.clone(), flow: Arc::clone(&self.flow) };
+        // Nothing goes out on a stream of one direction: it has no window.
+        let pump = (!unidirectional).then(|| {
+            self.flow.open(stream);
+            let (out, flow, taken) = (self.out.clone(), Arc::clone(&self.flow), self.taken.clone());
+            Pump { stream, out, flow, taken }
+        });
         let (stopped, ended) = (reset.clone(), sent.clone().drop_guard());
         self.pumps.spawn(async move {
             let _ended = ended;
-            if unidirectional {
-                return;
-            }
+            let Some(pump) = pump else { return };
             tokio::select! {
                 () = pump.run(output) => {}
                 () = stopped.cancelled() => {}
@@ -215,7 +239,9 @@ impl Session {
         self.open.insert(stream, Open { input, reset: reset.clone(), sent, unacknowledged: 0 });
         let told = self.streams.send(Stream { id: stream, headers, io, reset }).await;
         if told.is_err() {
-            self.open.remove(&stream);
+            if let Some(open) = self.open.remove(&stream) {
+                open.reset.cancel();
+            }
             self.send(rst_stream(stream, Reset::RefusedStream)).await;
         }
         Ok(())
@@ -271,6 +297,7 @@ struct Pump {
     stream: u32,
     out: mpsc::Sender<Vec<u8>>,
     flow: Arc<Flow>,
+    taken: Taken,
 }
 
 impl Pump {
@@ -286,16 +313,22 @@ impl Pump {
                 if self.out.send(data(self.stream, fin, now)).await.is_err() {
                     return;
                 }
+                self.taken.more();
                 rest = later;
                 if rest.is_empty() {
                     break;
                 }
             }
             if fin {
-                self.flow.forget(self.stream);
                 return;
             }
         }
+    }
+}
+
+impl Drop for Pump {
+    fn drop(&mut self) {
+        self.flow.forget(self.stream);
     }
 }
 
@@ -378,8 +411,8 @@ impl Flow {
 
 impl Windows {
     fn take(&mut self, stream: u32, wanted: usize) -> Option<usize> {
-        let initial = self.initial;
-        let window = self.streams.entry(stream).or_insert(initial);
+        // Of one that was reset nothing goes out any more.
+        let window = self.streams.get_mut(&stream)?;
         let allowed = usize::try_from((*window).min(self.connection)).unwrap_or(0);
         let bytes = if self.kept { wanted.min(allowed) } else { wanted };
         if bytes == 0 {
@@ -416,7 +449,7 @@ mod tests {
             let (sender, streams) = mpsc::channel(16);
             let done = CancellationToken::new();
             let mut served = JoinSet::new();
-            served.spawn(serve(theirs, sender, done.clone()));
+            served.spawn(serve(theirs, sender, done.clone(), Taken::default()));
             let (encoder, decoder) = (Encoder::new(), Decoder::new());
             Self { io, encoder, decoder, streams, done, served }
         }
@@ -557,6 +590,50 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_stream_that_is_over_leaves_no_window() {
+        let (out, mut queue) = mpsc::channel(QUEUE);
+        let (streams, mut incoming) = mpsc::channel(16);
+        let pumps = TaskTracker::new();
+        let mut session = Session {
+            out,
+            flow: Arc::default(),
+            streams,
+            pumps: pumps.clone(),
+            taken: Taken::default(),
+            alive: CancellationToken::new(),
+            encoder: Encoder::new(),
+            open: BTreeMap::new(),
+            last: 0,
+            unacknowledged: 0,
+        };
+        let flow = Arc::clone(&session.flow);
+        let mut drain = JoinSet::new();
+        drain.spawn(async move { while queue.recv().await.is_some() {} });
+        let opened = |stream, unidirectional| Frame::SynStream {
+            stream,
+            fin: false,
+            unidirectional,
+            headers: headers(&[]),
+        };
+        for (id, unidirectional) in [(1, true), (3, false), (5, false)] {
+            session.take(opened(id, unidirectional)).await.unwrap();
+        }
+        let of = |flow: &Flow| flow.windows().streams.keys().copied().collect::<Vec<_>>();
+        assert_eq!(of(&flow), [3, 5]);
+        let held: Vec<Stream> =
+            [incoming.recv().await, incoming.recv().await].into_iter().flatten().collect();
+        session.take(Frame::RstStream { stream: 3 }).await.unwrap();
+        assert_eq!(flow.windows().take(3, 1), None, "it is not opened again");
+        assert_eq!(of(&flow), [5]);
+        // Nobody takes any streams any more: the next one is refused.
+        drop((held, incoming));
+        session.take(opened(7, false)).await.unwrap();
+        pumps.close();
+        timeout(SOON, pumps.wait()).await.expect("all of them end");
+        assert_eq!(of(&flow), [0u32; 0]);
+    }
+
+    #[tokio::test]
     async fn what_is_not_read_keeps_the_other_side_waiting() {
         let mut peer = Peer::new();
         let stream = peer.open(1).await;
@@ -614,7 +691,7 @@ mod tests {
                 }
             });
             tasks.spawn(async move {
-                let _ = serve(theirs, sender, CancellationToken::new()).await;
+                let _ = serve(theirs, sender, CancellationToken::new(), Taken::default()).await;
             });
             let talk = async {
                 let (mut from, mut to) = split(&mut ours);

@@ -9,7 +9,7 @@ mod dictionary;
 mod frame;
 mod headers;
 
-pub(crate) use connection::{Stream, serve};
+pub(crate) use connection::{Stream, Taken, serve};
 
 /// The protocol's name in `Upgrade`.
 pub(crate) const PROTOCOL: &str = "SPDY/3.1";

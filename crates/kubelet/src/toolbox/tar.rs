@@ -1,10 +1,11 @@
 //! `tar`, as far as `kubectl cp` needs it: `c` and `x`, with files in archives of this format.
 
-use ::tar::{Archive, Builder, HeaderMode};
+use ::tar::{Archive, Builder, EntryType, Header, HeaderMode};
 use std::{
-    fs::File,
+    fs::{self, File, OpenOptions},
     io::{self, Read, Write},
-    path::Path,
+    os::unix::fs::OpenOptionsExt as _,
+    path::{Path, PathBuf},
 };
 
 /// What a command line asks for.
@@ -94,17 +95,67 @@ fn create(to: impl Write, dir: &Path, paths: &[String]) -> io::Result<()> {
     builder.follow_symlinks(false);
     for path in paths {
         let found = dir.join(path);
-        let kind = found.symlink_metadata();
-        let kind = kind.map_err(|error| io::Error::other(format!("{path}: {error}")))?;
         let name = path.trim_start_matches('/');
         let name = if name.is_empty() { "." } else { name };
-        if kind.is_dir() {
-            builder.append_dir_all(name, &found)?;
-        } else {
-            builder.append_path_with_name(&found, name)?;
-        }
+        let there = found.symlink_metadata();
+        there.map_err(|error| io::Error::other(format!("{path}: {error}")))?;
+        append_all(&mut builder, found, name.into())?;
     }
     builder.into_inner()?.flush()
+}
+
+/// A file, or a directory with everything in it. What is no file, directory or link is left out.
+fn append_all(to: &mut Builder<impl Write>, found: PathBuf, name: PathBuf) -> io::Result<()> {
+    let mut left = vec![(found, name)];
+    while let Some((found, name)) = left.pop() {
+        let kind = match found.symlink_metadata() {
+            Ok(stat) => stat.file_type(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                skipped(&found, "gone since it was listed");
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
+        if kind.is_dir() {
+            to.append_dir(&name, &found)?;
+            let mut inside: Vec<_> = fs::read_dir(&found)?.collect::<io::Result<_>>()?;
+            inside.sort_by_key(|entry| std::cmp::Reverse(entry.file_name()));
+            left.extend(inside.iter().map(|e| (e.path(), name.join(e.file_name()))));
+        } else if kind.is_symlink() {
+            to.append_path_with_name(&found, &name)?;
+        } else if kind.is_file() {
+            append_file(to, &found, &name)?;
+        } else {
+            skipped(&found, "neither file nor directory");
+        }
+    }
+    Ok(())
+}
+
+#[expect(clippy::print_stderr, reason = "a program's own output")]
+fn skipped(path: &Path, why: &str) {
+    eprintln!("tar: {}: left out, {why}", path.display());
+}
+
+/// As many bytes as its header says, whatever becomes of the file meanwhile.
+fn append_file(to: &mut Builder<impl Write>, found: &Path, name: &Path) -> io::Result<()> {
+    // It may be another one by now: one that would make us wait.
+    let flags = libc::O_NONBLOCK | libc::O_NOFOLLOW;
+    let file = OpenOptions::new().read(true).custom_flags(flags).open(found)?;
+    let stat = file.metadata()?;
+    if !stat.is_file() {
+        skipped(found, "no file any more");
+        return Ok(());
+    }
+    let mut header = Header::new_gnu();
+    header.set_metadata_in_mode(&stat, HeaderMode::Complete);
+    header.set_entry_type(EntryType::Regular);
+    to.append_data(&mut header, name, exactly(file, stat.len()))
+}
+
+/// So many bytes: cut off, or with zeros at the end.
+fn exactly(from: impl Read, bytes: u64) -> impl Read {
+    from.chain(io::repeat(0)).take(bytes)
 }
 
 fn extract(from: impl Read, dir: &Path, asked: &Asked) -> io::Result<()> {
@@ -116,11 +167,25 @@ fn extract(from: impl Read, dir: &Path, asked: &Asked) -> io::Result<()> {
     let wanted = |path: &Path| {
         asked.paths.is_empty() || asked.paths.iter().any(|wanted| path.starts_with(wanted))
     };
+    let outside = |path: &Path| io::Error::other(format!("{}: leads out of here", path.display()));
+    // Last, and the deepest first: their modes may forbid to write into them.
+    let mut directories = Vec::new();
     for entry in archive.entries()? {
         let mut entry = entry?;
         let path = entry.path()?.into_owned();
-        if wanted(&path) && !entry.unpack_in(dir)? {
-            return Err(io::Error::other(format!("{}: leads out of here", path.display())));
+        if !wanted(&path) {
+            continue;
+        }
+        if entry.header().entry_type().is_dir() {
+            directories.push((path, entry));
+        } else if !entry.unpack_in(dir)? {
+            return Err(outside(&path));
+        }
+    }
+    directories.sort_by(|(a, _), (b, _)| b.cmp(a));
+    for (path, mut entry) in directories {
+        if !entry.unpack_in(dir)? {
+            return Err(outside(&path));
         }
     }
     Ok(())
@@ -129,7 +194,6 @@ fn extract(from: impl Read, dir: &Path, asked: &Asked) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::fs;
 
     fn words(text: &str) -> Vec<String> {
         text.split(' ').map(str::to_owned).collect()
@@ -184,6 +248,58 @@ mod tests {
         assert_eq!(fs::read_to_string(out.join("e/f")).unwrap(), "text");
         assert_eq!(fs::read_link(out.join("link")).unwrap(), Path::new("e/f"));
         assert!(run(&words("cf - /does/not/exist"), &mut Vec::new()).is_err());
+    }
+
+    #[test]
+    fn an_entry_has_the_length_that_its_header_says() {
+        for (text, want) in [("abc", "abc\0\0"), ("abcde", "abcde"), ("abcdefg", "abcde")] {
+            let mut got = String::new();
+            exactly(text.as_bytes(), 5).read_to_string(&mut got).unwrap();
+            assert_eq!(got, want, "{text}");
+        }
+        // Its length is said to be 0.
+        let mut archive = Vec::new();
+        run(&words("cf - /proc/self/status"), &mut archive).unwrap();
+        let mut archive = Archive::new(archive.as_slice());
+        let all: Vec<u64> = archive.entries().unwrap().map(|e| e.unwrap().size()).collect();
+        assert_eq!(all, [0]);
+    }
+
+    #[test]
+    fn sockets_are_left_out_and_modes_of_directories_come_last() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let mode = |path: &Path, mode| {
+            fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+        };
+        let dir = tempfile::tempdir().unwrap();
+        mode(dir.path(), 0o777);
+        let (from, to) = (dir.path().join("from"), dir.path().join("to"));
+        let talk = || {
+            // Modes mean nothing to root; this is the thread's own.
+            nix::unistd::setfsuid(nix::unistd::Uid::from_raw(65534));
+            fs::create_dir_all(from.join("d/e")).unwrap();
+            fs::create_dir_all(&to).unwrap();
+            fs::write(from.join("d/e/f"), "text").unwrap();
+            let _socket = std::os::unix::net::UnixListener::bind(from.join("d/s")).unwrap();
+            for name in ["d/e", "d"] {
+                mode(&from.join(name), 0o555);
+            }
+            let mut archive = Vec::new();
+            let arguments = ["cf", "-", "-C", from.to_str().unwrap(), "d"].map(str::to_owned);
+            run(&arguments, &mut archive).unwrap();
+            let asked = Asked { any_owner: true, ..Asked::default() };
+            extract(archive.as_slice(), &to, &asked).unwrap();
+            assert_eq!(fs::read_to_string(to.join("d/e/f")).unwrap(), "text");
+            assert!(!to.join("d/s").exists());
+            for name in ["d/e", "d"] {
+                let stat = to.join(name).metadata().unwrap();
+                assert_eq!(stat.permissions().mode() & 0o777, 0o555, "{name}");
+                // So that it can be removed.
+                mode(&to.join(name), 0o755);
+                mode(&from.join(name), 0o755);
+            }
+        };
+        std::thread::scope(|scope| scope.spawn(talk).join().unwrap());
     }
 
     #[test]

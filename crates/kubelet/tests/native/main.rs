@@ -11,11 +11,12 @@
 
 use async_trait::async_trait;
 use kubelet::runtime::{
-    Runtime,
+    ContainerConfig, PodRef, Resources, Runtime, SandboxConfig, Security,
     native::{NativeConfig, NativeRuntime},
     suite::{self, Program, Subject},
 };
 use std::{
+    collections::BTreeMap,
     fs,
     io::{self, Write as _},
     path::{Path, PathBuf},
@@ -46,12 +47,59 @@ fn main() -> ExitCode {
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     threads.expect("a runtime").block_on(async {
         suite::run(&native).await;
+        a_pod_whose_shim_does_not_answer_can_be_removed(&native).await;
         // Only the node itself is left, which goes with its last Pod.
         native.open().await.remove_all().await.expect("nothing is left to remove");
     });
     assert_eq!(native.cgroups(&native.node), Vec::<String>::new());
     println!("native_runtime_is_a_runtime: ok");
     ExitCode::SUCCESS
+}
+
+async fn a_pod_whose_shim_does_not_answer_can_be_removed(native: &Native) {
+    let runtime = native.open().await;
+    let uid = format!("stopped-{}", std::process::id());
+    let image = runtime.pull_image(&native.image()).await.expect("the image");
+    let pod = PodRef { namespace: "suite".into(), name: "pod".into(), uid: uid.clone() };
+    let sandbox = SandboxConfig {
+        pod,
+        attempt: 0,
+        hostname: "pod".into(),
+        host_network: false,
+        resources: Resources::default(),
+        annotations: BTreeMap::new(),
+    };
+    runtime.run_sandbox(sandbox).await.expect("a sandbox");
+    let container = ContainerConfig {
+        name: "c".into(),
+        attempt: 0,
+        image: native.image(),
+        image_id: image.id,
+        argv: native.argv(Program::Tree),
+        env: vec![("PATH".into(), "/bin".into())],
+        working_dir: "/".into(),
+        mounts: Vec::new(),
+        resources: Resources::default(),
+        security: Security::default(),
+        stdin: false,
+        stdin_once: false,
+        tty: false,
+        log_path: native.dir.join("stopped.log"),
+        log_bytes_max: 1 << 20,
+        termination_message_path: String::new(),
+        hash: 0,
+        annotations: BTreeMap::new(),
+    };
+    runtime.start_container(&uid, container).await.expect("a container");
+    let dir = native.dir.join("pods").join(&uid);
+    let record = fs::read_to_string(dir.join("sandbox.json")).expect("a record");
+    let record: serde_json::Value = serde_json::from_str(&record).expect("a record");
+    let shim = i32::try_from(record["shim_pid"].as_i64().expect("a PID")).expect("a PID");
+    let stop = nix::sys::signal::Signal::SIGSTOP;
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(shim), stop).expect("it is stopped");
+    runtime.remove_pod(&uid).await.expect("it is removed");
+    assert_eq!(native.leftovers(&uid), Vec::<String>::new());
+    assert_eq!(native.processes(&uid), Some(0));
 }
 
 struct Native {

@@ -2,7 +2,7 @@
 
 use super::{
     shim::Answer,
-    streams::{ENDED, FRAME_HEAD, RESIZE, STDERR, STDIN, STDIN_END, STDOUT, frame},
+    streams::{ATTACHED_MAX, ENDED, FRAME_HEAD, RESIZE, STDERR, STDIN, STDIN_END, STDOUT, frame},
 };
 use crate::runtime::ExecSession;
 use std::io;
@@ -39,6 +39,10 @@ pub(super) async fn session(
     read.read_line(&mut line).await?;
     match serde_json::from_str(&line)? {
         Answer::Done => {}
+        Answer::Full => {
+            let most = format!("{ATTACHED_MAX} are attached to it, which is as many as may be");
+            return Err(io::Error::other(most));
+        }
         Answer::Container(_) | Answer::NotFound | Answer::Ended => return Ok(None),
     }
     let (stdout, out) = duplex(PIPE);

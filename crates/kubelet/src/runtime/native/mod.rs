@@ -49,6 +49,8 @@ use tokio::{
 
 /// For a shim to come up.
 const SHIM_DEADLINE: Duration = Duration::from_secs(10);
+/// For a shim to kill everything and to end; then it is ended with the rest.
+const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(12);
 
 /// The wall clock, for records and logs of processes that outlive every other clock.
 fn now_micros() -> UnixMicros {
@@ -300,6 +302,27 @@ fn is_shim(pid: i32, dir: &Path) -> bool {
     pid > 0 && fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|cwd| cwd == dir)
 }
 
+/// Kills a shim that is still there, and the containers that it leaves behind.
+fn end_shim(shim_pid: i32, dir: &Path) {
+    if !is_shim(shim_pid, dir) {
+        return;
+    }
+    let kill = |pid| {
+        let pid = nix::unistd::Pid::from_raw(pid);
+        let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
+    };
+    let children = fs::read_to_string(format!("/proc/{shim_pid}/task/{shim_pid}/children"));
+    kill(shim_pid);
+    children.unwrap_or_default().split_whitespace().flat_map(str::parse).for_each(kill);
+    for entry in fs::read_dir(dir.join("containers")).into_iter().flatten().flatten() {
+        let started: io::Result<(i32, InitConfig)> = records::read(&entry.path().join("init.json"));
+        if let Ok((_, init)) = started {
+            init.cgroup.kill();
+            shim::remove_cgroup(&init.cgroup);
+        }
+    }
+}
+
 fn is_alive(dir: &Path) -> bool {
     let record: io::Result<SandboxRecord> = records::read(&dir.join("sandbox.json"));
     record.is_ok_and(|record| is_shim(record.shim_pid, dir))
@@ -407,10 +430,15 @@ impl Runtime for NativeRuntime {
         let dir = self.dir(uid);
         let record: Option<SandboxRecord> = records::read(&dir.join("sandbox.json")).ok();
         if is_alive(&dir) {
-            self.ask(uid, &Ask::Shutdown).await.map_err(failed("end the shim"))?;
+            match timeout(SHUTDOWN_DEADLINE, self.ask(uid, &Ask::Shutdown)).await {
+                Ok(ended) => drop(ended.map_err(failed("end the shim"))?),
+                Err(_) => tracing::warn!(uid, "the shim does not end by itself"),
+            }
         }
         if let Some(record) = record {
+            let dir = dir.clone();
             let removed = tokio::task::spawn_blocking(move || {
+                end_shim(record.shim_pid, &dir);
                 record.cgroup.kill();
                 shim::remove_cgroup(&record.cgroup);
                 match record.sandbox.ip {

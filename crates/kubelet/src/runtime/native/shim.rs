@@ -66,6 +66,8 @@ pub(super) enum Answer {
     Done,
     /// There is no such container.
     NotFound,
+    /// As many are attached to it as may be.
+    Full,
     /// A container has ended.
     Ended,
 }
@@ -79,6 +81,12 @@ struct Running {
 
 /// For those who are attached to hear the end, when all is over.
 const LAST_WORDS: Duration = Duration::from_secs(2);
+/// For everything that was killed to be gone.
+const KILLED: Duration = Duration::from_secs(5);
+/// For a kubelet to say what it wants, and to take the answer: others wait for as long.
+const ASKING: Duration = Duration::from_secs(5);
+/// Between two tries to accept a connection for which there is no room.
+const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 
 struct Shim {
     record: SandboxRecord,
@@ -86,6 +94,8 @@ struct Shim {
     subscribers: Vec<UnixStream>,
     /// Were attached to containers that have ended, and have not taken everything yet.
     leaving: Vec<Attached>,
+    /// The last connection could not be accepted.
+    crowded: bool,
     stopping: bool,
 }
 
@@ -129,6 +139,7 @@ fn run() -> io::Result<()> {
         running: BTreeMap::new(),
         subscribers: Vec::new(),
         leaving: Vec::new(),
+        crowded: false,
         stopping: false,
     };
     while !shim.stopping {
@@ -161,11 +172,13 @@ impl Shim {
     fn turn(&mut self, listener: &UnixListener, children: &SignalFd) -> io::Result<()> {
         let mut ready: BTreeMap<Waited, Vec<Source>> = BTreeMap::new();
         {
-            let mut sources = vec![(Waited::Listener, None), (Waited::Children, None)];
-            let mut fds = vec![
-                PollFd::new(listener.as_fd(), PollFlags::POLLIN),
-                PollFd::new(children.as_fd(), PollFlags::POLLIN),
-            ];
+            let mut sources = vec![(Waited::Children, None)];
+            let mut fds = vec![PollFd::new(children.as_fd(), PollFlags::POLLIN)];
+            let again = std::mem::take(&mut self.crowded).then_some(ACCEPT_AGAIN);
+            if again.is_none() {
+                sources.push((Waited::Listener, None));
+                fds.push(PollFd::new(listener.as_fd(), PollFlags::POLLIN));
+            }
             for attached in &self.leaving {
                 sources.push((Waited::Leaving, None));
                 fds.push(attached.interest());
@@ -176,19 +189,19 @@ impl Shim {
                     fds.push(fd);
                 }
             }
-            let waits = self.running.values().any(|running| running.streams.waits());
-            let most = if waits || !self.leaving.is_empty() {
-                PollTimeout::from(1000u16)
-            } else {
-                PollTimeout::NONE
-            };
+            let waits = self.running.values().filter_map(|running| running.streams.waits());
+            let leaving = (!self.leaving.is_empty()).then_some(Duration::from_secs(1));
+            let most = waits.chain(leaving).chain(again).min().map_or(PollTimeout::NONE, |most| {
+                PollTimeout::from(u16::try_from(most.as_millis()).unwrap_or(u16::MAX))
+            });
             match poll(&mut fds, most) {
                 Ok(_) | Err(nix::errno::Errno::EINTR) => {}
                 Err(error) => return Err(error.into()),
             }
             for ((waited, source), fd) in sources.into_iter().zip(fds) {
-                if fd.any().unwrap_or(true) {
-                    ready.entry(waited).or_default().extend(source);
+                let found = source.and_then(|source| source.found(&fd));
+                if found.is_some() || (source.is_none() && fd.any().unwrap_or(true)) {
+                    ready.entry(waited).or_default().extend(found);
                 }
             }
         }
@@ -203,17 +216,27 @@ impl Shim {
             self.reap()?;
         }
         if is_ready(Waited::Listener) {
-            let (stream, _) = listener.accept()?;
-            if let Err(error) = self.serve(stream) {
-                tracing::debug!(%error, "a kubelet's request");
+            // Whatever is wrong with one connection, the Pod goes on.
+            match listener.accept() {
+                Ok((stream, _)) => {
+                    if let Err(error) = self.serve(stream) {
+                        tracing::debug!(%error, "a kubelet's request");
+                    }
+                }
+                Err(error) => {
+                    tracing::debug!(%error, "a kubelet's connection");
+                    self.crowded = true;
+                }
             }
         }
         Ok(())
     }
 
     fn serve(&mut self, stream: UnixStream) -> io::Result<()> {
+        stream.set_read_timeout(Some(ASKING))?;
+        stream.set_write_timeout(Some(ASKING))?;
         let mut line = String::new();
-        BufReader::new(stream.try_clone()?).read_line(&mut line)?;
+        BufReader::new(&stream).read_line(&mut line)?;
         let answer = match serde_json::from_str(&line)? {
             Ask::Start { id, config, root } => {
                 Answer::Container(Box::new(self.start(id, *config, root)?))
@@ -237,10 +260,13 @@ impl Shim {
             },
             Ask::Subscribe => {
                 stream.set_nonblocking(true)?;
+                // They say nothing: what can be read is their end.
+                self.subscribers.retain(|mut other| !matches!(other.read(&mut [0]), Ok(0)));
                 self.subscribers.push(stream);
                 return Ok(());
             }
             Ask::Attach { id, stdin } => match self.running.get_mut(&id.0) {
+                Some(running) if running.streams.is_full() => Answer::Full,
                 Some(running) => {
                     say(&stream, &Answer::Done)?;
                     return running.streams.attach(stream, stdin);
@@ -364,34 +390,40 @@ impl Shim {
             running.cgroup.kill();
             let _ = kill(Pid::from_raw(running.pid), Signal::SIGKILL);
         }
+        let until = now() + KILLED;
         while !self.running.is_empty() {
-            match waitpid(None, None) {
+            match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
                 Ok(WaitStatus::Exited(pid, _) | WaitStatus::Signaled(pid, _, _)) => {
                     let found = self.running.iter().find(|(_, r)| r.pid == pid.as_raw());
                     if let Some(id) = found.map(|(id, _)| id.clone()) {
                         self.ended(&id, 137, Some(9))?;
                     }
                 }
+                Ok(WaitStatus::StillAlive) if now() < until => {
+                    let mut none: [PollFd<'_>; 0] = [];
+                    let _ = poll(&mut none, PollTimeout::from(2u8));
+                }
+                // What cannot be killed now goes when the kernel lets it.
+                Ok(WaitStatus::StillAlive) | Err(_) => break,
                 Ok(_) => {}
-                Err(_) => break,
             }
         }
         Ok(())
     }
 }
 
+#[expect(clippy::disallowed_methods, reason = "a shim has no runtime whose clock it is")]
+fn now() -> Instant {
+    Instant::now()
+}
+
 impl Shim {
     /// Waits for those who were attached, but not for long.
     fn say_goodbye(&mut self) {
-        #[expect(clippy::disallowed_methods, reason = "a shim has no runtime whose clock it is")]
-        let until = Instant::now() + LAST_WORDS;
+        let until = now() + LAST_WORDS;
         loop {
             self.leaving.retain_mut(Attached::is_leaving);
-            #[expect(
-                clippy::disallowed_methods,
-                reason = "a shim has no runtime whose clock it is"
-            )]
-            let left = until.saturating_duration_since(Instant::now());
+            let left = until.saturating_duration_since(now());
             if self.leaving.is_empty() || left.is_zero() {
                 return;
             }

@@ -8,6 +8,7 @@ use super::{now_micros, sys, terminal::set_nonblocking};
 use crate::{log_file::rotated, runtime::ContainerConfig};
 use nix::{
     errno::Errno,
+    fcntl::{FcntlArg, fcntl},
     poll::{PollFd, PollFlags},
     unistd::{read, write},
 };
@@ -30,6 +31,14 @@ const PIECE: usize = 16 << 10;
 const OUTGOING_MAX: usize = 256 << 10;
 /// Waits for the container to read it.
 const INCOMING_MAX: usize = 64 << 10;
+/// With what somebody had sent who left: what is beyond it is not kept.
+const INCOMING_KEPT_MAX: usize = 512 << 10;
+/// Attached to one container at once. Each takes one of the shim's open files.
+pub(super) const ATTACHED_MAX: usize = 32;
+/// Until a terminal of which nobody has the other end is looked at again.
+const HUNG_UP: Duration = Duration::from_millis(200);
+/// What a terminal holds at most, and a pipe that does not say it.
+const BUFFERED: usize = 64 << 10;
 /// Of one frame that comes in.
 const FRAME_MAX: usize = 64 << 10;
 /// Without taking a byte, one who makes the container wait is let go of.
@@ -62,6 +71,8 @@ struct Output {
     kind: u8,
     pipe: OwnedFd,
     buffer: Vec<u8>,
+    /// A terminal whose other end nobody had: when to look again.
+    look_again: Option<Instant>,
 }
 
 /// What reading an output has brought.
@@ -99,6 +110,27 @@ pub(super) enum Source {
     Output(usize),
     Input,
     Attached(usize),
+    /// One that sends nothing more but what has come already.
+    Left(usize),
+}
+
+impl Source {
+    /// What was found where this was waited for; `None` for nothing.
+    pub(super) fn found(self, fd: &PollFd<'_>) -> Option<Self> {
+        // What has a flag that is not known by name is `None` here.
+        let found = fd.revents().unwrap_or(left());
+        let over = found.intersects(left() | PollFlags::POLLHUP | PollFlags::POLLERR);
+        match self {
+            _ if found.is_empty() => None,
+            Self::Attached(at) if over => Some(Self::Left(at)),
+            Self::Output(_) | Self::Input | Self::Attached(_) | Self::Left(_) => Some(self),
+        }
+    }
+}
+
+/// The other side of a socket sends nothing any more.
+fn left() -> PollFlags {
+    PollFlags::from_bits_retain(libc::POLLRDHUP)
 }
 
 /// A container's ends that its shim holds.
@@ -119,8 +151,10 @@ fn now() -> Instant {
 impl Streams {
     /// Of a container with pipes.
     pub(super) fn pipes(out: OwnedFd, err: OwnedFd, stdin: Option<OwnedFd>) -> io::Result<Self> {
-        let output = |name, kind, pipe| Output { name, kind, pipe, buffer: Vec::new() };
-        let outputs = vec![output("stdout", STDOUT, out), output("stderr", STDERR, err)];
+        // A writer may be left when the container has ended: another one that was given it.
+        set_nonblocking(&out)?;
+        set_nonblocking(&err)?;
+        let outputs = vec![Output::new("stdout", STDOUT, out), Output::new("stderr", STDERR, err)];
         let input = stdin.map(Input::new).transpose()?;
         Ok(Self { outputs, input, terminal: None, attached: Vec::new() })
     }
@@ -129,7 +163,7 @@ impl Streams {
     pub(super) fn terminal(master: OwnedFd, stdin: bool) -> io::Result<Self> {
         set_nonblocking(&master)?;
         let pipe = master.try_clone()?;
-        let output = Output { name: "stdout", kind: STDOUT, pipe, buffer: Vec::new() };
+        let output = Output::new("stdout", STDOUT, pipe);
         let input = stdin.then(|| master.try_clone().and_then(Input::new)).transpose()?;
         Ok(Self { outputs: vec![output], input, terminal: Some(master), attached: Vec::new() })
     }
@@ -147,11 +181,20 @@ impl Streams {
         Ok(())
     }
 
+    /// Whether nobody more is attached.
+    pub(super) fn is_full(&self) -> bool {
+        self.attached.len() >= ATTACHED_MAX
+    }
+
     /// What to wait for.
     pub(super) fn interests(&self) -> Vec<(Source, PollFd<'_>)> {
         let mut all = Vec::new();
         if self.attached.iter().all(|attached| attached.outgoing.len() < OUTGOING_MAX) {
+            let now = now();
             for (at, output) in self.outputs.iter().enumerate() {
+                if output.look_again.is_some_and(|then| now < then) {
+                    continue;
+                }
                 let fd = PollFd::new(output.pipe.as_fd(), PollFlags::POLLIN);
                 all.push((Source::Output(at), fd));
             }
@@ -161,20 +204,23 @@ impl Streams {
             all.push((Source::Input, PollFd::new(input.file.as_fd(), PollFlags::POLLOUT)));
         }
         for (at, attached) in self.attached.iter().enumerate() {
-            let mut wanted = PollFlags::empty();
+            // Who leaves is let go of at once, and so is reported once.
+            let mut wanted = left();
             wanted.set(PollFlags::POLLIN, waiting < INCOMING_MAX);
             wanted.set(PollFlags::POLLOUT, !attached.outgoing.is_empty());
-            // Asked for nothing, the end of the other side would be reported again and again.
-            if !wanted.is_empty() {
-                all.push((Source::Attached(at), PollFd::new(attached.socket.as_fd(), wanted)));
-            }
+            all.push((Source::Attached(at), PollFd::new(attached.socket.as_fd(), wanted)));
         }
         all
     }
 
-    /// Whether somebody has to be let go of if nothing happens.
-    pub(super) fn waits(&self) -> bool {
-        self.attached.iter().any(|attached| attached.outgoing.len() >= OUTGOING_MAX)
+    /// For how long to wait at most: somebody has to be let go of, or something looked at again, if
+    /// nothing happens.
+    pub(super) fn waits(&self) -> Option<Duration> {
+        if self.outputs.iter().any(|output| output.look_again.is_some()) {
+            return Some(HUNG_UP);
+        }
+        let full = |attached: &Attached| attached.outgoing.len() >= OUTGOING_MAX;
+        self.attached.iter().any(full).then_some(Duration::from_secs(1))
     }
 
     /// Deals with what is ready.
@@ -192,11 +238,18 @@ impl Streams {
                         input.flush();
                     }
                 }
-                Source::Attached(at) => self.hear(at, config),
+                Source::Attached(at) => self.hear(at, config, false),
+                Source::Left(at) => self.hear(at, config, true),
             }
         }
         for at in ended.into_iter().rev() {
-            self.outputs.remove(at);
+            match self.outputs.get_mut(at) {
+                // The container may open it again.
+                Some(output) if self.terminal.is_some() => {
+                    output.look_again = Some(now() + HUNG_UP);
+                }
+                _ => drop(self.outputs.remove(at)),
+            }
         }
         let patience = |attached: &Attached| {
             attached.outgoing.len() < OUTGOING_MAX || attached.progress.elapsed() < PATIENCE
@@ -214,8 +267,16 @@ impl Streams {
     /// The container has ended: what is left of its outputs, and those who have to be told still.
     pub(super) fn end(mut self, config: &ContainerConfig, code: i32) -> Vec<Attached> {
         for at in 0..self.outputs.len() {
-            // Nobody is left who could write: it ends.
-            while let Got::Bytes(_) = self.copy(at, config) {}
+            // Others may write still: what this one has written is what there is now.
+            let mut left = self.outputs.get(at).map_or(0, Output::holds_at_most);
+            while left > 0
+                && let Got::Bytes(bytes) = self.copy(at, config)
+            {
+                left = left.saturating_sub(bytes);
+            }
+            if let Some(output) = self.outputs.get_mut(at) {
+                output.log(&[], config);
+            }
         }
         for attached in &mut self.attached {
             attached.outgoing.extend(frame(ENDED, &code.to_be_bytes()));
@@ -230,12 +291,16 @@ impl Streams {
         let mut piece = [0; PIECE];
         let got = match read(&output.pipe, &mut piece) {
             Ok(bytes) if bytes > 0 => Got::Bytes(bytes),
-            Err(Errno::EAGAIN | Errno::EINTR) => return Got::Later,
+            Err(Errno::EAGAIN | Errno::EINTR) => {
+                output.look_again = None;
+                return Got::Later;
+            }
             // A terminal of which nobody has the other end any more says EIO.
             Ok(_) | Err(_) => Got::End,
         };
         let bytes = if let Got::Bytes(bytes) = got { bytes } else { 0 };
         let fresh = piece.get(..bytes).unwrap_or_default();
+        output.look_again = None;
         output.log(fresh, config);
         if !fresh.is_empty() {
             let frame = frame(output.kind, fresh);
@@ -249,37 +314,49 @@ impl Streams {
         got
     }
 
-    /// Reads what somebody has to say; marks who has nothing more to say.
-    fn hear(&mut self, at: usize, config: &ContainerConfig) {
+    /// Reads what somebody has to say, to its end of one who has left; marks who has nothing more to
+    /// say.
+    fn hear(&mut self, at: usize, config: &ContainerConfig, left: bool) {
         let Some(attached) = self.attached.get_mut(at) else { return };
         let waiting = self.input.as_ref().map_or(0, |input| input.waiting.len());
-        if waiting >= INCOMING_MAX {
+        if waiting >= INCOMING_MAX && !left {
             return;
         }
+        let mut over = false;
         let mut piece = [0; PIECE];
-        match attached.socket.read(&mut piece) {
-            Ok(bytes) if bytes > 0 => {
-                attached.incoming.extend_from_slice(piece.get(..bytes).unwrap_or_default());
+        loop {
+            match attached.socket.read(&mut piece) {
+                Ok(bytes) if bytes > 0 => {
+                    attached.incoming.extend_from_slice(piece.get(..bytes).unwrap_or_default());
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    over |= left;
+                    break;
+                }
+                Ok(_) | Err(_) => {
+                    over = true;
+                    break;
+                }
             }
-            Err(error)
-                if matches!(
-                    error.kind(),
-                    io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
-                ) => {}
-            Ok(_) | Err(_) => attached.leave(),
+            // Of one who has left no more is there than a socket holds.
+            if !left {
+                break;
+            }
         }
         let mut close = false;
         while let Some((head, rest)) = attached.incoming.split_first_chunk::<FRAME_HEAD>() {
             let [kind, len @ ..] = *head;
             let len = usize::try_from(u32::from_be_bytes(len)).unwrap_or(usize::MAX);
             if len > FRAME_MAX {
-                attached.leave();
+                over = true;
                 break;
             }
             let Some(bytes) = rest.get(..len) else { break };
             match (kind, bytes, &mut self.input, &self.terminal) {
                 (STDIN, bytes, Some(input), _) if attached.stdin && !input.closing => {
-                    input.waiting.extend(bytes);
+                    let room = INCOMING_KEPT_MAX.saturating_sub(input.waiting.len());
+                    input.waiting.extend(bytes.iter().take(room));
                 }
                 (RESIZE, [a, b, c, d], _, Some(terminal)) => {
                     let size = |high, low| u16::from_be_bytes([high, low]);
@@ -289,6 +366,9 @@ impl Streams {
                 _ => {}
             }
             attached.incoming.drain(..FRAME_HEAD + len);
+        }
+        if over {
+            attached.leave();
         }
         if let Some(input) = &mut self.input {
             input.flush();
@@ -365,6 +445,16 @@ impl Attached {
 }
 
 impl Output {
+    fn new(name: &'static str, kind: u8, pipe: OwnedFd) -> Self {
+        Self { name, kind, pipe, buffer: Vec::new(), look_again: None }
+    }
+
+    /// Bytes that may wait to be read.
+    fn holds_at_most(&self) -> usize {
+        let size = fcntl(&self.pipe, FcntlArg::F_GETPIPE_SZ);
+        size.ok().and_then(|size| usize::try_from(size).ok()).unwrap_or(BUFFERED)
+    }
+
     /// Writes whole lines into the log, and a part where there are no more bytes to come.
     fn log(&mut self, fresh: &[u8], config: &ContainerConfig) {
         self.buffer.extend_from_slice(fresh);
@@ -412,4 +502,161 @@ fn append(config: &ContainerConfig, mut lines: &[u8]) -> io::Result<()> {
         lines = later;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{runtime::ContainerState, testing::container};
+    use nix::{
+        fcntl::OFlag,
+        poll::{PollTimeout, poll},
+        sys::stat::Mode,
+        unistd::pipe2,
+    };
+
+    struct Held {
+        streams: Streams,
+        config: ContainerConfig,
+        dir: tempfile::TempDir,
+    }
+
+    impl Held {
+        fn new(streams: Streams) -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            let mut config = container("c", 0, ContainerState::Running { started_at: 0 }).config;
+            config.log_path = dir.path().join("0.log");
+            config.log_bytes_max = 1 << 20;
+            Self { streams, config, dir }
+        }
+
+        /// One turn of a shim; whether anything was ready.
+        fn turn(&mut self) -> bool {
+            let (sources, mut fds): (Vec<_>, Vec<_>) = self.streams.interests().into_iter().unzip();
+            poll(&mut fds, PollTimeout::from(50u8)).unwrap();
+            let ready: Vec<Source> =
+                sources.iter().zip(&fds).filter_map(|(source, fd)| source.found(fd)).collect();
+            self.streams.turn(&ready, &self.config);
+            !ready.is_empty()
+        }
+
+        fn log(&self) -> String {
+            fs::read_to_string(self.dir.path().join("0.log")).unwrap_or_default()
+        }
+    }
+
+    /// The ends of a container with pipes: outputs to write to, input to read from.
+    fn pipes() -> (Streams, OwnedFd, OwnedFd, OwnedFd) {
+        let pipe = || pipe2(OFlag::O_CLOEXEC).unwrap();
+        let ((out, stdout), (err, stderr), (stdin, input)) = (pipe(), pipe(), pipe());
+        (Streams::pipes(out, err, Some(input)).unwrap(), stdout, stderr, stdin)
+    }
+
+    #[test]
+    fn who_leaves_is_let_go_of_while_the_container_reads_nothing() {
+        let (streams, _stdout, _stderr, _stdin) = pipes();
+        let mut held = Held::new(streams);
+        for round in 0..8 {
+            let (mut client, theirs) = UnixStream::pair().unwrap();
+            let (silent, other) = UnixStream::pair().unwrap();
+            held.streams.attach(theirs, true).unwrap();
+            held.streams.attach(other, false).unwrap();
+            client.set_nonblocking(true).unwrap();
+            let piece = frame(STDIN, &[7; 8 << 10]);
+            let mut refused = 0;
+            while refused < 2 {
+                match client.write(&piece) {
+                    Ok(sent) if sent == piece.len() => refused = 0,
+                    Ok(_) | Err(_) => refused += 1,
+                }
+                held.turn();
+            }
+            assert_eq!(held.streams.attached.len(), 2, "round {round}");
+            assert!(!held.turn(), "nothing happens, and so nothing is ready");
+            drop((client, silent));
+            held.turn();
+            assert_eq!(held.streams.attached.len(), 0, "round {round}");
+            let waiting = held.streams.input.as_ref().unwrap().waiting.len();
+            assert!((INCOMING_MAX..=INCOMING_KEPT_MAX).contains(&waiting), "{waiting}");
+        }
+    }
+
+    #[test]
+    fn what_was_typed_before_leaving_comes_to_the_container() {
+        let (streams, _stdout, _stderr, stdin) = pipes();
+        let mut held = Held::new(streams);
+        let (mut client, theirs) = UnixStream::pair().unwrap();
+        held.streams.attach(theirs, true).unwrap();
+        for _ in 0..10 {
+            client.write_all(&frame(STDIN, &[7; 4 << 10])).unwrap();
+        }
+        drop(client);
+        held.turn();
+        let mut bytes = vec![0; 64 << 10];
+        assert_eq!(read(&stdin, &mut bytes), Ok(40 << 10));
+    }
+
+    #[test]
+    fn so_many_may_be_attached() {
+        let (streams, ..) = pipes();
+        let mut held = Held::new(streams);
+        let mut clients = Vec::new();
+        while !held.streams.is_full() {
+            let (client, theirs) = UnixStream::pair().unwrap();
+            held.streams.attach(theirs, true).unwrap();
+            clients.push(client);
+        }
+        assert_eq!(clients.len(), ATTACHED_MAX);
+        drop(clients.pop());
+        while held.streams.is_full() {
+            held.turn();
+        }
+    }
+
+    #[test]
+    fn the_end_of_a_container_does_not_wait_for_others_that_write_to_its_outputs() {
+        let (streams, stdout, _stderr, _stdin) = pipes();
+        let held = Held::new(streams);
+        write(&stdout, b"whole\npart").unwrap();
+        let mut other =
+            std::process::Command::new("yes").stdout(stdout.try_clone().unwrap()).spawn().unwrap();
+        let Held { streams, config, dir } = held;
+        assert!(streams.end(&config, 0).is_empty());
+        let log = fs::read_to_string(dir.path().join("0.log")).unwrap();
+        other.kill().unwrap();
+        other.wait().unwrap();
+        assert!(log.contains(" F whole\n"), "{log}");
+        assert!(log.len() < 4 << 20, "{}", log.len());
+
+        let (streams, stdout, _stderr, _stdin) = pipes();
+        let Held { streams, config, dir } = Held::new(streams);
+        write(&stdout, b"part").unwrap();
+        streams.end(&config, 0);
+        let log = fs::read_to_string(dir.path().join("0.log")).unwrap();
+        assert!(log.ends_with(" P part\n"), "{log}");
+    }
+
+    #[test]
+    fn a_terminal_that_is_opened_again_is_heard_again() {
+        let flags = OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
+        let master = nix::fcntl::open("/dev/ptmx", flags, Mode::empty()).unwrap();
+        let held = master.try_clone().unwrap();
+        let end = sys::terminal_end(held.as_fd()).unwrap();
+        let mut shim = Held::new(Streams::terminal(master, false).unwrap());
+        write(&end, b"first\n").unwrap();
+        while !shim.log().contains("first") {
+            shim.turn();
+        }
+        drop(end);
+        while shim.streams.waits().is_none() {
+            shim.turn();
+        }
+        assert!(!shim.turn(), "it is not looked at again and again");
+        let end = sys::terminal_end(held.as_fd()).unwrap();
+        write(&end, b"second\n").unwrap();
+        while !shim.log().contains("second") {
+            shim.turn();
+        }
+        assert_eq!(shim.streams.waits(), None);
+    }
 }
