@@ -107,8 +107,9 @@ impl<'a> Kubectl<'a> {
         self.said(&mut self.command(arguments), input).await
     }
 
-    /// With a terminal of this size; what came on it, and the exit code.
-    async fn terminal(&self, arguments: &[&str], typed: &[u8], until: &str) -> (i32, String) {
+    /// With a terminal of this size; what came on it, and the exit code. Each text is typed when another
+    /// one was seen so often.
+    async fn terminal(&self, arguments: &[&str], typed: &[(&str, usize, &[u8])]) -> (i32, String) {
         let size = Winsize { ws_row: 33, ws_col: 99, ws_xpixel: 0, ws_ypixel: 0 };
         let pty = openpty(&size, None).unwrap();
         let end = |fd: &OwnedFd| Stdio::from(fd.try_clone().unwrap());
@@ -125,13 +126,15 @@ impl<'a> Kubectl<'a> {
             tokio::fs::File::from_std(master.try_clone().await.unwrap().into_std().await);
         let mut master = master;
         let mut text = String::new();
-        let mut typed = Some(typed);
+        let mut typed = typed.iter().peekable();
         let talk = async {
             let mut piece = [0; 4096];
             // The end of a terminal is an error.
             while let Ok(read @ 1..) = master.read(&mut piece).await {
                 text.push_str(&String::from_utf8_lossy(&piece[..read]));
-                if let Some(bytes) = typed.take_if(|_| text.contains(until)) {
+                let seen =
+                    |(seen, times, _): &&(&str, usize, &[u8])| text.matches(seen).count() >= *times;
+                while let Some((.., bytes)) = typed.next_if(seen) {
                     typing.write_all(bytes).await.unwrap();
                     typing.flush().await.unwrap();
                 }
@@ -159,17 +162,17 @@ impl<'a> Kubectl<'a> {
         let wrong = self.run(&["exec", pod, "-c", "nobody", "--", "true"], b"").await;
         assert_eq!(wrong.code, 1, "{wrong:?}");
         assert!(wrong.err.contains("nobody"), "{wrong:?}");
-        let (code, text) = self.terminal(&["exec", "-it", pod, "--", "tty"], b"", "").await;
+        let (code, text) = self.terminal(&["exec", "-it", pod, "--", "tty"], &[]).await;
         assert!(code == 0 && text.contains("/dev/pts/"), "{code} {text:?}");
         // The size comes beside the program's start.
         eventually("the terminal has kubectl's size", SOON, async || {
             let steps = ["exec", "-it", pod, "--", "stty", "size"];
-            let (code, text) = self.terminal(&steps, b"", "").await;
+            let (code, text) = self.terminal(&steps, &[]).await;
             if code == 0 && text.contains("33 99") { Ok(()) } else { Err(format!("{code} {text}")) }
         })
         .await;
         let steps = ["exec", "-it", pod, "--", "run", "print ready", "sleep 20"];
-        let (code, text) = self.terminal(&steps, b"\x03", "ready").await;
+        let (code, text) = self.terminal(&steps, &[("ready", 1, b"\x03")]).await;
         assert_eq!(code, 130, "typed interrupts arrive: {text:?}");
     }
 
@@ -191,9 +194,12 @@ impl<'a> Kubectl<'a> {
         let steps =
             ["run", &name, "-it", "--rm", "--restart=Never", "--image=toolbox", "--", "cat"];
         // What it says before somebody is attached is only in its log: so it has to wait.
-        let (code, text) = self.terminal(&steps, b"typed\n\x04", "press").await;
-        // Once by the terminal, once by the program.
-        assert!(code == 0 && text.matches("typed\r\n").count() == 2, "{code} {text:?}");
+        // Once by the terminal, once by the program; and once by this side, if that is not quiet yet. Only then
+        // does an end of input reach the other side.
+        let typed: [(&str, usize, &[u8]); 2] =
+            [("press", 1, b"typed\n"), ("typed\r\n", 2, b"\x04")];
+        let (code, text) = self.terminal(&steps, &typed).await;
+        assert!(code == 0 && text.matches("typed\r\n").count() >= 2, "{code} {text:?}");
         assert!(text.contains("deleted"), "{text:?}");
         let name = format!("shell-{}", self.tag);
         let steps = ["run", &name, "-i", "--rm", "--restart=Never", "--image=toolbox", "--", "cat"];

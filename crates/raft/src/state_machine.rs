@@ -41,7 +41,7 @@ const SNAPSHOTS_KEPT: usize = 2;
 const RETRY: Duration = Duration::from_millis(500);
 /// How long a bit of sweeping takes, or a little longer.
 const SWEEP_BIT: Duration = Duration::from_millis(1);
-/// Between two bits of sweeping at least; twice as long as a bit takes.
+/// Between two bits of sweeping at least; four times as long as a bit takes.
 const SWEEP_PAUSE: Duration = Duration::from_millis(1);
 
 /// The state and where in the log it stands.
@@ -134,7 +134,7 @@ impl StateMachine {
                         break;
                     }
                     // Entries that wait come first.
-                    sleep(SWEEP_PAUSE.max(took * 2)).await;
+                    sleep(SWEEP_PAUSE.max(took * 4)).await;
                 }
             }
         }
