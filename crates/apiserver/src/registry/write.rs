@@ -243,6 +243,7 @@ impl Registry {
         if caller.manager != Manager::Applied {
             metadata_mut(&mut object).remove("managedFields");
         }
+        drop_empty(metadata_mut(&mut object));
         (kind.default)(&mut object);
         let asked = object;
         let mut attempts = 0;
@@ -535,6 +536,7 @@ impl Registry {
             }
         }
         let managed = metadata.remove("managedFields");
+        drop_empty(metadata);
         stamp_times(kind, &mut new, old, self.now());
         let errors = if subresource == "finalize" {
             // Nothing but what the namespace waits for (NS-1).
@@ -826,6 +828,21 @@ fn removal(kind: &Kind, key: &str, object: &Value) -> Vec<TxnOp> {
         steps.push(remove(&address_key(ip)));
     }
     steps
+}
+
+/// Lists and maps of metadata that hold nothing are not there, as for every client.
+fn drop_empty(metadata: &mut serde_json::Map<String, Value>) {
+    for field in ["annotations", "labels", "finalizers", "ownerReferences"] {
+        let empty = match metadata.get(field) {
+            Some(Value::Object(map)) => map.is_empty(),
+            Some(Value::Array(list)) => list.is_empty(),
+            Some(value) => value.is_null(),
+            None => false,
+        };
+        if empty {
+            metadata.remove(field);
+        }
+    }
 }
 
 /// Whether two objects differ in nothing but when their managers wrote (CC-4).

@@ -641,6 +641,12 @@ async fn what_is_asked_of_a_write_is_understood_or_refused() {
     );
     assert_eq!(api.send(Method::PATCH, &own, json_patch, &patch).await.0, 200);
 
+    // An empty map is none: nothing changes (CC-4).
+    let before = state();
+    let empty = r#"{"metadata":{"annotations":{},"finalizers":[]}}"#;
+    let (_, same) = api.send(Method::PATCH, &own, merge, empty).await;
+    assert_eq!((same["metadata"].get("annotations"), state()), (None, before));
+
     // What was let in once is nobody's mistake later.
     let (code, _) = api.send(Method::PATCH, &own, merge, r#"{"odd":1}"#).await;
     assert_eq!(code, 200);
