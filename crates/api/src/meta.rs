@@ -226,6 +226,14 @@ fn is_empty(value: &Value) -> bool {
     }
 }
 
+/// The object for whatever version there is: a copy that names none.
+#[must_use]
+pub fn without_version(object: &Value) -> Value {
+    let mut object = object.clone();
+    metadata_mut(&mut object).remove("resourceVersion");
+    object
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -89,9 +89,7 @@ pub fn set(kind: &Kind, object: &Value, scale: &Value) -> Result<Value, Status> 
     }
     let (named, name) = (meta::name(scale), meta::name(object));
     if named != name {
-        return Err(Status::bad_request(format!(
-            "the name of the object ({named}) does not match the name on the URL ({name})"
-        )));
+        return Err(Status::other_name(named, name));
     }
     let asked = scale.pointer("/spec/replicas").filter(|asked| !asked.is_null());
     let replicas = match asked {

@@ -241,6 +241,14 @@ impl Status {
         Self::new(409, "Conflict", message).about(kind, name)
     }
 
+    /// 400 for an object of this name at the path of another one (MET-3).
+    #[must_use]
+    pub fn other_name(own: &str, name: &str) -> Self {
+        Self::bad_request(format!(
+            "the name of the object ({own}) does not match the name on the URL ({name})"
+        ))
+    }
+
     /// 400
     #[must_use]
     pub fn bad_request(message: impl Into<String>) -> Self {

@@ -182,9 +182,7 @@ async fn handle(kube: &Kube, request: Request) -> Result<Response, Status> {
     let method = request.method().clone();
     match (method, target.name.is_empty(), target.subresource.as_str()) {
         (Method::GET, false, "log")
-        | (Method::GET | Method::POST, false, "exec" | "attach" | "portforward")
-            if target.kind.kind == "Pod" =>
-        {
+        | (Method::GET | Method::POST, false, "exec" | "attach" | "portforward") => {
             proxy::to_kubelet(kube, &target, &query, request).await
         }
         (Method::GET, true, "") if flag("watch") => {
@@ -205,7 +203,7 @@ async fn handle(kube: &Kube, request: Request) -> Result<Response, Status> {
             kube.registry.bind(&target.namespace, &target.name, &binding, &caller).await?;
             Ok(created())
         }
-        (Method::POST, false, "eviction") if target.kind.kind == "Pod" => {
+        (Method::POST, false, "eviction") => {
             let eviction = body_json(request).await?;
             kube.registry.evict(&target.namespace, &target.name, &eviction, &caller).await?;
             Ok(created())
@@ -516,15 +514,13 @@ async fn patch_object(
     }
     let warnings = Mutex::new(Vec::new());
     let change = |old: &Value| {
-        let mut base = old.clone();
         // A JSON patch may ask which version there is.
-        if content_type != JSON_PATCH {
-            meta::metadata_mut(&mut base).remove("resourceVersion");
-        }
+        let json_patch = content_type == JSON_PATCH;
+        let base = if json_patch { old.clone() } else { meta::without_version(old) };
         let mut new = patched(kind, &content_type, base, &body)?;
         same_object(kind, &new, old)?;
         // Without a version in the patch it is for whatever version there is (CC-5).
-        if content_type == JSON_PATCH && !sets_version(&body) {
+        if json_patch && !sets_version(&body) {
             meta::metadata_mut(&mut new).remove("resourceVersion");
         }
         let told = check_fields_since(kind, &new, old, query)?;

@@ -1,8 +1,8 @@
 //! Evicting a Pod: its budget is spent and its deletion begins in one transaction (SUB-3).
 
 use super::{
-    Caller, Registry, decode, key, prefix,
-    write::{ATTEMPTS, put, remove, unchanged},
+    Caller, Registry, decode, everything, key, prefix,
+    write::{ATTEMPTS, is_in, put, remove, unchanged},
 };
 use api::{
     deletion::{DeleteDecision, DeleteOptions, begin_delete},
@@ -11,7 +11,7 @@ use api::{
     status::Status,
 };
 use serde_json::Value;
-use store::{KeyRange, KeyValue, RangeRequest, state::View};
+use store::KeyRange;
 
 impl Registry {
     /// Begins to delete a Pod, if its disruption budget allows it.
@@ -31,11 +31,7 @@ impl Registry {
         if kind != "Eviction" || meta::name(eviction) != name {
             return Err(Status::bad_request("name in URL does not match name in Eviction object"));
         }
-        if !matches!(meta::namespace(eviction), own if own.is_empty() || own == namespace) {
-            return Err(Status::bad_request(
-                "the namespace of the provided object does not match the namespace sent on the request",
-            ));
-        }
+        is_in(namespace, eviction)?;
         let options = eviction.get("deleteOptions").cloned().unwrap_or_default();
         let options = DeleteOptions::from_json(&options)?;
         let own = key(pods, namespace, name);
@@ -45,8 +41,11 @@ impl Registry {
             let kv = self.stored(pods, namespace, name)?;
             let pod = decode(pods, &kv)?;
             let mut covering = Vec::new();
-            let stored = all(&self.store.view(), &prefix(budgets, namespace))?;
-            for kv in stored {
+            let view = self.store.view();
+            let range = KeyRange::prefix(prefix(budgets, namespace));
+            let stored = view.range(&everything(range, view.revision(), 0));
+            drop(view);
+            for kv in stored.map_err(Status::internal)?.kvs {
                 let budget = decode(budgets, &kv)?;
                 if covers(&budget, &pod) {
                     covering.push((kv, budget));
@@ -72,21 +71,4 @@ impl Registry {
         }
         Err(Status::modified(pods, name))
     }
-}
-
-/// What is stored below a prefix.
-fn all(view: &View, prefix: &str) -> Result<Vec<KeyValue>, Status> {
-    let none = (store::Revision::ZERO, store::Revision::ZERO);
-    let request = RangeRequest {
-        range: KeyRange::prefix(prefix.to_owned()),
-        revision: view.revision(),
-        limit: 0,
-        sort: None,
-        keys_only: false,
-        count_only: false,
-        mod_revision: none,
-        create_revision: none,
-    };
-    let found = view.range(&request);
-    found.map(|found| found.kvs).map_err(Status::internal)
 }

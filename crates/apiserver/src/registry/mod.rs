@@ -89,6 +89,21 @@ pub(crate) fn prefix(kind: &Kind, namespace: &str) -> String {
     format!("/registry/{group}{}/{namespace}", kind.plural)
 }
 
+/// Reads pairs of a range as of `revision`, at most `limit` unless that is 0.
+pub(crate) fn everything(range: KeyRange, revision: Revision, limit: u64) -> RangeRequest {
+    let any = (Revision::ZERO, Revision::ZERO);
+    RangeRequest {
+        range,
+        revision,
+        limit,
+        sort: None,
+        keys_only: false,
+        count_only: false,
+        mod_revision: any,
+        create_revision: any,
+    }
+}
+
 /// The object of a stored pair, with its revision filled in.
 pub(crate) fn decode(kind: &Kind, kv: &KeyValue) -> Result<Value, Status> {
     let mut object: Value = serde_json::from_slice(&kv.value).map_err(|e| {
@@ -227,17 +242,7 @@ impl Registry {
         // A list "at any revision" is served whole, from memory.
         let limit = if query.resource_version == "0" { 0 } else { query.limit };
         let selective = !query.labels.is_empty() || !query.fields.is_empty();
-        let none = (Revision::ZERO, Revision::ZERO);
-        let request = RangeRequest {
-            range,
-            revision,
-            limit: if selective { 0 } else { limit },
-            sort: None,
-            keys_only: false,
-            count_only: false,
-            mod_revision: none,
-            create_revision: none,
-        };
+        let request = everything(range, revision, if selective { 0 } else { limit });
         let found = view
             .range(&request)
             .map_err(|_| rest.map_or_else(Status::list_expired, Status::continue_expired))?;

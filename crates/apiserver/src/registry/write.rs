@@ -124,9 +124,7 @@ pub(super) fn remove(key: &str) -> TxnOp {
 
 /// The stored form: without what is filled in when it is read.
 fn encode(object: &Value) -> Bytes {
-    let mut object = object.clone();
-    metadata_mut(&mut object).remove("resourceVersion");
-    serde_json::to_vec(&object).expect("a JSON value can be written").into()
+    serde_json::to_vec(&meta::without_version(object)).expect("a JSON value can be written").into()
 }
 
 /// The transaction found its compares false: somebody else was first.
@@ -422,10 +420,7 @@ impl Registry {
     ) -> Result<Written, Status> {
         place(kind, namespace, &mut object)?;
         if meta::name(&object) != name {
-            return Err(Status::bad_request(format!(
-                "the name of the object ({}) does not match the name on the URL ({name})",
-                meta::name(&object)
-            )));
+            return Err(Status::other_name(meta::name(&object), name));
         }
         if kind.create_on_update
             && self.store.view().get(key(kind, namespace, name).as_bytes()).is_none()
@@ -603,9 +598,7 @@ impl Registry {
         if own.is_empty() {
             metadata_mut(&mut applied).insert("name".to_owned(), name.into());
         } else if own != name {
-            return Err(Status::bad_request(format!(
-                "the name of the object ({own}) does not match the name on the URL ({name})"
-            )));
+            return Err(Status::other_name(own, name));
         }
         let merge = |live: Option<&Value>| {
             let now = meta::time(self.now());
@@ -622,9 +615,7 @@ impl Registry {
             let written = if self.store.view().get(key.as_bytes()).is_some() {
                 let change = |old: &Value| {
                     let asked = meta::resource_version(&applied);
-                    let mut base = old.clone();
-                    metadata_mut(&mut base).remove("resourceVersion");
-                    let mut merged = merge(Some(&base))?;
+                    let mut merged = merge(Some(&meta::without_version(old)))?;
                     if !asked.is_empty() {
                         metadata_mut(&mut merged)
                             .insert("resourceVersion".to_owned(), asked.into());
@@ -664,10 +655,8 @@ impl Registry {
         change: impl Fn(Value) -> Result<Value, Status> + Send + Sync,
     ) -> Result<Written, Status> {
         let resize = |old: &Value| {
-            let mut shown = api::scale::get(kind, old).ok_or_else(Status::no_such_path)?;
-            metadata_mut(&mut shown).remove("resourceVersion");
-            let mut base = old.clone();
-            metadata_mut(&mut base).remove("resourceVersion");
+            let base = meta::without_version(old);
+            let shown = api::scale::get(kind, &base).ok_or_else(Status::no_such_path)?;
             api::scale::set(kind, &base, &change(shown)?)
         };
         self.change(kind, namespace, name, SCALE, caller, resize).await
@@ -848,10 +837,9 @@ fn drop_empty(metadata: &mut serde_json::Map<String, Value>) {
 /// Whether two objects differ in nothing but when their managers wrote (CC-4).
 fn differ_in_times_only(new: &Value, old: &Value) -> bool {
     let [new, old] = [new, old].map(|object| {
-        let mut object = object.clone();
-        let metadata = metadata_mut(&mut object);
-        metadata.remove("resourceVersion");
-        let managers = metadata.get_mut("managedFields").and_then(Value::as_array_mut);
+        let mut object = meta::without_version(object);
+        let managers =
+            metadata_mut(&mut object).get_mut("managedFields").and_then(Value::as_array_mut);
         for manager in managers.into_iter().flatten().filter_map(Value::as_object_mut) {
             manager.remove("time");
         }
@@ -909,6 +897,17 @@ fn generate_prefix(object: &Value) -> Option<String> {
     (meta::name(object).is_empty() && !prefix.is_empty()).then(|| prefix.chars().take(58).collect())
 }
 
+/// Whether an object says nothing else of its namespace than the URL does (MET-3).
+pub(super) fn is_in(namespace: &str, object: &Value) -> Result<(), Status> {
+    let own = meta::namespace(object);
+    if own.is_empty() || own == namespace {
+        return Ok(());
+    }
+    Err(Status::bad_request(
+        "the namespace of the provided object does not match the namespace sent on the request",
+    ))
+}
+
 /// Puts an object where the URL says (MET-3).
 fn place(kind: &Kind, namespace: &str, object: &mut Value) -> Result<(), Status> {
     if !object.is_object() {
@@ -922,11 +921,8 @@ fn place(kind: &Kind, namespace: &str, object: &mut Value) -> Result<(), Status>
             )));
         }
     }
-    let own = meta::namespace(object);
-    if kind.namespaced && !own.is_empty() && own != namespace {
-        return Err(Status::bad_request(
-            "the namespace of the provided object does not match the namespace sent on the request",
-        ));
+    if kind.namespaced {
+        is_in(namespace, object)?;
     }
     let metadata = metadata_mut(object);
     if kind.namespaced {
