@@ -662,8 +662,11 @@ mod tests {
     fn the_index_names_every_group_version_by_its_hash() {
         let index: Value = serde_json::from_slice(index()).unwrap();
         let paths = index["paths"].as_object().unwrap();
-        let versions: BTreeSet<String> =
-            kinds::all().iter().chain(kinds::reviews()).map(|kind| base(kind.group, kind.version)).collect();
+        let versions: BTreeSet<String> = kinds::all()
+            .iter()
+            .chain(kinds::reviews())
+            .map(|kind| base(kind.group, kind.version))
+            .collect();
         assert_eq!(paths.keys().cloned().collect::<BTreeSet<_>>(), versions);
         for document in documents() {
             let Document { path, hash, .. } = document;

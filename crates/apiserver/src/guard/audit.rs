@@ -343,83 +343,75 @@ fn is_secret(of: &Resource) -> bool {
 }
 
 impl Record {
-    /// Begins one, and gives the request back as it was.
-    ///
-    /// # Errors
-    /// 413 and 400 for a body that is to be written down and cannot be read.
-    pub(super) async fn begin(
+    /// Begins one; `None` once the log ends.
+    pub(super) fn begin(
         audit: &Audit,
         registry: &Registry,
         asked: &Attributes,
-        request: Request,
-    ) -> Result<(Self, Request), Status> {
-        let order = audit.order.as_ref().map(Arc::clone);
-        let Some(order) = order else { return Err(Status::unavailable("the audit log ends")) };
-        let (parts, body) = request.into_parts();
+        request: &Request,
+    ) -> Option<Self> {
+        let order = audit.order.as_ref().map(Arc::clone)?;
         let (level, streams) = match &asked.target {
             Target::Path(_) => (AuditLevel::Metadata, false),
-            Target::Resource(of) if is_secret(of) => (AuditLevel::Metadata, asked.verb == "watch"),
             Target::Resource(of) => {
-                let streams = asked.verb == "watch"
-                    || matches!(
-                        of.subresource.as_str(),
-                        "exec" | "attach" | "portforward" | "log" | "proxy"
-                    );
-                (if streams { AuditLevel::Metadata } else { audit.level }, streams)
+                let connects = ["exec", "attach", "portforward", "log", "proxy"];
+                let streams = asked.verb == "watch" || connects.contains(&of.subresource.as_str());
+                let bare = streams || is_secret(of);
+                (if bare { AuditLevel::Metadata } else { audit.level }, streams)
             }
         };
         let level = level.min(audit.level);
         let id = order.number();
-        let header =
-            |name| parts.headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
-        let now = micro_time(registry);
+        let uri = request.uri();
         let mut event = Map::new();
         event.insert("kind".to_owned(), "Event".into());
         event.insert("apiVersion".to_owned(), "audit.k8s.io/v1".into());
         event.insert("level".to_owned(), level.name().into());
         event.insert("auditID".to_owned(), uuid::Uuid::new_v4().to_string().into());
-        event.insert(
-            "requestURI".to_owned(),
-            parts.uri.path_and_query().map_or("", |p| p.as_str()).into(),
-        );
+        let asked_for = uri.path_and_query().map_or("", |path| path.as_str());
+        event.insert("requestURI".to_owned(), asked_for.into());
         event.insert("verb".to_owned(), asked.verb.as_str().into());
-        if let Some(from) = parts.extensions.get::<PeerAddress>() {
+        if let Some(from) = request.extensions().get::<PeerAddress>() {
             event.insert("sourceIPs".to_owned(), json!([from.0.ip().to_string()]));
         }
-        if let Some(agent) = header(header::USER_AGENT) {
+        let agent = request.headers().get(header::USER_AGENT);
+        if let Some(agent) = agent.and_then(|agent| agent.to_str().ok()) {
             event.insert("userAgent".to_owned(), agent.into());
         }
         if let Target::Resource(of) = &asked.target {
-            event.insert("objectRef".to_owned(), object_ref(of, parts.uri.path()));
+            event.insert("objectRef".to_owned(), object_ref(of, uri.path()));
         }
-        event.insert("requestReceivedTimestamp".to_owned(), now);
-        let writes = Arc::new(Writes { order, id, revision: AtomicU64::new(0) });
-        let mut record = Self {
-            writes,
+        event.insert("requestReceivedTimestamp".to_owned(), micro_time(registry));
+        Some(Self {
+            writes: Arc::new(Writes { order, id, revision: AtomicU64::new(0) }),
             registry: registry.clone(),
             level,
             event,
             annotations: Map::new(),
             streams,
             written: false,
-        };
-        let has_body = !matches!(parts.method, Method::GET | Method::HEAD);
-        if level < AuditLevel::Request || !has_body {
-            return Ok((record, Request::from_parts(parts, body)));
-        }
-        let read = axum::body::to_bytes(body, BODY_BYTES_MAX).await;
-        let bytes = match read {
-            Ok(bytes) => bytes,
-            Err(error) => {
-                let status = Status::too_large(&error.to_string());
-                record.finish(status.code, Some(&status.to_json()));
-                return Err(status);
+        })
+    }
+
+    /// Reads the body of a request that is allowed, if it is to be written down, and lets the request say
+    /// what it writes.
+    ///
+    /// # Errors
+    /// 413 for a body that is larger than any that is taken.
+    pub(super) async fn follow(&mut self, request: Request) -> Result<Request, Status> {
+        let (mut parts, mut body) = request.into_parts();
+        let witness: Arc<dyn Witness> = Arc::clone(&self.writes) as Arc<dyn Witness>;
+        parts.extensions.insert(witness);
+        let reads = matches!(parts.method, Method::GET | Method::HEAD);
+        if self.level >= AuditLevel::Request && !reads {
+            let bytes = axum::body::to_bytes(body, BODY_BYTES_MAX).await;
+            let bytes = bytes.map_err(|error| Status::too_large(&error.to_string()))?;
+            if let Some(object) = readable(&bytes) {
+                self.event.insert("requestObject".to_owned(), object);
             }
-        };
-        if let Some(object) = readable(&bytes) {
-            record.event.insert("requestObject".to_owned(), object);
+            body = Body::from(bytes);
         }
-        Ok((record, Request::from_parts(parts, Body::from(bytes))))
+        Ok(Request::from_parts(parts, body))
     }
 
     /// Who it was, and whether they may.
@@ -432,12 +424,6 @@ impl Record {
         self.annotations.insert("authorization.k8s.io/decision".to_owned(), decision.into());
         let reason = verdict.reason.as_str();
         self.annotations.insert("authorization.k8s.io/reason".to_owned(), reason.into());
-    }
-
-    /// Lets the request say what it writes.
-    pub(super) fn follow(&self, request: &mut Request) {
-        let witness: Arc<dyn Witness> = Arc::clone(&self.writes) as Arc<dyn Witness>;
-        request.extensions_mut().insert(witness);
     }
 
     /// What came of it.
@@ -520,9 +506,12 @@ impl Record {
 }
 
 impl Drop for Record {
-    /// Whoever asked has gone before there was an answer.
     fn drop(&mut self) {
-        self.submit("Panic");
+        if !self.written {
+            let gone = "whoever asked has gone before there was an answer";
+            self.annotations.insert("trireme.local/outcome".to_owned(), gone.into());
+        }
+        self.submit("ResponseComplete");
     }
 }
 

@@ -55,9 +55,9 @@ use tower::{Service, ServiceExt as _};
 /// Who may do what, as an API server is told.
 #[derive(Debug, Clone, Default)]
 pub struct AccessConfig {
-    /// Who comes without TLS must show credentials, too. Otherwise whoever shows none is of
-    /// `system:masters` there and may do anything: for development, on loopback. Over TLS everybody must
-    /// in any case.
+    /// Who comes without TLS must show credentials, too. Otherwise everybody is of `system:masters` there and
+    /// may do anything, but for whoever shows a token that is good, and so wants to be somebody else: for
+    /// development, on loopback. Over TLS everybody must in any case.
     pub enforce_without_tls: bool,
     /// Signs and verifies service accounts' tokens, the same on every replica; without it there are none.
     pub service_account_key: Option<ServiceAccountKey>,
@@ -180,25 +180,22 @@ impl Guard {
 
     async fn serve(self: Arc<Self>, door: Door, routes: Router, mut request: Request) -> Response {
         let asked = request::attributes(request.method(), request.uri());
-        let mut record = match &self.audit {
-            Some(audit) => match Record::begin(audit, &self.registry, &asked, request).await {
-                Ok((record, as_it_was)) => {
-                    request = as_it_was;
-                    Some(record)
-                }
-                Err(status) => return kube::failure(&status),
-            },
-            None => None,
-        };
+        let audit = self.audit.as_ref();
+        let mut record =
+            audit.and_then(|audit| Record::begin(audit, &self.registry, &asked, &request));
         let is_grpc = is_grpc(&request);
         let mut verdict = Verdict::default();
         let passed = self.pass(door, &asked, &mut request, &mut verdict).await;
         if let Some(record) = &mut record {
             record.decided(&verdict);
-            record.follow(&mut request);
         }
-        let response = match passed {
-            Ok(()) => {
+        let ready = match (passed, &mut record) {
+            (Ok(()), Some(record)) => record.follow(request).await,
+            (Ok(()), None) => Ok(request),
+            (Err(status), _) => Err(status),
+        };
+        let response = match ready {
+            Ok(mut request) => {
                 request.extensions_mut().insert(verdict.acting().clone());
                 if let Some(admission) = self.admission(verdict.acting(), &asked) {
                     request.extensions_mut().insert(admission);
@@ -256,7 +253,7 @@ impl Guard {
             verdict.impersonated = Some(wanted.who);
         }
         self.demand(asked, verdict).await?;
-        match request::beside(asked) {
+        match request::beside(asked, request.headers().contains_key(header::UPGRADE)) {
             Some(more) => self.demand(&more, verdict).await,
             None => Ok(()),
         }
@@ -272,7 +269,11 @@ impl Guard {
         let certified = shown.map(|shown| certified(shown, self.registry.now())).transpose()?;
         let mut who = match (certified.flatten(), token) {
             (Some(who), _) => who,
-            (None, Some(token)) => self.by_token(&token, &[ISSUER.to_owned()]).await?.0,
+            (None, Some(token)) => match self.by_token(&token, &[ISSUER.to_owned()]).await {
+                Ok((who, _)) => who,
+                Err(_) if unsecured => Identity::new(UNSECURED, &[MASTERS]),
+                Err(error) => return Err(error),
+            },
             (None, None) if unsecured => Identity::new(UNSECURED, &[MASTERS]),
             (None, None) => return Ok(Identity::new(ANONYMOUS, &[UNAUTHENTICATED])),
         };

@@ -74,12 +74,16 @@ fn required(selector: &str, field: &str) -> Option<String> {
     }
 }
 
-/// What must be allowed beside: a connection that is upgraded from a GET does what one from a POST does.
-pub(crate) fn beside(asked: &Attributes) -> Option<Attributes> {
+/// What must be allowed beside: a connection that is upgraded from a GET does what one from a POST does,
+/// also by way of a node's own paths.
+pub(crate) fn beside(asked: &Attributes, upgrade: bool) -> Option<Attributes> {
     let Target::Resource(of) = &asked.target else { return None };
     let connects = of.group.is_empty()
-        && of.resource == "pods"
-        && matches!(of.subresource.as_str(), "exec" | "attach" | "portforward");
+        && match (of.resource.as_str(), of.subresource.as_str()) {
+            ("pods", "exec" | "attach" | "portforward") => true,
+            ("nodes", "proxy") => upgrade,
+            _ => false,
+        };
     (connects && asked.verb == "get").then(|| Attributes::resource("create", of.clone()))
 }
 
@@ -145,6 +149,16 @@ mod tests {
                 }
             };
             assert_eq!(shown, want, "{method} {uri}");
+        }
+        for (uri, upgrade, want) in [
+            ("/api/v1/namespaces/ns/pods/p/exec", false, true),
+            ("/api/v1/namespaces/ns/pods/p/log", true, false),
+            ("/api/v1/nodes/n/proxy/exec/ns/p/c", true, true),
+            ("/api/v1/nodes/n/proxy/metrics", false, false),
+        ] {
+            let asked = attributes(&Method::GET, &uri.parse().unwrap());
+            let found = beside(&asked, upgrade);
+            assert_eq!(found.is_some_and(|more| more.verb == "create"), want, "{uri}");
         }
         let on = attributes(
             &Method::GET,

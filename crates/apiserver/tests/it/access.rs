@@ -813,7 +813,7 @@ async fn without_tls_who_shows_nothing_may_do_anything_unless_it_is_said_otherwi
         // Whoever shows a token is who it says.
         made(&api, SAS, json!({"metadata": {"name": "robot"}})).await;
         assert_eq!(ask(Some(&token_text(&api, "robot").await)).await, 403);
-        assert_eq!(ask(Some("x")).await, 401);
+        assert_eq!(ask(Some("x")).await, if enforce { 401 } else { 200 });
         stop.cancel();
     }
 }

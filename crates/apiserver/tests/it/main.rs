@@ -19,9 +19,12 @@ use store::{Epoch, Op, Origin, Proposal, RequestId, Store as _, Timestamp, local
 use tower::ServiceExt as _;
 
 mod access;
+mod audit;
+mod kubectl;
 mod node;
 mod pki;
 mod relay;
+mod sessions;
 mod workloads;
 
 struct Api {

@@ -100,9 +100,9 @@ pub(crate) struct Secured {
     pub(crate) api: Api,
     pub(crate) authority: Authority,
     pub(crate) address: SocketAddr,
-    /// Ends with it.
-    _tasks: JoinSet<()>,
-    _stop: tokio_util::sync::DropGuard,
+    /// End with it.
+    tasks: JoinSet<()>,
+    stop: tokio_util::sync::DropGuard,
 }
 
 impl Secured {
@@ -117,9 +117,17 @@ impl Secured {
         tasks.spawn(server.serve(listener, Some(authority.server()), stop.clone()));
         let leader = api.server.clone();
         tasks.spawn(async move { leader.keep_access(store::Epoch(1)).await });
-        let secured = Self { api, authority, address, _tasks: tasks, _stop: stop.drop_guard() };
+        let secured = Self { api, authority, address, tasks, stop: stop.drop_guard() };
         secured.until_roles().await;
         secured
+    }
+
+    /// Ends all of it, so that what it writes is written.
+    pub(crate) async fn end(self) {
+        let Self { api, mut tasks, stop, .. } = self;
+        drop(stop);
+        tasks.shutdown().await;
+        drop(api);
     }
 
     /// The leader's roles are there, and gathered.

@@ -2,8 +2,8 @@
 
 use super::DevOptions;
 use crate::config::{
-    ApiConfig, DiskConfig, FaultsConfig, HistoryConfig, ImagesConfig, ListenConfig, MemberConfig, NodeConfig,
-    NodesConfig, RaftConfig, ReplicaConfig, RuntimeKind, TimerProfile, read,
+    ApiConfig, DiskConfig, FaultsConfig, HistoryConfig, ImagesConfig, ListenConfig, MemberConfig,
+    NodeConfig, NodesConfig, RaftConfig, ReplicaConfig, RuntimeKind, TimerProfile, read,
 };
 use crate::telemetry::LogConfig;
 use anyhow::{Context as _, ensure};
