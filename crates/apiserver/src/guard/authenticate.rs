@@ -228,7 +228,7 @@ mod tests {
                 Ok(Some("t")),
                 Some("v5.channel.k8s.io"),
             ),
-            ("alone", vec![("sec-websocket-protocol", hidden.clone())], Err(()), None),
+            ("alone", vec![("sec-websocket-protocol", hidden)], Err(()), None),
             (
                 "unreadable",
                 vec![("sec-websocket-protocol", format!("{PROTOCOL}!, v5.channel.k8s.io"))],

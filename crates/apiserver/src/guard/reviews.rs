@@ -147,12 +147,11 @@ async fn answer(guard: &Guard, review: Review, request: Request) -> Result<Respo
         "status": status,
     });
     if let Some(fields) = answer.as_object_mut() {
-        match review {
-            Review::SelfSubject => {
-                let now = meta::time(guard.registry.now());
-                fields.insert("metadata".to_owned(), json!({"creationTimestamp": now}));
-            }
-            _ => drop(fields.insert("spec".to_owned(), spec)),
+        if matches!(review, Review::SelfSubject) {
+            let now = meta::time(guard.registry.now());
+            fields.insert("metadata".to_owned(), json!({"creationTimestamp": now}));
+        } else {
+            fields.insert("spec".to_owned(), spec);
         }
     }
     debug_assert!(api_version.starts_with(group));

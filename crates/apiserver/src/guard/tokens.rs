@@ -90,10 +90,8 @@ impl ServiceAccountKey {
     /// # Errors
     /// What is not such a key.
     pub fn from_pem(pem: &[u8]) -> Result<Self, KeyError> {
-        let der = match PrivateKeyDer::from_pem_slice(pem).map_err(KeyError::Pem)? {
-            PrivateKeyDer::Pkcs8(der) => der,
-            _ => return Err(KeyError::Form),
-        };
+        let key = PrivateKeyDer::from_pem_slice(pem).map_err(KeyError::Pem)?;
+        let PrivateKeyDer::Pkcs8(der) = key else { return Err(KeyError::Form) };
         let (algorithm, random) = (&ECDSA_P256_SHA256_FIXED_SIGNING, SystemRandom::new());
         let pair = EcdsaKeyPair::from_pkcs8(algorithm, der.secret_pkcs8_der(), &random)
             .map_err(KeyError::Curve)?;
