@@ -15,6 +15,9 @@ use std::collections::{BTreeMap, BTreeSet};
 /// Where nodes keep their leases.
 pub const LEASES: &str = "kube-node-lease";
 
+/// Whose Pods are that name no service account.
+pub const DEFAULT_ACCOUNT: &str = "default";
+
 /// The name of the node that somebody is.
 #[must_use]
 pub fn name(who: &Identity) -> Option<&str> {
@@ -114,6 +117,9 @@ pub fn references(pod: &Value) -> BTreeSet<(Referenced, String)> {
             add(Referenced::Secret, source.pointer("/secret/name"));
             add(Referenced::ConfigMap, source.pointer("/configMap/name"));
         }
+    }
+    if !found.iter().any(|(what, _)| *what == Referenced::ServiceAccount) {
+        found.insert((Referenced::ServiceAccount, DEFAULT_ACCOUNT.to_owned()));
     }
     found
 }
@@ -513,6 +519,15 @@ mod tests {
         }
         assert!(authorize("n", &own, &pods, &[]).is_allowed());
         assert!(!authorize("other", &own, &pods, &[]).is_allowed());
+        pods.set(
+            "other",
+            "bare",
+            Some(&json!({"metadata": {"name": "bare"}, "spec": {"nodeName": "n"}})),
+        );
+        assert!(
+            authorize("n", &asked("get", "serviceaccounts", "other", "default"), &pods, &[])
+                .is_allowed()
+        );
         // It is over with the Pod.
         pods.set("ns", "p", None);
         assert!(!authorize("n", &asked("get", "secrets", "ns", "key"), &pods, &[]).is_allowed());

@@ -525,6 +525,16 @@ clientUrl = "http://127.0.0.1:6443"
     }
 
     #[test]
+    fn requests_are_written_down_if_a_file_is_named() {
+        let text = REPLICA.replacen("[raft]", "[api.audit]\npath = \"a.log\"\n[raft]", 1);
+        let audit = parse::<ReplicaConfig>(&text).unwrap().api.audit.unwrap();
+        assert_eq!((audit.level, audit.files_max), (AuditLevel::Metadata, 10));
+        let text = text.replacen("\"a.log\"", "\"a.log\"\nlevel = \"Everything\"", 1);
+        let error = format!("{:#}", parse::<ReplicaConfig>(&text).unwrap_err());
+        assert!(error.contains("unknown variant `Everything`"), "{error}");
+    }
+
+    #[test]
     fn a_wrong_file_is_refused_with_key_and_reason() {
         for (name, from, to, want) in [
             ("misspelt key", "dataDir", "datadir", "line 3"),
@@ -559,6 +569,12 @@ clientUrl = "http://127.0.0.1:6443"
                 "[raft]\n",
                 "[faults]\ncontrol = \"f\"\n[raft]\n",
                 "faults.allowFaults",
+            ),
+            (
+                "an audit log of no bytes",
+                "[raft]\n",
+                "[api.audit]\npath = \"a\"\nfileBytesMax = 1\n[raft]\n",
+                "api.audit.fileBytesMax",
             ),
             ("not a URL", "http://127.0.0.1:2380", "127.0.0.1", "members[0].peerUrl"),
         ] {

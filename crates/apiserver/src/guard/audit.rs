@@ -27,6 +27,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs::{File, OpenOptions},
     io::{self, Write as _},
+    os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -34,6 +35,7 @@ use std::{
         mpsc::{Receiver, SyncSender, sync_channel},
     },
     thread::JoinHandle,
+    time::Duration,
 };
 use store::Revision;
 
@@ -43,6 +45,8 @@ const QUEUE: usize = 8192;
 const WAITING_MAX: usize = 4096;
 /// Lines that are written at once.
 const BATCH: usize = 256;
+/// For what is on its way when the log ends: a disk that hangs must not keep the process.
+const LAST_WRITE: Duration = Duration::from_secs(2);
 /// Bytes of a body that a line holds.
 const LINE_BODY_BYTES_MAX: usize = 1 << 20;
 
@@ -182,6 +186,8 @@ pub(crate) struct Audit {
     order: Option<Arc<Order>>,
     lost: Arc<AtomicU64>,
     thread: Option<JoinHandle<()>>,
+    /// Closes when the thread ends.
+    ended: Mutex<Receiver<()>>,
 }
 
 impl Audit {
@@ -191,17 +197,22 @@ impl Audit {
             return None;
         }
         let (sender, lines) = sync_channel(QUEUE);
+        let (running, ended) = sync_channel(0);
         let lost = Arc::new(AtomicU64::new(0));
         let level = config.level;
         let writer =
             Writer { config, file: None, bytes: 0, lost: Arc::clone(&lost), failing: false };
         let thread = std::thread::Builder::new()
             .name("audit".to_owned())
-            .spawn(move || writer.run(&lines))
+            .spawn(move || {
+                let _running: SyncSender<()> = running;
+                writer.run(&lines);
+            })
             .inspect_err(|error| tracing::error!(%error, "the audit log has no thread"))
             .ok()?;
         let order = Order { inner: Mutex::default(), sender, lost: Arc::clone(&lost) };
-        Some(Self { level, order: Some(Arc::new(order)), lost, thread: Some(thread) })
+        let (order, thread) = (Some(Arc::new(order)), Some(thread));
+        Some(Self { level, order, lost, thread, ended: Mutex::new(ended) })
     }
 
     /// Lines that were not written.
@@ -213,10 +224,13 @@ impl Audit {
 impl Drop for Audit {
     fn drop(&mut self) {
         let Some(order) = self.order.take() else { return };
-        // Whatever is behind this is of requests that are cut off.
-        let ended = order.sender.send(None);
-        if ended.is_ok()
-            && let Some(thread) = self.thread.take()
+        // Whatever is behind this is of requests that are cut off. Where even this does not fit, the disk
+        // takes nothing.
+        if order.sender.try_send(None).is_err() {
+            return;
+        }
+        let _ = lock(&self.ended).recv_timeout(LAST_WRITE);
+        if let Some(thread) = self.thread.take().filter(JoinHandle::is_finished)
             && thread.join().is_err()
         {
             tracing::error!("the audit log's thread has failed");
@@ -288,7 +302,9 @@ impl Writer {
         if let Some(file) = self.file.take() {
             return Ok(file);
         }
-        let file = OpenOptions::new().create(true).append(true).open(&self.config.path)?;
+        // Who does what is not for everybody on the machine.
+        let mut how = OpenOptions::new();
+        let file = how.create(true).append(true).mode(0o600).open(&self.config.path)?;
         self.bytes = file.metadata()?.len();
         Ok(file)
     }

@@ -159,8 +159,6 @@ fn is_health(asked: &Attributes) -> bool {
 }
 
 impl Guard {
-    /// # Errors
-    /// The audit log cannot be opened.
     pub(crate) fn new(registry: Registry, config: AccessConfig) -> Self {
         let AccessConfig { enforce_without_tls, service_account_key, audit } = config;
         Self {

@@ -6,7 +6,10 @@ use super::{
     tokens::{self, Bound, Claims, ISSUER},
 };
 use crate::kube::{Format, body_json, failure, query, written};
-use access::{Attributes, Resource, node};
+use access::{
+    Attributes, Resource,
+    node::{self, DEFAULT_ACCOUNT},
+};
 use api::{
     caller::Identity,
     field::{FieldError, Path},
@@ -416,7 +419,10 @@ async fn bind(
     }
     let mut bound = vec![Bound { what, name, uid: meta::uid(&found).to_owned() }];
     if what == "pod" {
-        if text(&found, "/spec/serviceAccountName") != account {
+        // The field is filled in where there is an admission for it; without, it is the default account.
+        let own = text(&found, "/spec/serviceAccountName");
+        let own = if own.is_empty() { DEFAULT_ACCOUNT } else { &own };
+        if own != account {
             return Err(Status::bad_request(format!(
                 "cannot bind token for serviceaccount {account:?} to pod running with different \
                  serviceaccount name."

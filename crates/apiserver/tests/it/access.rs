@@ -694,6 +694,65 @@ async fn a_token_ends_with_what_it_is_bound_to() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_token_can_be_bound_to_a_secret_or_a_node() {
+    // SA-2
+    let secured = Secured::new(config()).await;
+    let api = &secured.api;
+    made(api, SAS, json!({"metadata": {"name": "robot"}})).await;
+    let secrets = "/api/v1/namespaces/default/secrets";
+    for (kind, path) in [("Secret", secrets), ("Node", "/api/v1/nodes")] {
+        let object = json!({"metadata": {"name": "bound"}});
+        made(api, path, object.clone()).await;
+        let reference = json!({"kind": kind, "apiVersion": "v1", "name": "bound"});
+        let (code, answer) = token(api, "robot", json!({"boundObjectRef": reference})).await;
+        assert_eq!(code, 201, "{answer}");
+        let bearer = format!("Bearer {}", answer["status"]["token"].as_str().unwrap());
+        let client = secured.client(None).await.unwrap();
+        let mut client = client.with("authorization", &bearer);
+        assert_eq!(client.get("/version").await.0, 200, "{kind}");
+        let one = format!("{path}/bound");
+        assert_eq!(api.json(Method::DELETE, &one, Value::Null).await.0, 200);
+        assert_eq!(client.get("/version").await.0, 401, "{kind}");
+        made(api, path, object).await;
+        assert_eq!(client.get("/version").await.0, 401, "{kind}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_new_leader_brings_the_default_roles_up_to_date() {
+    let secured = Secured::new(config()).await;
+    let api = &secured.api;
+    let role = |name: &str| format!("{RBAC}/clusterroles/{name}");
+    let none = json!({"rules": []});
+    let merge = "application/merge-patch+json";
+    let kept = json!({"rules": [], "metadata": {"annotations":
+        {"rbac.authorization.kubernetes.io/autoupdate": "false"}}});
+    for (name, change) in [("system:basic-user", none), ("system:discovery", kept)] {
+        let (code, _) = api.send(Method::PATCH, &role(name), merge, &change.to_string()).await;
+        assert_eq!(code, 200);
+    }
+    let bound = format!("{RBAC}/clusterrolebindings/cluster-admin");
+    assert_eq!(api.json(Method::DELETE, &bound, Value::Null).await.0, 200);
+    let next = api.server.clone();
+    let mut leader = tokio::task::JoinSet::new();
+    leader.spawn(async move { next.keep_access(store::Epoch(1)).await });
+    let there = async {
+        // The last that is made.
+        while api.json(Method::GET, &bound, Value::Null).await.0 != 200 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(20), there).await.unwrap();
+    let rules = async |name: &str| {
+        let (_, role) = api.json(Method::GET, &role(name), Value::Null).await;
+        role["rules"].as_array().map_or(0, Vec::len)
+    };
+    assert_eq!(rules("system:basic-user").await, 2);
+    assert_eq!(rules("system:discovery").await, 0);
+    assert!(rules("edit").await > 10, "what it gathers is written into it");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn reviews_say_what_requests_will_hear() {
     let secured = Secured::new(config()).await;
     let api = &secured.api;
