@@ -371,6 +371,23 @@ const ROWS: &[(&str, &[Step])] = &[
     ("version", &[Says("version -o json", &["\"gitVersion\": \"v1.36.0+trireme"])]),
     ("cluster-info", &[Says("cluster-info", &["Kubernetes control plane", "is running at"])]),
     (
+        "auth",
+        &[
+            Says("auth can-i create pods", &["yes"]),
+            Says("auth can-i --list", &["*.*", "selfsubjectaccessreviews.authorization.k8s.io"]),
+            Says("auth whoami", &["system:masters", "system:authenticated"]),
+        ],
+    ),
+    (
+        "create token",
+        &[
+            Says("create serviceaccount robot", &["serviceaccount/robot created"]),
+            Says("create token robot --duration=10m", &["eyJ"]),
+            Fails("create token robot --duration=1m", "less than 10 minutes"),
+            Fails("create token none", "serviceaccounts \"none\" not found"),
+        ],
+    ),
+    (
         "get --raw",
         &[
             Says("get --raw /healthz", &["ok"]),

@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 
 /// Which of our crates each of our crates imports.
 const ARROWS: &[(&str, &[&str])] = &[
-    ("apiserver", &["api", "listen", "protobuf", "schema", "store"]),
+    ("access", &["api"]),
+    ("apiserver", &["access", "api", "listen", "protobuf", "schema", "store"]),
     ("bench", &["etcd"]),
     ("cli", &["api", "client"]),
     ("client", &["api"]),

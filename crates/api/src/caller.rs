@@ -1,5 +1,7 @@
 //! Who asks, as an HTTP request carries it inside this process.
 
+use std::collections::BTreeMap;
+
 /// Marks a request of the scheduler or of a controller on the leader (FEN-5).
 ///
 /// It travels as an `http` extension, which no wire can carry: only code in the leader's own process
@@ -10,11 +12,24 @@ pub struct ControllerOrigin {
     pub epoch: u64,
 }
 
-/// Name and groups of whoever asks; the default is what an unauthenticated loopback client is.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// Whoever asks, as far as authentication has found out. The default is nobody.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Identity {
     /// Such as `system:kube-scheduler`, `system:node:node-1`.
     pub user: String,
+    /// Of the user, apart from others that have had its name; empty if nothing tells them apart.
+    pub uid: String,
     /// Such as `system:masters`.
     pub groups: Vec<String>,
+    /// What else is known, such as the Pod that a token is bound to.
+    pub extra: BTreeMap<String, Vec<String>>,
+}
+
+impl Identity {
+    /// A user with these groups, and nothing more.
+    #[must_use]
+    pub fn new(user: impl Into<String>, groups: &[&str]) -> Self {
+        let groups = groups.iter().map(|group| (*group).to_owned()).collect();
+        Self { user: user.into(), groups, ..Self::default() }
+    }
 }

@@ -43,6 +43,13 @@ const SUBRESOURCES: &[Subresource] = &[
         verbs: &["update"],
     },
     Subresource { name: "log", group: "", version: "v1", kind: "Pod", verbs: &["get"] },
+    Subresource {
+        name: "token",
+        group: "authentication.k8s.io",
+        version: "v1",
+        kind: "TokenRequest",
+        verbs: &["create"],
+    },
     Subresource { name: "scale", group: "autoscaling", version: "v1", kind: "Scale", verbs: PART },
     Subresource {
         name: "portforward",
@@ -61,9 +68,18 @@ pub fn api_versions() -> Value {
     json!({"kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": []})
 }
 
+/// What is kept, and what is only asked.
+fn served() -> impl Iterator<Item = &'static Kind> {
+    kinds::all().iter().chain(kinds::reviews())
+}
+
+fn verbs(kind: &Kind) -> &'static [&'static str] {
+    if kind.is_review() { &["create"] } else { VERBS }
+}
+
 /// Groups and versions beside the core, in order.
 fn groups() -> BTreeSet<(&'static str, &'static str)> {
-    let grouped = kinds::all().iter().filter(|k| !k.group.is_empty());
+    let grouped = served().filter(|k| !k.group.is_empty());
     grouped.map(|k| (k.group, k.version)).collect()
 }
 
@@ -91,7 +107,7 @@ pub fn api_group(group: &str) -> Option<Value> {
 }
 
 fn of_version<'a>(group: &'a str, version: &'a str) -> impl Iterator<Item = &'static Kind> + 'a {
-    kinds::all().iter().filter(move |k| k.group == group && k.version == version)
+    served().filter(move |k| k.group == group && k.version == version)
 }
 
 /// `/api/v1` and `/apis/GROUP/VERSION`; `None` for one that is not served.
@@ -102,7 +118,7 @@ pub fn resources(group: &str, version: &str) -> Option<Value> {
         .flat_map(|kind| {
             let mut own = json!({
                 "name": kind.plural, "singularName": kind.singular, "namespaced": kind.namespaced,
-                "kind": kind.kind, "verbs": VERBS,
+                "kind": kind.kind, "verbs": verbs(kind),
             });
             names(&mut own, kind);
             std::iter::once(own).chain(kind.subresources.iter().map(|sub| part(kind, sub)))
@@ -169,7 +185,7 @@ pub fn aggregated(core: bool, version: &str) -> Value {
 fn discovered(kind: &'static Kind) -> Value {
     let response = |group: &str, version: &str, kind: &str| json!({"group": group, "version": version, "kind": kind});
     let mut object = json!({
-        "resource": kind.plural, "singularResource": kind.singular, "verbs": VERBS,
+        "resource": kind.plural, "singularResource": kind.singular, "verbs": verbs(kind),
         "responseKind": response(kind.group, kind.version, kind.kind),
         "scope": if kind.namespaced { "Namespaced" } else { "Cluster" },
     });
@@ -200,7 +216,7 @@ mod tests {
     #[test]
     fn every_kind_is_discovered_both_ways() {
         // §2.9
-        for kind in kinds::all() {
+        for kind in served() {
             let plain = resources(kind.group, kind.version).unwrap();
             let all = plain["resources"].as_array().unwrap();
             let own = all.iter().find(|r| r["name"] == kind.plural).unwrap();

@@ -1,9 +1,11 @@
 //! The bridge between bytes and objects: the Kubernetes API, the nodes' and the operators' gRPC.
 //!
 //! [`registry`] turns objects into keys and compare-and-swap transactions, `kube` speaks REST,
-//! `node` keeps the kubelets' sessions, `admin` tells how the group is. All of them share one port.
+//! `node` keeps the kubelets' sessions, `admin` tells how the group is. All of them share one port, and
+//! `guard` stands in front of them: who asks, and whether they may.
 
 mod admin;
+mod guard;
 mod history;
 mod kube;
 mod node;
@@ -14,5 +16,6 @@ mod yaml;
 
 pub mod registry;
 
+pub use guard::{AccessConfig, AuditConfig, AuditLevel, KeyError, ServiceAccountKey};
 pub use history::Retention;
 pub use serve::{ApiServer, Body, Config};

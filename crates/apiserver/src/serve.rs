@@ -2,6 +2,7 @@
 
 use crate::{
     admin::Admin,
+    guard::{AccessConfig, Door, Guard, Guarded},
     history::{self, Retention},
     kube::{self, Kube},
     node::NodeSessions,
@@ -38,6 +39,8 @@ pub struct Config {
     pub pod_prefix: [u8; 2],
     /// Silence after which a node counts as lost.
     pub node_silence: Duration,
+    /// Who may do what.
+    pub access: AccessConfig,
 }
 
 /// All services over one store.
@@ -45,6 +48,7 @@ pub struct Config {
 pub struct ApiServer {
     router: Router,
     registry: Registry,
+    guard: Arc<Guard>,
 }
 
 impl ApiServer {
@@ -52,15 +56,17 @@ impl ApiServer {
     pub fn new(
         store: Arc<dyn Store>,
         cluster: Arc<dyn Cluster>,
-        config: Config,
+        mut config: Config,
         clock: Clock,
     ) -> Self {
         let registry = Registry::new(Arc::clone(&store), clock, config.service_prefix);
-        let sessions = NodeSessions::new(registry.clone(), config);
+        let access = std::mem::take(&mut config.access);
+        let guard = Arc::new(Guard::new(registry.clone(), access));
+        let sessions = NodeSessions::new(registry.clone(), config, Arc::clone(&guard));
         let grpc = tonic::service::Routes::new(NodeServiceServer::new(sessions))
             .add_service(AdminServiceServer::new(Admin { store, cluster }))
             .into_axum_router();
-        let kube = Arc::new(Kube { registry: registry.clone() });
+        let kube = Arc::new(Kube { registry: registry.clone(), guard: Arc::clone(&guard) });
         let rest = kube::router(kube);
         let router = Router::new().fallback_service(tower::service_fn(
             move |request: axum::extract::Request| {
@@ -72,7 +78,7 @@ impl ApiServer {
                 service.oneshot(request)
             },
         ));
-        Self { router, registry }
+        Self { router, registry, guard }
     }
 
     /// The objects themselves.
@@ -82,16 +88,16 @@ impl ApiServer {
     }
 
     /// The door for the scheduler and the controllers: no socket, and a request may carry what no wire
-    /// can.
+    /// can. Whoever holds it says who it is, and may do anything.
     #[must_use]
     pub fn door(
         &self,
     ) -> BoxCloneSyncService<http::Request<Body>, http::Response<Body>, Infallible> {
-        let router = self.router.clone();
+        let guarded = Guarded::new(Arc::clone(&self.guard), self.router.clone(), Door::InProcess);
         let service = tower::service_fn(move |request: http::Request<Body>| {
-            let mut router = router.clone();
+            let mut guarded = guarded.clone();
             async move {
-                let response = router.call(request.map(axum::body::Body::new)).await?;
+                let response = guarded.call(request).await?;
                 Ok(response.map(|body| body.map_err(Into::into).boxed_unsync()))
             }
         });
@@ -114,18 +120,32 @@ impl ApiServer {
         Ok(())
     }
 
+    /// Makes the default roles and bindings and brings them up to date (RBAC), and writes into aggregating
+    /// roles what they gather, while this replica leads in `epoch`; runs until it is dropped.
+    pub async fn keep_access(&self, epoch: Epoch) {
+        self.guard.keep(epoch).await;
+    }
+
+    /// Lines of the audit log that a full disk, or too many at once, have cost.
+    #[must_use]
+    pub fn audit_lost(&self) -> u64 {
+        self.guard.audit_lost()
+    }
+
     /// Forgets old revisions, while this replica leads in `epoch`; runs until it is dropped.
     pub async fn keep_history(&self, epoch: Epoch, retention: Retention) {
         history::keep(&self.registry, epoch, retention).await;
     }
 
-    /// As [`listen::listen`].
+    /// As [`listen::listen`]. With `tls` everybody must show who they are; without, see [`AccessConfig`].
     pub async fn serve(
         self,
         listener: TcpListener,
         tls: Option<Arc<rustls::ServerConfig>>,
         shutdown: CancellationToken,
     ) {
-        listen::listen(listener, tls, self.router, shutdown).await;
+        let door = if tls.is_some() { Door::Tls } else { Door::Plain };
+        let guarded = Guarded::new(self.guard, self.router, door);
+        listen::listen(listener, tls, guarded, shutdown).await;
     }
 }

@@ -20,6 +20,7 @@ use hyper_util::{
 use rustls::pki_types::CertificateDer;
 use std::{
     convert::Infallible,
+    net::SocketAddr,
     sync::{Arc, LazyLock},
     time::Duration,
 };
@@ -39,6 +40,10 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// The certificates that a client has shown and this process has verified, its own first: an extension
 /// of every request that came by TLS.
 pub type PeerCertificates = Arc<[CertificateDer<'static>]>;
+
+/// Where a request has come from: an extension of every request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PeerAddress(pub SocketAddr);
 
 /// Serves on a listener, HTTP/1 and HTTP/2, until `shutdown`; then lets requests that have begun end for a
 /// moment. `service` is a router, or routes by itself; each request gets a clone.
@@ -60,8 +65,8 @@ pub async fn listen<S>(
             () = shutdown.cancelled() => break,
         };
         while connections.try_join_next().is_some() {}
-        let stream = match accepted {
-            Ok((stream, _)) => stream,
+        let (stream, peer) = match accepted {
+            Ok(accepted) => accepted,
             Err(error) => {
                 // Out of descriptors, mostly: others must end first.
                 tracing::warn!(%error, "accept");
@@ -70,7 +75,8 @@ pub async fn listen<S>(
             }
         };
         let _ = stream.set_nodelay(true);
-        let (service, shutdown) = (service.clone(), shutdown.clone());
+        let service = Extension(PeerAddress(peer)).layer(service.clone());
+        let shutdown = shutdown.clone();
         let acceptor = acceptor.clone();
         connections.spawn(async move {
             match acceptor {

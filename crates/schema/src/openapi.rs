@@ -66,12 +66,13 @@ impl Documents {
     fn new(kinds: &[Kind]) -> Self {
         let schemas = schemas();
         let definitions = definitions(&schemas);
+        let all = || kinds.iter().chain(kinds::reviews());
         let versions: BTreeSet<(&str, &str)> =
-            kinds.iter().map(|kind| (kind.group, kind.version)).collect();
+            all().map(|kind| (kind.group, kind.version)).collect();
         let documents: BTreeMap<String, Document> = versions
             .into_iter()
             .map(|(group, version)| {
-                let of = kinds.iter().filter(|k| k.group == group && k.version == version);
+                let of = all().filter(|k| k.group == group && k.version == version);
                 let maker = Maker { schemas: &schemas, definitions: &definitions };
                 let bytes = maker.document(&of.collect::<Vec<_>>()).to_string().into_bytes();
                 let hash = Sha512::digest(&bytes).into_iter().map(|byte| format!("{byte:02X}"));
@@ -417,6 +418,10 @@ impl Maker<'_> {
 
     fn paths_of(&self, kind: &Kind, paths: &mut Map<String, Value>) {
         let root = format!("/{}", base(kind.group, kind.version));
+        if kind.is_review() {
+            self.path_of_review(kind, &root, paths);
+            return;
+        }
         let all = format!("{root}/{}", kind.plural);
         let own = (kind.group, kind.version, kind.kind);
         let subject = Subject { kind, subresource: "", takes: own, namespaced: kind.namespaced };
@@ -450,6 +455,20 @@ impl Maker<'_> {
             let operations = operations.collect();
             paths.insert(format!("{one}/{subresource}"), path_item(operations, named.clone()));
         }
+    }
+
+    /// They can be created, and nothing else.
+    fn path_of_review(&self, kind: &Kind, root: &str, paths: &mut Map<String, Value>) {
+        let takes = (kind.group, kind.version, kind.kind);
+        let subject = Subject { kind, subresource: "", takes, namespaced: kind.namespaced };
+        let post = vec![self.operation(&subject, Action::Post, "")];
+        let (space, parameters) = if kind.namespaced {
+            let about = "object name and auth scope, such as for teams and projects";
+            ("/namespaces/{namespace}", vec![in_path("namespace", about)])
+        } else {
+            ("", Vec::new())
+        };
+        paths.insert(format!("{root}{space}/{}", kind.plural), path_item(post, parameters));
     }
 
     fn registered(&self, (group, version, kind): (&str, &str, &str)) -> Option<&Registered> {
@@ -595,6 +614,7 @@ fn taken<'a>(
         "log" => (own, &[Action::Get]),
         "portforward" => (("", "v1", "PodPortForwardOptions"), &[Action::Connect]),
         "scale" => (("autoscaling", "v1", "Scale"), PART),
+        "token" => (("authentication.k8s.io", "v1", "TokenRequest"), &[Action::Post]),
         _ => (own, PART),
     }
 }
@@ -642,8 +662,11 @@ mod tests {
     fn the_index_names_every_group_version_by_its_hash() {
         let index: Value = serde_json::from_slice(index()).unwrap();
         let paths = index["paths"].as_object().unwrap();
-        let versions: BTreeSet<String> =
-            kinds::all().iter().map(|kind| base(kind.group, kind.version)).collect();
+        let versions: BTreeSet<String> = kinds::all()
+            .iter()
+            .chain(kinds::reviews())
+            .map(|kind| base(kind.group, kind.version))
+            .collect();
         assert_eq!(paths.keys().cloned().collect::<BTreeSet<_>>(), versions);
         for document in documents() {
             let Document { path, hash, .. } = document;

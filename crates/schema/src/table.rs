@@ -7,10 +7,10 @@ use api::kinds::Kind;
 use k8s_openapi::{
     ListableResource, Resource,
     api::{
-        apps::v1 as apps, autoscaling::v1 as autoscaling_v1, autoscaling::v2 as autoscaling,
-        batch::v1 as batch, coordination::v1 as coordination, core::v1 as core,
-        discovery::v1 as discovery, policy::v1 as policy, rbac::v1 as rbac,
-        scheduling::v1 as scheduling,
+        apps::v1 as apps, authentication::v1 as authentication, authorization::v1 as authorization,
+        autoscaling::v1 as autoscaling_v1, autoscaling::v2 as autoscaling, batch::v1 as batch,
+        coordination::v1 as coordination, core::v1 as core, discovery::v1 as discovery,
+        policy::v1 as policy, rbac::v1 as rbac, scheduling::v1 as scheduling,
     },
     apiextensions_apiserver::pkg::apis::apiextensions::v1 as apiextensions,
     apimachinery::pkg::apis::meta::v1 as meta,
@@ -137,7 +137,15 @@ impl Registry {
         self.kind::<rbac::ClusterRole>();
         self.kind::<rbac::ClusterRoleBinding>();
         self.kind::<apiextensions::CustomResourceDefinition>();
+        // What is asked and not kept.
+        self.part::<authentication::SelfSubjectReview>("");
+        self.part::<authentication::TokenReview>("");
+        self.part::<authorization::LocalSubjectAccessReview>("");
+        self.part::<authorization::SelfSubjectAccessReview>("");
+        self.part::<authorization::SelfSubjectRulesReview>("");
+        self.part::<authorization::SubjectAccessReview>("");
         // What subresources take.
+        self.part::<authentication::TokenRequest>("");
         self.part::<core::Binding>("");
         self.part::<policy::Eviction>("");
         self.part::<autoscaling_v1::Scale>("");

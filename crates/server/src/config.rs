@@ -28,7 +28,7 @@ pub struct ReplicaConfig {
     #[serde(default)]
     pub cluster_token: String,
     /// The Kubernetes API, and node and admin gRPC beside it.
-    pub api: ListenConfig,
+    pub api: ApiConfig,
     /// The etcd v3 API, if it is to be served.
     #[serde(default)]
     pub etcd: Option<ListenConfig>,
@@ -104,6 +104,67 @@ pub struct MemberConfig {
     pub peer_url: String,
     /// `http(s)://host:port` of its API listener.
     pub client_url: String,
+}
+
+/// The listener of the API.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct ApiConfig {
+    /// `address:port`
+    pub listen: SocketAddr,
+    /// Serve without TLS beyond loopback. Anyone who reaches the port may then do anything.
+    #[serde(default)]
+    pub allow_plaintext: bool,
+    /// Signs and checks the tokens of service accounts: a private key, PEM, EC P-256; the same at all
+    /// replicas.
+    #[serde(default)]
+    pub service_account_key_file: Option<PathBuf>,
+    /// Certificates. Without them, only loopback is allowed. Clients may show one of `clientCaFile`, or none:
+    /// then they need a token.
+    #[serde(default)]
+    pub tls: Option<TlsConfig>,
+    /// Write requests down; not without it.
+    #[serde(default)]
+    pub audit: Option<AuditConfig>,
+}
+
+/// Where and how requests of the API are written down.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct AuditConfig {
+    /// The file: a line of JSON for each request. Older ones have `.1`, `.2`… behind their names.
+    pub path: PathBuf,
+    /// How much of each request.
+    #[serde(default)]
+    pub level: AuditLevel,
+    /// Bytes of a file after which another one is begun.
+    #[serde(default = "default_audit_bytes")]
+    pub file_bytes_max: u64,
+    /// Older files that are kept.
+    #[serde(default = "default_audit_files")]
+    pub files_max: usize,
+}
+
+const fn default_audit_bytes() -> u64 {
+    100 << 20
+}
+
+const fn default_audit_files() -> usize {
+    10
+}
+
+/// How much of a request is written down; of Secrets and tokens never more than `Metadata`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum AuditLevel {
+    /// Nothing.
+    None,
+    /// Who, what, when, and what came of it.
+    #[default]
+    Metadata,
+    /// The request's body, too.
+    Request,
+    /// The answer's, too.
+    RequestResponse,
 }
 
 /// A listener.
@@ -350,6 +411,10 @@ impl Check for ReplicaConfig {
             );
         }
         check_listener("api", self.api.listen, self.api.tls.is_some() || self.api.allow_plaintext)?;
+        ensure!(
+            self.api.audit.as_ref().is_none_or(|audit| audit.file_bytes_max >= 1 << 10),
+            "api.audit.fileBytesMax: must be at least 1024"
+        );
         if let Some(etcd) = &self.etcd {
             check_listener("etcd", etcd.listen, etcd.tls.is_some() || etcd.allow_plaintext)?;
         }
@@ -460,6 +525,16 @@ clientUrl = "http://127.0.0.1:6443"
     }
 
     #[test]
+    fn requests_are_written_down_if_a_file_is_named() {
+        let text = REPLICA.replacen("[raft]", "[api.audit]\npath = \"a.log\"\n[raft]", 1);
+        let audit = parse::<ReplicaConfig>(&text).unwrap().api.audit.unwrap();
+        assert_eq!((audit.level, audit.files_max), (AuditLevel::Metadata, 10));
+        let text = text.replacen("\"a.log\"", "\"a.log\"\nlevel = \"Everything\"", 1);
+        let error = format!("{:#}", parse::<ReplicaConfig>(&text).unwrap_err());
+        assert!(error.contains("unknown variant `Everything`"), "{error}");
+    }
+
+    #[test]
     fn a_wrong_file_is_refused_with_key_and_reason() {
         for (name, from, to, want) in [
             ("misspelt key", "dataDir", "datadir", "line 3"),
@@ -494,6 +569,12 @@ clientUrl = "http://127.0.0.1:6443"
                 "[raft]\n",
                 "[faults]\ncontrol = \"f\"\n[raft]\n",
                 "faults.allowFaults",
+            ),
+            (
+                "an audit log of no bytes",
+                "[raft]\n",
+                "[api.audit]\npath = \"a\"\nfileBytesMax = 1\n[raft]\n",
+                "api.audit.fileBytesMax",
             ),
             ("not a URL", "http://127.0.0.1:2380", "127.0.0.1", "members[0].peerUrl"),
         ] {

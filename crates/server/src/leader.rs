@@ -41,6 +41,10 @@ pub(crate) async fn run(
             tracing::warn!(%error, "the first namespaces are not there yet");
         }
         let mut tasks = components(&door, epoch, &scope);
+        let (access, over) = (api.clone(), scope.clone());
+        tasks.spawn(async move {
+            over.run_until_cancelled(access.keep_access(epoch)).await;
+        });
         let (history, over) = (api.clone(), scope.clone());
         tasks.spawn(async move {
             over.run_until_cancelled(history.keep_history(epoch, retention)).await;
@@ -66,7 +70,7 @@ fn components(door: &Door, epoch: Epoch, scope: &CancellationToken) -> JoinSet<(
     let client = |user: &str| {
         Client::in_process(
             door.clone(),
-            Identity { user: user.to_owned(), groups: vec!["system:masters".to_owned()] },
+            Identity::new(user, &["system:masters"]),
             Some(ControllerOrigin { epoch: epoch.0 }),
         )
     };

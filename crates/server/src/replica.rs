@@ -3,11 +3,11 @@
 use crate::{
     client_name::name_client,
     clock,
-    config::{ReplicaConfig, TimerProfile},
+    config::{AuditLevel, ReplicaConfig, TimerProfile},
     leader, tls,
 };
 use anyhow::Context as _;
-use apiserver::{ApiServer, Retention};
+use apiserver::{AccessConfig, ApiServer, Retention, ServiceAccountKey};
 use raft::{
     DiskConfig, Member, RaftConfig, RaftStore, StartError, Timers,
     disk::{Disk, FaultDisk, Faults, RealDisk},
@@ -47,6 +47,7 @@ pub async fn run(config: ReplicaConfig, shutdown: CancellationToken) -> anyhow::
         service_prefix: prefix("nodes.serviceCidr", &config.nodes.service_cidr)?,
         pod_prefix: prefix("nodes.podCidr", &config.nodes.pod_cidr)?,
         node_silence: config.nodes.silence,
+        access: access(&config)?,
     };
     let api = ApiServer::new(
         Arc::clone(&store) as Arc<dyn store::Store>,
@@ -113,6 +114,30 @@ pub(crate) fn members(config: &ReplicaConfig) -> BTreeMap<u64, Member> {
         (m.id, member)
     });
     members.collect()
+}
+
+/// Who may do what, and where it is written down.
+fn access(config: &ReplicaConfig) -> anyhow::Result<AccessConfig> {
+    let key = config.api.service_account_key_file.as_ref().map(|file| {
+        let pem = std::fs::read(file).with_context(|| format!("read {}", file.display()))?;
+        ServiceAccountKey::from_pem(&pem).with_context(|| format!("use {}", file.display()))
+    });
+    let audit = config.api.audit.as_ref().map(|audit| apiserver::AuditConfig {
+        path: audit.path.clone(),
+        file_bytes_max: audit.file_bytes_max,
+        files_max: audit.files_max,
+        level: match audit.level {
+            AuditLevel::None => apiserver::AuditLevel::None,
+            AuditLevel::Metadata => apiserver::AuditLevel::Metadata,
+            AuditLevel::Request => apiserver::AuditLevel::Request,
+            AuditLevel::RequestResponse => apiserver::AuditLevel::RequestResponse,
+        },
+    });
+    Ok(AccessConfig {
+        enforce_without_tls: false,
+        service_account_key: key.transpose().context("api.serviceAccountKeyFile")?,
+        audit,
+    })
 }
 
 fn raft_config(config: &ReplicaConfig) -> anyhow::Result<RaftConfig> {

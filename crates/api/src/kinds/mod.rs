@@ -14,10 +14,13 @@ mod priority_class;
 mod quota;
 mod rbac;
 mod replicas;
+mod review;
 mod rules;
 mod service;
 mod stateful_set;
 mod template;
+
+pub use review::reviews;
 
 use crate::{
     field::{FieldError, Path},

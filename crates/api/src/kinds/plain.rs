@@ -259,6 +259,7 @@ pub(super) const SERVICE_ACCOUNT: Kind = Kind {
     plural: "serviceaccounts",
     singular: "serviceaccount",
     short_names: &["sa"],
+    subresources: &["token"],
     decode: decodes::<core::ServiceAccount>,
     ..PLAIN
 };

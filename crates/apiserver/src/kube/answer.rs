@@ -18,7 +18,7 @@ use std::fmt::Write as _;
 
 /// What of an object is shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Form {
+pub(crate) enum Form {
     Object,
     /// `PartialObjectMetadata`
     Metadata,
@@ -27,9 +27,9 @@ pub(super) enum Form {
 
 /// What the client wants to see, and how it is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Format {
-    pub(super) form: Form,
-    pub(super) yaml: bool,
+pub(crate) struct Format {
+    pub(crate) form: Form,
+    pub(crate) yaml: bool,
 }
 
 impl Format {
@@ -37,7 +37,7 @@ impl Format {
     ///
     /// # Errors
     /// 406 when there is none.
-    pub(super) fn of(request: &Request, query: &Query) -> Result<Self, Status> {
+    pub(crate) fn of(request: &Request, query: &Query) -> Result<Self, Status> {
         let accept = request.headers().get(header::ACCEPT).map_or(Ok("*/*"), |v| v.to_str());
         let accept = accept.ok().filter(|accept| !accept.trim().is_empty()).unwrap_or("*/*");
         let include = match query.get("includeObject").map(String::as_str) {
@@ -102,7 +102,7 @@ pub(super) fn metadata_only(object: &Value) -> Value {
     })
 }
 
-pub(super) fn json(code: StatusCode, body: &Value) -> Response {
+pub(crate) fn json(code: StatusCode, body: &Value) -> Response {
     let mut response = Response::new(Body::from(body.to_string()));
     *response.status_mut() = code;
     let json = HeaderValue::from_static("application/json");
@@ -111,7 +111,7 @@ pub(super) fn json(code: StatusCode, body: &Value) -> Response {
 }
 
 /// As the client wants it written.
-pub(super) fn written(code: StatusCode, body: &Value, format: Format) -> Response {
+pub(crate) fn written(code: StatusCode, body: &Value, format: Format) -> Response {
     if !format.yaml {
         return json(code, body);
     }
@@ -161,7 +161,7 @@ pub(super) fn tagged(
     response
 }
 
-pub(super) fn failure(status: &Status) -> Response {
+pub(crate) fn failure(status: &Status) -> Response {
     let code = StatusCode::from_u16(status.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let mut response = json(code, &status.to_json());
     let seconds = match status.retry_after_seconds() {
@@ -200,7 +200,7 @@ const OBJECT_TYPES: &str =
 ///
 /// # Errors
 /// 415 for a content type that is none of [`OBJECT_TYPES`]; none at all says JSON.
-pub(super) async fn body_json(request: Request) -> Result<Value, Status> {
+pub(crate) async fn body_json(request: Request) -> Result<Value, Status> {
     let (content_type, bytes) = body(request).await?;
     if bytes.is_empty() {
         return Ok(Value::Null);

@@ -6,11 +6,16 @@ mod documents;
 mod proxy;
 mod watch;
 
+pub(crate) use answer::{Format, body_json, failure, json, written};
+
 use crate::{
+    guard::{self, Guard},
     patch,
-    registry::{Apply, Caller, DeleteOutcome, ListQuery, Manager, Registry, Written},
+    registry::{
+        Admission, Apply, Caller, DeleteOutcome, ListQuery, Manager, Registry, Witness, Written,
+    },
 };
-use answer::{Form, Format, body_json, metadata_only, object_answer};
+use answer::{Form, metadata_only, object_answer};
 use api::{
     caller::ControllerOrigin,
     deletion::DeleteOptions,
@@ -42,14 +47,16 @@ const MANAGER_BYTES_MAX: usize = 128;
 const WARNING_CHARS_MAX: usize = 256;
 const WARNING_BYTES_MAX: usize = 4096;
 /// Bytes of a request's body at most.
-const BODY_BYTES_MAX: usize = 3 << 20;
+pub(crate) const BODY_BYTES_MAX: usize = 3 << 20;
 
 /// What the routes share.
 pub(crate) struct Kube {
     pub(crate) registry: Registry,
+    pub(crate) guard: Arc<Guard>,
 }
 
 pub(crate) fn router(kube: Arc<Kube>) -> Router {
+    let reviews = guard::routes(Arc::clone(&kube.guard));
     Router::new()
         .route("/version", get(version))
         .route("/healthz", get(async || "ok"))
@@ -64,6 +71,7 @@ pub(crate) fn router(kube: Arc<Kube>) -> Router {
         .route("/apis/{*path}", any(resource))
         .fallback(async || answer::failure(&Status::no_such_path()))
         .with_state(kube)
+        .merge(reviews)
 }
 
 async fn version() -> Response {
@@ -149,9 +157,9 @@ fn parse(path: &str) -> Result<Path, Status> {
     }
 }
 
-type Query = BTreeMap<String, String>;
+pub(crate) type Query = BTreeMap<String, String>;
 
-fn query(request: &Request) -> Result<Query, Status> {
+pub(crate) fn query(request: &Request) -> Result<Query, Status> {
     axum::extract::Query::<Vec<(String, String)>>::try_from_uri(request.uri())
         .map(|query| query.0.into_iter().collect())
         .map_err(|e| Status::bad_request(e.to_string()))
@@ -202,6 +210,9 @@ async fn handle(kube: &Kube, request: Request) -> Result<Response, Status> {
             let binding = body_json(request).await?;
             kube.registry.bind(&target.namespace, &target.name, &binding, &caller).await?;
             Ok(created())
+        }
+        (Method::POST, false, "token") => {
+            guard::token_request(&kube.guard, (&target.namespace, &target.name), request).await
         }
         (Method::POST, false, "eviction") => {
             let eviction = body_json(request).await?;
@@ -268,7 +279,9 @@ fn caller(request: &Request, query: &Query) -> Result<Caller, Status> {
     let name = name.chars().take(MANAGER_BYTES_MAX).collect();
     let manager = if origin.is_some() { Manager::Nobody } else { Manager::Updates(name) };
     let dry_run = dry_run(query, options(request.method()))?;
-    Ok(Caller { origin, dry_run, manager, fence: None })
+    let admission = request.extensions().get::<Admission>().cloned();
+    let witness = request.extensions().get::<Arc<dyn Witness>>().cloned();
+    Ok(Caller { origin, dry_run, manager, admission, witness, fence: None })
 }
 
 /// Whether everything is to be done but the write; anything but the one word for it is a mistake.

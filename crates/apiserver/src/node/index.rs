@@ -54,7 +54,7 @@ fn lock(inner: &Mutex<Inner>) -> MutexGuard<'_, Inner> {
     inner.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-pub(super) fn pod_kind() -> &'static Kind {
+pub(crate) fn pod_kind() -> &'static Kind {
     kinds::by_alias("pods").expect("Pod is served")
 }
 

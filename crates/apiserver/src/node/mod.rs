@@ -4,7 +4,10 @@ mod index;
 mod register;
 mod session;
 
+pub(crate) use index::pod_kind;
+
 use crate::{
+    guard::{Guard, Unsecured},
     proto::node::{
         FromNode, Refused, ToNode, from_node::Message as From, node_service_server::NodeService,
         to_node::Message as To,
@@ -12,6 +15,8 @@ use crate::{
     registry::Registry,
     serve::Config,
 };
+use access::node;
+use api::caller::Identity;
 use futures::Stream;
 use index::PodIndex;
 use std::{pin::Pin, sync::Arc};
@@ -27,12 +32,13 @@ pub(crate) struct NodeSessions {
     registry: Registry,
     config: Arc<Config>,
     index: Arc<PodIndex>,
+    guard: Arc<Guard>,
 }
 
 impl NodeSessions {
-    pub(crate) fn new(registry: Registry, config: Config) -> Self {
+    pub(crate) fn new(registry: Registry, config: Config, guard: Arc<Guard>) -> Self {
         let index = Arc::new(PodIndex::new(registry.clone()));
-        Self { registry, config: Arc::new(config), index }
+        Self { registry, config: Arc::new(config), index, guard }
     }
 }
 
@@ -50,10 +56,16 @@ impl NodeService for NodeSessions {
         &self,
         request: Request<Streaming<FromNode>>,
     ) -> Result<Response<Self::SessionStream>, Status> {
+        let who = request.extensions().get::<Identity>();
+        let own = who.and_then(node::name).map(str::to_owned);
+        if own.is_none() && request.extensions().get::<Unsecured>().is_none() {
+            let user = who.map_or("", |who| who.user.as_str());
+            return Err(Status::permission_denied(format!("user {user:?} is no node")));
+        }
         let mut incoming = request.into_inner();
         let (outgoing, answers) = mpsc::channel(QUEUE);
         let (registry, config) = (self.registry.clone(), Arc::clone(&self.config));
-        let index = Arc::clone(&self.index);
+        let (index, guard) = (Arc::clone(&self.index), Arc::clone(&self.guard));
         #[expect(clippy::disallowed_methods, reason = "ends with the stream that it serves")]
         tokio::spawn(async move {
             let hello = match incoming.message().await {
@@ -61,7 +73,14 @@ impl NodeService for NodeSessions {
                 Ok(_) | Err(_) => return,
             };
             let node = hello.node.clone();
-            let ended = session::run(&registry, &config, &index, hello, incoming, &outgoing).await;
+            let certified = own.is_some();
+            let ended = if own.is_some_and(|own| own != node) {
+                let message = format!("the certificate is not node {node:?}'s");
+                Err(api::status::Status::new(403, "Forbidden", message))
+            } else {
+                let shared = session::Shared { registry, config, index, guard, certified };
+                session::run(&shared, hello, incoming, &outgoing).await
+            };
             if let Err(status) = ended {
                 tracing::info!(node, %status, "node session ends");
                 let refused = Refused { code: status.code.into(), message: status.message };

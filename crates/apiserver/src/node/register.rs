@@ -5,6 +5,7 @@ use crate::{
     registry::{Caller, Fence, Registry},
     serve::Config,
 };
+use access::node::{Write, admit};
 use api::{
     kinds::{self, Kind},
     meta::{self, child_mut},
@@ -38,12 +39,16 @@ pub(super) async fn register(
     registry: &Registry,
     config: &Config,
     hello: &Hello,
+    certified: bool,
 ) -> Result<Registration, Status> {
     let node: Value = serde_json::from_slice(&hello.node_json)
         .map_err(|e| Status::bad_request(format!("node_json: {e}")))?;
+    if meta::name(&node) != hello.node {
+        return Err(Status::other_name(meta::name(&node), &hello.node));
+    }
     registry.linearize().await?;
     let (session, fence) = open_session(registry, hello).await?;
-    let pod_cidr = put_node(registry, config, &hello.node, node).await?;
+    let pod_cidr = put_node(registry, config, &hello.node, node, certified).await?;
     let lease = lease_id(&hello.node);
     let registration = Registration { session, fence, pod_cidr, lease };
     stay_alive(registry, config, &hello.node, lease).await?;
@@ -95,8 +100,13 @@ async fn put_node(
     config: &Config,
     name: &str,
     node: Value,
+    certified: bool,
 ) -> Result<String, Status> {
     let kind = nodes();
+    let may = |write: Write<'_>| match admit(name, ("", "nodes", ""), write) {
+        Err(why) if certified => Err(Status::forbidden(kind, name, &why)),
+        Err(_) | Ok(()) => Ok(()),
+    };
     let cidr = |node: &Value| {
         let found = node.pointer("/spec/podCIDR").and_then(Value::as_str);
         found.unwrap_or_default().to_owned()
@@ -116,6 +126,7 @@ async fn put_node(
                         if let Some(labels) = labels.as_object_mut() {
                             labels.extend(own.into_iter().map(|(k, v)| (k, v.into())));
                         }
+                        may(Write::Update { old, new: &new })?;
                         Ok(new)
                     })
                     .await?;
@@ -125,6 +136,7 @@ async fn put_node(
             }
             Ok(_) | Err(_) => {}
         }
+        may(Write::Create(&node))?;
         let claimed = claim_range(registry, config, name).await?;
         let mut object = node.clone();
         let spec = child_mut(&mut object, "spec");

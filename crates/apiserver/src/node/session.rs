@@ -7,6 +7,7 @@ use super::{
     to_node,
 };
 use crate::{
+    guard::Guard,
     proto::node::{
         Ack, Activate, Fetched, FromNode, HeartbeatAck, Hello, PodChange, Synced, Welcome,
         from_node::Message as From, to_node::Message as To,
@@ -14,6 +15,7 @@ use crate::{
     registry::{Caller, Registry},
     serve::Config,
 };
+use access::{Attributes, Resource};
 use api::{deletion::DeleteOptions, kinds, meta, status::Status};
 use serde_json::Value;
 use std::{
@@ -30,9 +32,20 @@ const CATCH_UP: Duration = Duration::from_secs(2);
 /// For a heartbeat to reach the leader's memory.
 const RENEW_DEADLINE: Duration = Duration::from_secs(2);
 
+/// What a session has of its replica, and how its node has come.
+pub(super) struct Shared {
+    pub(super) registry: Registry,
+    pub(super) config: Arc<Config>,
+    pub(super) index: Arc<PodIndex>,
+    pub(super) guard: Arc<Guard>,
+    /// By a credential of its own: what it says of itself is held against what nodes may.
+    pub(super) certified: bool,
+}
+
 struct Session {
     registry: Registry,
     config: Arc<Config>,
+    guard: Arc<Guard>,
     node: String,
     registration: Registration,
     outgoing: Outgoing,
@@ -46,13 +59,12 @@ struct Work {
 }
 
 pub(super) async fn run(
-    registry: &Registry,
-    config: &Arc<Config>,
-    index: &PodIndex,
+    shared: &Shared,
     hello: Hello,
     mut incoming: Streaming<FromNode>,
     outgoing: &Outgoing,
 ) -> Result<(), Status> {
+    let Shared { registry, config, index, guard, certified } = shared;
     let mut known = hello.revision;
     if hello.standby {
         match wait_for_activation(&mut incoming, outgoing).await {
@@ -60,7 +72,7 @@ pub(super) async fn run(
             None => return Ok(()),
         }
     }
-    let registration = register(registry, config, &hello).await?;
+    let registration = register(registry, config, &hello, *certified).await?;
     let known = Revision::new(known);
     // Another replica told it more than this one has applied: never show the node an older state.
     if let Err(error) = registry.store().wait_for(known, CATCH_UP).await {
@@ -82,6 +94,7 @@ pub(super) async fn run(
     let session = Arc::new(Session {
         registry: registry.clone(),
         config: Arc::clone(config),
+        guard: Arc::clone(guard),
         node: hello.node.clone(),
         registration,
         outgoing: outgoing.clone(),
@@ -295,11 +308,30 @@ impl Session {
         }
     }
 
+    /// Only what a Pod of this node names: it has been told of its Pods from this replica's state.
+    fn may_read(&self, resource: &str, namespace: &str, name: &str) -> Result<(), Status> {
+        let of = Resource {
+            resource: resource.to_owned(),
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+            ..Resource::default()
+        };
+        let asked = Attributes::resource("get", of);
+        let decision = self.guard.node_may(&self.node, &asked);
+        if decision.is_allowed() {
+            return Ok(());
+        }
+        Err(asked.refusal(&format!("system:node:{}", self.node), decision.reason()))
+    }
+
     async fn fetch(&self, sequence: u64, resource: &str, namespace: &str, name: &str) -> Fetched {
         let kind =
             kinds::by_alias(resource).filter(|k| matches!(k.plural, "configmaps" | "secrets"));
         let found = match kind {
-            Some(kind) => self.registry.get(kind, namespace, name, "").await,
+            Some(kind) => match self.may_read(kind.plural, namespace, name) {
+                Ok(()) => self.registry.get(kind, namespace, name, "").await,
+                Err(status) => Err(status),
+            },
             None => Err(Status::bad_request(format!("{resource} is not for nodes"))),
         };
         let (object, status) = match found {

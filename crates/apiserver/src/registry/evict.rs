@@ -4,6 +4,7 @@ use super::{
     Caller, Registry, decode, everything, key, prefix,
     write::{ATTEMPTS, is_in, put, remove, unchanged},
 };
+use access::node::Write;
 use api::{
     deletion::{DeleteDecision, DeleteOptions, begin_delete},
     eviction::{Eviction, covers, evict},
@@ -40,6 +41,7 @@ impl Registry {
             self.linearize().await?;
             let kv = self.stored(pods, namespace, name)?;
             let pod = decode(pods, &kv)?;
+            caller.admit(pods, "eviction", Write::Delete(&pod))?;
             let mut covering = Vec::new();
             let view = self.store.view();
             let range = KeyRange::prefix(prefix(budgets, namespace));

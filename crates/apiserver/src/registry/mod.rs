@@ -1,8 +1,10 @@
 //! Objects over a [`Store`] of bytes: one set of verbs for every kind.
 
+mod admission;
 mod evict;
 mod write;
 
+pub use admission::{Admission, Witness};
 pub use write::{Apply, Caller, DeleteOutcome, Fence, Manager, Written};
 
 use api::{
@@ -168,6 +170,11 @@ impl Registry {
     pub fn now(&self) -> i64 {
         let micros = (self.clock)().0.max(self.store.view().time().0);
         i64::try_from(micros / 1_000_000).unwrap_or(i64::MAX)
+    }
+
+    /// Microseconds since the Unix epoch, by this machine's clock.
+    pub(crate) fn now_micros(&self) -> i64 {
+        i64::try_from((self.clock)().0).unwrap_or(i64::MAX)
     }
 
     /// Brings this replica up to what `resource_version` asks for (§2.6, FEN-36, FEN-37).

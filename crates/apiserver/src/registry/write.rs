@@ -1,6 +1,7 @@
 //! The writing verbs: decide on a read state, then compare-and-swap.
 
-use super::{Registry, WRITE_DEADLINE, decode, key, stamp, store_status};
+use super::{Admission, Registry, WRITE_DEADLINE, Witness, decode, key, stamp, store_status};
+use access::node::Write;
 use api::{
     caller::ControllerOrigin,
     deletion::{DeleteDecision, DeleteOptions, begin_delete, is_released},
@@ -12,6 +13,7 @@ use api::{
 };
 use bytes::Bytes;
 use serde_json::{Value, json};
+use std::sync::Arc;
 use store::{
     Compare, CompareOperator, CompareTarget, DeleteRange, Epoch, KeyRange, KeyValue, LeaseId, Op,
     Origin, Outcome, Proposal, Put, Rejection, Revision, Txn, TxnOp,
@@ -40,6 +42,25 @@ pub struct Caller {
     pub manager: Manager,
     /// Of a node's session (FEN-30).
     pub fence: Option<Fence>,
+    /// What is decided only by the objects.
+    pub admission: Option<Admission>,
+    /// Is told of each write.
+    pub witness: Option<Arc<dyn Witness>>,
+}
+
+impl Caller {
+    /// Whether the caller may, by what there is and what there would be.
+    pub(super) fn admit(
+        &self,
+        kind: &Kind,
+        subresource: &str,
+        write: Write<'_>,
+    ) -> Result<(), Status> {
+        match &self.admission {
+            Some(admission) => admission.check(kind, subresource, write),
+            None => Ok(()),
+        }
+    }
 }
 
 /// What becomes of `metadata.managedFields` (PAT-3).
@@ -147,9 +168,17 @@ impl Registry {
         };
         let op = Op::Txn(Txn { compare: compares, success, failure: Vec::new() });
         let proposal = Proposal { request: self.request_id(), origin, op };
+        if let Some(witness) = &caller.witness {
+            witness.proposes(self.store.view().revision());
+        }
         let applied = self.store.propose(proposal, WRITE_DEADLINE).await.map_err(store_status)?;
         match applied.outcome {
-            Ok(Outcome::Txn(result)) if result.succeeded => Ok(Ok(applied.revision)),
+            Ok(Outcome::Txn(result)) if result.succeeded => {
+                if let Some(witness) = &caller.witness {
+                    witness.committed(applied.revision);
+                }
+                Ok(Ok(applied.revision))
+            }
             Ok(_) => {
                 if let Some(fence) = &caller.fence {
                     self.refresh().await?;
@@ -258,6 +287,7 @@ impl Registry {
             if !errors.is_empty() {
                 return Err(Status::invalid(kind, meta::name(&object), &errors));
             }
+            caller.admit(kind, "", Write::Create(&object))?;
             if let Manager::Updates(manager) = &caller.manager {
                 let now = meta::time(self.now());
                 object = schema::managed::track_update(kind, None, object, manager, &now, "");
@@ -476,6 +506,7 @@ impl Registry {
                 return Err(Status::conflict(kind, name, &detail));
             }
             let new = self.prepare(kind, new, &old, subresource, &caller.manager)?;
+            caller.admit(kind, subresource, Write::Update { old: &old, new: &new })?;
             let mut shown = new.clone();
             stamp(kind, &mut shown, kv.mod_revision);
             if encode(&new) == encode(&old) || caller.dry_run {
@@ -698,6 +729,7 @@ impl Registry {
             let kv = self.stored(kind, namespace, name)?;
             let mut old = decode(kind, &kv)?;
             check(&old)?;
+            caller.admit(kind, "", Write::Delete(&old))?;
             if kind.kind == "Namespace" && ["default", "kube-system", "kube-public"].contains(&name)
             {
                 return Err(Status::forbidden(kind, name, "this namespace may not be deleted"));

@@ -18,8 +18,13 @@ use std::{sync::Arc, time::Duration};
 use store::{Epoch, Op, Origin, Proposal, RequestId, Store as _, Timestamp, local::LocalStore};
 use tower::ServiceExt as _;
 
+mod access;
+mod audit;
+mod kubectl;
 mod node;
+mod pki;
 mod relay;
+mod sessions;
 mod workloads;
 
 struct Api {
@@ -29,6 +34,10 @@ struct Api {
 
 impl Api {
     async fn new() -> Self {
+        Self::with(apiserver::AccessConfig::default()).await
+    }
+
+    async fn with(access: apiserver::AccessConfig) -> Self {
         let clock = || Arc::new(|| Timestamp(1_700_000_000_000_000));
         let store = Arc::new(LocalStore::new(clock()));
         store.begin_epoch(Epoch(1));
@@ -38,6 +47,7 @@ impl Api {
             service_prefix: [10, 96],
             pod_prefix: [10, 244],
             node_silence: Duration::from_secs(50),
+            access,
         };
         let as_store = Arc::clone(&store) as Arc<dyn store::Store>;
         let as_cluster = Arc::clone(&store) as Arc<dyn store::Cluster>;
@@ -71,10 +81,14 @@ impl Api {
     }
 
     fn client(&self, epoch: Option<u64>) -> Client {
-        let identity = api::caller::Identity { user: "test".to_owned(), groups: Vec::new() };
+        let identity = api::caller::Identity::new("test", &[]);
         let origin = epoch.map(|epoch| ControllerOrigin { epoch });
         Client::in_process(self.server.door(), identity, origin)
     }
+}
+
+fn json_body(bytes: &[u8]) -> Value {
+    serde_json::from_slice(bytes).unwrap_or_default()
 }
 
 const PODS: &str = "/api/v1/namespaces/default/pods";

@@ -50,13 +50,14 @@ impl Cluster {
             service_prefix: [10, 96],
             pod_prefix: [10, 244],
             node_silence: Duration::from_secs(50),
+            access: apiserver::AccessConfig::default(),
         };
         let as_store = Arc::clone(&store) as Arc<dyn store::Store>;
         let as_cluster = Arc::clone(&store) as Arc<dyn store::Cluster>;
         let server = ApiServer::new(as_store, as_cluster, config, clock);
         store.begin_epoch(Epoch(1));
         server.ensure_defaults().await.unwrap();
-        let identity = Identity { user: "test".to_owned(), groups: Vec::new() };
+        let identity = Identity::new("test", &[]);
         let client = Client::in_process(server.door(), identity, None);
         let leading = CancellationToken::new();
         let mut cluster = Self { store, client, server, tasks: JoinSet::new(), leading, epoch: 0 };
@@ -71,7 +72,7 @@ impl Cluster {
         while self.tasks.join_next().await.is_some() {}
         self.epoch += 1;
         self.store.begin_epoch(Epoch(self.epoch));
-        let identity = Identity { user: "controllers".to_owned(), groups: Vec::new() };
+        let identity = Identity::new("controllers", &[]);
         let origin = Some(ControllerOrigin { epoch: self.epoch });
         let client = Client::in_process(self.server.door(), identity, origin);
         self.leading = CancellationToken::new();

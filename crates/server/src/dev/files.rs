@@ -2,8 +2,8 @@
 
 use super::DevOptions;
 use crate::config::{
-    DiskConfig, FaultsConfig, HistoryConfig, ImagesConfig, ListenConfig, MemberConfig, NodeConfig,
-    NodesConfig, RaftConfig, ReplicaConfig, RuntimeKind, TimerProfile, read,
+    ApiConfig, DiskConfig, FaultsConfig, HistoryConfig, ImagesConfig, ListenConfig, MemberConfig,
+    NodeConfig, NodesConfig, RaftConfig, ReplicaConfig, RuntimeKind, TimerProfile, read,
 };
 use crate::telemetry::LogConfig;
 use anyhow::{Context as _, ensure};
@@ -172,7 +172,13 @@ fn new_replicas(dir: &Path, options: &DevOptions) -> anyhow::Result<Vec<ReplicaC
             members: members.clone(),
             join: false,
             cluster_token: String::new(),
-            api: loopback(*api),
+            api: ApiConfig {
+                listen: loopback(*api).listen,
+                allow_plaintext: false,
+                service_account_key_file: None,
+                tls: None,
+                audit: None,
+            },
             etcd: Some(loopback(*etcd)),
             etcd_urls: Vec::new(),
             raft: RaftConfig {

@@ -1,0 +1,301 @@
+//! Who asks: by a client certificate, or by a token.
+
+use super::{
+    Guard,
+    tokens::{self, Claims, ISSUER},
+};
+use access::BOOTSTRAPPERS;
+use api::{
+    caller::Identity,
+    kinds::{self, Kind},
+    meta,
+};
+use axum::http::{HeaderMap, HeaderValue, header};
+use base64::{
+    Engine as _,
+    engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD},
+};
+use listen::PeerCertificates;
+use serde_json::Value;
+use sha2::{Digest as _, Sha256};
+use std::fmt::Write as _;
+use x509_parser::prelude::{FromDer as _, X509Certificate};
+
+/// In place of a header, a browser's WebSocket names its token as a protocol that begins like this.
+const PROTOCOL: &str = "base64url.bearer.authorization.k8s.io.";
+
+/// Credentials that are not good; why, for the log.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Unauthenticated(pub(super) String);
+
+fn unauthenticated<T>(why: impl Into<String>) -> Result<T, Unauthenticated> {
+    Err(Unauthenticated(why.into()))
+}
+
+/// The user that a verified certificate names; `None` if it names nobody. Connections outlive certificates:
+/// each request looks.
+pub(super) fn certified(
+    shown: &PeerCertificates,
+    now: i64,
+) -> Result<Option<Identity>, Unauthenticated> {
+    let Some(der) = shown.first() else { return Ok(None) };
+    let Ok((_, certificate)) = X509Certificate::from_der(der) else {
+        return unauthenticated("the certificate cannot be read");
+    };
+    let validity = certificate.validity();
+    if now > validity.not_after.timestamp() || now < validity.not_before.timestamp() {
+        return unauthenticated("the certificate has expired, or is not valid yet");
+    }
+    let subject = certificate.subject();
+    let user = subject.iter_common_name().next().and_then(|name| name.as_str().ok());
+    let Some(user) = user.filter(|user| !user.is_empty()) else { return Ok(None) };
+    let groups = subject.iter_organization().filter_map(|group| group.as_str().ok());
+    let mut who = Identity::new(user, &groups.collect::<Vec<_>>());
+    let mut id = "X509SHA256=".to_owned();
+    for byte in Sha256::digest(der) {
+        let _ = write!(id, "{byte:02x}");
+    }
+    who.extra.insert("authentication.kubernetes.io/credential-id".to_owned(), vec![id]);
+    Ok(Some(who))
+}
+
+/// Takes the token out of a request's headers, which nobody behind this is to see.
+pub(super) fn take_token(headers: &mut HeaderMap) -> Result<Option<String>, Unauthenticated> {
+    let named = headers.remove(header::AUTHORIZATION).and_then(|value| {
+        let text = value.to_str().ok()?;
+        let (scheme, token) = text.trim().split_once(' ')?;
+        let token = token.trim();
+        (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then(|| token.to_owned())
+    });
+    let offered: Vec<String> = headers
+        .get_all(header::SEC_WEBSOCKET_PROTOCOL)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|list| list.split(',').map(|protocol| protocol.trim().to_owned()))
+        .collect();
+    let hidden = offered.iter().find_map(|protocol| protocol.strip_prefix(PROTOCOL));
+    let Some(hidden) = hidden else { return Ok(named) };
+    let token = URL_SAFE_NO_PAD.decode(hidden).ok().and_then(|bytes| String::from_utf8(bytes).ok());
+    let rest: Vec<&str> =
+        offered.iter().map(String::as_str).filter(|p| !p.starts_with(PROTOCOL)).collect();
+    if rest.is_empty() {
+        return unauthenticated("a token as a protocol, and no other protocol");
+    }
+    match (token, HeaderValue::from_str(&rest.join(", "))) {
+        (Some(token), Ok(rest)) => {
+            headers.insert(header::SEC_WEBSOCKET_PROTOCOL, rest);
+            Ok(named.or(Some(token)))
+        }
+        _ => unauthenticated("the token in the protocol cannot be read"),
+    }
+}
+
+/// Takes as long for any text: nobody is to find a secret out letter by letter.
+fn equal(a: &[u8], b: &[u8]) -> bool {
+    a.len() == b.len() && a.iter().zip(b).fold(0, |different, (a, b)| different | (a ^ b)) == 0
+}
+
+fn kind(alias: &str) -> &'static Kind {
+    kinds::by_alias(alias).expect("what tokens are bound to is served")
+}
+
+/// The id and the secret in a bootstrap token.
+fn bootstrap_token(token: &str) -> Option<(&str, &str)> {
+    let (id, secret) = token.split_once('.')?;
+    let plain = |text: &str| text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
+    (id.len() == 6 && secret.len() == 16 && plain(id) && plain(secret)).then_some((id, secret))
+}
+
+/// Whom a bootstrap token's Secret makes of who shows it.
+fn bootstrapper(
+    stored: &Value,
+    id: &str,
+    secret: &str,
+    now: i64,
+) -> Result<Identity, Unauthenticated> {
+    let data = |key: &str| {
+        let found = stored.get("data").and_then(|data| data.get(key)).and_then(Value::as_str);
+        let bytes = STANDARD.decode(found.unwrap_or_default()).unwrap_or_default();
+        String::from_utf8(bytes).unwrap_or_default()
+    };
+    if stored.get("type").and_then(Value::as_str) != Some("bootstrap.kubernetes.io/token")
+        || meta::is_terminating(stored)
+    {
+        return unauthenticated("the Secret is no bootstrap token");
+    }
+    let known = data("token-secret");
+    if known.is_empty() || data("token-id") != id || !equal(known.as_bytes(), secret.as_bytes()) {
+        return unauthenticated("another bootstrap token");
+    }
+    let expiration = data("expiration");
+    if !expiration.is_empty() && meta::parse_time(&expiration).is_none_or(|end| end <= now) {
+        return unauthenticated("the bootstrap token has expired");
+    }
+    if data("usage-bootstrap-authentication") != "true" {
+        return unauthenticated("the bootstrap token is not for authentication");
+    }
+    let mut who = Identity::new(format!("system:bootstrap:{id}"), &[BOOTSTRAPPERS]);
+    for group in data("auth-extra-groups").split(',').filter(|group| !group.is_empty()) {
+        let rest = group.strip_prefix("system:bootstrappers:").unwrap_or_default();
+        let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-:".contains(&b);
+        let ends =
+            rest.bytes().last().is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
+        if rest.len() > 256 || !ends || !rest.bytes().all(allowed) {
+            return unauthenticated("the bootstrap token has groups that it may not give");
+        }
+        who.groups.push(group.to_owned());
+    }
+    Ok(who)
+}
+
+impl Guard {
+    /// Who shows a token that is for one of `audiences`, and for which of them.
+    ///
+    /// # Errors
+    /// It is none, or none any more.
+    pub(super) async fn by_token(
+        &self,
+        token: &str,
+        audiences: &[String],
+    ) -> Result<(Identity, Vec<String>), Unauthenticated> {
+        let now = self.registry.now();
+        if let Some((id, secret)) = bootstrap_token(token) {
+            let name = format!("bootstrap-token-{id}");
+            let found = self.registry.get(kind("secrets"), "kube-system", &name, "0").await;
+            let Ok(stored) = found else { return unauthenticated("no such bootstrap token") };
+            let own = vec![ISSUER.to_owned()];
+            return bootstrapper(&stored, id, secret, now).map(|who| (who, own));
+        }
+        let Some(key) = &self.key else {
+            return unauthenticated("there is no key for service accounts");
+        };
+        let claims = key.verify(token, now).map_err(|why| Unauthenticated(why.to_owned()))?;
+        let both: Vec<String> =
+            claims.audiences.iter().filter(|own| audiences.contains(own)).cloned().collect();
+        if both.is_empty() {
+            return unauthenticated("the token is for others");
+        }
+        if let Err(first) = self.still_holds(&claims, now).await {
+            // What it is for may have been made through another replica a moment ago.
+            if self.registry.linearize().await.is_err() {
+                return Err(first);
+            }
+            self.still_holds(&claims, now).await?;
+        }
+        Ok((tokens::identity(&claims), both))
+    }
+
+    /// Whether the service account, and what the token is bound to, are there, and not only namesakes.
+    async fn still_holds(&self, claims: &Claims, now: i64) -> Result<(), Unauthenticated> {
+        let account = kind("serviceaccounts");
+        let found = self.registry.get(account, &claims.namespace, &claims.name, "0").await;
+        if !found.is_ok_and(|found| meta::uid(&found) == claims.uid) {
+            return unauthenticated("the service account is gone");
+        }
+        for bound in &claims.bound {
+            let of = kind(bound.what);
+            let namespace = if of.namespaced { claims.namespace.as_str() } else { "" };
+            let found = self.registry.get(of, namespace, &bound.name, "0").await;
+            if !found.is_ok_and(|found| tokens::is_same(&found, &bound.uid, now)) {
+                return unauthenticated(format!(
+                    "the {} that the token is bound to is gone",
+                    bound.what
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a panic in a test is its failure")]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_token_comes_in_a_header_or_hidden_among_protocols() {
+        let hidden = format!("{PROTOCOL}{}", URL_SAFE_NO_PAD.encode("t"));
+        for (name, pairs, want, left) in [
+            ("none", vec![], Ok(None), None),
+            ("header", vec![("authorization", "Bearer t".to_owned())], Ok(Some("t")), None),
+            ("any case", vec![("authorization", "bearer  t ".to_owned())], Ok(Some("t")), None),
+            ("another scheme", vec![("authorization", "Basic t".to_owned())], Ok(None), None),
+            ("nothing in it", vec![("authorization", "Bearer ".to_owned())], Ok(None), None),
+            (
+                "protocol",
+                vec![("sec-websocket-protocol", format!("{hidden}, v5.channel.k8s.io"))],
+                Ok(Some("t")),
+                Some("v5.channel.k8s.io"),
+            ),
+            ("alone", vec![("sec-websocket-protocol", hidden)], Err(()), None),
+            (
+                "unreadable",
+                vec![("sec-websocket-protocol", format!("{PROTOCOL}!, v5.channel.k8s.io"))],
+                Err(()),
+                None,
+            ),
+        ] {
+            let mut headers = HeaderMap::new();
+            for (name, value) in pairs {
+                headers.append(name, value.parse().unwrap());
+            }
+            let found = take_token(&mut headers);
+            assert_eq!(found.as_ref().map(Option::as_deref).map_err(|_| ()), want, "{name}");
+            if found.is_ok() {
+                let rest = headers.get(header::SEC_WEBSOCKET_PROTOCOL);
+                assert_eq!(rest.map(|rest| rest.to_str().unwrap()), left, "{name}");
+                assert!(!headers.contains_key(header::AUTHORIZATION), "{name}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_bootstrap_token_is_its_secret_until_it_expires() {
+        let data = json!({
+            "token-id": "abcdef", "token-secret": "0123456789abcdef", "expiration": "2026-01-01T00:00:00Z",
+            "usage-bootstrap-authentication": "true",
+            "auth-extra-groups": "system:bootstrappers:workers,system:bootstrappers:a-1",
+        });
+        let secret = |change: &[(&str, &str)]| {
+            let mut data = data.clone();
+            for (key, value) in change {
+                data[*key] = json!(value);
+            }
+            for value in data.as_object_mut().unwrap().values_mut() {
+                *value = STANDARD.encode(value.as_str().unwrap()).into();
+            }
+            json!({"type": "bootstrap.kubernetes.io/token", "data": data})
+        };
+        let before = meta::parse_time("2025-12-31T00:00:00Z").unwrap();
+        let shown =
+            |secret: &Value, now: i64| bootstrapper(secret, "abcdef", "0123456789abcdef", now);
+        let who = shown(&secret(&[]), before).unwrap();
+        assert_eq!(who.user, "system:bootstrap:abcdef");
+        assert_eq!(who.groups[1..], ["system:bootstrappers:workers", "system:bootstrappers:a-1"]);
+        assert!(shown(&secret(&[]), before + 86_400).is_err());
+        for wrong in [
+            ("token-secret", "0123456789abcdeg"),
+            ("token-secret", ""),
+            ("token-id", "abcdeg"),
+            ("expiration", "tomorrow"),
+            ("usage-bootstrap-authentication", "false"),
+            ("auth-extra-groups", "system:masters"),
+            ("auth-extra-groups", "system:bootstrappers:"),
+            ("auth-extra-groups", "system:bootstrappers:a,system:nodes"),
+        ] {
+            assert!(shown(&secret(&[wrong]), before).is_err(), "{wrong:?}");
+        }
+        let mut opaque = secret(&[]);
+        opaque["type"] = json!("Opaque");
+        assert!(shown(&opaque, before).is_err());
+        for (token, want) in [
+            ("abcdef.0123456789abcdef", true),
+            ("abcde.0123456789abcdef", false),
+            ("ABCDEF.0123456789abcdef", false),
+            ("abcdef0123456789abcdef", false),
+        ] {
+            assert_eq!(bootstrap_token(token).is_some(), want, "{token}");
+        }
+    }
+}
