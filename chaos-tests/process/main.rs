@@ -6,6 +6,7 @@
 )]
 
 mod bench;
+mod certificates;
 mod cluster;
 mod create;
 mod delete;

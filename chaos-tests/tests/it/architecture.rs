@@ -5,13 +5,13 @@ use std::collections::BTreeSet;
 
 /// Which of our crates each of our crates imports.
 const ARROWS: &[(&str, &[&str])] = &[
-    ("apiserver", &["api", "listen", "protobuf", "schema", "store"]),
+    ("apiserver", &["api", "listen", "pki", "protobuf", "schema", "store"]),
     ("bench", &["etcd"]),
-    ("cli", &["api", "client"]),
+    ("cli", &["api", "client", "pki"]),
     ("client", &["api"]),
     ("controllers", &["api", "client"]),
     ("etcd", &["store"]),
-    ("kubelet", &["api", "client"]),
+    ("kubelet", &["api", "client", "listen", "pki"]),
     ("raft", &["store"]),
     ("scheduler", &["api", "client"]),
     ("schema", &["api"]),
@@ -25,6 +25,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "etcd",
             "kubelet",
             "listen",
+            "pki",
             "raft",
             "scheduler",
             "store",
@@ -39,6 +40,7 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("bincode", &["kubelet", "raft"]),
     ("k8s-openapi", &["api", "schema"]),
     ("openraft", &["raft"]),
+    ("rcgen", &["pki", "server"]),
     ("schemars", &["schema"]),
     ("sled", &["kubelet"]),
     ("tonic", &["apiserver", "bench", "client", "etcd", "raft"]),

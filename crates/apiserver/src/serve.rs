@@ -2,11 +2,15 @@
 
 use crate::{
     admin::Admin,
+    certificates::{Certificates, Pki},
     history::{self, Retention},
     kube::{self, Kube},
     node::NodeSessions,
     proto::{
-        cluster::admin_service_server::AdminServiceServer,
+        cluster::{
+            admin_service_server::AdminServiceServer,
+            certificate_service_server::CertificateServiceServer,
+        },
         node::node_service_server::NodeServiceServer,
     },
     registry::{Caller, Clock, Registry},
@@ -38,6 +42,8 @@ pub struct Config {
     pub pod_prefix: [u8; 2],
     /// Silence after which a node counts as lost.
     pub node_silence: Duration,
+    /// Its certificates, and who signs.
+    pub pki: Pki,
 }
 
 /// All services over one store.
@@ -55,12 +61,16 @@ impl ApiServer {
         config: Config,
         clock: Clock,
     ) -> Self {
+        let pki = config.pki.clone();
+        let certificates = Certificates { pki: pki.clone(), clock: Arc::clone(&clock) };
         let registry = Registry::new(Arc::clone(&store), clock, config.service_prefix);
         let sessions = NodeSessions::new(registry.clone(), config);
         let grpc = tonic::service::Routes::new(NodeServiceServer::new(sessions))
             .add_service(AdminServiceServer::new(Admin { store, cluster }))
+            .add_service(CertificateServiceServer::new(certificates))
             .into_axum_router();
-        let kube = Arc::new(Kube { registry: registry.clone() });
+        let kubelets = pki.kubelets.as_deref().map(kube::over_tls);
+        let kube = Arc::new(Kube { registry: registry.clone(), kubelets });
         let rest = kube::router(kube);
         let router = Router::new().fallback_service(tower::service_fn(
             move |request: axum::extract::Request| {

@@ -2,12 +2,14 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command line's output")]
 
 mod apply;
+mod certs;
 mod cluster;
 mod describe;
 mod etcd_env;
 mod exec;
 mod failure;
 mod get;
+mod kubeconfig;
 mod members;
 mod target;
 
@@ -159,6 +161,14 @@ pub enum ClusterVerb {
         #[command(flatten)]
         target: TargetArguments,
     },
+    /// List the certificates that replicas and nodes show, and when each expires and is renewed.
+    Certs {
+        /// One JSON array.
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        target: TargetArguments,
+    },
     /// Print what points etcdctl at a cluster: `eval "$(trireme cluster etcd-env)"`.
     EtcdEnv {
         /// Of a cluster on this machine.
@@ -260,15 +270,32 @@ fn member_id(text: &str) -> Result<u64, String> {
 /// Which cluster, and where in it.
 #[derive(Debug, Clone, Args)]
 pub struct TargetArguments {
-    /// `http://host:port` of a replica; several with commas.
+    /// `https://host:port` of a replica; several with commas. Default: as the kubeconfig or the directory says.
     #[arg(long, value_delimiter = ',')]
     server: Vec<String>,
-    /// The directory of a dev cluster.
-    #[arg(long, default_value = "trireme-dev")]
-    data_dir: PathBuf,
-    /// Namespace.
-    #[arg(short, long, default_value = "default")]
-    namespace: String,
+    /// A kubeconfig, for its current context. Default: `$KUBECONFIG`, if no directory is named.
+    #[arg(long, conflicts_with = "data_dir")]
+    kubeconfig: Option<PathBuf>,
+    #[arg(long, env = "KUBECONFIG", hide = true)]
+    kubeconfig_variable: Option<String>,
+    /// The directory of a dev cluster. Default: `trireme-dev`.
+    #[arg(long)]
+    data_dir: Option<PathBuf>,
+    /// Signs the servers' certificates: PEM.
+    #[arg(long)]
+    certificate_authority: Option<PathBuf>,
+    /// Certificate to show: PEM.
+    #[arg(long, requires = "client_key")]
+    client_certificate: Option<PathBuf>,
+    /// Its private key: PEM.
+    #[arg(long, requires = "client_certificate")]
+    client_key: Option<PathBuf>,
+    /// Bearer token to show in place of a certificate.
+    #[arg(long)]
+    token: Option<String>,
+    /// Namespace. Default: that of the kubeconfig's context, or `default`.
+    #[arg(short, long)]
+    namespace: Option<String>,
     /// Print each request and how long it took.
     #[arg(short, long)]
     verbose: bool,
@@ -388,6 +415,9 @@ async fn verb(command: Command, files: &impl Files) -> Result<ExitCode, Failure>
         }
         Command::Cluster { verb: ClusterVerb::Status { json, target } } => {
             cluster::status(&Target::new(target)?, json).await?;
+        }
+        Command::Cluster { verb: ClusterVerb::Certs { json, target } } => {
+            certs::list(&Target::new(target)?, json).await?;
         }
         Command::Cluster { verb: ClusterVerb::EtcdEnv { data_dir } } => {
             print!("{}", etcd_env::etcd_env(&data_dir)?);

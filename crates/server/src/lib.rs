@@ -19,5 +19,7 @@ pub mod telemetry;
 pub mod workload;
 
 mod client_name;
+mod kubeconfig;
 mod leader;
+mod renewal;
 mod tls;

@@ -57,6 +57,9 @@ enum Role {
         /// Leave a process that has ended unexpectedly as it is.
         #[arg(long)]
         no_restart: bool,
+        /// Without certificates: whoever reaches this machine's loopback may do anything.
+        #[arg(long)]
+        plaintext: bool,
     },
     /// Show in a minute what Trireme promises: needs no arguments, fails if something does not hold.
     Demo,
@@ -160,10 +163,10 @@ async fn play(role: Role) -> anyhow::Result<ExitCode> {
             let with_parent = config.exit_with_parent;
             until_asked(with_parent, |stop| node::run(config, stop)).await?;
         }
-        Role::Dev { replicas, nodes, hollow, data_dir, no_restart } => {
+        Role::Dev { replicas, nodes, hollow, data_dir, no_restart, plaintext } => {
             let restart = !no_restart;
-            let options =
-                DevOptions { replicas, nodes, hollow, restart, ..DevOptions::new(data_dir) };
+            let defaults = DevOptions::new(data_dir);
+            let options = DevOptions { replicas, nodes, hollow, restart, plaintext, ..defaults };
             until_asked(false, |stop| dev(options, stop)).await?;
         }
         Role::Demo => {
@@ -215,7 +218,7 @@ pub(crate) async fn until_asked<T, F: Future<Output = anyhow::Result<T>>>(
 async fn dev(options: DevOptions, stop: CancellationToken) -> anyhow::Result<()> {
     let mut cluster = DevCluster::start(options).await?;
     let layout = cluster.layout().clone();
-    println!("ready: {}", cluster.endpoints().join(" "));
+    println!("ready: {}", cluster.endpoints().urls.join(" "));
     println!("  kubectl --kubeconfig {} get nodes", layout.kubeconfig().display());
     println!("  trireme get nodes --data-dir {}", layout.dir().display());
     println!("Ctrl-C ends everything and leaves nothing running.");

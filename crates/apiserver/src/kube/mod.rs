@@ -6,6 +6,8 @@ mod documents;
 mod proxy;
 mod watch;
 
+pub(crate) use proxy::over_tls;
+
 use crate::{
     patch,
     registry::{Apply, Caller, DeleteOutcome, ListQuery, Manager, Registry, Written},
@@ -35,6 +37,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, PoisonError},
 };
+use tokio_rustls::TlsConnector;
 
 /// Bytes of a field manager's name at most.
 const MANAGER_BYTES_MAX: usize = 128;
@@ -47,6 +50,8 @@ const BODY_BYTES_MAX: usize = 3 << 20;
 /// What the routes share.
 pub(crate) struct Kube {
     pub(crate) registry: Registry,
+    /// How nodes are asked; without it, in plaintext.
+    pub(crate) kubelets: Option<TlsConnector>,
 }
 
 pub(crate) fn router(kube: Arc<Kube>) -> Router {

@@ -20,6 +20,7 @@ use tower::ServiceExt as _;
 
 mod node;
 mod relay;
+mod tls;
 mod workloads;
 
 struct Api {
@@ -29,6 +30,10 @@ struct Api {
 
 impl Api {
     async fn new() -> Self {
+        Self::with(apiserver::Pki::default()).await
+    }
+
+    async fn with(pki: apiserver::Pki) -> Self {
         let clock = || Arc::new(|| Timestamp(1_700_000_000_000_000));
         let store = Arc::new(LocalStore::new(clock()));
         store.begin_epoch(Epoch(1));
@@ -38,6 +43,7 @@ impl Api {
             service_prefix: [10, 96],
             pod_prefix: [10, 244],
             node_silence: Duration::from_secs(50),
+            pki,
         };
         let as_store = Arc::clone(&store) as Arc<dyn store::Store>;
         let as_cluster = Arc::clone(&store) as Arc<dyn store::Cluster>;
