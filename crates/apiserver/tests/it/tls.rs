@@ -84,7 +84,7 @@ async fn who_trusts_the_authority_is_served_and_who_is_not_trusted_has_done_noth
     }
     for (name, access, want) in [
         ("foreign-client", access(&own, Some(&other)), "received fatal alert"),
-        ("foreign-server", access(&other, Some(&own)), "UnknownIssuer"),
+        ("foreign-server", access(&other, Some(&own)), "BadSignature"),
     ] {
         let endpoints = endpoints(&url, access);
         match create(endpoints, name).await {
