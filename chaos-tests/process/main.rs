@@ -14,6 +14,7 @@ mod disk;
 mod durable;
 mod kubectl;
 mod machine;
+mod machines;
 mod manifests;
 mod observer;
 mod pod;

@@ -5,6 +5,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "../../proto/node/v1/node.proto",
         "../../proto/cluster/v1/admin.proto",
         "../../proto/cluster/v1/certificates.proto",
+        "../../proto/cluster/v1/join.proto",
     ];
     for proto in protos {
         println!("cargo::rerun-if-changed={proto}");

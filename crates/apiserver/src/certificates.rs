@@ -23,6 +23,10 @@ pub struct Pki {
     pub authority: Option<Arc<Authority>>,
     /// What this replica shows: where, and in which file.
     pub certificates: Vec<(String, PathBuf)>,
+    /// Private key of service accounts, PEM: given to replicas that join.
+    pub service_account_key_file: Option<PathBuf>,
+    /// What all replicas are configured with, for those that join.
+    pub shared_configuration: String,
 }
 
 pub(crate) struct Certificates {

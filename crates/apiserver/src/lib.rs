@@ -6,6 +6,7 @@
 mod admin;
 mod certificates;
 mod history;
+mod join;
 mod kube;
 mod node;
 mod patch;

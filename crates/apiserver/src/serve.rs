@@ -4,12 +4,14 @@ use crate::{
     admin::Admin,
     certificates::{Certificates, Pki},
     history::{self, Retention},
+    join::Joins,
     kube::{self, Kube},
     node::NodeSessions,
     proto::{
         cluster::{
             admin_service_server::AdminServiceServer,
             certificate_service_server::CertificateServiceServer,
+            join_service_server::JoinServiceServer,
         },
         node::node_service_server::NodeServiceServer,
     },
@@ -64,10 +66,17 @@ impl ApiServer {
         let pki = config.pki.clone();
         let certificates = Certificates { pki: pki.clone(), clock: Arc::clone(&clock) };
         let registry = Registry::new(Arc::clone(&store), clock, config.service_prefix);
-        let sessions = NodeSessions::new(registry.clone(), config);
+        let joins = Joins {
+            registry: registry.clone(),
+            cluster: Arc::clone(&cluster),
+            pki: pki.clone(),
+            endpoints: config.endpoints.clone(),
+        };
+        let sessions = NodeSessions::new(registry.clone(), Arc::clone(&cluster), config);
         let grpc = tonic::service::Routes::new(NodeServiceServer::new(sessions))
             .add_service(AdminServiceServer::new(Admin { store, cluster }))
             .add_service(CertificateServiceServer::new(certificates))
+            .add_service(JoinServiceServer::new(joins))
             .into_axum_router();
         let kubelets = pki.kubelets.as_deref().map(kube::over_tls);
         let kube = Arc::new(Kube { registry: registry.clone(), kubelets });

@@ -94,7 +94,7 @@ pub(crate) async fn list(target: &Target, json: bool) -> Result<(), Failure> {
 }
 
 /// Now, to say how many days are left of a certificate.
-fn now() -> Moment {
+pub(crate) fn now() -> Moment {
     #[expect(clippy::disallowed_methods, reason = "said to who has asked, and nothing depends on it")]
     let now = std::time::SystemTime::now();
     let since = now.duration_since(UNIX_EPOCH).unwrap_or_default();

@@ -12,6 +12,7 @@ mod get;
 mod kubeconfig;
 mod members;
 mod target;
+mod token;
 
 use clap::{ArgAction, Args, Subcommand};
 use client::admin::BackupFailure;
@@ -147,6 +148,45 @@ pub enum Command {
     Cluster {
         #[command(subcommand)]
         verb: ClusterVerb,
+    },
+    /// Tokens with which further machines join.
+    Token {
+        #[command(subcommand)]
+        verb: TokenVerb,
+    },
+}
+
+/// What can be done with tokens.
+#[derive(Debug, Subcommand)]
+pub enum TokenVerb {
+    /// Make one, and print it; and on standard error the command that uses it.
+    Create {
+        /// For replicas, which get the authority's key; for nodes without it.
+        #[arg(long)]
+        replicas: bool,
+        /// How long it is valid: `30s`, `15m`, `24h`, `7d`; `0` for ever.
+        #[arg(long, default_value = "24h", value_parser = token::seconds)]
+        ttl: u64,
+        /// For people.
+        #[arg(long, default_value = "")]
+        description: String,
+        #[command(flatten)]
+        target: TargetArguments,
+    },
+    /// List them, without their secrets.
+    List {
+        /// One JSON array.
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        target: TargetArguments,
+    },
+    /// Delete one.
+    Delete {
+        /// Its id, or all of it.
+        id: String,
+        #[command(flatten)]
+        target: TargetArguments,
     },
 }
 
@@ -412,6 +452,17 @@ async fn verb(command: Command, files: &impl Files) -> Result<ExitCode, Failure>
         }
         Command::Wait { object, wanted, timeout, target } => {
             get::wait(&Target::new(target)?, &object, &wanted, timeout).await?;
+        }
+        Command::Token { verb: TokenVerb::Create { replicas, ttl, description, target } } => {
+            let wanted =
+                token::Wanted { for_replicas: replicas, ttl_seconds: ttl, description };
+            token::create(&Target::new(target)?, &wanted).await?;
+        }
+        Command::Token { verb: TokenVerb::List { json, target } } => {
+            token::list(&Target::new(target)?, json).await?;
+        }
+        Command::Token { verb: TokenVerb::Delete { id, target } } => {
+            token::delete(&Target::new(target)?, &id).await?;
         }
         Command::Cluster { verb: ClusterVerb::Status { json, target } } => {
             cluster::status(&Target::new(target)?, json).await?;

@@ -17,6 +17,8 @@ pub(crate) struct Target {
     pub(crate) client: Client,
     pub(crate) endpoints: Endpoints,
     pub(crate) namespace: String,
+    /// Signs the servers' certificates.
+    pub(crate) authority: Option<Pem>,
 }
 
 /// Where `trireme dev` keeps a cluster if it is told nothing.
@@ -75,7 +77,8 @@ impl Target {
         let named = shown.is_some() || arguments.token.is_some();
         let (shown, token) =
             if named { (shown, arguments.token.clone()) } else { (config.shown, config.token) };
-        let tls = authority.or(config.authority).map(|pem| pki::tls::client(pem, shown));
+        let authority = authority.or(config.authority);
+        let tls = authority.clone().map(|pem| pki::tls::client(pem, shown));
         let tls = tls.transpose().map_err(|error| Failure::Input(chain(&error)))?;
         let access = Access { tls: tls.map(Tls::new), token };
         let endpoints = Endpoints::new(urls, access);
@@ -85,7 +88,7 @@ impl Target {
         }
         let namespace = arguments.namespace.or(config.namespace);
         let namespace = namespace.unwrap_or_else(|| "default".to_owned());
-        Ok(Self { client, endpoints, namespace })
+        Ok(Self { client, endpoints, namespace, authority })
     }
 
     /// The URL path of a kind, in this namespace or in all.

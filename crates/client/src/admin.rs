@@ -180,13 +180,15 @@ pub enum Replaced {
 }
 
 /// A refusal is the API's word; anything else means that the endpoint did not answer.
-fn refusal(endpoint: &str, status: &tonic::Status) -> Result<ClientError, String> {
+pub(crate) fn refusal(endpoint: &str, status: &tonic::Status) -> Result<ClientError, String> {
     use tonic::Code;
     if matches!(status.code(), Code::DeadlineExceeded | Code::Unknown | Code::Cancelled) {
         let error = status.message().to_owned();
         return Ok(ClientError::Unknown { endpoint: endpoint.to_owned(), error });
     }
     let known = [
+        (Code::Unauthenticated, 401, "Unauthorized"),
+        (Code::PermissionDenied, 403, "Forbidden"),
         (Code::NotFound, 404, "NotFound"),
         (Code::AlreadyExists, 409, "AlreadyExists"),
         (Code::FailedPrecondition, 412, "PreconditionFailed"),

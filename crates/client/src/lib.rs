@@ -13,6 +13,7 @@ pub mod certificates;
 pub mod endpoints;
 pub mod events;
 pub mod informer;
+pub mod join;
 pub mod node;
 pub mod transport;
 

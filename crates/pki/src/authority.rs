@@ -295,12 +295,19 @@ impl Authority {
     }
 }
 
-/// A positive number of 127 bits.
-fn serial() -> Result<SerialNumber, PkiError> {
-    let mut bytes = [0; 16];
+/// # Errors
+/// There is no randomness.
+pub fn random<const N: usize>() -> Result<[u8; N], PkiError> {
+    let mut bytes = [0; N];
     SystemRandom::new()
         .fill(&mut bytes)
-        .map_err(|error| PkiError::malformed("a serial number", error.to_string()))?;
+        .map_err(|error| PkiError::malformed("random bytes", error.to_string()))?;
+    Ok(bytes)
+}
+
+/// A positive number of 127 bits.
+fn serial() -> Result<SerialNumber, PkiError> {
+    let mut bytes: [u8; 16] = random()?;
     if let Some(first) = bytes.first_mut() {
         *first = *first & 0x3f | 0x40;
     }

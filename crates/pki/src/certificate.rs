@@ -198,6 +198,14 @@ pub fn pin(der: &[u8]) -> Result<String, PkiError> {
     Ok(format!("sha256:{}", hex(digest(&SHA256, parsed.public_key().raw).as_ref())))
 }
 
+/// As [`pin`], of the first certificate in PEM.
+///
+/// # Errors
+/// There is none.
+pub fn pin_of_pem(pem: &[u8], origin: &str) -> Result<String, PkiError> {
+    pin(&first(pem, origin)?)
+}
+
 pub(crate) fn parse<'a>(der: &'a [u8], origin: &str) -> Result<X509Certificate<'a>, PkiError> {
     let parsed = X509Certificate::from_der(der);
     let (rest, parsed) =

@@ -33,7 +33,9 @@ pub enum Pem {
 }
 
 impl Pem {
-    fn read(&self) -> Result<Vec<u8>, PkiError> {
+    /// # Errors
+    /// Names the file.
+    pub fn read(&self) -> Result<Vec<u8>, PkiError> {
         match self {
             Self::File(path) => files::read(path),
             Self::Bytes(bytes) => Ok(bytes.clone()),
@@ -74,9 +76,15 @@ impl Shown {
         both.into_iter().filter_map(|pem| pem.file().map(Path::to_owned)).collect()
     }
 
-    fn fresh(self, provider: Arc<CryptoProvider>) -> Result<Fresh<CertifiedKey>, PkiError> {
-        let files = self.files();
-        Fresh::new(files, move || certified(&self, &provider))
+    /// `behind` is sent after the chain.
+    fn fresh(
+        self,
+        behind: Option<Pem>,
+        provider: Arc<CryptoProvider>,
+    ) -> Result<Fresh<CertifiedKey>, PkiError> {
+        let mut files = self.files();
+        files.extend(behind.iter().flat_map(files_of));
+        Fresh::new(files, move || certified(&self, behind.as_ref(), &provider))
     }
 }
 
@@ -104,6 +112,19 @@ pub enum Clients {
 /// # Errors
 /// Names the file that cannot be read or does not fit.
 pub fn server(shown: Shown, clients: Clients) -> Result<Arc<ServerConfig>, PkiError> {
+    server_of(shown, None, clients)
+}
+
+/// As [`server`], and shows the authority's own certificate, too, so that who knows its hash alone can tell it: see
+/// [`pinned`].
+///
+/// # Errors
+/// As [`server`].
+pub fn server_of(
+    shown: Shown,
+    authority: Option<Pem>,
+    clients: Clients,
+) -> Result<Arc<ServerConfig>, PkiError> {
     let provider = Arc::new(default_provider());
     let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
@@ -118,7 +139,8 @@ pub fn server(shown: Shown, clients: Clients) -> Result<Arc<ServerConfig>, PkiEr
             Arc::new(OfClients::new(authorities, true, organizations, Arc::clone(&provider))?),
         ),
     };
-    let mut config = builder.with_cert_resolver(Arc::new(Resolver(shown.fresh(provider)?)));
+    let resolver = Resolver(shown.fresh(authority, provider)?);
+    let mut config = builder.with_cert_resolver(Arc::new(resolver));
     if asks {
         // A session that is resumed would go on with a certificate that has expired since.
         config.session_storage = Arc::new(NoServerSessionStorage {});
@@ -143,7 +165,7 @@ pub fn client(authorities: Pem, shown: Option<Shown>) -> Result<Arc<ClientConfig
     let mut config = match shown {
         None => builder.with_no_client_auth(),
         Some(shown) => {
-            builder.with_client_cert_resolver(Arc::new(Resolver(shown.fresh(provider)?)))
+            builder.with_client_cert_resolver(Arc::new(Resolver(shown.fresh(None, provider)?)))
         }
     };
     // So that each connection shows, and checks, what holds now.
@@ -152,9 +174,42 @@ pub fn client(authorities: Pem, shown: Option<Shown>) -> Result<Arc<ClientConfig
     Ok(Arc::new(config))
 }
 
-fn certified(shown: &Shown, provider: &CryptoProvider) -> Result<Arc<CertifiedKey>, PkiError> {
+/// For a client that knows of a cluster only the hash of its authority's key, `sha256:…`: it trusts the authority that
+/// has it, which the server must show.
+///
+/// # Errors
+/// It is no such hash.
+pub fn pinned(hash: &str) -> Result<Arc<ClientConfig>, PkiError> {
+    let hex = hash.strip_prefix("sha256:").unwrap_or_default();
+    if hex.len() != 64 || !hex.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return Err(PkiError::malformed(hash, "must read sha256: and 64 hexadecimal digits"));
+    }
+    let provider = Arc::new(default_provider());
+    let verifier = Pinned { pin: hash.to_ascii_lowercase(), provider: Arc::clone(&provider) };
+    let mut config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| PkiError::malformed("TLS", error.to_string()))?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(verifier))
+        .with_no_client_auth();
+    config.resumption = Resumption::disabled();
+    Ok(Arc::new(config))
+}
+
+fn certified(
+    shown: &Shown,
+    behind: Option<&Pem>,
+    provider: &CryptoProvider,
+) -> Result<Arc<CertifiedKey>, PkiError> {
     let (chain_origin, key_origin) = (shown.chain.origin(), shown.key.origin());
-    let chain = certificates(&shown.chain.read()?, &chain_origin)?;
+    let mut chain = certificates(&shown.chain.read()?, &chain_origin)?;
+    if let Some(behind) = behind {
+        for certificate in certificates(&behind.read()?, &behind.origin())? {
+            if !chain.contains(&certificate) {
+                chain.push(certificate);
+            }
+        }
+    }
     let key = PrivateKeyDer::from_pem_slice(&shown.key.read()?)
         .map_err(|error| PkiError::malformed(&key_origin, format!("no key in it: {error}")))?;
     CertifiedKey::from_der(chain, key, provider).map(Arc::new).map_err(|error| match error {
@@ -257,6 +312,62 @@ impl ServerCertVerifier for OfServers {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.0.get().supported_verify_schemes()
+    }
+}
+
+#[derive(Debug)]
+struct Pinned {
+    pin: String,
+    provider: Arc<CryptoProvider>,
+}
+
+impl ServerCertVerifier for Pinned {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        let is_meant = |der: &&CertificateDer<'_>| {
+            crate::pin(der).is_ok_and(|pin| pin == self.pin)
+                && Certificate::from_der(der, "it").is_ok_and(|found| found.is_authority)
+        };
+        let authority = intermediates.iter().find(is_meant).ok_or_else(|| {
+            Error::General(format!("the server shows no authority with the hash {}", self.pin))
+        })?;
+        let mut roots = RootCertStore::empty();
+        roots.add(authority.clone().into_owned())?;
+        let verifier =
+            WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&self.provider))
+                .build()
+                .map_err(|error| Error::General(error.to_string()))?;
+        verifier.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let known = &self.provider.signature_verification_algorithms;
+        rustls::crypto::verify_tls12_signature(message, cert, dss, known)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let known = &self.provider.signature_verification_algorithms;
+        rustls::crypto::verify_tls13_signature(message, cert, dss, known)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
     }
 }
 
@@ -470,6 +581,35 @@ mod tests {
         seen().unwrap_err();
         put("server", &serving(&second));
         assert_eq!(seen().unwrap().as_deref(), Some("three"));
+    }
+
+    #[test]
+    fn an_authority_can_be_known_by_its_hash_alone() {
+        let (own, other) = (authority(), authority());
+        let served = own.issue(&server_profile(), THEN, CENTURY).unwrap();
+        let foreign = other.issue(&server_profile(), THEN, CENTURY).unwrap();
+        let own_pin = own.pin().unwrap();
+        for (name, serves, shows, pin, host, want) in [
+            ("shown", &served, Some(own.pem()), own_pin.clone(), "localhost", Ok(())),
+            ("upper case", &served, Some(own.pem()), own_pin.to_uppercase().replace("SHA", "sha"), "localhost", Ok(())),
+            ("not shown", &served, None, own_pin.clone(), "localhost", Err("shows no authority")),
+            ("another's hash", &served, Some(own.pem()), other.pin().unwrap(), "localhost", Err("shows no authority")),
+            // Anybody can show an authority whose key somebody else has.
+            ("not of it", &foreign, Some(own.pem()), own_pin.clone(), "localhost", Err("BadSignature")),
+            ("another host", &served, Some(own.pem()), own_pin, "example.org", Err("NotValidForName")),
+        ] {
+            let server = server_of(shown(serves), shows.map(bytes), Clients::Unasked).unwrap();
+            match (shake(&pinned(&pin).unwrap(), &server, host), want) {
+                (Ok(_), Ok(())) => {}
+                (Err(error), Err(want)) => {
+                    assert!(format!("{error:?}").contains(want), "{name}: {error:?}");
+                }
+                (found, want) => panic!("{name}: {found:?}, not {want:?}"),
+            }
+        }
+        for wrong in ["", "sha256:", "abc", &"g".repeat(71)] {
+            pinned(wrong).unwrap_err();
+        }
     }
 
     #[test]

@@ -6,7 +6,7 @@ use crate::config::PeerTls;
 use futures::{Stream, StreamExt as _};
 use http::Uri;
 use hyper_util::rt::TokioIo;
-use rustls::{ClientConfig, ServerConfig, pki_types::ServerName};
+use rustls::{ClientConfig, pki_types::ServerName};
 use std::{
     future::Future as _,
     io,
@@ -165,7 +165,7 @@ pub(crate) fn accept(
     tls: Option<&PeerTls>,
     stop: CancellationToken,
 ) -> impl Stream<Item = io::Result<Accepted>> + Send + use<> {
-    let acceptor = tls.map(|tls| acceptor(&tls.server));
+    let acceptor = tls.map(|tls| TlsAcceptor::from(Arc::clone(&tls.server)));
     let connections = TcpListenerStream::new(listener).map(move |accepted| {
         let (acceptor, stop) = (acceptor.clone(), stop.clone());
         async move {
@@ -196,12 +196,6 @@ pub(crate) fn accept(
         }
     });
     connections.buffer_unordered(HANDSHAKES).filter_map(std::future::ready)
-}
-
-fn acceptor(config: &ServerConfig) -> TlsAcceptor {
-    let mut config = config.clone();
-    config.alpn_protocols = vec![PROTOCOL.to_vec()];
-    TlsAcceptor::from(Arc::new(config))
 }
 
 pub(crate) struct Accepted {

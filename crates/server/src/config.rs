@@ -27,6 +27,10 @@ pub struct ReplicaConfig {
     /// Tells clusters apart whose first members have the same ids and peer URLs.
     #[serde(default)]
     pub cluster_token: String,
+    /// Secrets of `kube-system`, a JSON array, that are created once when the cluster begins; then the file is
+    /// removed.
+    #[serde(default)]
+    pub first_objects_file: Option<PathBuf>,
     /// The Kubernetes API, and node and admin gRPC beside it.
     pub api: ApiConfig,
     /// The etcd v3 API, if it is to be served.

@@ -5,11 +5,14 @@ use crate::{
     clock,
     config::{ReplicaConfig, TimerProfile},
     leader,
+    machines::{self, Shared},
     renewal::{self, Signer},
     tls::{self, Files},
 };
 use anyhow::Context as _;
+use api::caller::Identity;
 use apiserver::{ApiServer, Retention};
+use client::Client;
 use raft::{
     DiskConfig, Member, RaftConfig, RaftStore, StartError, Timers,
     disk::{Disk, FaultDisk, Faults, RealDisk},
@@ -38,7 +41,8 @@ pub async fn run(config: ReplicaConfig, shutdown: CancellationToken) -> anyhow::
         }
         None => None,
     };
-    let tls = config.api.tls.as_ref().map(tls::api).transpose()?;
+    let authority = config.authority.as_ref().map(|files| files.cert_file.as_path());
+    let tls = config.api.tls.as_ref().map(|tls| tls::api(tls, authority)).transpose()?;
     let pki = pki(&config)?;
     let store = RaftStore::start(raft_config(&config)?, clock::store_clock(), raft_listener)
         .await
@@ -85,6 +89,17 @@ pub async fn run(config: ReplicaConfig, shutdown: CancellationToken) -> anyhow::
     if let Some(authority) = pki.authority {
         let renewing = renewal::keep(own_certificates(&config), Signer::Own(authority));
         tasks.spawn(renewing);
+    }
+    if let Some(file) = config.first_objects_file.clone() {
+        let who = Identity {
+            user: "system:apiserver".to_owned(),
+            groups: vec!["system:masters".to_owned()],
+        };
+        let client = Client::in_process(api.door(), who, None);
+        tasks.spawn(async move {
+            machines::create_first(file, client).await?;
+            std::future::pending().await
+        });
     }
     let mut failed = store.failed();
     tasks.spawn(async move {
@@ -149,6 +164,9 @@ fn pki(config: &ReplicaConfig) -> anyhow::Result<apiserver::Pki> {
         kubelets: config.nodes.tls.as_ref().map(tls::client).transpose().context("nodes.tls")?,
         authority: authority.transpose()?,
         certificates: shown,
+        service_account_key_file: config.api.service_account_key_file.clone(),
+        shared_configuration: toml::to_string(&Shared::of(config))
+            .context("what replicas share")?,
     })
 }
 

@@ -35,16 +35,21 @@ pub(crate) fn server(config: &TlsConfig) -> anyhow::Result<Arc<ServerConfig>> {
     Ok(pki::tls::server(shown(&config.cert_file, &config.key_file), clients)?)
 }
 
-/// As [`server`], but clients may have another way to prove who they are.
+/// As [`server`], but clients may have another way to prove who they are, and who joins may know the `authority` by
+/// its hash alone.
 ///
 /// # Errors
 /// As [`server`].
-pub(crate) fn api(config: &TlsConfig) -> anyhow::Result<Arc<ServerConfig>> {
+pub(crate) fn api(
+    config: &TlsConfig,
+    authority: Option<&Path>,
+) -> anyhow::Result<Arc<ServerConfig>> {
     let clients = match &config.client_ca_file {
         None => Clients::Unasked,
         Some(authorities) => Clients::Offered { authorities: file(authorities) },
     };
-    Ok(pki::tls::server(shown(&config.cert_file, &config.key_file), clients)?)
+    let shown = shown(&config.cert_file, &config.key_file);
+    Ok(pki::tls::server_of(shown, authority.map(file), clients)?)
 }
 
 /// What replicas show each other.

@@ -15,6 +15,7 @@ use crate::{
 use futures::Stream;
 use index::PodIndex;
 use std::{pin::Pin, sync::Arc};
+use store::Cluster;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
@@ -25,14 +26,15 @@ const QUEUE: usize = 4096;
 /// Accepts sessions.
 pub(crate) struct NodeSessions {
     registry: Registry,
+    cluster: Arc<dyn Cluster>,
     config: Arc<Config>,
     index: Arc<PodIndex>,
 }
 
 impl NodeSessions {
-    pub(crate) fn new(registry: Registry, config: Config) -> Self {
+    pub(crate) fn new(registry: Registry, cluster: Arc<dyn Cluster>, config: Config) -> Self {
         let index = Arc::new(PodIndex::new(registry.clone()));
-        Self { registry, config: Arc::new(config), index }
+        Self { registry, cluster, config: Arc::new(config), index }
     }
 }
 
@@ -53,7 +55,7 @@ impl NodeService for NodeSessions {
         let mut incoming = request.into_inner();
         let (outgoing, answers) = mpsc::channel(QUEUE);
         let (registry, config) = (self.registry.clone(), Arc::clone(&self.config));
-        let index = Arc::clone(&self.index);
+        let (index, cluster) = (Arc::clone(&self.index), Arc::clone(&self.cluster));
         #[expect(clippy::disallowed_methods, reason = "ends with the stream that it serves")]
         tokio::spawn(async move {
             let hello = match incoming.message().await {
@@ -61,7 +63,13 @@ impl NodeService for NodeSessions {
                 Ok(_) | Err(_) => return,
             };
             let node = hello.node.clone();
-            let ended = session::run(&registry, &config, &index, hello, incoming, &outgoing).await;
+            let parts = session::Parts {
+                registry: &registry,
+                cluster: &*cluster,
+                config: &config,
+                index: &index,
+            };
+            let ended = session::run(parts, hello, incoming, &outgoing).await;
             if let Err(status) = ended {
                 tracing::info!(node, %status, "node session ends");
                 let refused = Refused { code: status.code.into(), message: status.message };

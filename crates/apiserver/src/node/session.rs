@@ -7,6 +7,7 @@ use super::{
     to_node,
 };
 use crate::{
+    join::api_urls,
     proto::node::{
         Ack, Activate, Fetched, FromNode, HeartbeatAck, Hello, PodChange, Synced, Welcome,
         from_node::Message as From, to_node::Message as To,
@@ -21,7 +22,7 @@ use std::{
     sync::Arc,
     time::Duration,
 };
-use store::{Revision, watch::WatchError};
+use store::{Cluster, Revision, watch::WatchError};
 use tokio::{sync::mpsc, task::JoinSet};
 use tonic::Streaming;
 
@@ -45,10 +46,28 @@ struct Work {
     running: JoinSet<String>,
 }
 
+/// What all sessions share.
+#[derive(Clone, Copy)]
+pub(super) struct Parts<'a> {
+    pub(super) registry: &'a Registry,
+    pub(super) cluster: &'a dyn Cluster,
+    pub(super) config: &'a Arc<Config>,
+    pub(super) index: &'a PodIndex,
+}
+
+/// Where the API is: the replicas in the log that have started, and those of the configuration.
+fn endpoints(cluster: &dyn Cluster, config: &Config) -> Vec<String> {
+    let mut urls = api_urls(&cluster.members());
+    for url in &config.endpoints {
+        if !urls.contains(url) {
+            urls.push(url.clone());
+        }
+    }
+    urls
+}
+
 pub(super) async fn run(
-    registry: &Registry,
-    config: &Arc<Config>,
-    index: &PodIndex,
+    Parts { registry, cluster, config, index }: Parts<'_>,
     hello: Hello,
     mut incoming: Streaming<FromNode>,
     outgoing: &Outgoing,
@@ -75,7 +94,7 @@ pub(super) async fn run(
         revision: listed.get(),
         resumed,
         replica: config.name.clone(),
-        endpoints: config.endpoints.clone(),
+        endpoints: endpoints(cluster, config),
         pod_cidr: registration.pod_cidr.clone(),
     };
     send(outgoing, To::Welcome(welcome)).await?;

@@ -264,6 +264,7 @@ fn new_replicas(
             members: members.clone(),
             join: false,
             cluster_token: String::new(),
+            first_objects_file: None,
             api: pki.map_or_else(
                 || ApiConfig {
                     listen: loopback(*api),
