@@ -2,7 +2,7 @@
 
 use crate::{machine::Traces, observer::Observer};
 use bytes::Bytes;
-use client::{Client, ClientError};
+use client::{Client, ClientError, endpoints::Endpoints};
 use futures::{FutureExt as _, future::LocalBoxFuture};
 use http::Method;
 use http_body_util::BodyExt as _;
@@ -37,7 +37,7 @@ pub(crate) struct Cluster {
     /// To kill and start its processes.
     dev: Mutex<DevCluster>,
     pub(crate) client: Client,
-    pub(crate) endpoints: Vec<String>,
+    pub(crate) endpoints: Endpoints,
     dir: PathBuf,
     veth_prefix: String,
     uids: std::sync::Mutex<BTreeSet<String>>,
@@ -66,6 +66,21 @@ pub(crate) fn with_cluster_in(
     time: Duration,
     test: impl AsyncFnOnce(&Cluster),
 ) {
+    let change = |options: &mut DevOptions| {
+        options.faults = faulty.is_some();
+        options.segment_bytes = faulty.unwrap_or(options.segment_bytes);
+    };
+    with_options(base, nodes, change, time, test);
+}
+
+/// As [`with_cluster_in`], with other options changed.
+pub(crate) fn with_options(
+    base: &Path,
+    nodes: u32,
+    change: impl FnOnce(&mut DevOptions),
+    time: Duration,
+    test: impl AsyncFnOnce(&Cluster),
+) {
     assert!(
         nix::unistd::geteuid().is_root(),
         "this test runs real containers: it needs root (and Linux with namespaces and cgroups)"
@@ -79,7 +94,7 @@ pub(crate) fn with_cluster_in(
     let failure = runtime.block_on(async {
         let _one = ONE.lock().await;
         let dir = tempfile::Builder::new().prefix("trireme-process-").tempdir_in(base).unwrap();
-        let cluster = Cluster::start(dir.path().to_owned(), nodes, faulty).await;
+        let cluster = Cluster::start(dir.path().to_owned(), nodes, change).await;
         let tested = AssertUnwindSafe(timeout(time, test(&cluster))).catch_unwind().await;
         let failure = match tested {
             Ok(Ok(())) => None,
@@ -145,16 +160,15 @@ fn logs(dir: &Path) -> String {
 }
 
 impl Cluster {
-    async fn start(dir: PathBuf, nodes: u32, faulty: Option<u64>) -> Self {
-        let options = DevOptions {
+    async fn start(dir: PathBuf, nodes: u32, change: impl FnOnce(&mut DevOptions)) -> Self {
+        let mut options = DevOptions {
             nodes,
             restart: false,
-            faults: faulty.is_some(),
-            segment_bytes: faulty.unwrap_or(64 << 20),
             program: Some(env!("CARGO_BIN_EXE_trireme").into()),
             log_filter: "info,scheduler=debug,server=debug,kubelet=debug,openraft=error".to_owned(),
             ..DevOptions::new(dir)
         };
+        change(&mut options);
         let dev = DevCluster::start(options).await.unwrap();
         let dir = dev.layout().dir().to_owned();
         let config: ReplicaConfig = read(&dir.join("replica-1").join("config.toml")).unwrap();
@@ -224,7 +238,7 @@ impl Cluster {
     /// A client that knows this replica only.
     pub(crate) fn only(&self, id: u64) -> Client {
         let at = usize::try_from(id).unwrap() - 1;
-        dev::connect(vec![self.endpoints[at].clone()]).unwrap()
+        dev::connect(self.endpoints.at(vec![self.endpoints.urls[at].clone()])).unwrap()
     }
 
     /// A node's own files.

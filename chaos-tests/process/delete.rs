@@ -347,8 +347,9 @@ async fn ends_on_term(cluster: &Cluster) {
     cluster.delete("leaves", Some(30)).await;
     let deleted = (Instant::now(), unix_now());
     for id in 1..=3 {
-        let said =
-            cluster.cli(&["get", "pod", "leaves", "--server", &cluster.endpoints[id - 1]]).await;
+        let said = cluster
+            .cli(&["get", "pod", "leaves", "--server", &cluster.endpoints.urls[id - 1]])
+            .await;
         assert!(said.out.contains("Terminating"), "S32, replica {id}: {said:?}");
     }
     cluster.gone("leaves", SOON).await;
@@ -595,7 +596,7 @@ async fn stalled_agent(cluster: &Cluster) {
     cluster.delete("stalled", None).await;
     cluster.delete("twin", None).await;
     for id in 0..3 {
-        let said = cluster.cli(&["get", "pods", "--server", &cluster.endpoints[id]]).await;
+        let said = cluster.cli(&["get", "pods", "--server", &cluster.endpoints.urls[id]]).await;
         let line = said.out.lines().find(|line| line.starts_with("stalled"));
         assert!(line.is_some_and(|line| line.contains("Terminating")), "{said:?}");
     }

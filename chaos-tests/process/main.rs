@@ -6,6 +6,7 @@
 )]
 
 mod bench;
+mod certificates;
 mod cluster;
 mod create;
 mod delete;
@@ -13,6 +14,7 @@ mod disk;
 mod durable;
 mod kubectl;
 mod machine;
+mod machines;
 mod manifests;
 mod observer;
 mod pod;

@@ -267,7 +267,7 @@ async fn grow(cluster: &Cluster, id: u64) {
     let mut config: ReplicaConfig = read(&path).unwrap();
     let me = config.members.iter().position(|m| m.id == id).unwrap();
     let url = config.members[me].peer_url.clone();
-    let names = [("trireme-dev", text(cluster.dir())), ("http://10.0.0.2:7003", url.clone())];
+    let names = [("trireme-dev", text(cluster.dir())), ("https://10.0.0.2:7003", url.clone())];
     let names = names.each_ref().map(|(name, value)| (*name, value.as_str()));
     done(readme("trireme cluster add-member", &names, &[]).await);
     let listed = done(cluster.cli(&["cluster", "members", "--json"]).await);

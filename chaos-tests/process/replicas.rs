@@ -97,7 +97,7 @@ fn value_of(map: &ConfigMap) -> u64 {
 async fn followers_serve(cluster: &Cluster) {
     let leader = cluster.leader().await;
     let mut followers = cluster.endpoints.clone();
-    followers.remove(usize::try_from(leader).unwrap() - 1);
+    followers.urls.remove(usize::try_from(leader).unwrap() - 1);
     let workload = Workload::start(&followers, 4).unwrap();
     timeout(SOON, workload.more(200)).await.expect("writes through followers");
     let client = server::dev::connect(followers).unwrap();
@@ -164,8 +164,9 @@ async fn repeats_have_one_effect(cluster: &Cluster) {
     let writers = (0..8u64).map(async |writer| {
         let (mut made, mut unknown) = (BTreeSet::new(), 0);
         let client = server::dev::connect({
-            let all = cluster.endpoints.iter().cycle().skip(usize::try_from(writer).unwrap());
-            all.take(3).cloned().collect()
+            let urls = cluster.endpoints.urls.iter().cycle();
+            let all = urls.skip(usize::try_from(writer).unwrap());
+            cluster.endpoints.at(all.take(3).cloned().collect())
         })
         .unwrap();
         let body = json!({
@@ -210,12 +211,12 @@ async fn deposed_leader_binds_nothing(cluster: &Cluster) {
     let old = cluster.leader().await;
     let pid = pid_of(cluster, old).await;
     // In the middle of the bindings.
-    let others: Vec<String> = {
+    let others = {
         let mut all = cluster.endpoints.clone();
-        all.remove(usize::try_from(old).unwrap() - 1);
+        all.urls.remove(usize::try_from(old).unwrap() - 1);
         all
     };
-    let client = server::dev::connect(others).unwrap();
+    let client = server::dev::connect(others.clone()).unwrap();
     for i in 0..COUNT {
         if i == COUNT / 2 {
             kill(pid, Signal::SIGSTOP).unwrap();
@@ -230,13 +231,7 @@ async fn deposed_leader_binds_nothing(cluster: &Cluster) {
         }
     }
     eventually("another leads", SOON, async || {
-        let all = client::admin::status(&cluster.endpoints[..]).await.map_err(|e| e.to_string());
-        let others = cluster
-            .endpoints
-            .iter()
-            .enumerate()
-            .filter(|(i, _)| i + 1 != usize::try_from(old).unwrap());
-        let others: Vec<String> = others.map(|(_, url)| url.clone()).collect();
+        let all = client::admin::status(&cluster.endpoints).await.map_err(|e| e.to_string());
         let status = client::admin::status(&others).await.map_err(|e| e.to_string())?;
         if status.leader != 0 && status.leader != old { Ok(()) } else { Err(format!("{all:?}")) }
     })
@@ -285,10 +280,10 @@ async fn majority_lost(cluster: &Cluster) {
     let took = start.elapsed();
     assert!(took < Duration::from_secs(13), "refused after {took:?}");
     assert_eq!(said.code, 3, "{said:?}");
-    for endpoint in &cluster.endpoints[..2] {
+    for endpoint in &cluster.endpoints.urls[..2] {
         assert!(said.err.contains(&format!("{endpoint}: Connection refused")), "{said:?}");
     }
-    let survivor = &cluster.endpoints[2];
+    let survivor = &cluster.endpoints.urls[2];
     let line = said.err.lines().find(|line| line.contains(survivor)).unwrap_or_default();
     assert!(line.contains("nobody has led") || line.contains("quorum"), "its own reason: {said:?}");
     // A write that is sent to it at once, and not after a read.

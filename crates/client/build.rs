@@ -1,7 +1,12 @@
 //! Generates the node and admin services' gRPC code; no protoc.
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let protos = ["../../proto/node/v1/node.proto", "../../proto/cluster/v1/admin.proto"];
+    let protos = [
+        "../../proto/node/v1/node.proto",
+        "../../proto/cluster/v1/admin.proto",
+        "../../proto/cluster/v1/certificates.proto",
+        "../../proto/cluster/v1/join.proto",
+    ];
     for proto in protos {
         println!("cargo::rerun-if-changed={proto}");
     }

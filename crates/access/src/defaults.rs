@@ -266,8 +266,10 @@ const ROLES: &[Role] = &[
             &["certificates.k8s.io"],
             &["certificatesigningrequests"],
         )],
+        paths: &[(&["post"], &[JOIN_NODE])],
         ..NONE
     },
+    Role { name: "system:replica-bootstrapper", paths: &[(&["post"], &[JOIN_REPLICA])], ..NONE },
     Role {
         name: "system:kube-scheduler",
         rows: &[
@@ -329,6 +331,10 @@ const ROLES: &[Role] = &[
 pub const NODE_SESSION: &str = "/trireme.node.v1.NodeService/Session";
 /// The RPC by which a node gets a new certificate in the place of its own, as a path.
 pub const RENEW: &str = "/trireme.cluster.v1.CertificateService/RenewCertificate";
+/// The RPC by which a machine becomes a node, as a path.
+pub const JOIN_NODE: &str = "/trireme.cluster.v1.JoinService/JoinNode";
+/// The RPC by which a machine becomes a replica, as a path.
+pub const JOIN_REPLICA: &str = "/trireme.cluster.v1.JoinService/JoinReplica";
 
 /// A ClusterRoleBinding: its name, the role, the kind and the names of its subjects.
 const BINDINGS: &[(&str, &str, &str, &[&str])] = &[
@@ -351,6 +357,12 @@ const BINDINGS: &[(&str, &str, &str, &[&str])] = &[
     // Nodes get it by the node authoriser, each for its own.
     ("system:node", "system:node", "Group", &[]),
     ("system:node-bootstrapper", "system:node-bootstrapper", "Group", &[BOOTSTRAPPERS]),
+    (
+        "system:replica-bootstrapper",
+        "system:replica-bootstrapper",
+        "Group",
+        &[api::bootstrap::REPLICAS],
+    ),
     ("system:kube-scheduler", "system:kube-scheduler", "User", &["system:kube-scheduler"]),
     (
         "system:kube-controller-manager",

@@ -27,7 +27,7 @@ pub const ANONYMOUS: &str = "system:anonymous";
 /// The group of nodes.
 pub const NODES: &str = "system:nodes";
 /// The group of those who want to become nodes.
-pub const BOOTSTRAPPERS: &str = "system:bootstrappers";
+pub const BOOTSTRAPPERS: &str = api::bootstrap::GROUP;
 /// The group of all service accounts; with `:NAMESPACE` behind it those of one.
 pub const SERVICE_ACCOUNTS: &str = "system:serviceaccounts";
 

@@ -5,6 +5,7 @@
 pub use k8s_openapi;
 
 pub mod binding;
+pub mod bootstrap;
 pub mod caller;
 pub mod core;
 pub mod cron;

@@ -26,11 +26,11 @@ pub(crate) struct Admin {
 /// More than a replacement takes, and its failure.
 const STEPS: usize = 8;
 /// For one change of the membership.
-const CHANGE_DEADLINE: Duration = Duration::from_secs(9);
+pub(crate) const CHANGE_DEADLINE: Duration = Duration::from_secs(9);
 /// For a new member to be started and to catch up, if nothing else is said.
 const REPLACE_DEADLINE: Duration = Duration::from_secs(600);
 
-fn member_error(error: MemberError) -> Status {
+pub(crate) fn member_error(error: MemberError) -> Status {
     match error {
         MemberError::NotFound => Status::not_found(error.to_string()),
         MemberError::PeerUrlExists => Status::already_exists(error.to_string()),

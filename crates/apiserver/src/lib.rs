@@ -5,8 +5,10 @@
 //! `guard` stands in front of them: who asks, and whether they may.
 
 mod admin;
+mod certificates;
 mod guard;
 mod history;
+mod join;
 mod kube;
 mod node;
 mod patch;
@@ -16,6 +18,7 @@ mod yaml;
 
 pub mod registry;
 
+pub use certificates::Pki;
 pub use guard::{AccessConfig, AuditConfig, AuditLevel, KeyError, ServiceAccountKey};
 pub use history::Retention;
 pub use serve::{ApiServer, Body, Config};

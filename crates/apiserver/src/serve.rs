@@ -2,12 +2,18 @@
 
 use crate::{
     admin::Admin,
+    certificates::{Certificates, Pki},
     guard::{AccessConfig, Door, Guard, Guarded},
     history::{self, Retention},
+    join::Joins,
     kube::{self, Kube},
     node::NodeSessions,
     proto::{
-        cluster::admin_service_server::AdminServiceServer,
+        cluster::{
+            admin_service_server::AdminServiceServer,
+            certificate_service_server::CertificateServiceServer,
+            join_service_server::JoinServiceServer,
+        },
         node::node_service_server::NodeServiceServer,
     },
     registry::{Caller, Clock, Registry},
@@ -41,6 +47,8 @@ pub struct Config {
     pub node_silence: Duration,
     /// Who may do what.
     pub access: AccessConfig,
+    /// Its certificates, and who signs.
+    pub pki: Pki,
 }
 
 /// All services over one store.
@@ -59,14 +67,27 @@ impl ApiServer {
         mut config: Config,
         clock: Clock,
     ) -> Self {
+        let pki = config.pki.clone();
+        let certificates = Certificates { pki: pki.clone(), clock: Arc::clone(&clock) };
         let registry = Registry::new(Arc::clone(&store), clock, config.service_prefix);
         let access = std::mem::take(&mut config.access);
         let guard = Arc::new(Guard::new(registry.clone(), access));
-        let sessions = NodeSessions::new(registry.clone(), config, Arc::clone(&guard));
+        let joins = Joins {
+            registry: registry.clone(),
+            cluster: Arc::clone(&cluster),
+            pki: pki.clone(),
+            endpoints: config.endpoints.clone(),
+        };
+        let sessions =
+            NodeSessions::new(registry.clone(), Arc::clone(&cluster), config, Arc::clone(&guard));
         let grpc = tonic::service::Routes::new(NodeServiceServer::new(sessions))
             .add_service(AdminServiceServer::new(Admin { store, cluster }))
+            .add_service(CertificateServiceServer::new(certificates))
+            .add_service(JoinServiceServer::new(joins))
             .into_axum_router();
-        let kube = Arc::new(Kube { registry: registry.clone(), guard: Arc::clone(&guard) });
+        let kubelets = pki.kubelets.as_deref().map(kube::over_tls);
+        let kube =
+            Arc::new(Kube { registry: registry.clone(), guard: Arc::clone(&guard), kubelets });
         let rest = kube::router(kube);
         let router = Router::new().fallback_service(tower::service_fn(
             move |request: axum::extract::Request| {

@@ -19,20 +19,28 @@ pub(crate) fn etcd_env(data_dir: &Path) -> Result<String, Failure> {
             "{path} is empty: this cluster does not serve etcd's API"
         )));
     }
-    Ok(exports(&urls))
+    let pki = data_dir.join("pki");
+    let pki = std::path::absolute(&pki).unwrap_or(pki);
+    Ok(exports(&urls, &pki))
 }
 
-fn exports(urls: &[&str]) -> String {
+/// `pki` is where the authority's certificate and the administrator's are.
+fn exports(urls: &[&str], pki: &Path) -> String {
     // Without a scheme, as the oldest clients want it; with https, one is needed.
     let endpoints: Vec<&str> =
         urls.iter().map(|url| url.strip_prefix("http://").unwrap_or(url)).collect();
     let mut text =
         format!("export ETCDCTL_API=3\nexport ETCDCTL_ENDPOINTS={}\n", endpoints.join(","));
     if urls.iter().any(|url| url.starts_with("https://")) {
-        text.push_str(
-            "# Set these, too: the authority of the replicas' certificates, and a certificate of yours.\n\
-             : \"${ETCDCTL_CACERT:?} ${ETCDCTL_CERT:?} ${ETCDCTL_KEY:?}\"\n",
-        );
+        let quoted = |name: &str| {
+            let path = pki.join(name).to_string_lossy().replace('\'', "'\\''");
+            format!("'{path}'")
+        };
+        let (authority, admin) = (quoted("ca.crt"), quoted("admin.pem"));
+        // Certificate and key are in one file, of which etcdctl takes from each what it needs.
+        text.push_str(&format!(
+            "export ETCDCTL_CACERT={authority}\nexport ETCDCTL_CERT={admin}\nexport ETCDCTL_KEY={admin}\n"
+        ));
     }
     text
 }
@@ -43,13 +51,19 @@ mod tests {
 
     #[test]
     fn a_cluster_is_named_as_etcdctl_wants_it() {
-        let plain = exports(&["http://127.0.0.1:1", "http://127.0.0.1:2"]);
+        let pki = Path::new("/tmp/it's/pki");
+        let plain = exports(&["http://127.0.0.1:1", "http://127.0.0.1:2"], pki);
         assert_eq!(
             plain,
             "export ETCDCTL_API=3\nexport ETCDCTL_ENDPOINTS=127.0.0.1:1,127.0.0.1:2\n"
         );
-        let tls = exports(&["https://127.0.0.1:1"]);
-        assert!(tls.contains("ETCDCTL_ENDPOINTS=https://127.0.0.1:1\n"), "{tls}");
-        assert!(tls.contains("ETCDCTL_CACERT"), "{tls}");
+        let tls = exports(&["https://127.0.0.1:1"], pki);
+        assert_eq!(
+            tls,
+            "export ETCDCTL_API=3\nexport ETCDCTL_ENDPOINTS=https://127.0.0.1:1\n\
+             export ETCDCTL_CACERT='/tmp/it'\\''s/pki/ca.crt'\n\
+             export ETCDCTL_CERT='/tmp/it'\\''s/pki/admin.pem'\n\
+             export ETCDCTL_KEY='/tmp/it'\\''s/pki/admin.pem'\n"
+        );
     }
 }

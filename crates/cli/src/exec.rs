@@ -7,7 +7,7 @@ use futures::StreamExt as _;
 use serde_json::Value;
 use std::{io::Write as _, process::ExitCode};
 use tokio_tungstenite::{
-    connect_async,
+    client_async,
     tungstenite::{Error, Message, client::IntoClientRequest as _, http::HeaderValue},
 };
 
@@ -23,14 +23,28 @@ pub(crate) async fn exec(
     let path =
         format!("{}/exec{}", target.path(kind, &target.namespace, pod), client::encode(&pairs));
     let mut attempts = Vec::new();
-    for endpoint in &target.endpoints {
+    let lost = |endpoint: &String, error: String| Attempt { endpoint: endpoint.clone(), error };
+    for endpoint in &target.endpoints.urls {
         let url = format!("{}{path}", endpoint.replacen("http", "ws", 1));
         let mut request =
             url.into_client_request().map_err(|e| Failure::Input(format!("{endpoint}: {e}")))?;
         request
             .headers_mut()
             .insert("Sec-WebSocket-Protocol", HeaderValue::from_static("v5.channel.k8s.io"));
-        match connect_async(request).await {
+        let access = &target.endpoints.access;
+        let stream = match access.dial(endpoint, target.endpoints.connect_timeout).await {
+            Ok(stream) => stream,
+            Err(error) => {
+                attempts.push(lost(endpoint, error.to_string()));
+                continue;
+            }
+        };
+        if let Some(token) = &access.token {
+            let bearer = HeaderValue::from_str(&format!("Bearer {token}"));
+            let bearer = bearer.map_err(|e| Failure::Input(format!("--token: {e}")))?;
+            request.headers_mut().insert("Authorization", bearer);
+        }
+        match client_async(request, stream).await {
             Ok((socket, _)) => return relay(socket, endpoint).await,
             Err(Error::Http(response)) => {
                 let body = response.body().clone().unwrap_or_default();
@@ -43,9 +57,7 @@ pub(crate) async fn exec(
                 });
                 return Err(ClientError::Api(status).into());
             }
-            Err(error) => {
-                attempts.push(Attempt { endpoint: endpoint.clone(), error: error.to_string() });
-            }
+            Err(error) => attempts.push(lost(endpoint, error.to_string())),
         }
     }
     Err(ClientError::Unreachable { attempts }.into())

@@ -2,14 +2,17 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command line's output")]
 
 mod apply;
+mod certs;
 mod cluster;
 mod describe;
 mod etcd_env;
 mod exec;
 mod failure;
 mod get;
+mod kubeconfig;
 mod members;
 mod target;
+mod token;
 
 use clap::{ArgAction, Args, Subcommand};
 use client::admin::BackupFailure;
@@ -146,6 +149,45 @@ pub enum Command {
         #[command(subcommand)]
         verb: ClusterVerb,
     },
+    /// Tokens with which further machines join.
+    Token {
+        #[command(subcommand)]
+        verb: TokenVerb,
+    },
+}
+
+/// What can be done with tokens.
+#[derive(Debug, Subcommand)]
+pub enum TokenVerb {
+    /// Make one, and print it; and on standard error the command that uses it.
+    Create {
+        /// For replicas, which get the authority's key; for nodes without it.
+        #[arg(long)]
+        replicas: bool,
+        /// How long it is valid: `30s`, `15m`, `24h`, `7d`; `0` for ever.
+        #[arg(long, default_value = "24h", value_parser = token::seconds)]
+        ttl: u64,
+        /// For people.
+        #[arg(long, default_value = "")]
+        description: String,
+        #[command(flatten)]
+        target: TargetArguments,
+    },
+    /// List them, without their secrets.
+    List {
+        /// One JSON array.
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        target: TargetArguments,
+    },
+    /// Delete one.
+    Delete {
+        /// Its id, or all of it.
+        id: String,
+        #[command(flatten)]
+        target: TargetArguments,
+    },
 }
 
 /// What can be asked of the group.
@@ -154,6 +196,14 @@ pub enum ClusterVerb {
     /// One screen: leader, each replica's state, nodes.
     Status {
         /// One JSON object.
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        target: TargetArguments,
+    },
+    /// List the certificates that replicas and nodes show, and when each expires and is renewed.
+    Certs {
+        /// One JSON array.
         #[arg(long)]
         json: bool,
         #[command(flatten)]
@@ -260,15 +310,32 @@ fn member_id(text: &str) -> Result<u64, String> {
 /// Which cluster, and where in it.
 #[derive(Debug, Clone, Args)]
 pub struct TargetArguments {
-    /// `http://host:port` of a replica; several with commas.
+    /// `https://host:port` of a replica; several with commas. Default: as the kubeconfig or the directory says.
     #[arg(long, value_delimiter = ',')]
     server: Vec<String>,
-    /// The directory of a dev cluster.
-    #[arg(long, default_value = "trireme-dev")]
-    data_dir: PathBuf,
-    /// Namespace.
-    #[arg(short, long, default_value = "default")]
-    namespace: String,
+    /// A kubeconfig, for its current context. Default: `$KUBECONFIG`, if no directory is named.
+    #[arg(long, conflicts_with = "data_dir")]
+    kubeconfig: Option<PathBuf>,
+    #[arg(long, env = "KUBECONFIG", hide = true)]
+    kubeconfig_variable: Option<String>,
+    /// The directory of a dev cluster. Default: `trireme-dev`.
+    #[arg(long)]
+    data_dir: Option<PathBuf>,
+    /// Signs the servers' certificates: PEM.
+    #[arg(long)]
+    certificate_authority: Option<PathBuf>,
+    /// Certificate to show: PEM.
+    #[arg(long, requires = "client_key")]
+    client_certificate: Option<PathBuf>,
+    /// Its private key: PEM.
+    #[arg(long, requires = "client_certificate")]
+    client_key: Option<PathBuf>,
+    /// Bearer token to show in place of a certificate.
+    #[arg(long)]
+    token: Option<String>,
+    /// Namespace. Default: that of the kubeconfig's context, or `default`.
+    #[arg(short, long)]
+    namespace: Option<String>,
     /// Print each request and how long it took.
     #[arg(short, long)]
     verbose: bool,
@@ -386,8 +453,21 @@ async fn verb(command: Command, files: &impl Files) -> Result<ExitCode, Failure>
         Command::Wait { object, wanted, timeout, target } => {
             get::wait(&Target::new(target)?, &object, &wanted, timeout).await?;
         }
+        Command::Token { verb: TokenVerb::Create { replicas, ttl, description, target } } => {
+            let wanted = token::Wanted { for_replicas: replicas, ttl_seconds: ttl, description };
+            token::create(&Target::new(target)?, &wanted).await?;
+        }
+        Command::Token { verb: TokenVerb::List { json, target } } => {
+            token::list(&Target::new(target)?, json).await?;
+        }
+        Command::Token { verb: TokenVerb::Delete { id, target } } => {
+            token::delete(&Target::new(target)?, &id).await?;
+        }
         Command::Cluster { verb: ClusterVerb::Status { json, target } } => {
             cluster::status(&Target::new(target)?, json).await?;
+        }
+        Command::Cluster { verb: ClusterVerb::Certs { json, target } } => {
+            certs::list(&Target::new(target)?, json).await?;
         }
         Command::Cluster { verb: ClusterVerb::EtcdEnv { data_dir } } => {
             print!("{}", etcd_env::etcd_env(&data_dir)?);

@@ -1,39 +1,94 @@
 //! Which replicas to ask.
 
-use crate::{TargetArguments, failure::Failure};
+use crate::{
+    TargetArguments,
+    failure::Failure,
+    kubeconfig::{self, Kubeconfig},
+};
 use api::kinds::{self, Kind};
-use client::{Client, endpoints::Endpoints};
-use std::time::Duration;
+use client::{
+    Client,
+    endpoints::Endpoints,
+    transport::{Access, Tls},
+};
+use pki::tls::{Pem, Shown};
 
 pub(crate) struct Target {
     pub(crate) client: Client,
-    pub(crate) endpoints: Vec<String>,
+    pub(crate) endpoints: Endpoints,
     pub(crate) namespace: String,
+    /// Signs the servers' certificates.
+    pub(crate) authority: Option<Pem>,
+}
+
+/// Where `trireme dev` keeps a cluster if it is told nothing.
+const DATA_DIR: &str = "trireme-dev";
+
+/// Which cluster is meant: as `--kubeconfig` says, as `--data-dir`, as `KUBECONFIG`, or the one in the usual
+/// directory. Its URLs, if a directory names them all, and its kubeconfig.
+fn chosen(arguments: &TargetArguments) -> Result<(Vec<String>, Kubeconfig), Failure> {
+    if let Some(path) = &arguments.kubeconfig {
+        return Ok((Vec::new(), kubeconfig::read(&path.to_string_lossy())?));
+    }
+    if arguments.data_dir.is_none()
+        && let Some(paths) = arguments.kubeconfig_variable.as_deref().filter(|p| !p.is_empty())
+    {
+        return Ok((Vec::new(), kubeconfig::read(paths)?));
+    }
+    let dir = arguments.data_dir.clone().unwrap_or_else(|| DATA_DIR.into());
+    let path = dir.join("endpoints");
+    let urls = match std::fs::read_to_string(&path) {
+        Ok(text) => text.lines().map(str::to_owned).collect(),
+        Err(_) if !arguments.server.is_empty() => Vec::new(),
+        Err(error) => {
+            return Err(Failure::Input(format!(
+                "{}: {error}; name a cluster with --server, --kubeconfig or --data-dir",
+                path.display()
+            )));
+        }
+    };
+    let file = dir.join("kubeconfig");
+    let config = if file.exists() {
+        kubeconfig::read(&file.to_string_lossy())?
+    } else {
+        Kubeconfig::default()
+    };
+    Ok((urls, config))
 }
 
 impl Target {
     pub(crate) fn new(arguments: TargetArguments) -> Result<Self, Failure> {
-        let endpoints = if arguments.server.is_empty() {
-            let path = arguments.data_dir.join("endpoints");
-            let text = std::fs::read_to_string(&path).map_err(|e| {
-                Failure::Input(format!(
-                    "{}: {e}; name a cluster with --server or --data-dir",
-                    path.display()
-                ))
-            })?;
-            text.lines().map(str::to_owned).collect()
+        let (all, config) = chosen(&arguments)?;
+        let urls = if !arguments.server.is_empty() {
+            arguments.server.clone()
+        } else if all.is_empty() {
+            vec![config.server.trim_end_matches('/').to_owned()]
         } else {
-            arguments.server
+            all
         };
-        let client = Client::connect(Endpoints {
-            urls: endpoints.clone(),
-            connect_timeout: Duration::from_secs(1),
-            deadline: Duration::from_secs(10),
-        })?;
+        let authority = arguments.certificate_authority.clone().map(Pem::File);
+        let shown = match (&arguments.client_certificate, &arguments.client_key) {
+            (Some(chain), Some(key)) => {
+                Some(Shown { chain: Pem::File(chain.clone()), key: Pem::File(key.clone()) })
+            }
+            _ => None,
+        };
+        // Who says who one is means that, and not also what the kubeconfig says.
+        let named = shown.is_some() || arguments.token.is_some();
+        let (shown, token) =
+            if named { (shown, arguments.token.clone()) } else { (config.shown, config.token) };
+        let authority = authority.or(config.authority);
+        let tls = authority.clone().map(|pem| pki::tls::client(pem, shown));
+        let tls = tls.transpose().map_err(|error| Failure::Input(chain(&error)))?;
+        let access = Access { tls: tls.map(Tls::new), token };
+        let endpoints = Endpoints::new(urls, access);
+        let client = Client::connect(endpoints.clone())?;
         if arguments.verbose {
-            eprintln!("endpoints: {}", endpoints.join(" "));
+            eprintln!("endpoints: {}", endpoints.urls.join(" "));
         }
-        Ok(Self { client, endpoints, namespace: arguments.namespace })
+        let namespace = arguments.namespace.or(config.namespace);
+        let namespace = namespace.unwrap_or_else(|| "default".to_owned());
+        Ok(Self { client, endpoints, namespace, authority })
     }
 
     /// The URL path of a kind, in this namespace or in all.
@@ -47,6 +102,17 @@ impl Target {
         let name = if name.is_empty() { String::new() } else { format!("/{name}") };
         format!("{root}/{}{namespace}/{}{name}", kind.api_version(), kind.plural)
     }
+}
+
+/// An error with what it came from.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
 }
 
 /// One object of a cluster.

@@ -2,15 +2,17 @@
 
 use crate::{
     Attempt, ClientError,
+    endpoints::Endpoints,
     proto::cluster::{
         AddMemberRequest, BackupRequest, MembersRequest, MembersResponse, PromoteMemberRequest,
         RemoveMemberRequest, ReplaceMemberRequest, StatusRequest, TransferLeaderRequest,
         admin_service_client::AdminServiceClient, replace_member_response::Step,
     },
+    transport::{Access, Bearer, channel},
 };
 use serde::Serialize;
 use std::time::Duration;
-use tonic::transport::{Channel, Endpoint};
+use tonic::{service::interceptor::InterceptedService, transport::Channel};
 
 /// One member, as the asked replica knows it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -65,30 +67,31 @@ pub struct ClusterStatus {
 /// For all of a backup, and a disk that is slow.
 const BACKUP_DEADLINE: Duration = Duration::from_secs(3600);
 
-async fn connect(url: &str) -> Result<AdminServiceClient<Channel>, String> {
-    connect_for(url, Duration::from_secs(10)).await
+type AdminClient = AdminServiceClient<InterceptedService<Channel, Bearer>>;
+
+async fn connect(url: &str, access: &Access) -> Result<AdminClient, String> {
+    connect_for(url, access, Duration::from_secs(10)).await
 }
 
-async fn connect_for(url: &str, deadline: Duration) -> Result<AdminServiceClient<Channel>, String> {
-    let endpoint = Endpoint::from_shared(url.to_owned()).map_err(|e| e.to_string())?;
-    let endpoint = endpoint.connect_timeout(Duration::from_secs(1)).timeout(deadline);
-    endpoint.connect().await.map(AdminServiceClient::new).map_err(|e| {
-        let mut cause: &dyn std::error::Error = &e;
-        while let Some(source) = cause.source() {
-            cause = source;
-        }
-        cause.to_string()
-    })
+async fn connect_for(
+    url: &str,
+    access: &Access,
+    deadline: Duration,
+) -> Result<AdminClient, String> {
+    let tuned = channel(url, access, |endpoint| {
+        endpoint.connect_timeout(Duration::from_secs(1)).timeout(deadline)
+    });
+    tuned.await.map(AdminServiceClient::new)
 }
 
 /// Asks the first endpoint that answers.
 ///
 /// # Errors
 /// [`ClientError::Unreachable`] with every endpoint and why.
-pub async fn status(endpoints: &[String]) -> Result<ClusterStatus, ClientError> {
+pub async fn status(endpoints: &Endpoints) -> Result<ClusterStatus, ClientError> {
     let mut attempts = Vec::new();
-    for endpoint in endpoints {
-        let error = match connect(endpoint).await {
+    for endpoint in &endpoints.urls {
+        let error = match connect(endpoint, &endpoints.access).await {
             Ok(mut client) => match client.status(StatusRequest {}).await {
                 Ok(answer) => return Ok(read(answer.into_inner())),
                 Err(status) => status.message().to_owned(),
@@ -177,13 +180,15 @@ pub enum Replaced {
 }
 
 /// A refusal is the API's word; anything else means that the endpoint did not answer.
-fn refusal(endpoint: &str, status: &tonic::Status) -> Result<ClientError, String> {
+pub(crate) fn refusal(endpoint: &str, status: &tonic::Status) -> Result<ClientError, String> {
     use tonic::Code;
     if matches!(status.code(), Code::DeadlineExceeded | Code::Unknown | Code::Cancelled) {
         let error = status.message().to_owned();
         return Ok(ClientError::Unknown { endpoint: endpoint.to_owned(), error });
     }
     let known = [
+        (Code::Unauthenticated, 401, "Unauthorized"),
+        (Code::PermissionDenied, 403, "Forbidden"),
         (Code::NotFound, 404, "NotFound"),
         (Code::AlreadyExists, 409, "AlreadyExists"),
         (Code::FailedPrecondition, 412, "PreconditionFailed"),
@@ -202,12 +207,12 @@ fn refusal(endpoint: &str, status: &tonic::Status) -> Result<ClientError, String
 /// # Errors
 /// It was refused, nobody answers, or the outcome is unknown.
 pub async fn members(
-    endpoints: &[String],
+    endpoints: &Endpoints,
     change: &MemberChange,
 ) -> Result<Vec<Member>, ClientError> {
     let mut attempts = Vec::new();
-    for endpoint in endpoints {
-        let error = match connect(endpoint).await {
+    for endpoint in &endpoints.urls {
+        let error = match connect(endpoint, &endpoints.access).await {
             Ok(mut client) => {
                 let answer = match change.clone() {
                     MemberChange::List => client.members(MembersRequest {}).await,
@@ -252,20 +257,26 @@ fn listed(answer: MembersResponse) -> Vec<Member> {
 /// # Errors
 /// As [`members`]; and when the replica that sees to it went away: ask again, it goes on.
 pub async fn replace_member(
-    endpoints: &[String],
+    endpoints: &Endpoints,
     old: u64,
     peer_url: &str,
     deadline: Duration,
     mut told: impl FnMut(Replaced),
 ) -> Result<(), ClientError> {
     let mut attempts = Vec::new();
-    for endpoint in endpoints {
+    for endpoint in &endpoints.urls {
         let request = ReplaceMemberRequest {
             old,
             peer_urls: vec![peer_url.to_owned()],
             deadline_seconds: deadline.as_secs(),
         };
-        let error = match connect_for(endpoint, deadline + Duration::from_secs(30)).await {
+        let error = match connect_for(
+            endpoint,
+            &endpoints.access,
+            deadline + Duration::from_secs(30),
+        )
+        .await
+        {
             Ok(mut client) => match client.replace_member(request).await {
                 Ok(answer) => {
                     let mut steps = answer.into_inner();
@@ -316,13 +327,13 @@ pub enum BackupFailure<E> {
 /// # Errors
 /// See [`BackupFailure`].
 pub async fn backup<K, E>(
-    endpoints: &[String],
+    endpoints: &Endpoints,
     mut begin: impl FnMut() -> Result<K, E>,
     mut keep: impl FnMut(&mut K, &[u8]) -> Result<(), E>,
 ) -> Result<K, BackupFailure<E>> {
     let mut attempts = Vec::new();
-    for endpoint in endpoints {
-        let error = match connect_for(endpoint, BACKUP_DEADLINE).await {
+    for endpoint in &endpoints.urls {
+        let error = match connect_for(endpoint, &endpoints.access, BACKUP_DEADLINE).await {
             Ok(mut client) => match client.backup(BackupRequest {}).await {
                 Ok(answer) => {
                     let mut pieces = answer.into_inner();
@@ -353,14 +364,14 @@ pub async fn backup<K, E>(
 ///
 /// # Errors
 /// Nobody answers, or nobody took over.
-pub async fn transfer_leader(endpoints: &[String], to: Option<u64>) -> Result<u64, ClientError> {
+pub async fn transfer_leader(endpoints: &Endpoints, to: Option<u64>) -> Result<u64, ClientError> {
     let now = status(endpoints).await?;
     let leader = now.members.iter().find(|m| m.id == now.leader);
     let url = leader.map(|m| m.client_url.clone()).unwrap_or_default();
     let failed = |error: String| ClientError::Unreachable {
         attempts: vec![Attempt { endpoint: url.clone(), error }],
     };
-    let mut client = connect(&url).await.map_err(failed)?;
+    let mut client = connect(&url, &endpoints.access).await.map_err(failed)?;
     let request = TransferLeaderRequest { to: to.unwrap_or_default() };
     let answer = client.transfer_leader(request).await;
     answer.map(|a| a.into_inner().leader).map_err(|s| failed(s.message().to_owned()))

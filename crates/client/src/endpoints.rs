@@ -1,11 +1,14 @@
 //! Several replicas as one service: the last good one first, then the others in turn.
 
-use crate::{Attempt, Body, ClientError};
+use crate::{
+    Attempt, Body, ClientError,
+    transport::{Access, Connector, cause},
+};
 use bytes::Bytes;
-use http::{Method, Request, Response, StatusCode, Uri, header};
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt as _, Full};
 use hyper_util::{
-    client::legacy::{Client as Http, connect::HttpConnector},
+    client::legacy::Client as Http,
     rt::{TokioExecutor, TokioTimer},
 };
 use std::{
@@ -20,13 +23,39 @@ use tokio::time::{Instant, sleep, timeout_at};
 /// Where the API is and how to reach it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Endpoints {
-    /// `http://host:port`, at least one.
+    /// `http(s)://host:port`, at least one.
     pub urls: Vec<String>,
-    /// For one attempt to connect.
+    /// Whom to trust there, and how to prove who one is.
+    pub access: Access,
+    /// For one attempt to connect, the handshake included.
     pub connect_timeout: Duration,
     /// For a call with all its attempts.
     pub deadline: Duration,
 }
+
+impl Endpoints {
+    /// These, or any others, with the patience of a command line.
+    #[must_use]
+    pub fn new(urls: Vec<String>, access: Access) -> Self {
+        Self {
+            urls,
+            access,
+            connect_timeout: Duration::from_secs(1),
+            deadline: Duration::from_secs(10),
+        }
+    }
+
+    /// Others, to be reached the same way.
+    #[must_use]
+    pub fn at(&self, urls: Vec<String>) -> Self {
+        Self { urls, ..self.clone() }
+    }
+}
+
+/// A connection that is silent so long is asked whether it lives.
+const ALIVE_INTERVAL: Duration = Duration::from_secs(1);
+/// And given up when it does not answer for so long: a replica that hangs must not keep what is on its way.
+const ALIVE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Waits before everything is tried again; grows to [`ROUND_MAX`].
 const ROUND_MIN: Duration = Duration::from_millis(10);
@@ -35,8 +64,9 @@ const ROUND_MAX: Duration = Duration::from_millis(200);
 /// Requests to whichever replica answers.
 #[derive(Clone)]
 pub(crate) struct Replicas {
-    http: Http<HttpConnector, Full<Bytes>>,
+    http: Http<Connector, Full<Bytes>>,
     urls: Arc<[String]>,
+    bearer: Option<HeaderValue>,
     /// The last one that answered.
     good: Arc<AtomicUsize>,
     deadline: Duration,
@@ -53,29 +83,33 @@ enum Outcome {
 impl Replicas {
     pub(crate) fn new(endpoints: Endpoints) -> Result<Self, ClientError> {
         for url in &endpoints.urls {
-            let parsed = url.parse::<Uri>().map_err(|e| e.to_string());
-            let error = match parsed {
-                Ok(uri) if uri.scheme_str() == Some("http") && uri.authority().is_some() => {
-                    continue;
-                }
-                Ok(_) => "must read http://HOST:PORT".to_owned(),
-                Err(error) => error,
-            };
-            return Err(ClientError::Unreachable {
-                attempts: vec![Attempt { endpoint: url.clone(), error }],
-            });
+            if let Err(error) = endpoints.access.check(url) {
+                let attempts = vec![Attempt { endpoint: url.clone(), error }];
+                return Err(ClientError::Unreachable { attempts });
+            }
         }
-        let mut connector = HttpConnector::new();
-        connector.set_nodelay(true);
-        connector.set_connect_timeout(Some(endpoints.connect_timeout));
+        let bearer = endpoints.access.token.as_ref().map(|token| {
+            let value = HeaderValue::from_str(&format!("Bearer {token}"));
+            value.map(|mut value| {
+                value.set_sensitive(true);
+                value
+            })
+        });
+        let bearer = bearer.transpose().map_err(|error| ClientError::Unreachable {
+            attempts: vec![Attempt { endpoint: "the token".to_owned(), error: error.to_string() }],
+        })?;
+        let connector = Connector::new(&endpoints.access, endpoints.connect_timeout);
         let http = Http::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .timer(TokioTimer::new())
             .pool_idle_timeout(Duration::from_secs(30))
+            .http2_keep_alive_interval(ALIVE_INTERVAL)
+            .http2_keep_alive_timeout(ALIVE_TIMEOUT)
             .build(connector);
         Ok(Self {
             http,
             urls: endpoints.urls.into(),
+            bearer,
             good: Arc::default(),
             deadline: endpoints.deadline,
         })
@@ -138,6 +172,9 @@ impl Replicas {
         let mut request = Request::new(Full::new(body.clone()));
         *request.method_mut() = parts.method.clone();
         *request.headers_mut() = parts.headers.clone();
+        if let Some(bearer) = &self.bearer {
+            request.headers_mut().insert(header::AUTHORIZATION, bearer.clone());
+        }
         match format!("{}{path}", url.trim_end_matches('/')).parse() {
             Ok(uri) => *request.uri_mut() = uri,
             Err(error) => return Outcome::Refused(format!("{path}: {error}")),
@@ -155,11 +192,32 @@ impl Replicas {
             Ok(Ok(answer)) => {
                 Outcome::Answer(answer.map(|body| body.map_err(Into::into).boxed_unsync()))
             }
-            Ok(Err(error)) if error.is_connect() => Outcome::Refused(causes(&error)),
-            Ok(Err(error)) => Outcome::Lost(causes(&error)),
+            Ok(Err(error)) if error.is_connect() => Outcome::Refused(cause(&error)),
+            Ok(Err(error)) => match cause(&error) {
+                why if unproven(&why) => Outcome::Refused(why),
+                why => Outcome::Lost(why),
+            },
             Err(_) => Outcome::Lost("no answer in time".to_owned()),
         }
     }
+}
+
+/// Whether a server has refused this client's certificate. In TLS 1.3 it says so when the client takes the
+/// handshake for done and has sent its request, which nobody has read then. The type of the error is lost on its
+/// way through HTTP/2.
+fn unproven(why: &str) -> bool {
+    const ALERTS: [&str; 8] = [
+        "AccessDenied",
+        "BadCertificate",
+        "CertificateExpired",
+        "CertificateRequired",
+        "CertificateRevoked",
+        "CertificateUnknown",
+        "UnknownCA",
+        "UnsupportedCertificate",
+    ];
+    why.split_once("received fatal alert: ")
+        .is_some_and(|(_, alert)| ALERTS.iter().any(|known| alert.starts_with(known)))
 }
 
 /// What a Status says, or the text itself.
@@ -168,15 +226,6 @@ fn message(body: &[u8]) -> String {
         .ok()
         .and_then(|value| api::status::Status::from_json(&value))
         .map_or_else(|| String::from_utf8_lossy(body).into_owned(), |status| status.message)
-}
-
-/// The innermost cause says most.
-fn causes(error: &dyn std::error::Error) -> String {
-    let mut last = error;
-    while let Some(source) = last.source() {
-        last = source;
-    }
-    last.to_string()
 }
 
 /// For a body that is JSON.

@@ -5,6 +5,7 @@ use crate::proto::node::{
     ToNode, from_node::Message as From, node_service_client::NodeServiceClient,
     to_node::Message as To,
 };
+use crate::transport::{Access, channel};
 use futures::future::BoxFuture;
 use serde_json::Value;
 use std::{collections::BTreeMap, time::Duration};
@@ -14,10 +15,7 @@ use tokio::{
 };
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
-use tonic::{
-    Streaming,
-    transport::{Certificate, ClientTlsConfig, Endpoint},
-};
+use tonic::Streaming;
 
 /// Who the node is, and where the replicas are.
 #[derive(Debug, Clone, PartialEq)]
@@ -34,8 +32,8 @@ pub struct NodeSessionConfig {
     pub node_json: serde_json::Value,
     /// `http(s)://host:port` of any replica; more are learned.
     pub endpoints: Vec<String>,
-    /// PEM of the authorities of `https` endpoints.
-    pub authorities: Option<Vec<u8>>,
+    /// Whom to trust there, and how the node proves who it is.
+    pub access: Access,
     /// Between heartbeats.
     pub heartbeat_interval: Duration,
     /// Silence of the stream after which it counts as dead; well below a second.
@@ -260,21 +258,16 @@ async fn open(
     standby: bool,
 ) -> Result<Link, String> {
     let failed = |e: &dyn std::fmt::Display| format!("{endpoint}: {e}");
-    let mut target = Endpoint::from_shared(endpoint.clone()).map_err(|e| failed(&e))?;
-    if let Some(pem) = &config.authorities {
-        let tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(pem));
-        target = target.tls_config(tls).map_err(|e| failed(&e))?;
-    }
-    let channel = target
-        .connect_timeout(config.silence_max)
-        .tcp_nodelay(true)
-        // A replica that hangs is left, not only one that dies.
-        .http2_keep_alive_interval(config.silence_max / 2)
-        .keep_alive_timeout(config.silence_max / 2)
-        .keep_alive_while_idle(true)
-        .connect()
-        .await
-        .map_err(|e| failed(&cause(&e)))?;
+    let silence_max = config.silence_max;
+    let connected = channel(&endpoint, &config.access, |target| {
+        target
+            .connect_timeout(silence_max)
+            // A replica that hangs is left, not only one that dies.
+            .http2_keep_alive_interval(silence_max / 2)
+            .keep_alive_timeout(silence_max / 2)
+            .keep_alive_while_idle(true)
+    });
+    let channel = connected.await.map_err(|e| failed(&e))?;
     let (out, outgoing) = mpsc::channel(1024);
     let hello = From::Hello(Hello {
         node: config.node.clone(),
@@ -555,12 +548,4 @@ fn read_fetched(fetched: &Fetched) -> Result<Option<Value>, String> {
         404 => Ok(None),
         _ => Err(fetched.message.clone()),
     }
-}
-
-fn cause(error: &dyn std::error::Error) -> String {
-    let mut last = error;
-    while let Some(source) = last.source() {
-        last = source;
-    }
-    last.to_string()
 }

@@ -12,7 +12,10 @@ use crate::{
     worker::{self, Told, Worker},
 };
 use api::{core::Pod, pod::has_ended};
-use client::node::{FromControlPlane, NodeSession, NodeSessionConfig, ToControlPlane, session};
+use client::{
+    node::{FromControlPlane, NodeSession, NodeSessionConfig, ToControlPlane, session},
+    transport::Access,
+};
 use serde_json::{Value, json};
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -38,10 +41,14 @@ pub struct KubeletConfig {
     pub name: String,
     /// Pod directories and logs.
     pub data_dir: PathBuf,
-    /// `http://host:port` of any replicas.
+    /// `http(s)://host:port` of any replicas.
     pub endpoints: Vec<String>,
-    /// PEM of the authorities of `https` endpoints.
-    pub authorities: Option<Vec<u8>>,
+    /// Whom to trust there, and how this node proves who it is.
+    pub access: Access,
+    /// What is shown to who asks for logs and exec, and who may; without it, anybody may.
+    pub tls: Option<Arc<rustls::ServerConfig>>,
+    /// What this node shows: to whom, and in which file.
+    pub certificates: Vec<(String, PathBuf)>,
     /// Labels beside the well-known ones.
     pub labels: BTreeMap<String, String>,
     /// Pods at most.
@@ -68,6 +75,7 @@ pub(crate) struct Shared {
     pub(crate) outbox: Arc<Outbox>,
     pub(crate) checkpoints: Checkpoints,
     pub(crate) statuses: Statuses,
+    pub(crate) certificates: Vec<(String, PathBuf)>,
 }
 
 impl Shared {
@@ -129,7 +137,7 @@ pub async fn run(
         boot_id: read("/proc/sys/kernel/random/boot_id"),
         node_json: node_object(&config, &clock),
         endpoints: config.endpoints.clone(),
-        authorities: config.authorities.clone(),
+        access: config.access.clone(),
         heartbeat_interval: config.heartbeat,
         silence_max: config.silence_max,
     };
@@ -178,6 +186,7 @@ pub async fn serve(
         outbox,
         checkpoints: Checkpoints::new(journal, &found),
         statuses: Statuses::default(),
+        certificates: config.certificates.clone(),
     });
     // So that the first Pod does not wait for it.
     let images = Arc::clone(&runtime);
@@ -187,7 +196,8 @@ pub async fn serve(
         }
     });
     if let Some(listener) = listener {
-        let served = crate::serve::serve(Arc::clone(&shared), listener, shutdown.child_token());
+        let (shared, tls) = (Arc::clone(&shared), config.tls.clone());
+        let served = crate::serve::serve(shared, listener, tls, shutdown.child_token());
         tasks.spawn(served);
     }
     let offer = Offer::of(&node_object(&config, &shared.clock));

@@ -4,9 +4,9 @@ use crate::{
     disk::{Disk, RealDisk},
     types::Member,
 };
+use rustls::{ClientConfig, ServerConfig};
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 use store::Timestamp;
-use tonic::transport::{Certificate, ClientTlsConfig, Identity, ServerTlsConfig};
 
 /// Reads the wall clock; the caller's.
 pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
@@ -66,36 +66,21 @@ impl Default for DiskConfig {
     }
 }
 
-/// What a replica shows its peers, and what it wants to see from them; both ways.
+/// What a replica shows its peers, and what it wants to see from them; both ways. Its certificate is valid for
+/// the host of its peer URL.
+///
+/// Both are asked at each handshake, so that certificates may change while it runs.
 #[derive(Clone)]
 pub struct PeerTls {
-    /// Certificate chain, PEM, this replica's own first; valid for the host of its peer URL.
-    pub certificate: Vec<u8>,
-    /// Private key, PEM.
-    pub key: Vec<u8>,
-    /// Authorities that sign the replicas' certificates, PEM.
-    pub authorities: Vec<u8>,
+    /// For connections to peers.
+    pub client: Arc<ClientConfig>,
+    /// For theirs; it must require a certificate.
+    pub server: Arc<ServerConfig>,
 }
 
 impl std::fmt::Debug for PeerTls {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("PeerTls").finish_non_exhaustive()
-    }
-}
-
-impl PeerTls {
-    fn identity(&self) -> Identity {
-        Identity::from_pem(&self.certificate, &self.key)
-    }
-
-    pub(crate) fn client(&self) -> ClientTlsConfig {
-        let authorities = Certificate::from_pem(&self.authorities);
-        ClientTlsConfig::new().identity(self.identity()).ca_certificate(authorities)
-    }
-
-    pub(crate) fn server(&self) -> ServerTlsConfig {
-        let authorities = Certificate::from_pem(&self.authorities);
-        ServerTlsConfig::new().identity(self.identity()).client_ca_root(authorities)
     }
 }
 

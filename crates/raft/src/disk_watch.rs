@@ -158,7 +158,9 @@ async fn snapshots(core: &Core, log_bytes: u64) {
         let most = log_bytes.max(core.snapshot_bytes.load(Ordering::Relaxed) / 2);
         let applied = metrics.last_applied.map(|id| id.index);
         // It does nothing while another one is being written, and is asked for again until one has come.
-        if written - since > most && applied > index && core.raft.trigger().snapshot().await.is_err()
+        if written - since > most
+            && applied > index
+            && core.raft.trigger().snapshot().await.is_err()
         {
             return;
         }

@@ -2,13 +2,13 @@
 
 use crate::{
     config::PeerTls,
+    connection::lazy,
     core::Core,
     peer::{Acquaintance, MembersRequest, MembersResponse, peer_service_client::PeerServiceClient},
     types::Member,
 };
 use std::{collections::BTreeMap, io, time::Duration};
 use tokio::time::timeout;
-use tonic::transport::Endpoint;
 
 /// The members, as the first at these peer URLs knows them that answers.
 ///
@@ -31,11 +31,7 @@ pub async fn look_up(
 }
 
 async fn ask(url: &str, tls: Option<&PeerTls>) -> io::Result<BTreeMap<u64, Member>> {
-    let mut endpoint = Endpoint::from_shared(url.to_owned()).map_err(io::Error::other)?;
-    if let Some(tls) = tls {
-        endpoint = endpoint.tls_config(tls.client()).map_err(io::Error::other)?;
-    }
-    let channel = endpoint.connect().await.map_err(io::Error::other)?;
+    let channel = lazy(url, tls, |endpoint| endpoint)?;
     let answer = PeerServiceClient::new(channel).members(MembersRequest {}).await;
     let MembersResponse { members } = answer.map_err(io::Error::other)?.into_inner();
     if members.is_empty() {

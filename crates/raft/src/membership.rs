@@ -143,8 +143,8 @@ pub(crate) fn members(group: &StoredMembership) -> Vec<(u64, Member, bool)> {
 }
 
 pub(crate) fn info((id, member, learner): (u64, Member, bool)) -> MemberInfo {
-    let Member { name, peer_urls, client_urls, .. } = member;
-    MemberInfo { id, name, peer_urls, client_urls, learner }
+    let Member { name, peer_urls, client_urls, api_url, .. } = member;
+    MemberInfo { id, name, peer_urls, client_urls, api_url, learner }
 }
 
 /// What the leader knows beside the membership.

@@ -1,6 +1,8 @@
 //! Who the peers are, one kept connection to each, and who speaks over it.
 
 use crate::{
+    config::PeerTls,
+    connection::lazy,
     identity::Identity,
     peer::peer_service_client::PeerServiceClient,
     types::{Member, StoredMembership, decode, encode},
@@ -17,7 +19,7 @@ use tonic::{
     Request, Status,
     metadata::{MetadataMap, MetadataValue},
     service::{Interceptor, interceptor::InterceptedService},
-    transport::{Channel, ClientTlsConfig, Endpoint},
+    transport::Channel,
 };
 
 /// Larger than the largest entry, and than what a replication message carries.
@@ -120,7 +122,7 @@ struct Inner {
     book: RwLock<Book>,
     channels: Mutex<BTreeMap<String, Channel>>,
     connect_timeout: Duration,
-    tls: Option<ClientTlsConfig>,
+    tls: Option<PeerTls>,
     doubt: Notify,
     stranger: Mutex<Option<String>>,
 }
@@ -130,7 +132,7 @@ impl Peers {
         me: Arc<Identity>,
         members: &BTreeMap<u64, Member>,
         connect_timeout: Duration,
-        tls: Option<ClientTlsConfig>,
+        tls: Option<PeerTls>,
     ) -> Self {
         let inner = Inner {
             me,
@@ -201,21 +203,18 @@ impl Peers {
         if let Some(channel) = channels.get(&url) {
             return Ok(channel.clone());
         }
-        let mut endpoint = Endpoint::from_shared(url.clone())
-            .map_err(io::Error::other)?
-            .connect_timeout(self.inner.connect_timeout)
-            .tcp_nodelay(true)
-            // A peer that hangs without closing its connection is given up within two seconds.
-            .http2_keep_alive_interval(Duration::from_secs(1))
-            .keep_alive_timeout(Duration::from_secs(1))
-            .keep_alive_while_idle(true)
-            // Room for a whole batch in flight: a window that fills costs a round trip.
-            .initial_stream_window_size(4 << 20)
-            .initial_connection_window_size(16 << 20);
-        if let Some(tls) = &self.inner.tls {
-            endpoint = endpoint.tls_config(tls.clone()).map_err(io::Error::other)?;
-        }
-        let channel = endpoint.connect_lazy();
+        let connect_timeout = self.inner.connect_timeout;
+        let channel = lazy(&url, self.inner.tls.as_ref(), |endpoint| {
+            endpoint
+                .connect_timeout(connect_timeout)
+                // A peer that hangs without closing its connection is given up within two seconds.
+                .http2_keep_alive_interval(Duration::from_secs(1))
+                .keep_alive_timeout(Duration::from_secs(1))
+                .keep_alive_while_idle(true)
+                // Room for a whole batch in flight: a window that fills costs a round trip.
+                .initial_stream_window_size(4 << 20)
+                .initial_connection_window_size(16 << 20)
+        })?;
         channels.insert(url, channel.clone());
         Ok(channel)
     }

@@ -4,8 +4,8 @@ use crate::{
     admission::admission,
     batch::{ENTRIES_IN_FLIGHT, batch},
     campaign::campaign,
-    config::{Clock, PeerTls, RaftConfig},
-    connection::Accepted,
+    config::{Clock, RaftConfig},
+    connection::accept,
     core::Core,
     disk::{Disk as _, RealDisk},
     disk_watch::{DiskHealth, watch_disk},
@@ -28,7 +28,6 @@ use crate::{
     types::Raft,
     wal::{Wal, WalError},
 };
-use futures::StreamExt as _;
 use openraft::{Config, SnapshotPolicy, async_runtime::watch::WatchReceiver as _, errors::Fatal};
 use std::{
     io,
@@ -42,7 +41,6 @@ use tokio::{
     sync::{Notify, Semaphore, mpsc, watch},
     task::JoinSet,
 };
-use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
 
 /// Proposals that may wait for a place in a batch; beyond it callers are told that it is busy.
@@ -145,7 +143,7 @@ impl RaftStore {
         let (hub, applied, sweep) = (machine.hub(), machine.applied(), machine.sweep());
         let (leases, stages) = (machine.leases(), machine.stages());
         let snapshot_bytes = machine.snapshot_bytes();
-        let tls = config.tls.as_ref().map(PeerTls::client);
+        let tls = config.tls.clone();
         let election = config.timers.election_max;
         let peers = Peers::new(Arc::clone(&identity), &config.members, election, tls);
         let group = machine.membership();
@@ -287,28 +285,11 @@ fn serve(
     let service = PeerServiceServer::new(service)
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX);
-    let tls = config.tls.as_ref().map(PeerTls::server);
+    let connections = accept(listener, config.tls.as_ref(), stop.clone());
     async move {
         let mut server = tonic::transport::Server::builder()
-            .tcp_nodelay(true)
             .initial_stream_window_size(4 << 20)
             .initial_connection_window_size(16 << 20);
-        if let Some(tls) = tls {
-            match server.tls_config(tls) {
-                Ok(with_tls) => server = with_tls,
-                Err(error) => {
-                    tracing::error!(%error, "peers cannot be served");
-                    return;
-                }
-            }
-        }
-        let cut = stop.clone();
-        let connections = TcpListenerStream::new(listener).map(move |accepted| {
-            let stream = accepted?;
-            // tonic sets it only on sockets that it accepts itself.
-            stream.set_nodelay(true)?;
-            Ok::<_, io::Error>(Accepted::new(stream, cut.clone()))
-        });
         let served = server.add_service(service).serve_with_incoming(connections);
         // Not the graceful way: a peer's stream has no end of its own.
         tokio::select! {

@@ -14,6 +14,12 @@ pub fn unix_micros() -> u64 {
         .map_or(0, |since| u64::try_from(since.as_micros()).unwrap_or(u64::MAX))
 }
 
+/// Now, as certificates count time.
+#[must_use]
+pub fn moment() -> pki::Moment {
+    pki::Moment(i64::try_from(unix_micros() / 1_000_000).unwrap_or(i64::MAX))
+}
+
 /// The clock as the store's proposers take it.
 #[must_use]
 pub fn store_clock() -> Arc<dyn Fn() -> store::Timestamp + Send + Sync> {

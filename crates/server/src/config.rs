@@ -27,6 +27,10 @@ pub struct ReplicaConfig {
     /// Tells clusters apart whose first members have the same ids and peer URLs.
     #[serde(default)]
     pub cluster_token: String,
+    /// Secrets of `kube-system`, a JSON array, that are created once when the cluster begins; then the file is
+    /// removed.
+    #[serde(default)]
+    pub first_objects_file: Option<PathBuf>,
     /// The Kubernetes API, and node and admin gRPC beside it.
     pub api: ApiConfig,
     /// The etcd v3 API, if it is to be served.
@@ -40,6 +44,10 @@ pub struct ReplicaConfig {
     /// What nodes get, and when they count as lost.
     #[serde(default)]
     pub nodes: NodesConfig,
+    /// The cluster's authority with its key: with it, this replica signs for nodes, and renews those of its own
+    /// certificates that this authority has signed.
+    #[serde(default)]
+    pub authority: Option<AuthorityConfig>,
     /// How long old revisions are kept.
     #[serde(default)]
     pub history: HistoryConfig,
@@ -167,6 +175,28 @@ pub enum AuditLevel {
     RequestResponse,
 }
 
+/// The cluster's authority, as PEM files.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct AuthorityConfig {
+    /// Its certificate.
+    pub cert_file: PathBuf,
+    /// Its private key.
+    pub key_file: PathBuf,
+}
+
+/// What a client shows, and whom it trusts, as PEM files.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct ClientTlsConfig {
+    /// Certificate chain, the client's own first.
+    pub cert_file: PathBuf,
+    /// Its private key; may be in the same file.
+    pub key_file: PathBuf,
+    /// Authorities that sign the servers' certificates.
+    pub ca_file: PathBuf,
+}
+
 /// A listener.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
@@ -181,17 +211,20 @@ pub struct ListenConfig {
     pub allow_plaintext: bool,
 }
 
-/// Certificates of a listener, as PEM files.
+/// Certificates of a listener, as PEM files; read again when they change.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct TlsConfig {
     /// Certificate chain, the server's own first.
     pub cert_file: PathBuf,
-    /// Its private key.
+    /// Its private key; may be in the same file.
     pub key_file: PathBuf,
     /// Clients must show a certificate signed by one of these.
     #[serde(default)]
     pub client_ca_file: Option<PathBuf>,
+    /// It must name one of these as its organisation (`O`); every one will do if there is none here.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub client_organizations: Vec<String>,
 }
 
 /// The raft group.
@@ -247,6 +280,9 @@ pub struct NodesConfig {
     pub pod_cidr: String,
     /// Addresses of Services.
     pub service_cidr: String,
+    /// What is shown to nodes when they are asked for logs or exec, and who signs their certificates. Without it,
+    /// they are asked without TLS.
+    pub tls: Option<ClientTlsConfig>,
 }
 
 impl Default for NodesConfig {
@@ -255,7 +291,16 @@ impl Default for NodesConfig {
             silence: Duration::from_secs(50),
             pod_cidr: "10.244.0.0/16".to_owned(),
             service_cidr: "10.96.0.0/16".to_owned(),
+            tls: None,
         }
+    }
+}
+
+impl NodesConfig {
+    /// By which the API itself is a Service.
+    pub(crate) fn first_service_ip(&self) -> String {
+        let prefix = self.service_cidr.split(".0.0/").next().unwrap_or_default();
+        format!("{prefix}.0.1")
     }
 }
 
@@ -289,6 +334,15 @@ pub struct NodeConfig {
     /// Authorities that sign the replicas' certificates, PEM: for `https` endpoints.
     #[serde(default)]
     pub ca_file: Option<PathBuf>,
+    /// What is shown to replicas, PEM. `{node}` in it stands for the node's name: each has its own.
+    #[serde(default)]
+    pub cert_file: Option<PathBuf>,
+    /// Its private key; without it, the key is in the same file.
+    #[serde(default)]
+    pub key_file: Option<PathBuf>,
+    /// Before its certificates expire, ask a replica for new ones.
+    #[serde(default = "default_renew")]
+    pub renew_certificates: bool,
     /// Logs, exec and attach, asked for by the API servers.
     pub api: ListenConfig,
     /// How containers run.
@@ -319,6 +373,10 @@ pub struct NodeConfig {
     /// What is logged.
     #[serde(default)]
     pub log: LogConfig,
+}
+
+const fn default_renew() -> bool {
+    true
 }
 
 const fn default_max_pods() -> u32 {
@@ -415,9 +473,16 @@ impl Check for ReplicaConfig {
             self.api.audit.as_ref().is_none_or(|audit| audit.file_bytes_max >= 1 << 10),
             "api.audit.fileBytesMax: must be at least 1024"
         );
+        ensure!(
+            self.api.tls.iter().all(|tls| tls.client_organizations.is_empty()),
+            "api.tls.clientOrganizations: clients of the API may come without a certificate, and what they may do \
+             is for its authorisation to say"
+        );
         if let Some(etcd) = &self.etcd {
+            check_tls("etcd", etcd.tls.as_ref())?;
             check_listener("etcd", etcd.listen, etcd.tls.is_some() || etcd.allow_plaintext)?;
         }
+        check_tls("raft", tls)?;
         check_listener(
             "raft",
             self.raft.listen,
@@ -466,9 +531,16 @@ impl Check for NodeConfig {
             );
         }
         ensure!(
-            self.api.tls.is_none(),
-            "api.tls: this version's replicas reach a node without TLS only; leave it out"
+            self.cert_file.is_some() || self.key_file.is_none(),
+            "keyFile: without certFile, there is nothing that it is the key of"
         );
+        let each = |file: &PathBuf| file.to_string_lossy().contains(NODE);
+        ensure!(
+            self.count == 1 || self.cert_file.as_ref().is_none_or(each),
+            "certFile: {} nodes need one each; name it with {NODE}",
+            self.count
+        );
+        check_tls("api", self.api.tls.as_ref())?;
         check_listener("api", self.api.listen, self.api.tls.is_some() || self.api.allow_plaintext)?;
         ensure!(self.count > 0, "count: at least one node");
         ensure!(
@@ -478,6 +550,22 @@ impl Check for NodeConfig {
         );
         Ok(())
     }
+}
+
+/// Stands for a node's name in the names of its files.
+const NODE: &str = "{node}";
+
+/// A file of one node.
+pub(crate) fn of_node(file: &Path, node: &str) -> PathBuf {
+    PathBuf::from(file.to_string_lossy().replace(NODE, node))
+}
+
+fn check_tls(section: &str, tls: Option<&TlsConfig>) -> anyhow::Result<()> {
+    ensure!(
+        tls.is_none_or(|tls| tls.client_organizations.is_empty() || tls.client_ca_file.is_some()),
+        "{section}.tls.clientOrganizations: without clientCaFile, clients show no certificate"
+    );
+    Ok(())
 }
 
 fn check_listener(section: &str, listen: SocketAddr, allowed: bool) -> anyhow::Result<()> {
@@ -575,6 +663,20 @@ clientUrl = "http://127.0.0.1:6443"
                 "[raft]\n",
                 "[api.audit]\npath = \"a\"\nfileBytesMax = 1\n[raft]\n",
                 "api.audit.fileBytesMax",
+            ),
+            (
+                "organisations without certificates",
+                "[raft]\n",
+                "[etcd]\nlisten = \"127.0.0.1:1\"\ntls = { certFile = \"c\", keyFile = \"k\", \
+                 clientOrganizations = [\"o\"] }\n[raft]\n",
+                "etcd.tls.clientOrganizations: without clientCaFile",
+            ),
+            (
+                "organisations at the API",
+                "[raft]\n",
+                "tls = { certFile = \"c\", keyFile = \"k\", clientCaFile = \"a\", \
+                 clientOrganizations = [\"o\"] }\n[raft]\n",
+                "api.tls.clientOrganizations",
             ),
             ("not a URL", "http://127.0.0.1:2380", "127.0.0.1", "members[0].peerUrl"),
         ] {

@@ -1,6 +1,6 @@
 //! Many nodes in one process that only say that they run Pods: a cluster's size without its machines.
 
-use crate::{clock, config::NodeConfig, node::authorities};
+use crate::{clock, config::NodeConfig, node, tls};
 use anyhow::Context as _;
 use kubelet::{
     agent::{self, KubeletConfig},
@@ -21,18 +21,20 @@ const SILENCE_MAX: Duration = Duration::from_secs(6);
 /// # Errors
 /// The certificates cannot be read, or a node has failed.
 pub async fn run(config: NodeConfig, shutdown: CancellationToken) -> anyhow::Result<()> {
-    let authorities = authorities(&config)?;
     let mut nodes = JoinSet::new();
     for (at, name) in config.node_names().into_iter().enumerate() {
         let clock: agent::Clock = Arc::new(clock::unix_micros);
         // Each begins with another replica, so that every replica has its share.
         let mut endpoints = config.endpoints.clone();
         endpoints.rotate_left(at % config.endpoints.len().max(1));
+        let access = tls::node_access(&config, &name)?;
         let kubelet = KubeletConfig {
             data_dir: config.data_dir.join(&name),
-            name,
+            certificates: node::certificates(&config, &name),
+            name: name.clone(),
             endpoints,
-            authorities: authorities.clone(),
+            access: access.clone(),
+            tls: None,
             labels: config.labels.clone(),
             max_pods: config.max_pods,
             heartbeat: config.heartbeat,
@@ -40,10 +42,17 @@ pub async fn run(config: NodeConfig, shutdown: CancellationToken) -> anyhow::Res
             listen: config.api.listen,
         };
         let runtime = FakeRuntime::new(Arc::clone(&clock));
-        nodes.spawn(agent::run(kubelet, runtime, clock, None, shutdown.child_token()));
+        let agent = agent::run(kubelet, runtime, clock, None, shutdown.child_token());
+        let config = config.clone();
+        nodes.spawn(async move {
+            tokio::select! {
+                () = agent => Ok(()),
+                never = node::renew(&config, &name, access) => never,
+            }
+        });
     }
     while let Some(ended) = nodes.join_next().await {
-        ended.context("a hollow node")?;
+        ended.context("a hollow node")??;
     }
     Ok(())
 }

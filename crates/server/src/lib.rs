@@ -11,6 +11,7 @@ pub mod demo;
 pub mod dev;
 pub mod etcd_role;
 pub mod hollow;
+pub mod machines;
 pub mod node;
 pub mod recovery;
 pub mod replica;
@@ -19,5 +20,7 @@ pub mod telemetry;
 pub mod workload;
 
 mod client_name;
+mod kubeconfig;
 mod leader;
+mod renewal;
 mod tls;

@@ -2,10 +2,13 @@
 
 use crate::{
     clock,
-    config::{NodeConfig, RuntimeKind},
+    config::{NodeConfig, RuntimeKind, TlsConfig, of_node},
     hollow,
+    renewal::{self, Signer},
+    tls::{self, Files},
 };
 use anyhow::Context as _;
+use client::{endpoints::Endpoints, transport::Access};
 use kubelet::{
     agent::{self, KubeletConfig},
     runtime::{
@@ -13,7 +16,11 @@ use kubelet::{
         native::{NativeConfig, NativeRuntime},
     },
 };
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -33,12 +40,17 @@ pub async fn run(config: NodeConfig, shutdown: CancellationToken) -> anyhow::Res
 
 async fn native(config: NodeConfig, shutdown: CancellationToken) -> anyhow::Result<()> {
     let runtime = open(&config)?;
+    let access = tls::node_access(&config, &config.name)?;
+    let tls = config.api.tls.as_ref().map(|tls| tls::server(&of_node_tls(tls, &config.name)));
+    let tls = tls.transpose().context("api.tls")?;
     let listener = TcpListener::bind(config.api.listen)
         .await
         .with_context(|| format!("listen on {}", config.api.listen))?;
     let listen = listener.local_addr().context("ask for the port")?;
     let kubelet = KubeletConfig {
-        authorities: authorities(&config)?,
+        access: access.clone(),
+        tls,
+        certificates: certificates(&config, &config.name),
         name: config.name.clone(),
         data_dir: config.data_dir.clone(),
         endpoints: config.endpoints.clone(),
@@ -48,26 +60,51 @@ async fn native(config: NodeConfig, shutdown: CancellationToken) -> anyhow::Resu
         silence_max: SILENCE_MAX,
         listen,
     };
-    agent::run(
+    let agent = agent::run(
         kubelet,
         Arc::clone(&runtime),
         Arc::new(clock::unix_micros),
         Some(listener),
         shutdown,
-    )
-    .await;
+    );
+    tokio::select! {
+        () = agent => {}
+        never = renew(&config, &config.name, access) => return never,
+    }
     if config.remove_pods_on_exit {
         runtime.remove_all().await.context("take the Pods down")?;
     }
     Ok(())
 }
 
-/// The certificates of `caFile`, if there is one.
-pub(crate) fn authorities(config: &NodeConfig) -> anyhow::Result<Option<Vec<u8>>> {
-    let read = |file: &std::path::PathBuf| {
-        std::fs::read(file).with_context(|| format!("read caFile {}", file.display()))
-    };
-    config.ca_file.as_ref().map(read).transpose()
+/// A listener's files, those of this node.
+fn of_node_tls(config: &TlsConfig, node: &str) -> TlsConfig {
+    TlsConfig {
+        cert_file: of_node(&config.cert_file, node),
+        key_file: of_node(&config.key_file, node),
+        ..config.clone()
+    }
+}
+
+/// What this node shows, by name.
+pub(crate) fn certificates(config: &NodeConfig, node: &str) -> Vec<(String, PathBuf)> {
+    let client = tls::node_files(config, node).map(|f| ("replicas".to_owned(), f.certificate));
+    let serving = config.api.tls.as_ref().filter(|_| config.runtime == RuntimeKind::Native);
+    let serving = serving.map(|tls| ("api".to_owned(), of_node(&tls.cert_file, node)));
+    client.into_iter().chain(serving).collect()
+}
+
+/// Keeps the node's certificates valid, by asking replicas; for ever if there is nothing to ask for.
+pub(crate) async fn renew(config: &NodeConfig, node: &str, access: Access) -> anyhow::Result<()> {
+    let client = tls::node_files(config, node);
+    let serving = config.api.tls.as_ref().map(|tls| of_node_tls(tls, node));
+    let serving = serving.map(|tls| Files { certificate: tls.cert_file, key: tls.key_file });
+    let files: Vec<Files> = client.into_iter().chain(serving).collect();
+    if !config.renew_certificates || access.tls.is_none() || files.is_empty() {
+        return std::future::pending().await;
+    }
+    let endpoints = Endpoints::new(config.endpoints.clone(), access);
+    renewal::keep(files, Signer::Replicas(endpoints)).await
 }
 
 fn open(config: &NodeConfig) -> anyhow::Result<Arc<dyn Runtime>> {

@@ -4,10 +4,15 @@ use crate::{
     client_name::name_client,
     clock,
     config::{AuditLevel, ReplicaConfig, TimerProfile},
-    leader, tls,
+    leader,
+    machines::{self, Shared},
+    renewal::{self, Signer},
+    tls::{self, Files},
 };
 use anyhow::Context as _;
+use api::caller::Identity;
 use apiserver::{AccessConfig, ApiServer, Retention, ServiceAccountKey};
+use client::Client;
 use raft::{
     DiskConfig, Member, RaftConfig, RaftStore, StartError, Timers,
     disk::{Disk, FaultDisk, Faults, RealDisk},
@@ -36,7 +41,9 @@ pub async fn run(config: ReplicaConfig, shutdown: CancellationToken) -> anyhow::
         }
         None => None,
     };
-    let tls = config.api.tls.as_ref().map(tls::server).transpose()?;
+    let authority = config.authority.as_ref().map(|files| files.cert_file.as_path());
+    let tls = config.api.tls.as_ref().map(|tls| tls::api(tls, authority)).transpose()?;
+    let pki = pki(&config)?;
     let store = RaftStore::start(raft_config(&config)?, clock::store_clock(), raft_listener)
         .await
         .map_err(|error| way_out(error, &config))?;
@@ -48,6 +55,7 @@ pub async fn run(config: ReplicaConfig, shutdown: CancellationToken) -> anyhow::
         pod_prefix: prefix("nodes.podCidr", &config.nodes.pod_cidr)?,
         node_silence: config.nodes.silence,
         access: access(&config)?,
+        pki: pki.clone(),
     };
     let api = ApiServer::new(
         Arc::clone(&store) as Arc<dyn store::Store>,
@@ -79,6 +87,18 @@ pub async fn run(config: ReplicaConfig, shutdown: CancellationToken) -> anyhow::
         Retention { age: config.history.retention, revisions: config.history.revisions };
     let leadership = store::Cluster::leadership(&*store);
     tasks.spawn(leader::run(leadership, api.clone(), retention, scope.clone()));
+    if let Some(authority) = pki.authority {
+        let renewing = renewal::keep(own_certificates(&config), Signer::Own(authority));
+        tasks.spawn(renewing);
+    }
+    if let Some(file) = config.first_objects_file.clone() {
+        let who = Identity::new("system:apiserver", &["system:masters"]);
+        let client = Client::in_process(api.door(), who, None);
+        tasks.spawn(async move {
+            machines::create_first(file, client).await?;
+            std::future::pending().await
+        });
+    }
     let mut failed = store.failed();
     tasks.spawn(async move {
         let failure = failed.wait_for(Option::is_some).await;
@@ -138,6 +158,62 @@ fn access(config: &ReplicaConfig) -> anyhow::Result<AccessConfig> {
         service_account_key: key.transpose().context("api.serviceAccountKeyFile")?,
         audit,
     })
+}
+
+/// What the API server shows to nodes, and signs with.
+fn pki(config: &ReplicaConfig) -> anyhow::Result<apiserver::Pki> {
+    let authority = config.authority.as_ref().map(|files| {
+        pki::Authority::load(&files.cert_file, &files.key_file).context("authority").map(Arc::new)
+    });
+    let mut shown = Vec::new();
+    let mut show =
+        |name: &str, file: &std::path::Path| shown.push((name.to_owned(), file.to_owned()));
+    if let Some(files) = &config.authority {
+        show("authority", &files.cert_file);
+    }
+    for (name, tls) in [
+        ("api", config.api.tls.as_ref()),
+        ("etcd", config.etcd.as_ref().and_then(|etcd| etcd.tls.as_ref())),
+        ("raft", config.raft.tls.as_ref()),
+    ] {
+        if let Some(tls) = tls {
+            show(name, &tls.cert_file);
+        }
+    }
+    if let Some(tls) = &config.nodes.tls {
+        show("nodes", &tls.cert_file);
+    }
+    Ok(apiserver::Pki {
+        kubelets: config.nodes.tls.as_ref().map(tls::client).transpose().context("nodes.tls")?,
+        authority: authority.transpose()?,
+        certificates: shown,
+        service_account_key_file: config.api.service_account_key_file.clone(),
+        shared_configuration: toml::to_string(&Shared::of(config))
+            .context("what replicas share")?,
+    })
+}
+
+/// What this replica shows, each once.
+fn own_certificates(config: &ReplicaConfig) -> Vec<Files> {
+    let listeners = [
+        config.api.tls.as_ref(),
+        config.etcd.as_ref().and_then(|etcd| etcd.tls.as_ref()),
+        config.raft.tls.as_ref(),
+    ];
+    let files = |certificate: &std::path::Path, key: &std::path::Path| Files {
+        certificate: certificate.to_owned(),
+        key: key.to_owned(),
+    };
+    let mut all: Vec<Files> =
+        listeners.into_iter().flatten().map(|tls| files(&tls.cert_file, &tls.key_file)).collect();
+    all.extend(config.nodes.tls.iter().map(|tls| files(&tls.cert_file, &tls.key_file)));
+    let mut each = Vec::new();
+    for files in all {
+        if !each.contains(&files) {
+            each.push(files);
+        }
+    }
+    each
 }
 
 fn raft_config(config: &ReplicaConfig) -> anyhow::Result<RaftConfig> {

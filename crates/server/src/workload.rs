@@ -2,7 +2,7 @@
 
 use api::core::ConfigMap;
 use api::k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use client::{Client, ClientError, ListOptions, WriteOptions};
+use client::{Client, ClientError, ListOptions, WriteOptions, endpoints::Endpoints};
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, PoisonError},
@@ -63,7 +63,7 @@ impl Workload {
     ///
     /// # Errors
     /// An endpoint is not a URL.
-    pub fn start(endpoints: &[String], writers: usize) -> anyhow::Result<Self> {
+    pub fn start(endpoints: &Endpoints, writers: usize) -> anyhow::Result<Self> {
         Self::with_pauses(endpoints, writers, Duration::ZERO)
     }
 
@@ -72,7 +72,7 @@ impl Workload {
     /// # Errors
     /// An endpoint is not a URL.
     pub fn with_pauses(
-        endpoints: &[String],
+        endpoints: &Endpoints,
         writers: usize,
         pause: Duration,
     ) -> anyhow::Result<Self> {
@@ -85,8 +85,10 @@ impl Workload {
         for i in 0..writers {
             let key = format!("{}-{i}", workload.prefix);
             // Writers and readers of one key begin at different replicas.
-            let at = |shift: usize| -> Vec<String> {
-                endpoints.iter().cycle().skip(i + shift).take(endpoints.len()).cloned().collect()
+            let at = |shift: usize| {
+                let urls = &endpoints.urls;
+                let all = urls.iter().cycle().skip(i + shift).take(urls.len());
+                endpoints.at(all.cloned().collect())
             };
             let writer = crate::dev::connect(at(0))?;
             let reader = crate::dev::connect(at(1))?;

@@ -305,6 +305,8 @@ pub struct MemberInfo {
     pub peer_urls: Vec<String>,
     /// Where it serves the etcd v3 API; empty until it has started.
     pub client_urls: Vec<String>,
+    /// `http(s)://host:port` of its Kubernetes API; empty until it has started.
+    pub api_url: String,
     /// Receives the log, does not vote.
     pub learner: bool,
 }

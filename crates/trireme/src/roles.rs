@@ -2,10 +2,11 @@
 
 use crate::{bench, etcd, files::ReplicaFiles};
 use anyhow::Context as _;
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
 use server::{
     config,
     dev::{DevCluster, DevOptions},
+    machines::{self, Invitation, Place},
     node, replica, signal, telemetry,
 };
 use std::{ffi::OsString, path::PathBuf, process::ExitCode, time::Duration};
@@ -57,6 +58,34 @@ enum Role {
         /// Leave a process that has ended unexpectedly as it is.
         #[arg(long)]
         no_restart: bool,
+        /// Without certificates: whoever reaches this machine's loopback may do anything.
+        #[arg(long)]
+        plaintext: bool,
+    },
+    /// Make the first replica of a cluster on machines of your own, and say how to start it and how others join.
+    Init {
+        #[command(flatten)]
+        place: PlaceArguments,
+    },
+    /// Make a replica or a node of this machine, with what `init` or `token create` has printed.
+    Join {
+        #[command(flatten)]
+        place: PlaceArguments,
+        /// `https://host:port` of a replica.
+        #[arg(long)]
+        server: String,
+        /// `ID.SECRET`
+        #[arg(long)]
+        token: String,
+        /// `sha256:…`, the hash of the authority's key: nothing is sent to anybody else.
+        #[arg(long)]
+        ca_hash: String,
+        /// As a replica.
+        #[arg(long, required_unless_present = "node", conflicts_with = "node")]
+        replica: bool,
+        /// As a node.
+        #[arg(long)]
+        node: bool,
     },
     /// Show in a minute what Trireme promises: needs no arguments, fails if something does not hold.
     Demo,
@@ -77,6 +106,46 @@ enum Role {
     },
     #[command(flatten)]
     Client(cli::Command),
+}
+
+#[derive(Debug, Args)]
+struct PlaceArguments {
+    /// Made, and everything is kept there.
+    #[arg(long)]
+    data_dir: PathBuf,
+    /// Address or DNS name by which others reach this machine; of a node, an address.
+    #[arg(long)]
+    advertise: Option<String>,
+    /// What it is called; as this machine without it.
+    #[arg(long)]
+    name: Option<String>,
+    /// Of a replica's API.
+    #[arg(long, default_value_t = 6443)]
+    api_port: u16,
+    /// Of a replica's raft listener.
+    #[arg(long, default_value_t = 2380)]
+    raft_port: u16,
+    /// Of a replica's etcd v3 API.
+    #[arg(long, default_value_t = 2379)]
+    etcd_port: u16,
+    /// Of a node, for logs and exec.
+    #[arg(long, default_value_t = 10250)]
+    kubelet_port: u16,
+}
+
+impl From<PlaceArguments> for Place {
+    fn from(arguments: PlaceArguments) -> Self {
+        let PlaceArguments {
+            data_dir,
+            advertise,
+            name,
+            api_port,
+            raft_port,
+            etcd_port,
+            kubelet_port,
+        } = arguments;
+        Self { data_dir, advertise, name, api_port, raft_port, etcd_port, kubelet_port }
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -160,11 +229,21 @@ async fn play(role: Role) -> anyhow::Result<ExitCode> {
             let with_parent = config.exit_with_parent;
             until_asked(with_parent, |stop| node::run(config, stop)).await?;
         }
-        Role::Dev { replicas, nodes, hollow, data_dir, no_restart } => {
+        Role::Dev { replicas, nodes, hollow, data_dir, no_restart, plaintext } => {
             let restart = !no_restart;
-            let options =
-                DevOptions { replicas, nodes, hollow, restart, ..DevOptions::new(data_dir) };
+            let defaults = DevOptions::new(data_dir);
+            let options = DevOptions { replicas, nodes, hollow, restart, plaintext, ..defaults };
             until_asked(false, |stop| dev(options, stop)).await?;
+        }
+        Role::Init { place } => println!("{}", machines::init(&place.into())?),
+        Role::Join { place, server, token, ca_hash, replica, node: _ } => {
+            let (place, invitation) = (place.into(), Invitation { server, token, ca_hash });
+            let said = if replica {
+                machines::join_replica(&place, &invitation).await?
+            } else {
+                machines::join_node(&place, &invitation).await?
+            };
+            println!("{said}");
         }
         Role::Demo => {
             return until_asked(false, |stop| async move {
@@ -215,7 +294,7 @@ pub(crate) async fn until_asked<T, F: Future<Output = anyhow::Result<T>>>(
 async fn dev(options: DevOptions, stop: CancellationToken) -> anyhow::Result<()> {
     let mut cluster = DevCluster::start(options).await?;
     let layout = cluster.layout().clone();
-    println!("ready: {}", cluster.endpoints().join(" "));
+    println!("ready: {}", cluster.endpoints().urls.join(" "));
     println!("  kubectl --kubeconfig {} get nodes", layout.kubeconfig().display());
     println!("  trireme get nodes --data-dir {}", layout.dir().display());
     println!("Ctrl-C ends everything and leaves nothing running.");

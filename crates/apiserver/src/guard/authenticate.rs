@@ -4,19 +4,15 @@ use super::{
     Guard,
     tokens::{self, Claims, ISSUER},
 };
-use access::BOOTSTRAPPERS;
 use api::{
+    bootstrap::{self, Token},
     caller::Identity,
     kinds::{self, Kind},
     meta,
 };
 use axum::http::{HeaderMap, HeaderValue, header};
-use base64::{
-    Engine as _,
-    engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD},
-};
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use listen::PeerCertificates;
-use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 use std::fmt::Write as _;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
@@ -90,62 +86,8 @@ pub(super) fn take_token(headers: &mut HeaderMap) -> Result<Option<String>, Unau
     }
 }
 
-/// Takes as long for any text: nobody is to find a secret out letter by letter.
-fn equal(a: &[u8], b: &[u8]) -> bool {
-    a.len() == b.len() && a.iter().zip(b).fold(0, |different, (a, b)| different | (a ^ b)) == 0
-}
-
 fn kind(alias: &str) -> &'static Kind {
     kinds::by_alias(alias).expect("what tokens are bound to is served")
-}
-
-/// The id and the secret in a bootstrap token.
-fn bootstrap_token(token: &str) -> Option<(&str, &str)> {
-    let (id, secret) = token.split_once('.')?;
-    let plain = |text: &str| text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
-    (id.len() == 6 && secret.len() == 16 && plain(id) && plain(secret)).then_some((id, secret))
-}
-
-/// Whom a bootstrap token's Secret makes of who shows it.
-fn bootstrapper(
-    stored: &Value,
-    id: &str,
-    secret: &str,
-    now: i64,
-) -> Result<Identity, Unauthenticated> {
-    let data = |key: &str| {
-        let found = stored.get("data").and_then(|data| data.get(key)).and_then(Value::as_str);
-        let bytes = STANDARD.decode(found.unwrap_or_default()).unwrap_or_default();
-        String::from_utf8(bytes).unwrap_or_default()
-    };
-    if stored.get("type").and_then(Value::as_str) != Some("bootstrap.kubernetes.io/token")
-        || meta::is_terminating(stored)
-    {
-        return unauthenticated("the Secret is no bootstrap token");
-    }
-    let known = data("token-secret");
-    if known.is_empty() || data("token-id") != id || !equal(known.as_bytes(), secret.as_bytes()) {
-        return unauthenticated("another bootstrap token");
-    }
-    let expiration = data("expiration");
-    if !expiration.is_empty() && meta::parse_time(&expiration).is_none_or(|end| end <= now) {
-        return unauthenticated("the bootstrap token has expired");
-    }
-    if data("usage-bootstrap-authentication") != "true" {
-        return unauthenticated("the bootstrap token is not for authentication");
-    }
-    let mut who = Identity::new(format!("system:bootstrap:{id}"), &[BOOTSTRAPPERS]);
-    for group in data("auth-extra-groups").split(',').filter(|group| !group.is_empty()) {
-        let rest = group.strip_prefix("system:bootstrappers:").unwrap_or_default();
-        let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-:".contains(&b);
-        let ends =
-            rest.bytes().last().is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
-        if rest.len() > 256 || !ends || !rest.bytes().all(allowed) {
-            return unauthenticated("the bootstrap token has groups that it may not give");
-        }
-        who.groups.push(group.to_owned());
-    }
-    Ok(who)
 }
 
 impl Guard {
@@ -159,12 +101,9 @@ impl Guard {
         audiences: &[String],
     ) -> Result<(Identity, Vec<String>), Unauthenticated> {
         let now = self.registry.now();
-        if let Some((id, secret)) = bootstrap_token(token) {
-            let name = format!("bootstrap-token-{id}");
-            let found = self.registry.get(kind("secrets"), "kube-system", &name, "0").await;
-            let Ok(stored) = found else { return unauthenticated("no such bootstrap token") };
+        if let Some(token) = Token::parse(token) {
             let own = vec![ISSUER.to_owned()];
-            return bootstrapper(&stored, id, secret, now).map(|who| (who, own));
+            return Ok((self.bootstrapper(&token, now).await?, own));
         }
         let Some(key) = &self.key else {
             return unauthenticated("there is no key for service accounts");
@@ -183,6 +122,20 @@ impl Guard {
             self.still_holds(&claims, now).await?;
         }
         Ok((tokens::identity(&claims), both))
+    }
+
+    /// Who shows a bootstrap token.
+    async fn bootstrapper(&self, token: &Token, now: i64) -> Result<Identity, Unauthenticated> {
+        let (secrets, name) = (kind("secrets"), bootstrap::secret_name(&token.id));
+        let stored = async |at| self.registry.get(secrets, bootstrap::NAMESPACE, &name, at).await;
+        let found = match stored("0").await {
+            Ok(found) => Ok(found),
+            // It may have been made through another replica a moment ago.
+            Err(_) => stored("").await,
+        };
+        let found = found.map_err(|_| Unauthenticated("no such bootstrap token".to_owned()))?;
+        bootstrap::identity(&found, token, now)
+            .map_err(|why| Unauthenticated(format!("the bootstrap token {why}")))
     }
 
     /// Whether the service account, and what the token is bound to, are there, and not only namesakes.
@@ -211,7 +164,6 @@ impl Guard {
 #[allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a panic in a test is its failure")]
 mod tests {
     use super::*;
-    use serde_json::json;
 
     #[test]
     fn a_token_comes_in_a_header_or_hidden_among_protocols() {
@@ -247,55 +199,6 @@ mod tests {
                 assert_eq!(rest.map(|rest| rest.to_str().unwrap()), left, "{name}");
                 assert!(!headers.contains_key(header::AUTHORIZATION), "{name}");
             }
-        }
-    }
-
-    #[test]
-    fn a_bootstrap_token_is_its_secret_until_it_expires() {
-        let data = json!({
-            "token-id": "abcdef", "token-secret": "0123456789abcdef", "expiration": "2026-01-01T00:00:00Z",
-            "usage-bootstrap-authentication": "true",
-            "auth-extra-groups": "system:bootstrappers:workers,system:bootstrappers:a-1",
-        });
-        let secret = |change: &[(&str, &str)]| {
-            let mut data = data.clone();
-            for (key, value) in change {
-                data[*key] = json!(value);
-            }
-            for value in data.as_object_mut().unwrap().values_mut() {
-                *value = STANDARD.encode(value.as_str().unwrap()).into();
-            }
-            json!({"type": "bootstrap.kubernetes.io/token", "data": data})
-        };
-        let before = meta::parse_time("2025-12-31T00:00:00Z").unwrap();
-        let shown =
-            |secret: &Value, now: i64| bootstrapper(secret, "abcdef", "0123456789abcdef", now);
-        let who = shown(&secret(&[]), before).unwrap();
-        assert_eq!(who.user, "system:bootstrap:abcdef");
-        assert_eq!(who.groups[1..], ["system:bootstrappers:workers", "system:bootstrappers:a-1"]);
-        assert!(shown(&secret(&[]), before + 86_400).is_err());
-        for wrong in [
-            ("token-secret", "0123456789abcdeg"),
-            ("token-secret", ""),
-            ("token-id", "abcdeg"),
-            ("expiration", "tomorrow"),
-            ("usage-bootstrap-authentication", "false"),
-            ("auth-extra-groups", "system:masters"),
-            ("auth-extra-groups", "system:bootstrappers:"),
-            ("auth-extra-groups", "system:bootstrappers:a,system:nodes"),
-        ] {
-            assert!(shown(&secret(&[wrong]), before).is_err(), "{wrong:?}");
-        }
-        let mut opaque = secret(&[]);
-        opaque["type"] = json!("Opaque");
-        assert!(shown(&opaque, before).is_err());
-        for (token, want) in [
-            ("abcdef.0123456789abcdef", true),
-            ("abcde.0123456789abcdef", false),
-            ("ABCDEF.0123456789abcdef", false),
-            ("abcdef0123456789abcdef", false),
-        ] {
-            assert_eq!(bootstrap_token(token).is_some(), want, "{token}");
         }
     }
 }

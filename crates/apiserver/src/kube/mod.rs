@@ -7,6 +7,7 @@ mod proxy;
 mod watch;
 
 pub(crate) use answer::{Format, body_json, failure, json, written};
+pub(crate) use proxy::over_tls;
 
 use crate::{
     guard::{self, Guard},
@@ -40,6 +41,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, PoisonError},
 };
+use tokio_rustls::TlsConnector;
 
 /// Bytes of a field manager's name at most.
 const MANAGER_BYTES_MAX: usize = 128;
@@ -53,6 +55,8 @@ pub(crate) const BODY_BYTES_MAX: usize = 3 << 20;
 pub(crate) struct Kube {
     pub(crate) registry: Registry,
     pub(crate) guard: Arc<Guard>,
+    /// How nodes are asked; without it, in plaintext.
+    pub(crate) kubelets: Option<TlsConnector>,
 }
 
 pub(crate) fn router(kube: Arc<Kube>) -> Router {

@@ -14,9 +14,15 @@ use axum::{
     response::Response,
 };
 use hyper_util::rt::TokioIo;
+use rustls::pki_types::ServerName;
 use serde_json::Value;
-use std::{num::IntErrorKind, time::Duration};
-use tokio::{io::copy_bidirectional_with_sizes, net::TcpStream, time::timeout};
+use std::{io, num::IntErrorKind, sync::Arc, time::Duration};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, copy_bidirectional_with_sizes},
+    net::TcpStream,
+    time::timeout,
+};
+use tokio_rustls::TlsConnector;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -163,11 +169,10 @@ async fn relay(
     let unreachable = |error: &dyn std::fmt::Display| {
         Status::internal(format!("node {node_name} at {authority} does not answer: {error}"))
     };
-    let stream = timeout(CONNECT_TIMEOUT, TcpStream::connect(&authority))
+    let stream = timeout(CONNECT_TIMEOUT, connect(&address, &authority, kube.kubelets.as_ref()))
         .await
         .map_err(|e| unreachable(&e))?
         .map_err(|e| unreachable(&e))?;
-    let _ = stream.set_nodelay(true);
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
         .await
         .map_err(|e| unreachable(&e))?;
@@ -213,6 +218,30 @@ async fn relay(
     }
     let (parts, body) = answer.into_parts();
     Ok(Response::from_parts(parts, Body::new(body)))
+}
+
+/// How kubelets are talked with: one connection for each request, since it may be upgraded.
+pub(crate) fn over_tls(config: &rustls::ClientConfig) -> TlsConnector {
+    let mut config = config.clone();
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    TlsConnector::from(Arc::new(config))
+}
+
+trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
+
+/// The kubelet's certificate must be valid for the address that its node has in the API.
+async fn connect(
+    address: &str,
+    authority: &str,
+    tls: Option<&TlsConnector>,
+) -> io::Result<Box<dyn Io>> {
+    let stream = TcpStream::connect(authority).await?;
+    let _ = stream.set_nodelay(true);
+    let Some(tls) = tls else { return Ok(Box::new(stream)) };
+    let name = ServerName::try_from(address.to_owned()).map_err(io::Error::other)?;
+    Ok(Box::new(tls.connect(name, stream).await?))
 }
 
 /// The container asked for, or the only one.

@@ -20,6 +20,7 @@ use api::caller::Identity;
 use futures::Stream;
 use index::PodIndex;
 use std::{pin::Pin, sync::Arc};
+use store::Cluster;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
@@ -30,15 +31,21 @@ const QUEUE: usize = 4096;
 /// Accepts sessions.
 pub(crate) struct NodeSessions {
     registry: Registry,
+    cluster: Arc<dyn Cluster>,
     config: Arc<Config>,
     index: Arc<PodIndex>,
     guard: Arc<Guard>,
 }
 
 impl NodeSessions {
-    pub(crate) fn new(registry: Registry, config: Config, guard: Arc<Guard>) -> Self {
+    pub(crate) fn new(
+        registry: Registry,
+        cluster: Arc<dyn Cluster>,
+        config: Config,
+        guard: Arc<Guard>,
+    ) -> Self {
         let index = Arc::new(PodIndex::new(registry.clone()));
-        Self { registry, config: Arc::new(config), index, guard }
+        Self { registry, cluster, config: Arc::new(config), index, guard }
     }
 }
 
@@ -66,6 +73,7 @@ impl NodeService for NodeSessions {
         let (outgoing, answers) = mpsc::channel(QUEUE);
         let (registry, config) = (self.registry.clone(), Arc::clone(&self.config));
         let (index, guard) = (Arc::clone(&self.index), Arc::clone(&self.guard));
+        let cluster = Arc::clone(&self.cluster);
         #[expect(clippy::disallowed_methods, reason = "ends with the stream that it serves")]
         tokio::spawn(async move {
             let hello = match incoming.message().await {
@@ -78,7 +86,7 @@ impl NodeService for NodeSessions {
                 let message = format!("the certificate is not node {node:?}'s");
                 Err(api::status::Status::new(403, "Forbidden", message))
             } else {
-                let shared = session::Shared { registry, config, index, guard, certified };
+                let shared = session::Shared { registry, cluster, config, index, guard, certified };
                 session::run(&shared, hello, incoming, &outgoing).await
             };
             if let Err(status) = ended {

@@ -8,6 +8,7 @@ use super::{
 };
 use crate::{
     guard::Guard,
+    join::api_urls,
     proto::node::{
         Ack, Activate, Fetched, FromNode, HeartbeatAck, Hello, PodChange, Synced, Welcome,
         from_node::Message as From, to_node::Message as To,
@@ -23,7 +24,7 @@ use std::{
     sync::Arc,
     time::Duration,
 };
-use store::{Revision, watch::WatchError};
+use store::{Cluster, Revision, watch::WatchError};
 use tokio::{sync::mpsc, task::JoinSet};
 use tonic::Streaming;
 
@@ -35,6 +36,7 @@ const RENEW_DEADLINE: Duration = Duration::from_secs(2);
 /// What a session has of its replica, and how its node has come.
 pub(super) struct Shared {
     pub(super) registry: Registry,
+    pub(super) cluster: Arc<dyn Cluster>,
     pub(super) config: Arc<Config>,
     pub(super) index: Arc<PodIndex>,
     pub(super) guard: Arc<Guard>,
@@ -58,13 +60,24 @@ struct Work {
     running: JoinSet<String>,
 }
 
+/// Where the API is: the replicas in the log that have started, and those of the configuration.
+fn endpoints(cluster: &dyn Cluster, config: &Config) -> Vec<String> {
+    let mut urls = api_urls(&cluster.members());
+    for url in &config.endpoints {
+        if !urls.contains(url) {
+            urls.push(url.clone());
+        }
+    }
+    urls
+}
+
 pub(super) async fn run(
     shared: &Shared,
     hello: Hello,
     mut incoming: Streaming<FromNode>,
     outgoing: &Outgoing,
 ) -> Result<(), Status> {
-    let Shared { registry, config, index, guard, certified } = shared;
+    let Shared { registry, cluster, config, index, guard, certified } = shared;
     let mut known = hello.revision;
     if hello.standby {
         match wait_for_activation(&mut incoming, outgoing).await {
@@ -87,7 +100,7 @@ pub(super) async fn run(
         revision: listed.get(),
         resumed,
         replica: config.name.clone(),
-        endpoints: config.endpoints.clone(),
+        endpoints: endpoints(&**cluster, config),
         pod_cidr: registration.pod_cidr.clone(),
     };
     send(outgoing, To::Welcome(welcome)).await?;

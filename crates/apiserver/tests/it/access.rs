@@ -185,7 +185,7 @@ async fn each_identity_may_what_the_table_says() {
     }
     let service_account = token_text(api, "robot").await;
     let forged = {
-        let other = Api::with(config()).await;
+        let other = Api::with(config(), apiserver::Pki::default()).await;
         made(&other, SAS, json!({"metadata": {"name": "robot"}})).await;
         token_text(&other, "robot").await
     };
@@ -847,7 +847,7 @@ async fn without_tls_who_shows_nothing_may_do_anything_unless_it_is_said_otherwi
     use http_body_util::BodyExt as _;
     for (enforce, want) in [(false, 200), (true, 403)] {
         let access = AccessConfig { enforce_without_tls: enforce, ..config() };
-        let api = Api::with(access).await;
+        let api = Api::with(access, apiserver::Pki::default()).await;
         let mut tasks = tokio::task::JoinSet::new();
         let (url, stop) = crate::node::serve(&api, &mut tasks).await;
         let stream =

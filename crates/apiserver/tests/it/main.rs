@@ -25,6 +25,7 @@ mod node;
 mod pki;
 mod relay;
 mod sessions;
+mod tls;
 mod workloads;
 
 struct Api {
@@ -34,10 +35,10 @@ struct Api {
 
 impl Api {
     async fn new() -> Self {
-        Self::with(apiserver::AccessConfig::default()).await
+        Self::with(apiserver::AccessConfig::default(), apiserver::Pki::default()).await
     }
 
-    async fn with(access: apiserver::AccessConfig) -> Self {
+    async fn with(access: apiserver::AccessConfig, pki: apiserver::Pki) -> Self {
         let clock = || Arc::new(|| Timestamp(1_700_000_000_000_000));
         let store = Arc::new(LocalStore::new(clock()));
         store.begin_epoch(Epoch(1));
@@ -48,6 +49,7 @@ impl Api {
             pod_prefix: [10, 244],
             node_silence: Duration::from_secs(50),
             access,
+            pki,
         };
         let as_store = Arc::clone(&store) as Arc<dyn store::Store>;
         let as_cluster = Arc::clone(&store) as Arc<dyn store::Cluster>;

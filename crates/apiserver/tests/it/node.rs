@@ -25,7 +25,7 @@ fn node(endpoints: &[String], stop: &CancellationToken, tasks: &mut JoinSet<()>)
         boot_id: "boot".to_owned(),
         node_json: json!({"metadata": {"name": "node-1"}, "status": {}}),
         endpoints: endpoints.to_vec(),
-        authorities: None,
+        access: client::transport::Access::default(),
         heartbeat_interval: Duration::from_secs(1),
         silence_max: Duration::from_millis(600),
     };

@@ -107,7 +107,7 @@ pub(crate) struct Secured {
 
 impl Secured {
     pub(crate) async fn new(access: apiserver::AccessConfig) -> Self {
-        let api = Api::with(access).await;
+        let api = Api::with(access, apiserver::Pki::default()).await;
         let authority = Authority::new();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();

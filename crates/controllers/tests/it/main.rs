@@ -51,6 +51,7 @@ impl Cluster {
             pod_prefix: [10, 244],
             node_silence: Duration::from_secs(50),
             access: apiserver::AccessConfig::default(),
+            pki: apiserver::Pki::default(),
         };
         let as_store = Arc::clone(&store) as Arc<dyn store::Store>;
         let as_cluster = Arc::clone(&store) as Arc<dyn store::Cluster>;

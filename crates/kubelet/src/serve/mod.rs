@@ -20,7 +20,6 @@ use axum::{
     http::{HeaderMap, StatusCode, header},
     response::{IntoResponse as _, Response},
     routing::{any, get},
-    serve::ListenerExt as _,
 };
 use serde_json::{Value, json};
 use std::{pin::pin, sync::Arc, time::Duration};
@@ -35,25 +34,22 @@ const PATIENCE: Duration = Duration::from_secs(300);
 /// For the other side to say the last of it.
 const LINGER: Duration = Duration::from_secs(10);
 
-pub(crate) async fn serve(shared: Arc<Shared>, listener: TcpListener, shutdown: CancellationToken) {
+pub(crate) async fn serve(
+    shared: Arc<Shared>,
+    listener: TcpListener,
+    tls: Option<Arc<rustls::ServerConfig>>,
+    shutdown: CancellationToken,
+) {
     let router = Router::new()
         .route("/healthz", get(async || "ok"))
         .route("/stats/summary", get(summary))
+        .route("/certificates", get(certificates))
         .route("/containerLogs/{namespace}/{pod}/{container}", get(logs::logs))
         .route("/exec/{namespace}/{pod}/{container}", any(program::exec))
         .route("/attach/{namespace}/{pod}/{container}", any(program::attach))
         .route("/portForward/{namespace}/{pod}", any(forward::port_forward))
         .with_state(shared);
-    // What is typed goes out at once.
-    let listener = listener.tap_io(|stream| drop(stream.set_nodelay(true)));
-    tokio::select! {
-        served = async { axum::serve(listener, router).await } => {
-            if let Err(error) = served {
-                tracing::error!(%error, "logs and exec are not served any more");
-            }
-        }
-        () = shutdown.cancelled() => {}
-    }
+    listen::listen(listener, tls, router, shutdown).await;
 }
 
 /// As much of the kubelet's summary as is known, in its form.
@@ -74,6 +70,17 @@ async fn summary(State(shared): State<Arc<Shared>>) -> Json<Value> {
         },
         "pods": pods.collect::<Vec<_>>(),
     }))
+}
+
+/// What this node shows, as its files are now.
+async fn certificates(State(shared): State<Arc<Shared>>) -> Json<Value> {
+    let certificates = shared.certificates.iter().map(|(name, file)| {
+        match pki::read(file).and_then(|pem| pki::certificate_pem(&pem, name)) {
+            Ok(pem) => json!({"name": name, "certificate": pem}),
+            Err(error) => json!({"name": name, "error": error.to_string()}),
+        }
+    });
+    Json(certificates.collect())
 }
 
 fn refuse(code: StatusCode, text: String) -> Response {

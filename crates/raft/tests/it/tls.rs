@@ -1,8 +1,11 @@
 //! Peers that prove who they are.
 
 use crate::cluster::{Cluster, put};
+use pki::{
+    Authority, Moment, Profile, Usage,
+    tls::{Clients, Pem, Shown},
+};
 use raft::PeerTls;
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use std::{collections::BTreeMap, time::Duration};
 use store::{Origin, Store as _};
 use tokio::{
@@ -10,20 +13,26 @@ use tokio::{
     net::TcpStream,
 };
 
+/// The year 2020, and long enough for any clock that runs this.
+const THEN: Moment = Moment(1_577_836_800);
+const CENTURY: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+
 /// One authority, and a certificate for each member of a group on loopback.
 fn certificates(members: u64) -> BTreeMap<u64, PeerTls> {
-    let mut authority = CertificateParams::new(Vec::new()).unwrap();
-    authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    let authority_key = KeyPair::generate().unwrap();
-    let authorities = authority.self_signed(&authority_key).unwrap().pem().into_bytes();
-    let issuer = Issuer::new(authority, authority_key);
+    let authority = Authority::create("peers", THEN, CENTURY).unwrap();
+    let authorities = || Pem::Bytes(authority.pem().as_bytes().to_vec());
     (1..=members)
         .map(|id| {
-            let key = KeyPair::generate().unwrap();
-            let params = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
-            let certificate = params.signed_by(&key, &issuer).unwrap().pem().into_bytes();
-            let key = key.serialize_pem().into_bytes();
-            (id, PeerTls { certificate, key, authorities: authorities.clone() })
+            let profile = Profile {
+                usage: Usage::PEER,
+                ..Profile::server(format!("member-{id}"), vec!["127.0.0.1".to_owned()])
+            };
+            let pem = authority.issue(&profile, THEN, CENTURY).unwrap().into_bytes();
+            let shown = || Shown { chain: Pem::Bytes(pem.clone()), key: Pem::Bytes(pem.clone()) };
+            let clients =
+                Clients::Required { authorities: authorities(), organizations: Vec::new() };
+            let client = pki::tls::client(authorities(), Some(shown())).unwrap();
+            (id, PeerTls { client, server: pki::tls::server(shown(), clients).unwrap() })
         })
         .collect()
 }

@@ -4,7 +4,7 @@ use super::Spread;
 use crate::dev::{DevCluster, DevOptions, connect};
 use anyhow::{Context as _, bail, ensure};
 use api::core::Pod;
-use client::{Client, ListOptions, WatchEvent, WatchOptions, WriteOptions};
+use client::{Client, ListOptions, WatchEvent, WatchOptions, WriteOptions, endpoints::Endpoints};
 use futures::{StreamExt as _, stream::BoxStream};
 use serde::Serialize;
 use serde_json::json;
@@ -159,14 +159,14 @@ async fn measure(cluster: &DevCluster, count: u32) -> anyhow::Result<Pods> {
 
 /// Creates them over many connections; when each was sent and answered, by name.
 async fn create_all(
-    endpoints: &[String],
+    endpoints: &Endpoints,
     count: u32,
 ) -> anyhow::Result<BTreeMap<String, (Instant, Instant)>> {
     let mut creators = JoinSet::new();
     for creator in 0..CREATORS {
-        let mut urls = endpoints.to_vec();
-        urls.rotate_left(creator % endpoints.len().max(1));
-        let client = connect(urls)?;
+        let mut urls = endpoints.urls.clone();
+        urls.rotate_left(creator % endpoints.urls.len().max(1));
+        let client = connect(endpoints.at(urls))?;
         let names = (0..count).skip(creator).step_by(CREATORS).map(|n| format!("pod-{n}"));
         creators.spawn(create(client, names.collect()));
     }

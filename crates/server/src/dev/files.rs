@@ -1,12 +1,17 @@
 //! The files of a dev cluster: a directory a process, ports that stay, a kubeconfig.
 
-use super::DevOptions;
+use super::{
+    DevOptions,
+    certificates::{Issuer, Pki, api_hosts},
+};
 use crate::config::{
     ApiConfig, DiskConfig, FaultsConfig, HistoryConfig, ImagesConfig, ListenConfig, MemberConfig,
     NodeConfig, NodesConfig, RaftConfig, ReplicaConfig, RuntimeKind, TimerProfile, read,
 };
-use crate::telemetry::LogConfig;
+use crate::{clock, kubeconfig::kubeconfig, telemetry::LogConfig, tls};
 use anyhow::{Context as _, ensure};
+use client::{endpoints::Endpoints, transport::Access};
+use pki::{Certificate, Moment};
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::{Ipv4Addr, SocketAddr, TcpListener},
@@ -20,11 +25,19 @@ pub struct Layout {
     dir: PathBuf,
     replicas: Vec<ReplicaConfig>,
     nodes: Vec<NodeConfig>,
+    access: Access,
+    /// When the administrator's certificate is to be renewed; `None` without TLS.
+    admin_renewal: Option<Moment>,
 }
 
 /// Below the range from which the kernel takes ports for outgoing connections: a port that is free
 /// while its process restarts must not be taken by chance.
 const PORTS: std::ops::Range<u16> = 20_000..30_000;
+
+/// What the kubeconfig calls it.
+const CLUSTER: &str = "trireme-dev";
+/// On one machine, who does not answer by then hangs.
+const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Each node has a /24 of the Pods' /16, of which the first is left out.
 const NODES_MAX: u32 = 255;
@@ -51,31 +64,89 @@ impl Layout {
             .data_dir
             .canonicalize()
             .with_context(|| format!("resolve {}", options.data_dir.display()))?;
+        let pki = (!options.plaintext).then(|| Pki::new(&dir));
         let replicas = if dir.join("replica-1").join("config.toml").exists() {
-            existing_replicas(&dir, options.replicas)?
+            existing_replicas(&dir, options)?
         } else {
-            new_replicas(&dir, options)?
+            new_replicas(&dir, options, pki.as_ref())?
         };
         let endpoints: Vec<String> = replicas
             .iter()
             .filter_map(|r| r.members.iter().find(|m| m.id == r.id))
             .map(|m| m.client_url.clone())
             .collect();
-        let nodes = new_nodes(&dir, options, &endpoints);
-        for replica in &replicas {
+        let nodes = new_nodes(&dir, options, &endpoints, pki.as_ref());
+        let access = Access::default();
+        let mut layout = Self { dir, replicas, nodes, access, admin_renewal: None };
+        layout.certify(options.certificate_lifetime, pki)?;
+        let Self { dir, replicas, nodes, .. } = &layout;
+        for replica in replicas {
             write_config(&dir.join(format!("replica-{}", replica.id)), replica)?;
         }
-        for node in &nodes {
+        for node in nodes {
             write_config(&dir.join(&node.name), node)?;
         }
-        let first = endpoints.first().context("at least one replica")?;
-        std::fs::write(dir.join("kubeconfig"), kubeconfig(first)).context("write kubeconfig")?;
         let lines = |urls: &[String]| urls.join("\n") + "\n";
         std::fs::write(dir.join("endpoints"), lines(&endpoints)).context("write endpoints")?;
         let etcd = replicas.iter().filter_map(|r| r.etcd.as_ref());
-        let etcd: Vec<String> = etcd.map(|etcd| format!("http://{}", etcd.listen)).collect();
+        let etcd: Vec<String> = etcd
+            .map(|etcd| {
+                let scheme = if etcd.tls.is_some() { "https" } else { "http" };
+                format!("{scheme}://{}", etcd.listen)
+            })
+            .collect();
         std::fs::write(dir.join("etcd-endpoints"), lines(&etcd)).context("write etcd-endpoints")?;
-        Ok(Self { dir, replicas, nodes })
+        Ok(layout)
+    }
+
+    /// Signs what is not there or soon not valid any more, and writes the administrator's kubeconfig.
+    fn certify(&mut self, lifetime: Duration, pki: Option<Pki>) -> anyhow::Result<()> {
+        let Some(pki) = pki else {
+            let urls = self.endpoints().urls;
+            let server = urls.first().context("at least one replica")?;
+            let text = kubeconfig(CLUSTER, server, None);
+            return Ok(pki::write_secret(&self.kubeconfig(), text.as_bytes())?);
+        };
+        let issuer = Issuer::open(pki.clone(), lifetime)?;
+        for replica in &self.replicas {
+            let member = replica.members.iter().find(|m| m.id == replica.id);
+            let name = member.map(|m| m.name.clone()).unwrap_or_default();
+            let hosts = api_hosts(&[&name], &replica.nodes.first_service_ip());
+            let peers = vec![name.clone(), Ipv4Addr::LOCALHOST.to_string()];
+            issuer.replica(&self.replica_dir(replica.id), &name, hosts, peers)?;
+        }
+        for node in &self.nodes {
+            let dir = self.node_dir(&node.name);
+            for name in node.node_names() {
+                issuer.node(&dir, &name)?;
+            }
+            if node.api.tls.is_some() {
+                let hosts = vec![node.name.clone(), Ipv4Addr::LOCALHOST.to_string()];
+                issuer.serving(&dir, &node.name, hosts)?;
+            }
+        }
+        self.admin_renewal = Some(self.write_kubeconfig(&issuer)?);
+        self.access = tls::access(&pki.authority(), &pki.admin())?;
+        Ok(())
+    }
+
+    /// The administrator's certificate; when it is to be renewed.
+    fn write_kubeconfig(&self, issuer: &Issuer) -> anyhow::Result<Moment> {
+        let server = self.endpoints().urls.into_iter().next().context("at least one replica")?;
+        let admin = issuer.admin()?;
+        let text = kubeconfig(CLUSTER, &server, Some((issuer.authority().pem(), &admin)));
+        pki::write_secret(&self.kubeconfig(), text.as_bytes())?;
+        Ok(Certificate::from_pem(admin.as_bytes(), "the administrator's certificate")?.renewal())
+    }
+
+    /// Renews the administrator's certificate, and the kubeconfig with it, when it is time; the processes renew
+    /// their own.
+    pub(super) fn renew_admin(&mut self, lifetime: Duration) -> anyhow::Result<()> {
+        if self.admin_renewal.is_some_and(|due| due <= clock::moment()) {
+            let issuer = Issuer::open(Pki::new(&self.dir), lifetime)?;
+            self.admin_renewal = Some(self.write_kubeconfig(&issuer)?);
+        }
+        Ok(())
     }
 
     /// The data directory.
@@ -90,10 +161,11 @@ impl Layout {
         self.dir.join("kubeconfig")
     }
 
-    /// API URLs, by replica id.
+    /// API URLs, by replica id, and the administrator's way in.
     #[must_use]
-    pub fn endpoints(&self) -> Vec<String> {
-        self.replicas.iter().map(|r| self.client_url(r.id)).collect()
+    pub fn endpoints(&self) -> Endpoints {
+        let urls = self.replicas.iter().map(|r| self.client_url(r.id)).collect();
+        Endpoints { connect_timeout: CONNECT_TIMEOUT, ..Endpoints::new(urls, self.access.clone()) }
     }
 
     /// A replica's directory.
@@ -133,8 +205,20 @@ impl Layout {
     }
 }
 
-fn existing_replicas(dir: &Path, wanted: u32) -> anyhow::Result<Vec<ReplicaConfig>> {
+fn existing_replicas(dir: &Path, options: &DevOptions) -> anyhow::Result<Vec<ReplicaConfig>> {
+    let wanted = options.replicas;
     let first: ReplicaConfig = read(&dir.join("replica-1").join("config.toml"))?;
+    // Where a member is reached is in the log, with the scheme.
+    let (has, way_out) = match (first.api.tls.is_some(), options.plaintext) {
+        (true, false) | (false, true) => ("", ""),
+        (false, false) => ("without TLS", "start it with --plaintext"),
+        (true, true) => ("with TLS", "start it without --plaintext"),
+    };
+    ensure!(
+        has.is_empty(),
+        "{} holds a cluster {has}; {way_out}, or choose another --data-dir or remove it",
+        dir.display()
+    );
     ensure!(
         first.members.len() == wanted as usize,
         "{} holds a cluster of {} replicas, not {wanted}; choose another --data-dir or remove it",
@@ -148,7 +232,12 @@ fn existing_replicas(dir: &Path, wanted: u32) -> anyhow::Result<Vec<ReplicaConfi
         .collect()
 }
 
-fn new_replicas(dir: &Path, options: &DevOptions) -> anyhow::Result<Vec<ReplicaConfig>> {
+fn new_replicas(
+    dir: &Path,
+    options: &DevOptions,
+    pki: Option<&Pki>,
+) -> anyhow::Result<Vec<ReplicaConfig>> {
+    let scheme = if pki.is_some() { "https" } else { "http" };
     let count = options.replicas as usize;
     let ports = free_ports(3 * count)?;
     let (api_ports, ports) = ports.split_at(count);
@@ -159,8 +248,8 @@ fn new_replicas(dir: &Path, options: &DevOptions) -> anyhow::Result<Vec<ReplicaC
         .map(|(id, (api, raft))| MemberConfig {
             id,
             name: format!("replica-{id}"),
-            peer_url: format!("http://127.0.0.1:{raft}"),
-            client_url: format!("http://127.0.0.1:{api}"),
+            peer_url: format!("{scheme}://127.0.0.1:{raft}"),
+            client_url: format!("{scheme}://127.0.0.1:{api}"),
         })
         .collect();
     Ok(members
@@ -172,18 +261,25 @@ fn new_replicas(dir: &Path, options: &DevOptions) -> anyhow::Result<Vec<ReplicaC
             members: members.clone(),
             join: false,
             cluster_token: String::new(),
-            api: ApiConfig {
-                listen: loopback(*api).listen,
-                allow_plaintext: false,
-                service_account_key_file: None,
-                tls: None,
-                audit: None,
-            },
-            etcd: Some(loopback(*etcd)),
+            first_objects_file: None,
+            api: pki.map_or_else(
+                || ApiConfig {
+                    listen: loopback(*api),
+                    allow_plaintext: false,
+                    service_account_key_file: None,
+                    tls: None,
+                    audit: None,
+                },
+                |pki| pki.api(&dir.join(&member.name), loopback(*api)),
+            ),
+            etcd: Some(pki.map_or_else(
+                || plaintext(loopback(*etcd)),
+                |pki| pki.etcd(&dir.join(&member.name), loopback(*etcd)),
+            )),
             etcd_urls: Vec::new(),
             raft: RaftConfig {
-                listen: SocketAddr::from((Ipv4Addr::LOCALHOST, *raft)),
-                tls: None,
+                listen: loopback(*raft),
+                tls: pki.map(|pki| pki.raft(&dir.join(&member.name))),
                 allow_plaintext: false,
                 profile: TimerProfile::Lan,
                 snapshot_entries: 50_000,
@@ -192,8 +288,10 @@ fn new_replicas(dir: &Path, options: &DevOptions) -> anyhow::Result<Vec<ReplicaC
             nodes: NodesConfig {
                 silence: options.node_silence,
                 pod_cidr: pod_cidr.clone(),
+                tls: pki.map(|pki| pki.to_nodes(&dir.join(&member.name))),
                 ..NodesConfig::default()
             },
+            authority: pki.map(Pki::authority_config),
             history: HistoryConfig::default(),
             disk: DiskConfig::default(),
             // Nothing fails before the file is there.
@@ -207,14 +305,28 @@ fn new_replicas(dir: &Path, options: &DevOptions) -> anyhow::Result<Vec<ReplicaC
         .collect())
 }
 
-fn new_nodes(dir: &Path, options: &DevOptions, endpoints: &[String]) -> Vec<NodeConfig> {
+fn new_nodes(
+    dir: &Path,
+    options: &DevOptions,
+    endpoints: &[String],
+    pki: Option<&Pki>,
+) -> Vec<NodeConfig> {
     let node = |name: String, runtime, count, first: usize| NodeConfig {
         data_dir: dir.join(&name).join("data"),
+        cert_file: pki.map(|_| Pki::node(&dir.join(&name), "{node}")),
+        key_file: None,
+        renew_certificates: true,
+        // Hollow nodes serve nobody.
+        api: match pki {
+            Some(pki) if count == 1 && runtime == RuntimeKind::Native => {
+                pki.kubelet(&dir.join(&name), loopback(0))
+            }
+            Some(_) | None => plaintext(loopback(0)),
+        },
         name,
         // Each begins with another replica, so that every replica has nodes to serve.
         endpoints: endpoints.iter().cycle().skip(first).take(endpoints.len()).cloned().collect(),
-        ca_file: None,
-        api: loopback(0),
+        ca_file: pki.map(Pki::authority),
         runtime,
         images: ImagesConfig::default(),
         labels: BTreeMap::new(),
@@ -235,12 +347,12 @@ fn new_nodes(dir: &Path, options: &DevOptions, endpoints: &[String]) -> Vec<Node
     nodes
 }
 
-fn loopback(port: u16) -> ListenConfig {
-    ListenConfig {
-        listen: SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
-        tls: None,
-        allow_plaintext: false,
-    }
+fn loopback(port: u16) -> SocketAddr {
+    SocketAddr::from((Ipv4Addr::LOCALHOST, port))
+}
+
+fn plaintext(listen: SocketAddr) -> ListenConfig {
+    ListenConfig { listen, tls: None, allow_plaintext: false }
 }
 
 fn log_config(options: &DevOptions) -> LogConfig {
@@ -295,26 +407,6 @@ fn free_pod_cidr() -> anyhow::Result<String> {
         .with_context(|| format!("every range of Pods in 10.{}.0.0/9 is in use", POD_OCTETS.start))
 }
 
-fn kubeconfig(url: &str) -> String {
-    format!(
-        "apiVersion: v1\n\
-         kind: Config\n\
-         clusters:\n\
-         - name: trireme-dev\n\
-         \x20 cluster:\n\
-         \x20   server: {url}\n\
-         contexts:\n\
-         - name: trireme-dev\n\
-         \x20 context:\n\
-         \x20   cluster: trireme-dev\n\
-         \x20   user: dev\n\
-         users:\n\
-         - name: dev\n\
-         \x20 user: {{}}\n\
-         current-context: trireme-dev\n"
-    )
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -328,8 +420,62 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let first = Layout::prepare(&options(dir.path(), 3)).unwrap();
         let second = Layout::prepare(&options(dir.path(), 3)).unwrap();
-        assert_eq!(first.endpoints(), second.endpoints());
-        assert_eq!(first.endpoints().len(), 3);
+        assert_eq!(first.endpoints().urls, second.endpoints().urls);
+        assert_eq!(first.endpoints().urls.len(), 3);
+        assert!(first.endpoints().urls.iter().all(|url| url.starts_with("https://")));
+    }
+
+    #[test]
+    fn a_cluster_started_again_keeps_its_authority_and_renews_what_is_due() {
+        let dir = tempfile::tempdir().unwrap();
+        let read = |name: &str| std::fs::read(dir.path().join(name)).unwrap();
+        Layout::prepare(&options(dir.path(), 1)).unwrap();
+        let files = [
+            "pki/ca.crt",
+            "pki/ca.key",
+            "pki/sa.key",
+            "pki/admin.pem",
+            "replica-1/pki/server.pem",
+            "replica-1/pki/peer.pem",
+            "node-1/pki/node-1.pem",
+            "node-2/pki/serving.pem",
+            "kubeconfig",
+        ];
+        let first = files.map(read);
+        for name in files.iter().skip(1) {
+            use std::os::unix::fs::PermissionsExt as _;
+            let mode = std::fs::metadata(dir.path().join(name)).unwrap().permissions().mode();
+            assert_eq!(mode & 0o077, 0, "{name}");
+        }
+        Layout::prepare(&options(dir.path(), 1)).unwrap();
+        assert!(files.map(read) == first);
+        // As if two thirds of a year had passed.
+        let pki = Pki::new(dir.path());
+        let authority = pki::Authority::load(&pki.authority(), &pki.authority_key()).unwrap();
+        let old = pki::Profile::client("kubernetes-admin", &["system:masters"]);
+        let then = crate::clock::moment().before(Duration::from_secs(240));
+        let due = authority.issue(&old, then, Duration::from_secs(300)).unwrap();
+        pki::write_secret(&pki.admin(), due.as_bytes()).unwrap();
+        Layout::prepare(&options(dir.path(), 1)).unwrap();
+        assert_ne!(read("pki/admin.pem"), due.as_bytes());
+        assert_ne!(read("kubeconfig"), first[8]);
+        assert!(read("pki/ca.crt") == first[0]);
+    }
+
+    #[test]
+    fn a_cluster_stays_with_tls_or_without() {
+        let dir = tempfile::tempdir().unwrap();
+        let plain = DevOptions { plaintext: true, ..options(dir.path(), 1) };
+        let layout = Layout::prepare(&plain).unwrap();
+        assert!(layout.endpoints().urls[0].starts_with("http://127.0.0.1:"));
+        assert!(!dir.path().join("pki").exists());
+        let error = Layout::prepare(&options(dir.path(), 1)).unwrap_err().to_string();
+        assert!(error.contains("without TLS; start it with --plaintext"), "{error}");
+        let dir = tempfile::tempdir().unwrap();
+        Layout::prepare(&options(dir.path(), 1)).unwrap();
+        let plain = DevOptions { plaintext: true, ..options(dir.path(), 1) };
+        let error = Layout::prepare(&plain).unwrap_err().to_string();
+        assert!(error.contains("with TLS; start it without --plaintext"), "{error}");
     }
 
     #[test]

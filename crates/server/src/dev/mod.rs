@@ -1,5 +1,6 @@
 //! A whole cluster on this machine: each replica and each node a process of its own.
 
+pub(crate) mod certificates;
 mod files;
 mod process;
 
@@ -43,6 +44,10 @@ pub struct DevOptions {
     pub faults: bool,
     /// Bytes of a segment of the replicas' logs.
     pub segment_bytes: u64,
+    /// No certificates: everything on loopback in plaintext.
+    pub plaintext: bool,
+    /// Of certificates; renewed after two thirds of it.
+    pub certificate_lifetime: Duration,
 }
 
 impl DevOptions {
@@ -61,6 +66,8 @@ impl DevOptions {
             restart: true,
             faults: false,
             segment_bytes: 64 << 20,
+            plaintext: false,
+            certificate_lifetime: pki::LIFETIME,
         }
     }
 }
@@ -108,9 +115,9 @@ impl DevCluster {
         &self.layout
     }
 
-    /// `http://host:port` of every replica's API, by id.
+    /// URL of every replica's API, by id, and the administrator's way in.
     #[must_use]
-    pub fn endpoints(&self) -> Vec<String> {
+    pub fn endpoints(&self) -> Endpoints {
         self.layout.endpoints()
     }
 
@@ -198,9 +205,9 @@ impl DevCluster {
     pub async fn wait_replicas(&mut self, patience: Duration) -> anyhow::Result<()> {
         let deadline = Instant::now() + patience;
         for id in self.replicas.keys().copied().collect::<Vec<_>>() {
-            let url = self.layout.client_url(id);
+            let client = connect(self.endpoints().at(vec![self.layout.client_url(id)]))?;
             loop {
-                if is_ready(&url).await {
+                if is_ready(&client).await {
                     break;
                 }
                 let process =
@@ -253,6 +260,14 @@ impl DevCluster {
         Ok(())
     }
 
+    /// Renews the administrator's certificate if it is time: whoever runs a cluster for long calls it now and then.
+    ///
+    /// # Errors
+    /// It cannot be signed or written.
+    pub fn renew_admin(&mut self) -> anyhow::Result<()> {
+        self.layout.renew_admin(self.options.certificate_lifetime)
+    }
+
     /// Until `shutdown`: starts what has ended again, if the options say so. A line for each.
     ///
     /// # Errors
@@ -266,6 +281,7 @@ impl DevCluster {
             if timeout(Duration::from_millis(500), shutdown.cancelled()).await.is_ok() {
                 return Ok(());
             }
+            self.renew_admin()?;
             let mut ended = Vec::new();
             for (id, process) in &mut self.replicas {
                 if let Some(status) = process.ended()? {
@@ -325,21 +341,15 @@ enum Ended {
     Node(String),
 }
 
-/// A client over these endpoints with the defaults of a command line.
+/// A client over these endpoints.
 ///
 /// # Errors
 /// An endpoint is not a URL.
-pub fn connect(urls: Vec<String>) -> anyhow::Result<Client> {
-    let endpoints = Endpoints {
-        urls,
-        connect_timeout: Duration::from_millis(500),
-        deadline: Duration::from_secs(10),
-    };
+pub fn connect(endpoints: Endpoints) -> anyhow::Result<Client> {
     Client::connect(endpoints).context("connect")
 }
 
-async fn is_ready(url: &str) -> bool {
-    let Ok(client) = connect(vec![url.to_owned()]) else { return false };
+async fn is_ready(client: &Client) -> bool {
     let Ok(request) = http::Request::get("/readyz").body(Bytes::new()) else { return false };
     matches!(
         timeout(Duration::from_secs(2), client.request(request)).await,

@@ -4,6 +4,7 @@
 
 use super::settings::{CertificateSource, ClientTls, TlsVersion};
 use anyhow::{Context as _, ensure};
+use pki::Fresh;
 use rustls::{
     CertificateError, DigitallySignedStruct, DistinguishedName, Error, RootCertStore, ServerConfig,
     SignatureScheme,
@@ -22,8 +23,7 @@ use std::{
     fmt::Debug,
     fs,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
-    time::SystemTime,
+    sync::Arc,
 };
 
 /// # Errors
@@ -130,57 +130,11 @@ impl Own<'_> {
     }
 }
 
-/// What a file holds, read again when it has changed.
-struct Fresh<T> {
-    files: Vec<PathBuf>,
-    load: Box<dyn Fn() -> anyhow::Result<Arc<T>> + Send + Sync>,
-    now: Mutex<(Vec<Stamp>, Arc<T>)>,
-}
-
-/// Size and time of a file; `None` if it cannot be looked at.
-type Stamp = Option<(u64, SystemTime)>;
-
-impl<T> Fresh<T> {
-    fn new(
-        files: Vec<PathBuf>,
-        load: impl Fn() -> anyhow::Result<Arc<T>> + Send + Sync + 'static,
-    ) -> anyhow::Result<Self> {
-        let stamps = stamps(&files);
-        let now = Mutex::new((stamps, load()?));
-        Ok(Self { files, load: Box::new(load), now })
-    }
-
-    /// What was read last goes on while the files do not fit together.
-    fn get(&self) -> Arc<T> {
-        let stamps = stamps(&self.files);
-        let mut now = self.now.lock().unwrap_or_else(PoisonError::into_inner);
-        if now.0 != stamps {
-            match (self.load)() {
-                Ok(loaded) => {
-                    tracing::info!(files = ?self.files, "certificates read again");
-                    now.1 = loaded;
-                }
-                Err(error) => tracing::warn!("certificates not read again: {error:#}"),
-            }
-            now.0 = stamps;
-        }
-        Arc::clone(&now.1)
-    }
-}
-
-fn stamps(files: &[PathBuf]) -> Vec<Stamp> {
-    let stamp = |file: &PathBuf| {
-        let found = fs::metadata(file).ok()?;
-        Some((found.len(), found.modified().ok()?))
-    };
-    files.iter().map(stamp).collect()
-}
-
 struct Resolver(Fresh<CertifiedKey>);
 
 impl Debug for Resolver {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_tuple("Resolver").field(&self.0.files).finish()
+        f.debug_tuple("Resolver").field(&self.0).finish()
     }
 }
 
@@ -194,7 +148,7 @@ struct Verifier(Fresh<Arc<dyn ClientCertVerifier>>);
 
 impl Debug for Verifier {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_tuple("Verifier").field(&self.0.files).finish()
+        f.debug_tuple("Verifier").field(&self.0).finish()
     }
 }
 

@@ -183,6 +183,7 @@ async fn raft_config(config: &EtcdConfig) -> anyhow::Result<RaftConfig> {
             cert_file: files.certificate.clone(),
             key_file: files.key.clone(),
             client_ca_file: Some(files.authorities.clone()),
+            client_organizations: Vec::new(),
         })
     });
     let tls = tls.transpose()?;

@@ -1,0 +1,146 @@
+//! The API over TLS, by its own client: who is trusted, who is let in, and what a refusal leaves undone.
+
+use crate::Api;
+use client::{
+    Client, ClientError, admin, certificates,
+    endpoints::Endpoints,
+    transport::{Access, Tls},
+};
+use http::Method;
+use pki::{
+    Authority, Moment, Profile,
+    tls::{Clients, Pem, Shown},
+};
+use serde_json::{Value, json};
+use std::{sync::Arc, time::Duration};
+use tokio::{net::TcpListener, task::JoinSet, time::Instant};
+use tokio_util::sync::CancellationToken;
+
+const MAPS: &str = "/api/v1/namespaces/default/configmaps";
+/// The year 2020, and long enough for any clock that runs this.
+const THEN: Moment = Moment(1_577_836_800);
+const CENTURY: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+const NODE: &str = "system:node:a";
+
+fn authority() -> Authority {
+    Authority::create("kubernetes", THEN, CENTURY).unwrap()
+}
+
+fn bytes(pem: &str) -> Pem {
+    Pem::Bytes(pem.as_bytes().to_vec())
+}
+
+fn shown(pem: &str) -> Shown {
+    Shown { chain: bytes(pem), key: bytes(pem) }
+}
+
+/// Who trusts `trusted` and shows what `signer` has signed.
+fn access(trusted: &Authority, signer: Option<&Authority>) -> Access {
+    let profile = Profile::client(NODE, &["system:nodes"]);
+    let pem = signer.map(|signer| signer.issue(&profile, THEN, CENTURY).unwrap());
+    let tls = pki::tls::client(bytes(trusted.pem()), pem.as_deref().map(shown)).unwrap();
+    Access { tls: Some(Tls::new(tls)), token: None }
+}
+
+/// Serves with the authority's key.
+async fn serve(authority: &Arc<Authority>, tasks: &mut JoinSet<()>) -> (Api, String) {
+    let pki = apiserver::Pki {
+        authority: Some(Arc::clone(authority)),
+        certificates: vec![("nowhere".to_owned(), "/nowhere".into())],
+        ..apiserver::Pki::default()
+    };
+    let api = Api::with(apiserver::AccessConfig::default(), pki).await;
+    let profile = Profile::server("kube-apiserver", vec!["127.0.0.1".to_owned()]);
+    let pem = authority.issue(&profile, THEN, CENTURY).unwrap();
+    let clients = Clients::Offered { authorities: bytes(authority.pem()) };
+    let tls = pki::tls::server(shown(&pem), clients).unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("https://{}", listener.local_addr().unwrap());
+    tasks.spawn(api.server.clone().serve(listener, Some(tls), CancellationToken::new()));
+    (api, url)
+}
+
+fn endpoints(url: &str, access: Access) -> Endpoints {
+    Endpoints { deadline: Duration::from_secs(2), ..Endpoints::new(vec![url.to_owned()], access) }
+}
+
+async fn create(endpoints: Endpoints, name: &str) -> Result<Value, ClientError> {
+    let map = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}});
+    let body = Some(map.to_string().into_bytes());
+    Client::connect(endpoints).unwrap().call(Method::POST, MAPS, body).await
+}
+
+#[tokio::test]
+async fn who_trusts_the_authority_is_served_and_who_is_not_trusted_has_done_nothing() {
+    let mut tasks = JoinSet::new();
+    let (own, other) = (Arc::new(authority()), authority());
+    let (api, url) = serve(&own, &mut tasks).await;
+    for (name, access) in [("named", access(&own, Some(&own))), ("anonymous", access(&own, None))] {
+        let endpoints = endpoints(&url, access);
+        create(endpoints.clone(), name).await.unwrap();
+        admin::status(&endpoints).await.unwrap();
+    }
+    for (name, access, want) in [
+        ("foreign-client", access(&own, Some(&other)), "received fatal alert"),
+        ("foreign-server", access(&other, Some(&own)), "BadSignature"),
+    ] {
+        let endpoints = endpoints(&url, access);
+        match create(endpoints, name).await {
+            Err(ClientError::Unreachable { attempts }) => {
+                assert!(attempts[0].error.contains(want), "{name}: {attempts:?}");
+            }
+            // Never an unknown outcome.
+            found => panic!("{name}: {found:?}"),
+        }
+        let (code, _) = api.json(Method::GET, &format!("{MAPS}/{name}"), Value::Null).await;
+        assert_eq!(code, 404, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_replica_that_never_shakes_hands_is_passed_over() {
+    let mut tasks = JoinSet::new();
+    let own = Arc::new(authority());
+    let (_api, url) = serve(&own, &mut tasks).await;
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let hangs = format!("https://{}", silent.local_addr().unwrap());
+    let endpoints = Endpoints {
+        urls: vec![hangs, url],
+        connect_timeout: Duration::from_millis(100),
+        ..endpoints("", access(&own, Some(&own)))
+    };
+    let start = Instant::now();
+    create(endpoints, "written").await.unwrap();
+    assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
+}
+
+#[tokio::test]
+async fn a_certificate_is_renewed_for_who_shows_it() {
+    let mut tasks = JoinSet::new();
+    let own = Arc::new(authority());
+    let (_api, url) = serve(&own, &mut tasks).await;
+    let (named, anonymous) = (access(&own, Some(&own)), access(&own, None));
+    let issue = |name: &str| {
+        let pem = own.issue(&Profile::client(name, &["system:nodes"]), THEN, CENTURY).unwrap();
+        pki::certificate_pem(pem.as_bytes(), "it").unwrap()
+    };
+    let request = pki::request(&pki::new_key().unwrap(), "any").unwrap();
+    let ask = async |access: &Access, name: &str| {
+        certificates::renew(&endpoints(&url, access.clone()), &issue(name), &request).await
+    };
+    let new = ask(&named, NODE).await.unwrap();
+    assert_eq!(own.of_own(new.as_bytes()).unwrap().profile.common_name, NODE);
+    for (access, name, want) in [
+        (&named, "system:node:b", "cannot renew the certificate of \"system:node:b\""),
+        (&anonymous, NODE, "must show a certificate"),
+    ] {
+        match ask(access, name).await {
+            Err(ClientError::Unreachable { attempts }) => {
+                assert!(attempts[0].error.contains(want), "{attempts:?}");
+            }
+            found => panic!("{found:?}"),
+        }
+    }
+    let listed = certificates::list(&endpoints(&url, named), &url).await.unwrap();
+    assert!(listed[0].certificate.as_ref().unwrap_err().contains("/nowhere"), "{listed:?}");
+}
