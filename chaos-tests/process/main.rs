@@ -15,6 +15,7 @@ mod kubectl;
 mod machine;
 mod manifests;
 mod observer;
+mod past;
 mod pod;
 #[path = "../readme.rs"]
 mod readme;

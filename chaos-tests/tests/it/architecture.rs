@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 const ARROWS: &[(&str, &[&str])] = &[
     ("apiserver", &["api", "listen", "protobuf", "schema", "store"]),
     ("bench", &["etcd"]),
-    ("cli", &["api", "client"]),
+    ("cli", &["api", "client", "scheduler"]),
     ("client", &["api"]),
     ("controllers", &["api", "client"]),
     ("etcd", &["store"]),

@@ -1,8 +1,10 @@
 //! Objects over a [`Store`] of bytes: one set of verbs for every kind.
 
 mod evict;
+mod past;
 mod write;
 
+pub use past::{History, Moment, Version};
 pub use write::{Apply, Caller, DeleteOutcome, Fence, Manager, Written};
 
 use api::{

@@ -19,6 +19,7 @@ use store::{Epoch, Op, Origin, Proposal, RequestId, Store as _, Timestamp, local
 use tower::ServiceExt as _;
 
 mod node;
+mod past;
 mod relay;
 mod workloads;
 
