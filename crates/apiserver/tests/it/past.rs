@@ -3,6 +3,7 @@
 use crate::{Api, PODS, pod};
 use http::Method;
 use serde_json::{Value, json};
+use store::Store as _;
 
 async fn get(api: &Api, path: &str) -> (u16, Value) {
     api.json(Method::GET, path, Value::Null).await
