@@ -28,8 +28,13 @@ const KEYS: &[&str] =
 pub fn difference(old: &Value, new: &Value) -> Vec<Change> {
     let mut changes = Vec::new();
     compare(String::new(), Some(old), Some(new), &mut changes);
-    changes.retain(|change| !CONSEQUENCES.contains(&change.path.as_str()));
+    changes.retain(|change| !CONSEQUENCES.iter().any(|own| is_part(&change.path, own)));
     changes
+}
+
+/// Whether a path is this one or leads into it.
+fn is_part(path: &str, of: &str) -> bool {
+    path.strip_prefix(of).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
 }
 
 fn compare(path: String, old: Option<&Value>, new: Option<&Value>, changes: &mut Vec<Change>) {
@@ -95,7 +100,9 @@ fn labels(items: &[Value], key: &str) -> Option<Vec<String>> {
     let label = |item: &Value| match item.get(key)? {
         Value::String(text) if !text.is_empty() => Some(text.clone()),
         Value::Number(number) => Some(number.to_string()),
-        Value::String(_) | Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => None,
+        Value::String(_) | Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => {
+            None
+        }
     };
     let labels: Vec<String> = items.iter().map(label).collect::<Option<_>>()?;
     let mut unique: Vec<&String> = labels.iter().collect();
@@ -150,11 +157,18 @@ mod tests {
             ("plain values", json!({"c": [1, 2]}), json!({"c": [2]}), vec!["c: [1,2] > [2]"]),
             (
                 "what only follows from the write",
-                json!({"metadata": {"resourceVersion": "1", "generation": 1}}),
-                json!({"metadata": {"resourceVersion": "2", "generation": 2, "managedFields": []}}),
+                json!({"metadata": {"resourceVersion": "1", "generation": 1,
+                                    "managedFields": [{"manager": "a", "time": "1"}]}}),
+                json!({"metadata": {"resourceVersion": "2", "generation": 2,
+                                    "managedFields": [{"manager": "a", "time": "2"}]}}),
                 vec![],
             ),
-            ("another type", json!({"a": {"b": 1}}), json!({"a": [1]}), vec![r#"a: {"b":1} > [1]"#]),
+            (
+                "another type",
+                json!({"a": {"b": 1}}),
+                json!({"a": [1]}),
+                vec![r#"a: {"b":1} > [1]"#],
+            ),
         ] {
             assert_eq!(shown(&old, &new), want, "{name}");
         }

@@ -130,7 +130,9 @@ pub fn revive(kind: &Kind, last: &Value) -> Revived {
                     .to_owned(),
             );
         }
-        "Node" => lost.push("its lease: the node is heard again when its agent registers".to_owned()),
+        "Node" => {
+            lost.push("its lease: the node is heard again when its agent registers".to_owned())
+        }
         _ if kind.pod_spec.is_some() => {
             lost.push("its Pods, if they went with it: a controller makes new ones".to_owned());
         }
@@ -268,10 +270,7 @@ mod tests {
         });
         let kind = by_alias("jobs").unwrap();
         let revived = revive(kind, &last).object;
-        assert_eq!(
-            revived["spec"],
-            json!({"template": {"metadata": {"labels": {"app": "a"}}}})
-        );
+        assert_eq!(revived["spec"], json!({"template": {"metadata": {"labels": {"app": "a"}}}}));
         last["spec"]["manualSelector"] = json!(true);
         assert_eq!(revive(kind, &last).object["spec"], last["spec"]);
     }

@@ -50,7 +50,9 @@ pub(crate) async fn get(target: &Target, wanted: &Wanted) -> Result<(), Failure>
     if !wanted.at.is_empty() {
         past::checked("--at", &wanted.at)?;
         if wanted.watch {
-            return Err(Failure::Input("--at is of the past, which --watch cannot follow".to_owned()));
+            return Err(Failure::Input(
+                "--at is of the past, which --watch cannot follow".to_owned(),
+            ));
         }
     }
     let path = format!("{path}{query}");

@@ -73,11 +73,15 @@ pub enum Command {
     },
     /// Say why a Pod does not run: what each node has against it, what its containers wait for, and what
     /// would help, found by trying.
-    #[command(after_help = "Examples:\n  trireme explain-pending web\n  \
+    #[command(after_help = "Examples:\n  trireme explain-pending -A\n  \
+                            trireme explain-pending web\n  \
                             trireme explain-pending web -n shop -o json | jq .help")]
     ExplainPending {
-        /// The Pod.
-        pod: String,
+        /// The Pod; without it, all that do not run.
+        pod: Option<String>,
+        /// In all namespaces.
+        #[arg(short = 'A', long, conflicts_with = "pod")]
+        all_namespaces: bool,
         /// `json`
         #[arg(short, long, default_value = "")]
         output: String,
@@ -86,12 +90,16 @@ pub enum Command {
     },
     /// Say what an object that is being deleted still waits for: its grace, hooks, its node, finalizers,
     /// dependents, or what is in a namespace.
-    #[command(after_help = "Examples:\n  trireme why-terminating web\n  \
+    #[command(after_help = "Examples:\n  trireme why-terminating -A\n  \
+                            trireme why-terminating web\n  \
                             trireme why-terminating namespace/shop\n  \
                             trireme why-terminating deploy/web -o json")]
     WhyTerminating {
-        /// A Pod, or `KIND/NAME`.
-        object: String,
+        /// A Pod, or `KIND/NAME`; without it, all that are being deleted.
+        object: Option<String>,
+        /// In all namespaces.
+        #[arg(short = 'A', long, conflicts_with = "object")]
+        all_namespaces: bool,
         /// `json`
         #[arg(short, long, default_value = "")]
         output: String,
@@ -446,11 +454,19 @@ async fn verb(command: Command, files: &impl Files) -> Result<ExitCode, Failure>
             };
             get::get(&Target::new(target)?, &wanted).await?;
         }
-        Command::ExplainPending { pod, output, target } => {
-            explain::pending(&Target::new(target)?, &pod, &output).await?;
+        Command::ExplainPending { pod, all_namespaces, output, target } => {
+            let target = Target::new(target)?;
+            match pod {
+                Some(pod) => explain::pending(&target, &pod, &output).await?,
+                None => explain::all_pending(&target, all_namespaces, &output).await?,
+            }
         }
-        Command::WhyTerminating { object, output, target } => {
-            explain::terminating(&Target::new(target)?, &object, &output).await?;
+        Command::WhyTerminating { object, all_namespaces, output, target } => {
+            let target = Target::new(target)?;
+            match object {
+                Some(object) => explain::terminating(&target, &object, &output).await?,
+                None => explain::all_terminating(&target, all_namespaces, &output).await?,
+            }
         }
         Command::History { object, limit, full, output, target } => {
             let target = Target::new(target)?;

@@ -280,7 +280,9 @@ fn versions(history: &Value, limit: usize) -> Vec<Shown> {
         let (what, by, changes) = match (before, object) {
             (_, None) => ("deleted", Vec::new(), Vec::new()),
             (_, Some(new)) if created => ("created", writers(&Value::Null, new), Vec::new()),
-            (None, Some(new)) => ("the first form that is kept", writers(&Value::Null, new), Vec::new()),
+            (None, Some(new)) => {
+                ("the first form that is kept", writers(&Value::Null, new), Vec::new())
+            }
             (Some(old), Some(new)) => {
                 let asked = meta::is_terminating(new) && !meta::is_terminating(old);
                 let what = if asked { "deletion asked for" } else { "changed" };
@@ -295,15 +297,27 @@ fn versions(history: &Value, limit: usize) -> Vec<Shown> {
     shown
 }
 
-/// The managers whose entries a write changed.
+/// The managers who wrote: whose time is another, or who have fields that they had not. Whose fields became fewer
+/// was only overwritten.
 fn writers(old: &Value, new: &Value) -> Vec<String> {
     let entries = |object: &Value| {
         let list = object.pointer("/metadata/managedFields").and_then(Value::as_array).cloned();
         list.unwrap_or_default()
     };
     let before = entries(old);
-    let changed = entries(new).into_iter().filter(|entry| !before.contains(entry));
-    let named = changed.map(|entry| {
+    let none = Value::Null;
+    let own = ["/manager", "/operation", "/subresource"];
+    let is_same = |a: &Value, b: &Value| own.iter().all(|part| text(a, part) == text(b, part));
+    let wrote = |entry: &Value| {
+        before.iter().find(|old| is_same(old, entry)).is_none_or(|old| {
+            text(old, "/time") != text(entry, "/time")
+                || gained(
+                    old.get("fieldsV1").unwrap_or(&none),
+                    entry.get("fieldsV1").unwrap_or(&none),
+                )
+        })
+    };
+    let named = entries(new).into_iter().filter(wrote).map(|entry| {
         let operation = text(&entry, "/operation").to_lowercase();
         match text(&entry, "/subresource") {
             "" => format!("{} ({operation})", text(&entry, "/manager")),
@@ -311,6 +325,12 @@ fn writers(old: &Value, new: &Value) -> Vec<String> {
         }
     });
     named.collect()
+}
+
+/// Whether a set of fields has one that the other has not.
+fn gained(old: &Value, new: &Value) -> bool {
+    let fields = new.as_object().into_iter().flatten();
+    fields.into_iter().any(|(name, inner)| old.get(name).is_none_or(|old| gained(old, inner)))
 }
 
 fn told(object: &Object, history: &Value, shown: &[Shown], full: bool) -> String {
@@ -390,10 +410,8 @@ async fn made_again(
     let created = create(target, object, &mut revived, dry_run).await?;
     let name = format!("{}/{}", object.kind.singular, object.name);
     let done = if dry_run { "would be made again" } else { "is made again" };
-    let mut screen = format!("{name} {done} as it was at {moment}\n");
-    if !dry_run {
-        screen.push_str(&format!("its uid is {}\n", meta::uid(&created)));
-    }
+    let uid = if dry_run { String::new() } else { format!(", with uid {}", meta::uid(&created)) };
+    let mut screen = format!("{name} {done} as it was at {moment}{uid}\n");
     screen.push_str("what does not come back:\n");
     for lost in &revived.lost {
         screen.push_str(&format!("  {lost}\n"));
@@ -427,9 +445,8 @@ async fn last_form(target: &Target, object: &Object) -> Result<(Value, Moment), 
         .collect();
     let last = forms.last().map(|(last, _)| meta::uid(last).to_owned()).unwrap_or_default();
     // Not of a namesake that was there before.
-    let whole = |(form, _): &&(Value, Moment)| {
-        meta::uid(form) == last && !meta::is_terminating(form)
-    };
+    let whole =
+        |(form, _): &&(Value, Moment)| meta::uid(form) == last && !meta::is_terminating(form);
     let best = forms.iter().rev().find(whole).or_else(|| forms.last());
     best.cloned().ok_or_else(|| {
         let oldest = Moment::read(history.get("oldest").unwrap_or(&Value::Null));

@@ -161,11 +161,8 @@ pub(crate) fn all_reasons(candidate: &Candidate<'_>) -> Vec<Reason> {
 
 fn unschedulable(candidate: &Candidate<'_>) -> Vec<Reason> {
     let cordoned = candidate.node.spec.as_ref().is_some_and(|s| s.unschedulable == Some(true));
-    let cordon = Taint {
-        key: CORDON.to_owned(),
-        effect: "NoSchedule".to_owned(),
-        ..Taint::default()
-    };
+    let cordon =
+        Taint { key: CORDON.to_owned(), effect: "NoSchedule".to_owned(), ..Taint::default() };
     only_if(cordoned && !tolerates(tolerations(candidate.spec), &cordon), Reason::Unschedulable)
 }
 

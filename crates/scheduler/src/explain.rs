@@ -8,7 +8,9 @@ use crate::{
     decide::{CORDON, Candidate, Reason, all_reasons, clash, repels, schedule, taints},
 };
 use api::{
-    core::{Container, Node, NodeSelectorRequirement, NodeSelectorTerm, Pod, PodSpec, QuantityText},
+    core::{
+        Container, Node, NodeSelectorRequirement, NodeSelectorTerm, Pod, PodSpec, QuantityText,
+    },
     core::{ResourceRequirements, Taint, Toleration},
     pod::has_ended,
     quantity::{Format, Quantity},
@@ -145,6 +147,8 @@ pub struct Remedy {
     pub changes: Vec<Change>,
     /// The nodes that would take it; of a new node, none.
     pub nodes: Vec<String>,
+    /// Other nodes that would take it after the same on them.
+    pub alike: Vec<String>,
 }
 
 /// Everything that a decision depends on.
@@ -157,10 +161,7 @@ pub struct World {
 
 impl World {
     /// As the API shows it.
-    pub fn new(
-        nodes: impl IntoIterator<Item = Node>,
-        pods: impl IntoIterator<Item = Pod>,
-    ) -> Self {
+    pub fn new(nodes: impl IntoIterator<Item = Node>, pods: impl IntoIterator<Item = Pod>) -> Self {
         let name = |node: &Node| node.metadata.name.clone().unwrap_or_default();
         let nodes = nodes.into_iter().map(|node| (name(&node), Arc::new(node))).collect();
         let mut by_node: BTreeMap<String, Vec<Arc<Pod>>> = BTreeMap::new();
@@ -218,7 +219,9 @@ impl World {
         let mut remedies: Vec<Remedy> = Vec::new();
         for verdict in nearest {
             for side in [Side::Pod, Side::Cluster] {
-                let Some((changed, changes)) = self.plan(pod, &verdict.node, side) else { continue };
+                let Some((changed, changes)) = self.plan(pod, &verdict.node, side) else {
+                    continue;
+                };
                 if remedies.iter().any(|remedy| remedy.changes == changes) {
                     continue;
                 }
@@ -228,7 +231,7 @@ impl World {
                 } else {
                     vec![verdict.node.clone()]
                 };
-                remedies.push(Remedy { changes, nodes });
+                remedies.push(Remedy { changes, nodes, alike: Vec::new() });
             }
         }
         remedies.extend(self.another_node(pod));
@@ -238,6 +241,7 @@ impl World {
             let nodes = (std::cmp::Reverse(remedy.nodes.len()), remedy.nodes.clone());
             (cost(remedy), less(remedy), nodes)
         });
+        let mut remedies = apart(remedies);
         remedies.truncate(REMEDIES_MAX);
         remedies
     }
@@ -281,7 +285,9 @@ impl World {
             }
             Refusal::Taint(taint) if side == Side::Pod => one(Change::Tolerate(taint.clone())),
             Refusal::Taint(taint) => one(Change::Untaint(here(), taint.clone())),
-            Refusal::Selector { key, .. } if side == Side::Pod => one(Change::Unselect(key.clone())),
+            Refusal::Selector { key, .. } if side == Side::Pod => {
+                one(Change::Unselect(key.clone()))
+            }
             Refusal::Selector { key, wanted, .. } => {
                 one(Change::Label { node: here(), key: key.clone(), value: wanted.clone() })
             }
@@ -379,7 +385,8 @@ impl World {
         };
         let fits = self.nodes.iter().filter(|(_, node)| schedule(&twin(node), pod).is_ok());
         let (name, _) = fits.min_by_key(|(name, node)| (size(node), (*name).clone()))?;
-        Some(Remedy { changes: vec![Change::Add(name.clone())], nodes: Vec::new() })
+        let changes = vec![Change::Add(name.clone())];
+        Some(Remedy { changes, nodes: Vec::new(), alike: Vec::new() })
     }
 
     /// A Pod on a node, by its UID.
@@ -394,6 +401,24 @@ impl World {
     pub fn node(&self, name: &str) -> Option<&Node> {
         self.nodes.get(name).map(Arc::as_ref)
     }
+}
+
+/// Without those that do what a cheaper one does and more, and the same on several nodes as one.
+fn apart(sorted: Vec<Remedy>) -> Vec<Remedy> {
+    let mut kept: Vec<Remedy> = Vec::new();
+    for remedy in sorted {
+        let more = |other: &Remedy| other.changes.iter().all(|c| remedy.changes.contains(c));
+        if kept.iter().any(more) {
+            continue;
+        }
+        let shape =
+            |remedy: &Remedy| remedy.changes.iter().map(Change::anywhere).collect::<Vec<_>>();
+        match kept.iter_mut().find(|other| shape(other) == shape(&remedy)) {
+            Some(same) => same.alike.extend(remedy.nodes),
+            None => kept.push(remedy),
+        }
+    }
+    kept
 }
 
 /// Whose change is looked for first where both could help.
@@ -414,6 +439,24 @@ impl Change {
             | Self::Label { .. }
             | Self::Remove(_)
             | Self::Add(_) => false,
+        }
+    }
+
+    /// The same without saying of which node, and of which Pod on it.
+    fn anywhere(&self) -> Self {
+        let any = String::new;
+        match self {
+            Self::Uncordon(_) => Self::Uncordon(any()),
+            Self::Untaint(_, taint) => Self::Untaint(any(), taint.clone()),
+            Self::Heal(_, taint) => Self::Heal(any(), taint.clone()),
+            Self::Label { node: _, key, value } => {
+                Self::Label { node: any(), key: key.clone(), value: value.clone() }
+            }
+            Self::Remove(_) => Self::Remove(any()),
+            Self::Add(_) => Self::Add(any()),
+            Self::Lower { .. } | Self::Tolerate(_) | Self::Unselect(_) | Self::DropAffinity => {
+                self.clone()
+            }
         }
     }
 
@@ -456,8 +499,7 @@ fn refusals(cache: &Cache, node: &str, pod: &Pod) -> Vec<Refusal> {
     };
     let Some(object) = &info.node else { return Vec::new() };
     let (wanted, ports) = (resources::pod_requests(pod), host_ports(pod));
-    let candidate =
-        Candidate { name, node: object, info, spec, wanted: &wanted, ports: &ports };
+    let candidate = Candidate { name, node: object, info, spec, wanted: &wanted, ports: &ports };
     let reasons = all_reasons(&candidate);
     let cordoned = reasons.contains(&Reason::Unschedulable);
     let told = |reason: &Reason| match reason {
@@ -603,11 +645,13 @@ fn apply(change: &Change, cache: &mut Cache, pod: &mut Pod) {
                 spec.taints.get_or_insert_default().retain(|taint| taint.key != CORDON);
             }
         }),
-        Change::Untaint(name, gone) | Change::Heal(name, gone) => change_node(cache, name, |node| {
-            if let Some(spec) = &mut node.spec {
-                spec.taints.get_or_insert_default().retain(|taint| taint != gone);
-            }
-        }),
+        Change::Untaint(name, gone) | Change::Heal(name, gone) => {
+            change_node(cache, name, |node| {
+                if let Some(spec) = &mut node.spec {
+                    spec.taints.get_or_insert_default().retain(|taint| taint != gone);
+                }
+            })
+        }
         Change::Label { node, key, value } => change_node(cache, node, |node| {
             node.metadata.labels.get_or_insert_default().insert(key.clone(), value.clone());
         }),
@@ -655,7 +699,8 @@ fn requests_of<'a>(
 
 /// What is to be asked for less so that the Pod asks for `excess` less; `None` if it would have to ask for nothing.
 fn lower(pod: &Pod, resource: &str, excess: i64) -> Option<Vec<Change>> {
-    let wanted = |pod: &Pod| resources::pod_requests(pod).get(resource).copied().unwrap_or_default();
+    let wanted =
+        |pod: &Pod| resources::pod_requests(pod).get(resource).copied().unwrap_or_default();
     let target = wanted(pod) - excess;
     let mut pod = pod.clone();
     let mut changes = Vec::new();

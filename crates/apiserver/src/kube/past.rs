@@ -35,7 +35,9 @@ pub(super) async fn answer(
     let excluded = ["watch", "resourceVersion", "resourceVersionMatch"];
     let found = excluded.iter().find(|name| query.get(**name).is_some_and(|v| !v.is_empty()));
     if let Some(other) = found {
-        return Err(Status::bad_request(format!("{AT} or {HISTORY} and {other} exclude each other")));
+        return Err(Status::bad_request(format!(
+            "{AT} or {HISTORY} and {other} exclude each other"
+        )));
     }
     if !matches!(target.subresource.as_str(), "" | "status") {
         let text = format!("{AT} and {HISTORY} are for objects, not for {}", target.subresource);
@@ -69,12 +71,7 @@ fn stamped(mut response: Response, moment: Moment) -> Response {
     response
 }
 
-async fn get(
-    kube: &Kube,
-    target: &Target,
-    when: When,
-    format: Format,
-) -> Result<Response, Status> {
+async fn get(kube: &Kube, target: &Target, when: When, format: Format) -> Result<Response, Status> {
     let Target { kind, namespace, name, .. } = target;
     let (object, moment) = kube.registry.get_at(kind, namespace, name, when).await?;
     // Ages are those of then.

@@ -89,7 +89,8 @@ impl Registry {
                 let (asked, newest) = (Revision::new(revision), view.revision());
                 if asked > newest {
                     let newest = Moment::of(&view, newest).text();
-                    let message = format!("revision {asked} has not come yet: the newest is {newest}");
+                    let message =
+                        format!("revision {asked} has not come yet: the newest is {newest}");
                     return Err(Status::bad_request(message));
                 }
                 if asked < Moment::oldest(&view).revision {
@@ -143,7 +144,8 @@ impl Registry {
         if let Some((at, _)) = came {
             hints.push(format!("it came with {}", Moment::of(&view, *at).text()));
         }
-        let hints = if hints.is_empty() { String::new() } else { format!(": {}", hints.join("; ")) };
+        let hints =
+            if hints.is_empty() { String::new() } else { format!(": {}", hints.join("; ")) };
         status.message = format!("{} at revision {}{hints}", status.message, moment.revision);
         Err(status)
     }

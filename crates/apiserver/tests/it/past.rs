@@ -10,7 +10,12 @@ async fn get(api: &Api, path: &str) -> (u16, Value) {
 }
 
 fn names(list: &Value) -> Vec<&str> {
-    list["items"].as_array().unwrap().iter().map(|o| o["metadata"]["name"].as_str().unwrap()).collect()
+    list["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|o| o["metadata"]["name"].as_str().unwrap())
+        .collect()
 }
 
 #[tokio::test]
@@ -47,8 +52,18 @@ async fn what_cannot_be_asked_is_refused_in_words() {
         ("at=soon", 400, "at: \"soon\" is no revision (1234), no RFC 3339 time"),
         ("at=1&watch=true", 400, "at or history and watch exclude each other"),
         ("at=1&resourceVersion=1", 400, "at or history and resourceVersion exclude each other"),
-        ("at=99999", 400, &format!("revision 99999 has not come yet: the newest is revision {newest}")),
-        ("at=1", 410, &format!("revision 1 is not kept any more: history begins with revision {newest}, made at")),
+        (
+            "at=99999",
+            400,
+            &format!("revision 99999 has not come yet: the newest is revision {newest}"),
+        ),
+        (
+            "at=1",
+            410,
+            &format!(
+                "revision 1 is not kept any more: history begins with revision {newest}, made at"
+            ),
+        ),
         ("at=1h", 410, "what there was at 2023-11-14T21:13:20Z is not kept any more"),
         ("at=2099-01-01T00:00:00Z", 400, "2099-01-01T00:00:00Z has not come yet: it is"),
         ("history=true", 400, "history is of one object: name it"),
@@ -95,5 +110,8 @@ async fn a_history_has_every_version_with_its_deletion() {
     let (code, none) = get(&api, &format!("{PODS}/never?history=true")).await;
     assert_eq!(code, 404);
     let message = none["message"].as_str().unwrap();
-    assert!(message.starts_with("pods \"never\" not found, nor any trace of it since"), "{message}");
+    assert!(
+        message.starts_with("pods \"never\" not found, nor any trace of it since"),
+        "{message}"
+    );
 }

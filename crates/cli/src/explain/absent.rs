@@ -49,12 +49,12 @@ pub(super) fn explain(facts: &Facts) -> Report {
         let command = format!("trireme why-terminating namespace/{}", facts.namespace);
         report.advise("see what it waits for", [command]);
     }
-    let gone = items(&facts.history, "/versions").iter().rfind(|v| v.get("deleted") == Some(&true.into()));
+    let gone =
+        items(&facts.history, "/versions").iter().rfind(|v| v.get("deleted") == Some(&true.into()));
     if let Some(gone) = gone {
         let when = ago(time_at(gone, "/time"), facts.now);
         report.state = "Deleted";
-        report.summary =
-            format!("it was deleted{when}, with revision {}", at(gone, "/revision"));
+        report.summary = format!("it was deleted{when}, with revision {}", at(gone, "/revision"));
         let history = format!("trireme history pod/{}{option}", facts.name);
         report.advise("see what happened to it", [history]);
         let undelete = format!("trireme undelete pod/{}{option}", facts.name);
@@ -90,7 +90,10 @@ pub(super) fn explain(facts: &Facts) -> Report {
         });
         if let Some(last) = of_it.max_by_key(|event| time_at(event, "/lastTimestamp")) {
             let when = ago(time_at(last, "/lastTimestamp"), facts.now);
-            report.because(&about, format!("{}{when}: {}", at(last, "/reason"), at(last, "/message")));
+            report.because(
+                &about,
+                format!("{}{when}: {}", at(last, "/reason"), at(last, "/message")),
+            );
         }
     }
     for quota in &facts.quotas {
@@ -99,8 +102,8 @@ pub(super) fn explain(facts: &Facts) -> Report {
         }
     }
     if report.why.is_empty() && gone.is_none() {
-        let text = "nothing in the namespace makes a Pod of that name, and none was there lately";
-        report.because("", text);
+        let text = "nothing in it makes a Pod of that name, and none was there lately";
+        report.because(format!("namespace {}", facts.namespace), text);
         report.advise("look for it", ["trireme get pods -A"]);
     }
     report

@@ -72,19 +72,27 @@ pub(super) fn exit_code(code: i64, reason: &str) -> &'static str {
     }
 }
 
-/// Who is to take a finalizer off an object.
+/// Who is to take a finalizer off an object, and when; empty if that is not known.
 pub(super) fn remover(finalizer: &str) -> &'static str {
     match finalizer {
-        api::deletion::FOREGROUND => "the garbage collector, when all dependents that block are gone",
-        api::deletion::ORPHAN => "the garbage collector, when no dependent names it as owner any more",
-        "kubernetes" => "the namespace controller, when the namespace is empty",
-        "batch.kubernetes.io/job-tracking" => "the Job controller, when it has counted the Pod",
-        "service.kubernetes.io/load-balancer-cleanup" => "the controller of load balancers",
+        api::deletion::FOREGROUND => {
+            "the garbage collector takes it off when all dependents that block are gone"
+        }
+        api::deletion::ORPHAN => {
+            "the garbage collector takes it off when no dependent names it as owner any more"
+        }
+        "kubernetes" => "the namespace controller takes it off when the namespace is empty",
+        "batch.kubernetes.io/job-tracking" => {
+            "the Job controller takes it off when it has counted the Pod"
+        }
+        "service.kubernetes.io/load-balancer-cleanup" => {
+            "the controller of load balancers takes it off when it has cleared up"
+        }
         "kubernetes.io/pvc-protection" | "kubernetes.io/pv-protection" => {
-            "the volume controller, when no Pod uses it any more"
+            "the volume controller takes it off when no Pod uses it any more"
         }
         "customresourcecleanup.apiextensions.k8s.io" => {
-            "the API server, when no object of that kind is left"
+            "the API server takes it off when no object of that kind is left"
         }
         _ => "",
     }

@@ -136,20 +136,98 @@ fn print(report: &Report, output: &str) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Several reports, a line each; as JSON, all of them.
+fn print_all(reports: &[Report], none: &str, verb: &str, output: &str) -> Result<(), Failure> {
+    match output {
+        "" if reports.is_empty() => println!("{none}"),
+        "" => print!("{}", report::overview(reports, verb)),
+        "json" => {
+            let all: Vec<Value> = reports.iter().map(Report::to_json).collect();
+            println!("{}", serde_json::to_string_pretty(&all).map_err(crate::get::unreadable)?);
+        }
+        other => return Err(Failure::Input(format!("-o {other}: there is json"))),
+    }
+    Ok(())
+}
+
+/// `explain-pending` without a Pod: all that do not run.
+pub(crate) async fn all_pending(target: &Target, all: bool, output: &str) -> Result<(), Failure> {
+    let reports = reports_pending(target, all, now()).await?;
+    print_all(&reports, "every Pod runs, has ended or is going", "explain-pending", output)
+}
+
+async fn reports_pending(target: &Target, all: bool, now: i64) -> Result<Vec<Report>, Failure> {
+    let mut asker = Asker { target, unknown: Vec::new() };
+    let pods = served("pods");
+    let namespace = if all { "" } else { target.namespace.as_str() };
+    let found = asker.list(pods, namespace, "").await?;
+    let waiting: Vec<Value> = found.into_iter().filter(|pod| waits(pod, now)).collect();
+    let surroundings = match waiting.iter().any(|pod| !api::pod::is_bound(pod)) {
+        true => Some(Surroundings::of(&asker).await?),
+        false => None,
+    };
+    let mut reports = Vec::new();
+    for pod in waiting {
+        reports.push(report_of_pod(&mut asker, pod, surroundings.as_ref(), now).await?);
+    }
+    Ok(reports)
+}
+
+/// Neither ready, nor ended well, nor on its way out.
+fn waits(pod: &Value, now: i64) -> bool {
+    let (ready, status, _) = api::pod::summary(pod, now);
+    let all_ready = ready.split_once('/').is_some_and(|(ready, all)| ready == all);
+    !meta::is_terminating(pod)
+        && at(pod, "/status/phase") != "Succeeded"
+        && !(all_ready && status == "Running")
+}
+
+/// `why-terminating` without an object: all that are on their way out.
+pub(crate) async fn all_terminating(
+    target: &Target,
+    all: bool,
+    output: &str,
+) -> Result<(), Failure> {
+    let reports = reports_terminating(target, all, now()).await?;
+    print_all(&reports, "nothing is being deleted", "why-terminating", output)
+}
+
+async fn reports_terminating(target: &Target, all: bool, now: i64) -> Result<Vec<Report>, Failure> {
+    let mut asker = Asker { target, unknown: Vec::new() };
+    let namespace = if all { "" } else { target.namespace.as_str() };
+    let mut found = everything(&mut asker, namespace, meta::is_terminating).await?;
+    if !all {
+        let home = asker.get(served("namespaces"), "", namespace).await;
+        let home = asker.unless_refused("the namespace", home)?.filter(meta::is_terminating);
+        found.extend(home.map(|home| (served("namespaces"), home)));
+    }
+    let mut reports = Vec::new();
+    for (kind, object) in found {
+        reports.push(report_of_object(&mut asker, kind, object, now).await?);
+    }
+    Ok(reports)
+}
+
 /// `explain-pending`
 pub(crate) async fn pending(target: &Target, pod: &str, output: &str) -> Result<(), Failure> {
     let name = match pod.split_once('/') {
         None => pod,
         Some((kind, name)) if target::kind(kind)?.kind == "Pod" => name,
         Some(_) => {
-            return Err(Failure::Input(format!("{pod}: only Pods are pending; name one of its Pods")));
+            return Err(Failure::Input(format!(
+                "{pod}: only Pods are pending; name one of its Pods"
+            )));
         }
     };
     print(&report_pending(target, name, now()).await?, output)
 }
 
 /// `why-terminating`
-pub(crate) async fn terminating(target: &Target, object: &str, output: &str) -> Result<(), Failure> {
+pub(crate) async fn terminating(
+    target: &Target,
+    object: &str,
+    output: &str,
+) -> Result<(), Failure> {
     let (kind, name) = target::named_or(object, "pods")?;
     print(&report_terminating(target, kind, name, now()).await?, output)
 }
@@ -160,29 +238,54 @@ async fn report_pending(target: &Target, name: &str, now: i64) -> Result<Report,
     let Some(pod) = asker.get(pods, &target.namespace, name).await? else {
         return report_absent(asker, name, now).await;
     };
-    let mut facts = pending::Facts { now, ..pending::Facts::default() };
-    facts.events = asker.events(pods, &pod).await?;
-    let nodes = served("nodes");
-    let node = at(&pod, "/spec/nodeName");
-    if node.is_empty() {
-        // Without these there is nothing to say.
-        facts.nodes = asker.list(nodes, "", "").await?;
-        facts.pods = asker.list(pods, "", "").await?;
-    } else {
-        let found = asker.get(nodes, "", node).await;
-        facts.nodes = asker.unless_refused("its node", found)?.into_iter().collect();
+    let surroundings = match api::pod::is_bound(&pod) {
+        true => None,
+        false => Some(Surroundings::of(&asker).await?),
+    };
+    report_of_pod(&mut asker, pod, surroundings.as_ref(), now).await
+}
+
+/// What decides where a Pod goes.
+#[derive(Debug, Clone)]
+struct Surroundings {
+    nodes: Vec<Value>,
+    pods: Vec<Value>,
+}
+
+impl Surroundings {
+    async fn of(asker: &Asker<'_>) -> Result<Self, ClientError> {
+        let nodes = asker.list(served("nodes"), "", "").await?;
+        Ok(Self { nodes, pods: asker.list(served("pods"), "", "").await? })
     }
-    facts.missing = missing(&mut asker, &pod).await?;
+}
+
+async fn report_of_pod(
+    asker: &mut Asker<'_>,
+    pod: Value,
+    surroundings: Option<&Surroundings>,
+    now: i64,
+) -> Result<Report, Failure> {
+    let mut facts = pending::Facts { now, ..pending::Facts::default() };
+    facts.events = asker.events(served("pods"), &pod).await?;
+    match (at(&pod, "/spec/nodeName"), surroundings) {
+        ("", Some(Surroundings { nodes, pods })) => {
+            facts.nodes.clone_from(nodes);
+            facts.pods.clone_from(pods);
+        }
+        ("", None) => {}
+        (node, _) => {
+            let found = asker.get(served("nodes"), "", node).await;
+            facts.node_refused = matches!(&found, Err(ClientError::Api(_)));
+            facts.nodes = asker.unless_refused("its node", found)?.into_iter().collect();
+        }
+    }
+    facts.missing = missing(asker, &pod).await?;
     facts.pod = pod;
-    facts.unknown = asker.unknown;
+    facts.unknown = std::mem::take(&mut asker.unknown);
     Ok(pending::explain(&facts))
 }
 
-async fn report_absent(
-    mut asker: Asker<'_>,
-    name: &str,
-    now: i64,
-) -> Result<Report, Failure> {
+async fn report_absent(mut asker: Asker<'_>, name: &str, now: i64) -> Result<Report, Failure> {
     let target = asker.target;
     let namespace = target.namespace.as_str();
     let path = format!("{}?history=true", target.path(served("pods"), namespace, name));
@@ -254,7 +357,8 @@ fn needs(pod: &Value) -> Vec<Need> {
             }
         }
     }
-    let containers = items(pod, "/spec/initContainers").iter().chain(items(pod, "/spec/containers"));
+    let containers =
+        items(pod, "/spec/initContainers").iter().chain(items(pod, "/spec/containers"));
     for container in containers {
         let by = format!("container {}", at(container, "/name"));
         for source in items(container, "/envFrom") {
@@ -287,7 +391,9 @@ async fn missing(asker: &mut Asker<'_>, pod: &Value) -> Result<Vec<String>, Clie
     let mut lines = Vec::new();
     for Need { alias, name, key, by } in needs(pod) {
         let Some(kind) = kinds::by_alias(alias) else {
-            lines.push(format!("{alias} {name} of {by}: there is no such kind here"));
+            lines.push(format!(
+                "PersistentVolumeClaim {name}, which {by} needs: there is no such kind here"
+            ));
             continue;
         };
         let about = format!("{} {name}", kind.kind);
@@ -334,6 +440,16 @@ async fn report_terminating(
         }
         return Err(Failure::Refused(text));
     }
+    report_of_object(&mut asker, kind, object, now).await
+}
+
+async fn report_of_object(
+    asker: &mut Asker<'_>,
+    kind: &'static Kind,
+    object: Value,
+    now: i64,
+) -> Result<Report, Failure> {
+    let (namespace, name) = (meta::namespace(&object).to_owned(), meta::name(&object).to_owned());
     let mut facts = terminating::Facts { now, ..terminating::Facts::default() };
     facts.events = asker.events(kind, &object).await?;
     let node = at(&object, "/spec/nodeName");
@@ -342,7 +458,8 @@ async fn report_terminating(
         let refused = matches!(&found, Err(ClientError::Api(_)));
         let found = asker.unless_refused("its node", found)?;
         // Not known is not the same as not there.
-        facts.node = found.unwrap_or(if refused { Value::Object(Default::default()) } else { Value::Null });
+        facts.node =
+            found.unwrap_or(if refused { Value::Object(Default::default()) } else { Value::Null });
         let lease = asker.get(served("leases"), "kube-node-lease", node).await;
         facts.heard = match lease {
             Ok(lease) => Some(lease.is_some()),
@@ -359,14 +476,14 @@ async fn report_terminating(
         let owned = move |dependent: &Value| {
             meta::owner_references(dependent).iter().any(|owner| at(owner, "/uid") == uid)
         };
-        facts.dependents = everything(&mut asker, namespace, owned).await?;
+        facts.dependents = everything(asker, &namespace, owned).await?;
     }
     if kind.kind == "Namespace" {
         // Events go with the namespace and hold nothing.
-        facts.content = everything(&mut asker, name, |object| at(object, "/kind") != "Event").await?;
+        facts.content = everything(asker, &name, |_| true).await?;
     }
     facts.object = object;
-    facts.unknown = asker.unknown;
+    facts.unknown = std::mem::take(&mut asker.unknown);
     Ok(terminating::explain(kind, &facts))
 }
 

@@ -28,6 +28,8 @@ pub(super) struct Facts {
     pub(super) nodes: Vec<Value>,
     /// All of the cluster, for a Pod on no node.
     pub(super) pods: Vec<Value>,
+    /// Its node could not be looked at, so that it is not known to be gone.
+    pub(super) node_refused: bool,
     pub(super) events: Vec<Value>,
     /// What the Pod refers to that is not there.
     pub(super) missing: Vec<String>,
@@ -119,7 +121,8 @@ fn unbound(facts: &Facts, report: &mut Report) {
     let asked: Pod = typed(pod);
     if !gates.is_empty() {
         report.state = "Gated";
-        report.summary = format!("{waits}: held back by {}", counted(gates.len(), "scheduling gate"));
+        report.summary =
+            format!("{waits}: held back by {}", counted(gates.len(), "scheduling gate"));
         for gate in gates {
             let name = at(gate, "/name");
             report.because(format!("gate {name}"), "whoever set it has to take it off");
@@ -166,7 +169,8 @@ fn unbound(facts: &Facts, report: &mut Report) {
             let text = "tries again within 10 s of a change of a node or a Pod, and every 5 min";
             report.because("scheduler", text);
             if age > SCHEDULED_SECONDS {
-                let text = "if this lasts: see whether a replica leads, for only that one schedules";
+                let text =
+                    "if this lasts: see whether a replica leads, for only that one schedules";
                 report.advise(text, ["trireme cluster status"]);
             }
         }
@@ -193,22 +197,32 @@ fn refused(facts: &Facts, world: &World, asked: &Pod, report: &mut Report, waits
         }
         report.nodes.push(NodeWhy { node: verdict.node.clone(), reasons });
     }
-    for Remedy { changes, nodes } in world.remedies(asked, &verdicts) {
+    for Remedy { changes, nodes, alike } in world.remedies(asked, &verdicts) {
         let texts: Vec<String> = changes.iter().map(|change| to_do(change, world)).collect();
-        let then = match nodes.as_slice() {
+        let mut then = match nodes.as_slice() {
             [] => String::new(),
-            [node] => format!(": {node} takes it then"),
-            [first, .., last] if nodes.len() > 3 => {
-                format!(": {} nodes take it then, {first} to {last}", nodes.len())
-            }
-            nodes => format!(": {} take it then", nodes.join(", ")),
+            [node] => format!(" → {node} takes it"),
+            nodes => format!(" → {} take it", several(nodes)),
         };
+        if !alike.is_empty() {
+            then.push_str(&format!("; the same would do on {}", several(&alike)));
+        }
         let commands = changes.iter().filter_map(|change| command(change, world));
         report.advise(format!("{}{then}", texts.join(", and ")), commands);
     }
     if report.help.is_empty() {
         let text = "nothing that changes one node or a few fields of the Pod";
         report.advise(text, Vec::<String>::new());
+    }
+}
+
+/// Names, or how many there are from where to where.
+fn several(names: &[String]) -> String {
+    match names {
+        [first, .., last] if names.len() > 3 => {
+            format!("{} nodes ({first} to {last})", names.len())
+        }
+        names => names.join(", "),
     }
 }
 
@@ -243,7 +257,11 @@ fn taint_text(taint: &Taint) -> String {
 fn pod_text(world: &World, uid: &str) -> String {
     let name = |pod: &Pod| {
         let (namespace, name) = (&pod.metadata.namespace, &pod.metadata.name);
-        format!("{}/{}", namespace.as_deref().unwrap_or_default(), name.as_deref().unwrap_or_default())
+        format!(
+            "{}/{}",
+            namespace.as_deref().unwrap_or_default(),
+            name.as_deref().unwrap_or_default()
+        )
     };
     world.pod(uid).map_or_else(|| uid.to_owned(), name)
 }
@@ -275,7 +293,12 @@ fn against(refusal: &Refusal, world: &World) -> String {
             let too_small = if asked > total { ": more than the whole node" } else { "" };
             let of = |value: i64| amount(resource, value);
             let free = (*left).max(0);
-            format!("{resource}: asks for {}, {} of {} free{too_small}", of(*asked), of(free), of(*total))
+            format!(
+                "{resource}: asks for {}, {} of {} free{too_small}",
+                of(*asked),
+                of(free),
+                of(*total)
+            )
         }
     }
 }
@@ -299,8 +322,8 @@ fn to_do(change: &Change, world: &World) -> String {
         Change::Heal(node, taint) => {
             let what = taint.key.rsplit('/').next().unwrap_or_default();
             match what {
-                "unreachable" | "not-ready" => format!("bring {node} back: it is {what}"),
-                pressure => format!("relieve {node}: {pressure}"),
+                "unreachable" | "not-ready" => format!("bring {node} back, which is {what}"),
+                pressure => format!("relieve {node} of its {pressure}"),
             }
         }
         Change::Label { node, key, value } => format!("label {node} with {key}={value}"),
@@ -309,8 +332,9 @@ fn to_do(change: &Change, world: &World) -> String {
             let asks = asks.iter().filter(|(_, value)| **value > 0);
             let asks: Vec<String> =
                 asks.map(|(name, value)| format!("{} {name}", amount(name, *value))).collect();
-            let asks = if asks.is_empty() { String::new() } else { format!(" ({})", asks.join(", ")) };
-            format!("make room: delete {}{asks}", pod_text(world, uid))
+            let asks =
+                if asks.is_empty() { String::new() } else { format!(" ({})", asks.join(", ")) };
+            format!("make room by deleting {}{asks}", pod_text(world, uid))
         }
         Change::Add(node) => {
             let amounts = world.node(node).and_then(|n| n.status.as_ref());
@@ -337,7 +361,8 @@ fn command(change: &Change, world: &World) -> Option<String> {
         }
         Change::Remove(uid) => {
             let pod = world.pod(uid)?;
-            let (namespace, name) = (pod.metadata.namespace.as_deref()?, pod.metadata.name.as_deref()?);
+            let (namespace, name) =
+                (pod.metadata.namespace.as_deref()?, pod.metadata.name.as_deref()?);
             Some(format!("trireme delete pod {name} -n {namespace}"))
         }
         Change::Heal(node, _) => Some(format!("trireme describe node {node}")),
@@ -406,12 +431,14 @@ fn containers(pod: &Value) -> Vec<Container<'_>> {
 fn bound(facts: &Facts, report: &mut Report) {
     let pod = &facts.pod;
     let name = at(pod, "/spec/nodeName").to_owned();
-    let Some(node) = facts.nodes.first() else {
+    let found = facts.nodes.first();
+    if found.is_none() && !facts.node_refused {
         report.state = "NodeGone";
         report.summary = format!("its node {name} does not exist");
         report.because(format!("node {name}"), "the Pod is removed 40 s after its node has gone");
         return;
-    };
+    }
+    let node = found.unwrap_or(&Value::Null);
     if let Some(silent) = not_ready(node, facts.now) {
         report.state = "NodeNotReady";
         report.summary = format!("its node {name} {silent}");
@@ -541,8 +568,14 @@ fn judge(container: &Container<'_>, facts: &Facts, report: &mut Report, node: &s
             "CrashLoopBackOff" => {
                 name_it(report, "CrashLoop", format!("{about} ends again and again on {node}"));
                 if let Some(last) = last {
-                    report.because(&about, format!("{}; {} so far", end_of(last, facts.now),
-                        counted(usize::try_from(restarts).unwrap_or(usize::MAX), "restart")));
+                    report.because(
+                        &about,
+                        format!(
+                            "{}; {} so far",
+                            end_of(last, facts.now),
+                            counted(usize::try_from(restarts).unwrap_or(usize::MAX), "restart")
+                        ),
+                    );
                 }
                 report.because(&about, next_start(message, last, facts.now));
                 report.advise("read what it said before it ended", [logs(" --previous")]);
@@ -613,10 +646,12 @@ fn running(container: &Container<'_>, facts: &Facts, report: &mut Report, logs: 
     let is = |field: &str| status.get(field) == Some(&Value::Bool(true));
     let probe = |field: &str| container.spec.get(field).is_some_and(|p| !p.is_null());
     let since = time_at(status, "/state/running/startedAt");
-    let since = since.map_or_else(String::new, |then| format!(" for {}", duration(facts.now - then)));
+    let since =
+        since.map_or_else(String::new, |then| format!(" for {}", duration(facts.now - then)));
     let field = format!("{{{}}}", container.name());
     let failed = facts.events.iter().rfind(|event| {
-        at(event, "/reason") == "Unhealthy" && at(event, "/involvedObject/fieldPath").ends_with(&field)
+        at(event, "/reason") == "Unhealthy"
+            && at(event, "/involvedObject/fieldPath").ends_with(&field)
     });
     let failed = failed.map_or_else(String::new, |event| format!(": {}", at(event, "/message")));
     if container.init.is_some() && !container.sidecar {
@@ -678,7 +713,10 @@ fn gates(pod: &Value, report: &mut Report) {
         if status != "True" {
             name_it(report, "ReadinessGate", format!("the readiness gate {kind} is not open"));
             let is = if status.is_empty() { "is not there" } else { "is not True" };
-            report.because(format!("readiness gate {kind}"), format!("the condition {kind} {is}: who owns it has to set it"));
+            report.because(
+                format!("readiness gate {kind}"),
+                format!("the condition {kind} {is}: who owns it has to set it"),
+            );
         }
     }
 }

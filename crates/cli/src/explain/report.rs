@@ -131,6 +131,26 @@ impl Report {
     }
 }
 
+/// A line for each, and how to see more.
+pub(super) fn overview(reports: &[Report], verb: &str) -> String {
+    let mut text = String::new();
+    let name = |report: &Report| match report.namespace.as_str() {
+        "" => report.object.clone(),
+        namespace => format!("{namespace}  {}", report.object),
+    };
+    let width = reports.iter().map(|report| name(report).chars().count()).max().unwrap_or_default();
+    let states = reports.iter().map(|report| report.state.len()).max().unwrap_or_default();
+    for report in reports {
+        let (name, state, summary) = (name(report), report.state, &report.summary);
+        text.push_str(&format!("{name:<width$}  {state:<states$}  {summary}\n"));
+        if let Some(help) = report.help.first() {
+            text.push_str(&format!("{:<width$}  {:<states$}  would help: {}\n", "", "", help.text));
+        }
+    }
+    text.push_str(&format!("\nMore of one: trireme {verb} NAME -n NAMESPACE\n"));
+    text
+}
+
 /// Two columns; what has several lines on the right has them below each other.
 fn table(text: &mut String, heading: &str, rows: Vec<(String, Vec<String>)>) {
     if rows.is_empty() {

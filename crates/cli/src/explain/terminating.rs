@@ -102,6 +102,7 @@ fn pod(facts: &Facts, report: &mut Report, since: &str) {
     let silent = not_ready(&facts.node, now).or_else(|| {
         (facts.heard == Some(false)).then(|| "has no lease: its agent is not heard".to_owned())
     });
+    let heard = silent.is_none();
     if let Some(silent) = silent {
         name_it(report, "NodeNotReady", format!("{since}, and its node {node} {silent}"));
         let text = "only its agent can say that the containers have ended";
@@ -111,8 +112,12 @@ fn pod(facts: &Facts, report: &mut Report, since: &str) {
             [format!("trireme describe node {node}")],
         );
         report.advise(
-            format!("if {node} is off for certain: say so, and all of its Pods that wait are removed"),
-            [format!("kubectl taint node {node} node.kubernetes.io/out-of-service=nodeshutdown:NoExecute")],
+            format!(
+                "if {node} is off for certain: say so, and all of its Pods that wait are removed"
+            ),
+            [format!(
+                "kubectl taint node {node} node.kubernetes.io/out-of-service=nodeshutdown:NoExecute"
+            )],
         );
         let text = format!("remove only this one; what it runs on {node} may go on running");
         report.advise(text, [force.clone()]);
@@ -140,47 +145,58 @@ fn pod(facts: &Facts, report: &mut Report, since: &str) {
         }
         return;
     }
-    let until = meta::time(deadline);
+    let until = match left {
+        0.. => format!("in {}", duration(left)),
+        _ => format!("{} ago", duration(-left)),
+    };
     if left >= 0 {
         let summary =
-            format!("{since}, of {} that it has to end: {} left", duration(grace), duration(left));
+            format!("{since}: {} left of the {} that it has", duration(left), duration(grace));
         name_it(report, "Grace", summary);
     } else if -left <= SLACK_SECONDS {
         let summary = format!("{since}: its time is over, its containers are being killed");
         name_it(report, "Killing", summary);
     } else {
         let over = duration(-left);
-        let summary = format!("{since}: its time has been over for {over}, and {node} has not ended it");
+        let summary =
+            format!("{since}: its time has been over for {over}, and {node} has not ended it");
         name_it(report, "Overdue", summary);
-        report.advise(
-            format!("see what the agent of {node} says: a process that cannot be killed hangs in the kernel"),
-            [format!("trireme describe node {node}")],
-        );
-        let text = format!("remove it from the API all the same; what it runs on {node} may go on running");
-        report.advise(text, [force.clone()]);
+        if heard {
+            let text =
+                "see what its agent says: a process that KILL does not end hangs in the kernel";
+            report.advise(text, [format!("trireme describe node {node}")]);
+            let text = format!("remove it from the API; what it runs on {node} may go on running");
+            report.advise(text, [force]);
+        }
     }
     for container in &alive {
         let about = format!("{} {}", container.role, container.name);
         let hooked = container.has_pre_stop && left > 0;
         let failed = facts.events.iter().any(|event| {
             at(event, "/reason") == "FailedPreStopHook"
-                && at(event, "/involvedObject/fieldPath").contains(&format!("{{{}}}", container.name))
+                && at(event, "/involvedObject/fieldPath")
+                    .contains(&format!("{{{}}}", container.name))
         });
         let text = match (hooked, failed, container.role) {
-            (true, true, _) => format!("its preStop hook has failed; it has TERM, KILL at {until}"),
-            (true, false, _) => format!("its preStop hook may run until {until}; TERM comes after it"),
-            (false, _, "sidecar") if left > 0 => {
-                format!("gets TERM when all others have ended, by {until} at the latest")
+            _ if !heard => format!("ran when {node} was last heard"),
+            (true, true, _) => {
+                format!("its preStop hook has failed; it has TERM, and KILL {until}")
             }
-            (false, ..) if left > 0 => format!("has TERM, and has not ended yet; KILL at {until}"),
-            (false, ..) => format!("still runs, as far as {node} has said; KILL was due at {until}"),
+            (true, false, _) => {
+                format!("its preStop hook may run; TERM follows it, and KILL {until}")
+            }
+            (false, _, "sidecar") if left > 0 => {
+                format!("gets TERM when all others have ended, and KILL {until}")
+            }
+            (false, ..) if left > 0 => format!("has TERM and has not ended yet; KILL {until}"),
+            (false, ..) => format!("still runs, as far as {node} has said; KILL was due {until}"),
         };
         report.because(about, text);
     }
     if alive.is_empty() {
         report.because(format!("node {node}"), "has said nothing of its containers");
     }
-    if left > SLACK_SECONDS {
+    if heard && left > SLACK_SECONDS {
         let shorter = format!("trireme delete pod {} --now{}", meta::name(pod), option(report));
         report.advise("do not let it take its time", [shorter]);
     }
@@ -229,18 +245,20 @@ fn content(facts: &Facts, report: &mut Report, since: &str) {
     let namespace = meta::name(&facts.object).to_owned();
     if !kinds.is_empty() {
         let objects = counted(facts.content.len(), "object");
-        let summary = format!("{since}, and {objects} in it {} left", if facts.content.len() == 1 { "is" } else { "are" });
+        let summary = format!(
+            "{since}, and {objects} in it {} left",
+            if facts.content.len() == 1 { "is" } else { "are" }
+        );
         name_it(report, "Content", summary);
     }
     for kind in kinds {
         let of = facts.content.iter().filter(|(own, _)| own.resource() == kind.resource());
         let objects: Vec<&Value> = of.map(|(_, object)| object).collect();
-        let shown: Vec<String> =
-            objects.iter().take(NAMED).map(|object| held(kind, object, facts.now)).collect();
-        let more = objects.len().saturating_sub(NAMED);
-        let more = if more > 0 { format!(", and {more} more") } else { String::new() };
-        let about = format!("{} {}", objects.len(), kind.resource());
-        report.because(about, format!("{}{more}", shown.join(", ")));
+        let about = match objects.len() {
+            1 => format!("1 {}", kind.singular),
+            count => format!("{count} {}", kind.plural),
+        };
+        report.because(about, listed(kind, &objects, facts.now));
         let stuck = objects.iter().find(|object| meta::is_terminating(object));
         if let Some(stuck) = stuck {
             let name = meta::name(stuck);
@@ -269,25 +287,42 @@ fn content(facts: &Facts, report: &mut Report, since: &str) {
     }
     for other in waits.iter().filter_map(Value::as_str).filter(|f| *f != "kubernetes") {
         name_it(report, "Finalizers", format!("{since}: it waits for a finalizer"));
-        report.because(format!("finalizer {other}"), "of its spec: who put it there has to take it off");
+        report.because(
+            format!("finalizer {other}"),
+            "of its spec: who put it there has to take it off",
+        );
     }
 }
 
-/// An object in a namespace that goes, and in short what holds it.
+/// Objects with what holds them; what holds all of them is said once.
+fn listed(kind: &Kind, objects: &[&Value], now: i64) -> String {
+    let held: Vec<String> = objects.iter().map(|object| held(kind, object, now)).collect();
+    let more = objects.len().saturating_sub(NAMED);
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    let same = held.first().filter(|first| held.iter().all(|other| other == *first));
+    let shown = objects.iter().zip(&held).take(NAMED);
+    let names: Vec<String> = match same {
+        Some(_) => shown.map(|(object, _)| meta::name(object).to_owned()).collect(),
+        None => shown.map(|(object, held)| format!("{} ({held})", meta::name(object))).collect(),
+    };
+    let same = same.map_or_else(String::new, |held| format!(" ({held})"));
+    format!("{}{more}{same}", names.join(", "))
+}
+
+/// In short what holds an object that is to go.
 fn held(kind: &Kind, object: &Value, now: i64) -> String {
-    let name = meta::name(object);
     if !meta::is_terminating(object) {
-        return format!("{name} (not asked to go yet)");
+        return "not asked to go yet".to_owned();
     }
     let finalizers = meta::finalizers(object);
     if !finalizers.is_empty() {
-        return format!("{name} (finalizer {})", finalizers.join(", "));
+        return format!("finalizer {}", finalizers.join(", "));
     }
     let left = meta::deletion_time(object).unwrap_or(now) - now;
     match (kind.graceful, left) {
-        (true, 0..) => format!("{name} (grace: {} left)", duration(left)),
-        (true, _) => format!("{name} (grace over for {})", duration(-left)),
-        (false, _) => format!("{name} (going)"),
+        (true, 0..) => format!("grace: {} left", duration(left)),
+        (true, _) => format!("grace over for {}", duration(-left)),
+        (false, _) => "going".to_owned(),
     }
 }
 
@@ -314,15 +349,15 @@ fn finalizers(kind: &Kind, facts: &Facts, report: &mut Report, since: &str) {
             report.because(about, remover(finalizer));
             let many = blocking.len().saturating_sub(NAMED);
             for (kind, dependent) in blocking.into_iter().take(NAMED) {
-                let text = match meta::is_terminating(dependent) {
-                    true => held(kind, dependent, facts.now),
-                    false => format!("{} (not asked to go yet)", meta::name(dependent)),
-                };
-                report.because(format!("dependent {}", kind.singular), text);
+                let about = format!("dependent {}/{}", kind.singular, meta::name(dependent));
+                report.because(about, held(kind, dependent, facts.now));
                 if meta::is_terminating(dependent) {
                     let name = meta::name(dependent);
-                    let command =
-                        format!("trireme why-terminating {}/{name}{}", kind.singular, option(report));
+                    let command = format!(
+                        "trireme why-terminating {}/{name}{}",
+                        kind.singular,
+                        option(report)
+                    );
                     report.advise("see what holds the dependents", [command]);
                 }
             }
@@ -331,20 +366,27 @@ fn finalizers(kind: &Kind, facts: &Facts, report: &mut Report, since: &str) {
             }
             let free = facts.dependents.iter().filter(|(_, d)| !blocks(d)).count();
             if free > 0 {
-                let text = "that do not block it and go afterwards";
-                report.because(counted(free, "dependent"), text);
+                let text = if free == 1 { "goes afterwards" } else { "go afterwards" };
+                report.because(format!("{} more", counted(free, "dependent")), text);
             }
             continue;
         }
         if finalizer == ORPHAN {
             let count = facts.dependents.len();
-            let summary = format!("{since}: {} {} let go first", counted(count, "dependent"),
-                if count == 1 { "is" } else { "are" });
+            let summary = format!(
+                "{since}: {} {} let go first",
+                counted(count, "dependent"),
+                if count == 1 { "is" } else { "are" }
+            );
             name_it(report, "Orphaning", summary);
             report.because(about, remover(finalizer));
             continue;
         }
-        name_it(report, "Finalizers", format!("{since}: it waits for {}", counted(list.len(), "finalizer")));
+        name_it(
+            report,
+            "Finalizers",
+            format!("{since}: it waits for {}", counted(list.len(), "finalizer")),
+        );
         let known = remover(finalizer);
         let text = match (known, finalizer_manager(object, finalizer)) {
             ("", None) => {
@@ -352,11 +394,14 @@ fn finalizers(kind: &Kind, facts: &Facts, report: &mut Report, since: &str) {
                 format!("whoever owns {owner} has to take it off; who put it there is not recorded")
             }
             ("", Some(manager)) => format!("{manager} put it there, and has to take it off"),
-            (known, _) => format!("{known} takes it off"),
+            (known, _) => known.to_owned(),
         };
         report.because(about, text);
         if known.is_empty() {
-            report.advise("see whether the program that owns the finalizer runs", Vec::<String>::new());
+            report.advise(
+                "see whether the program that owns the finalizer runs",
+                Vec::<String>::new(),
+            );
             let name = meta::name(object);
             let command = format!(
                 "kubectl patch {} {name}{} --type=merge -p '{{\"metadata\":{{\"finalizers\":null}}}}'",

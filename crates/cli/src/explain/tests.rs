@@ -174,9 +174,7 @@ async fn somebody_elses_scheduler() {
 async fn a_node_would_take_it_and_something_it_needs_is_missing() {
     let api = Api::new().await;
     api.node("node-1", "2", json!({}), "True").await;
-    let from = |kind: &str, name: &str, key: &str| {
-        json!({"name": key.to_uppercase(), "valueFrom": {kind: {"name": name, "key": key}}})
-    };
+    let from = |kind: &str, name: &str, key: &str| json!({"name": key.to_uppercase(), "valueFrom": {kind: {"name": name, "key": key}}});
     let container = json!({"name": "app", "image": "shop:1",
         "env": [from("secretKeyRef", "db", "password"), from("configMapKeyRef", "site", "title")]});
     let map = json!({"metadata": {"name": "site"}, "data": {"colour": "red"}});
@@ -204,7 +202,8 @@ async fn bound(statuses: Value, more: Value, events: &[(&str, &str)]) -> String 
     api.node("node-1", "2", json!({}), "True").await;
     let mut made = pod("web", more);
     made["spec"]["nodeName"] = json!("node-1");
-    made["status"] = said("Pending", statuses);
+    let all_run = statuses.as_array().unwrap().iter().all(|s| s["state"].get("running").is_some());
+    made["status"] = said(if all_run { "Running" } else { "Pending" }, statuses);
     let made = api.make(PODS, made).await;
     for (reason, message) in events {
         happened(&api, &made, reason, message, "spec.containers{app}").await;
@@ -225,7 +224,8 @@ async fn an_image_that_cannot_be_pulled() {
 #[tokio::test]
 async fn a_container_that_ends_again_and_again() {
     let message = "back-off 1m20s restarting failed container=app pod=web_default(u)";
-    let mut app = status("app", json!({"waiting": {"reason": "CrashLoopBackOff", "message": message}}));
+    let mut app =
+        status("app", json!({"waiting": {"reason": "CrashLoopBackOff", "message": message}}));
     app["restartCount"] = json!(4);
     app["lastState"] = json!({"terminated": {
         "exitCode": 127, "reason": "Error", "startedAt": time(59), "finishedAt": time(60)}});
@@ -449,7 +449,10 @@ async fn its_containers_have_ended() {
     api.at(64);
     insta::assert_snapshot!(why(&api, "default", "web").await);
     api.at(300);
-    insta::assert_snapshot!("its_containers_have_ended_long_ago", why(&api, "default", "web").await);
+    insta::assert_snapshot!(
+        "its_containers_have_ended_long_ago",
+        why(&api, "default", "web").await
+    );
 }
 
 #[tokio::test]
@@ -580,14 +583,64 @@ async fn what_is_not_being_deleted_and_what_is_gone() {
     assert_eq!(stays, "configmap/site is not being deleted");
     api.at(5);
     api.delete(&format!("{MAPS}/site"), json!({})).await;
-    let gone = format!(
-        "configmap/site is gone: it went with revision {} at {}",
-        api.revision(),
-        time(5)
-    );
+    let gone =
+        format!("configmap/site is gone: it went with revision {} at {}", api.revision(), time(5));
     assert_eq!(why(&api, "default", "cm/site").await, gone);
     api.make(MAPS, json!({"metadata": {"name": "other"}})).await;
     api.compact().await;
     let text = why(&api, "default", "cm/site").await;
     assert!(text.starts_with("configmaps \"site\" not found, nor any trace of it since"), "{text}");
+}
+
+#[tokio::test]
+async fn all_that_wait_and_all_that_go_at_a_glance() {
+    let api = Api::new().await;
+    api.node("node-1", "1", json!({}), "True").await;
+    heard(&api, "node-1").await;
+    api.make(PODS, sized("large", "2", "1Gi", json!({}))).await;
+    api.make(PODS, pod("gated", json!({"schedulingGates": [{"name": "shop.example/quota"}]})))
+        .await;
+    let mut well = pod("well", on("node-1"));
+    well["status"] = said("Running", json!([runs("app")]));
+    well["status"]["conditions"] = json!([{"type": "Ready", "status": "True"}]);
+    api.make(PODS, well).await;
+    let held = json!({"metadata": {"name": "site", "finalizers": ["shop.example/backup"]}});
+    api.make(MAPS, held).await;
+    api.delete(&format!("{MAPS}/site"), json!({})).await;
+    api.at(60);
+    let target = api.target("default");
+    let pending = reports_pending(&target, false, api.now()).await.unwrap();
+    insta::assert_snapshot!(report::overview(&pending, "explain-pending"));
+    let going = reports_terminating(&target, true, api.now()).await.unwrap();
+    insta::assert_snapshot!("all_that_go_at_a_glance", report::overview(&going, "why-terminating"));
+    assert_eq!(reports_pending(&api.target("kube-system"), false, api.now()).await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn what_may_not_be_looked_at_is_said_and_not_guessed() {
+    use tower::{ServiceExt as _, util::BoxCloneSyncService};
+    let api = Api::new().await;
+    let secret = json!({"secret": {"secretName": "db"}, "name": "db"});
+    api.make(PODS, pod("web", json!({"nodeName": "node-1", "volumes": [secret]}))).await;
+    type Answer = Result<http::Response<client::Body>, std::convert::Infallible>;
+    let door = api.server.door();
+    let guarded = tower::service_fn(move |request: http::Request<client::Body>| {
+        let path = request.uri().path().to_owned();
+        if !["/secrets", "/events", "/nodes"].iter().any(|part| path.contains(part)) {
+            let answer: futures::future::BoxFuture<'static, Answer> =
+                Box::pin(door.clone().oneshot(request));
+            return answer;
+        }
+        let status = api::status::Status::new(403, "Forbidden", format!("{path} is forbidden"));
+        let body = http_body_util::Full::new(bytes::Bytes::from(status.to_json().to_string()));
+        let body = http_body_util::BodyExt::map_err(body, |never| match never {});
+        let body = http_body_util::BodyExt::boxed_unsync(body);
+        let answer = http::Response::builder().status(403).body(body).unwrap();
+        Box::pin(std::future::ready(Ok(answer)))
+    });
+    let identity = api::caller::Identity { user: "test".to_owned(), groups: Vec::new() };
+    let client = client::Client::in_process(BoxCloneSyncService::new(guarded), identity, None);
+    let target = Target { client, ..api.target("default") };
+    let text = report_pending(&target, "web", api.now()).await.unwrap().text();
+    insta::assert_snapshot!(text);
 }

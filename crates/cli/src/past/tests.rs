@@ -48,12 +48,12 @@ async fn a_history_tells_when_by_whom_and_what() {
     let (text, json) = shown(&api, 50).await;
     insta::assert_snapshot!(text);
     let told = json["versions"].as_array().unwrap().iter();
-    let told: Vec<u64> =
-        told.map(|v| v["revision"].as_str().unwrap().parse().unwrap()).collect();
+    let told: Vec<u64> = told.map(|v| v["revision"].as_str().unwrap().parse().unwrap()).collect();
     assert_eq!(told, revisions);
     let (text, json) = shown(&api, 2).await;
     assert_eq!(json["leftOut"], 2, "{text}");
     assert!(text.contains("bob (update)"), "what was before the first is known: {text}");
+    assert!(!text.contains("alice"), "who was overwritten has not written: {text}");
 }
 
 #[tokio::test]
@@ -106,7 +106,10 @@ async fn a_moment_is_a_revision_a_time_or_so_long_ago() {
     let came = format!("it came with revision {}, made at 2023-11-14T22:13:30Z", revisions[0]);
     assert!(early.message.ends_with(&came), "{early}");
     for (when, want) in [
-        ("2024-01-01T00:00:00Z", "2024-01-01T00:00:00Z has not come yet: it is 2023-11-14T22:14:10Z"),
+        (
+            "2024-01-01T00:00:00Z",
+            "2024-01-01T00:00:00Z has not come yet: it is 2023-11-14T22:14:10Z",
+        ),
         ("999999", "revision 999999 has not come yet: the newest is revision"),
         ("never", "at: \"never\" is no revision"),
     ] {
@@ -169,7 +172,8 @@ async fn what_was_deleted_is_made_again() {
     assert!(again.starts_with("configmap/site is there"), "{again}");
 
     api.delete(&format!("{MAPS}/site"), json!({})).await;
-    let (_, json) = made_again(&target, &site, Some(&revisions[0].to_string()), false).await.unwrap();
+    let (_, json) =
+        made_again(&target, &site, Some(&revisions[0].to_string()), false).await.unwrap();
     assert_eq!(json["created"]["data"], json!({"title": "one"}));
 }
 
@@ -178,7 +182,8 @@ async fn a_pod_comes_back_as_it_was_before_it_was_asked_to_go() {
     let api = Api::new().await;
     api.node("n", "2", json!({}), "True").await;
     let pods = "/api/v1/namespaces/default/pods";
-    let owner = json!({"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "web", "uid": "gone"});
+    let owner =
+        json!({"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "web", "uid": "gone"});
     let pod = json!({
         "metadata": {"name": "web", "ownerReferences": [owner]},
         "spec": {"nodeName": "n", "containers": [{"name": "a", "image": "toolbox"}]},
@@ -189,7 +194,7 @@ async fn a_pod_comes_back_as_it_was_before_it_was_asked_to_go() {
     let target = api.target("default");
     let (text, json) = made_again(&target, &object("pod", "web"), None, false).await.unwrap();
     let uid = meta::uid(&json["created"]).to_owned();
-    let old = text.lines().find_map(|l| l.trim().strip_prefix("its uid ")?.split(':').next());
+    let old = text.lines().find_map(|l| l.strip_prefix("  its uid ")?.split(':').next());
     let text = text.replace(old.unwrap(), "[old]").replace(&uid, "[new]");
     insta::assert_snapshot!(text);
     let created = &json["created"];
@@ -202,9 +207,7 @@ async fn a_pod_comes_back_as_it_was_before_it_was_asked_to_go() {
 async fn a_service_whose_address_is_taken_gets_another() {
     let api = Api::new().await;
     let services = "/api/v1/namespaces/default/services";
-    let service = |name: &str, ip: &str| {
-        json!({"metadata": {"name": name}, "spec": {"clusterIP": ip, "ports": [{"port": 80}]}})
-    };
+    let service = |name: &str, ip: &str| json!({"metadata": {"name": name}, "spec": {"clusterIP": ip, "ports": [{"port": 80}]}});
     api.make(services, service("web", "10.96.0.77")).await;
     api.delete(&format!("{services}/web"), json!({})).await;
     api.make(services, service("thief", "10.96.0.77")).await;

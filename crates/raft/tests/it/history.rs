@@ -29,6 +29,7 @@ async fn every_member_tells_the_same_of_the_past() {
     // One that gets everything as a snapshot, and one that starts again from its own.
     let joined = cluster.grow(leader, false).await;
     let restarted = cluster.ids().into_iter().find(|id| *id != leader && *id != joined).unwrap();
+    cluster.kill(restarted).await;
     cluster.restart(restarted).await;
     let (leader, _) = cluster.leader().await;
     cluster.put(leader, "key", "last").await.unwrap();

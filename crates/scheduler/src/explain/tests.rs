@@ -35,14 +35,24 @@ fn taint(key: &str) -> Value {
 fn every_filter_is_asked_and_not_only_the_first_that_refuses() {
     let spec = json!({"unschedulable": true, "taints": [
         {"key": "k", "effect": "NoExecute"}, {"key": CORDON, "effect": "NoSchedule"}]});
-    let holder = pod("holder", "1", "1Gi", json!({"nodeName": "n", "containers": [{
+    let holder = pod(
+        "holder",
+        "1",
+        "1Gi",
+        json!({"nodeName": "n", "containers": [{
         "name": "a", "ports": [{"containerPort": 80, "hostPort": 80}],
-        "resources": {"requests": {"cpu": "1", "memory": "1Gi"}}}]}));
+        "resources": {"requests": {"cpu": "1", "memory": "1Gi"}}}]}),
+    );
     let world = World::new([node("n", "2", spec)], [holder]);
-    let wanting = pod("p", "1500m", "16Gi", json!({
+    let wanting = pod(
+        "p",
+        "1500m",
+        "16Gi",
+        json!({
         "nodeSelector": {"disk": "ssd"},
         "containers": [{"name": "a", "ports": [{"containerPort": 80, "hostPort": 80}],
-                        "resources": {"requests": {"cpu": "1500m", "memory": "16Gi"}}}]}));
+                        "resources": {"requests": {"cpu": "1500m", "memory": "16Gi"}}}]}),
+    );
     let verdicts = world.verdicts(&wanting);
     let gi = 1 << 30;
     let room = |resource: &str, asked, left, total| Refusal::Room {
@@ -85,10 +95,14 @@ fn the_nearest_remedy_is_the_least_that_works() {
         [on("b", "x", "1")],
     );
     let remedy = first(&world, &pod("p", "1500m", "1Gi", json!({})));
-    assert_eq!(remedy, Remedy {
-        changes: vec![Change::Uncordon("a".to_owned())],
-        nodes: vec!["a".to_owned()],
-    });
+    assert_eq!(
+        remedy,
+        Remedy {
+            changes: vec![Change::Uncordon("a".to_owned())],
+            nodes: vec!["a".to_owned()],
+            alike: vec![],
+        }
+    );
 
     let world = World::new([node("b", "2", json!({}))], [on("b", "x", "1")]);
     let remedy = first(&world, &pod("p", "1500m", "1Gi", json!({})));
@@ -98,7 +112,8 @@ fn the_nearest_remedy_is_the_least_that_works() {
         from: 1500,
         to: 1000,
     };
-    assert_eq!(remedy, Remedy { changes: vec![lower], nodes: vec!["b".to_owned()] });
+    let nodes = vec!["b".to_owned()];
+    assert_eq!(remedy, Remedy { changes: vec![lower], nodes, alike: vec![] });
 
     let tainted = [node("a", "2", taint("k")), node("b", "2", taint("k"))];
     let remedy = first(&World::new(tainted, []), &pod("p", "1", "1Gi", json!({})));
@@ -108,7 +123,8 @@ fn the_nearest_remedy_is_the_least_that_works() {
 
 #[test]
 fn what_no_change_of_the_pod_can_help_is_looked_for_at_the_nodes() {
-    let ill = json!({"taints": [{"key": "node.kubernetes.io/unreachable", "effect": "NoSchedule"}]});
+    let ill =
+        json!({"taints": [{"key": "node.kubernetes.io/unreachable", "effect": "NoSchedule"}]});
     let remedy = first(&World::new([node("a", "2", ill)], []), &pod("p", "1", "1Gi", json!({})));
     assert!(matches!(&remedy.changes[..], [Change::Heal(n, _)] if n == "a"), "{remedy:?}");
 
@@ -125,27 +141,50 @@ fn what_no_change_of_the_pod_can_help_is_looked_for_at_the_nodes() {
     let world = World::new([node("a", "2", json!({}))], []);
     let giant = pod("p", "64", "1Gi", json!({}));
     let remedies = world.remedies(&giant, &world.verdicts(&giant));
-    assert!(matches!(&remedies[..], [Remedy { changes, .. }]
-        if matches!(&changes[..], [Change::Lower { to: 2000, .. }])), "{remedies:?}");
+    assert!(
+        matches!(&remedies[..], [Remedy { changes, .. }]
+        if matches!(&changes[..], [Change::Lower { to: 2000, .. }])),
+        "{remedies:?}"
+    );
+}
+
+#[test]
+fn the_same_on_several_nodes_is_told_once_and_nothing_superfluous() {
+    let cordoned = |name: &str| node(name, "2", json!({"unschedulable": true}));
+    let world =
+        World::new([cordoned("a"), cordoned("b"), cordoned("c"), node("d", "1", json!({}))], []);
+    let wanting = pod("p", "2", "1Gi", json!({}));
+    let remedies = world.remedies(&wanting, &world.verdicts(&wanting));
+    assert_eq!(remedies[0].changes, [Change::Uncordon("a".to_owned())]);
+    assert_eq!(
+        (&remedies[0].nodes, &remedies[0].alike),
+        (&vec!["a".to_owned()], &vec!["b".to_owned(), "c".to_owned()])
+    );
+    let uncordons = remedies.iter().flat_map(|r| &r.changes);
+    assert_eq!(uncordons.filter(|c| matches!(c, Change::Uncordon(_))).count(), 1, "{remedies:?}");
 }
 
 #[test]
 fn an_affinity_is_told_by_what_of_it_fails_and_answered_by_a_label() {
-    let term = |key: &str, value: &str| json!({"matchExpressions": [
-        {"key": key, "operator": "In", "values": [value]}, {"key": "zone", "operator": "Exists"}]});
-    let picky = pod("p", "1", "1Gi", json!({"affinity": {"nodeAffinity": {
+    let term = |key: &str, value: &str| {
+        json!({"matchExpressions": [
+        {"key": key, "operator": "In", "values": [value]}, {"key": "zone", "operator": "Exists"}]})
+    };
+    let picky = pod(
+        "p",
+        "1",
+        "1Gi",
+        json!({"affinity": {"nodeAffinity": {
         "requiredDuringSchedulingIgnoredDuringExecution": {
-            "nodeSelectorTerms": [term("disk", "ssd"), term("gpu", "yes")]}}}}));
+            "nodeSelectorTerms": [term("disk", "ssd"), term("gpu", "yes")]}}}}),
+    );
     let world = World::new([node("a", "2", json!({}))], []);
     let verdicts = world.verdicts(&picky);
     let told = ["disk in (ssd)".to_owned(), "gpu in (yes)".to_owned()];
     assert_eq!(verdicts[0].refusals, [Refusal::Affinity(told.to_vec())]);
     let remedies = world.remedies(&picky, &verdicts);
-    let label = Change::Label {
-        node: "a".to_owned(),
-        key: "disk".to_owned(),
-        value: "ssd".to_owned(),
-    };
+    let label =
+        Change::Label { node: "a".to_owned(), key: "disk".to_owned(), value: "ssd".to_owned() };
     assert!(remedies.iter().any(|remedy| remedy.changes == [label.clone()]), "{remedies:?}");
 }
 
@@ -156,9 +195,15 @@ fn a_node() -> impl Strategy<Value = Node> {
         1 => Just(json!([{"key": "node.kubernetes.io/not-ready", "effect": "NoExecute"}])),
         1 => Just(json!([{"key": "soft", "effect": "PreferNoSchedule"}])),
     ];
-    (0..4u32, 1..5u32, taint, proptest::bool::weighted(0.2)).prop_map(|(name, cpu, taints, cordoned)| {
-        node(&format!("n{name}"), &cpu.to_string(), json!({"taints": taints, "unschedulable": cordoned}))
-    })
+    (0..4u32, 1..5u32, taint, proptest::bool::weighted(0.2)).prop_map(
+        |(name, cpu, taints, cordoned)| {
+            node(
+                &format!("n{name}"),
+                &cpu.to_string(),
+                json!({"taints": taints, "unschedulable": cordoned}),
+            )
+        },
+    )
 }
 
 fn a_pod(name: String) -> impl Strategy<Value = Pod> {
@@ -167,9 +212,11 @@ fn a_pod(name: String) -> impl Strategy<Value = Pod> {
         Just(json!({"nodeSelector": {"zone": "n1"}})),
         Just(json!({"nodeSelector": {"zone": "elsewhere"}})),
         Just(json!({"tolerations": [{"key": "k", "operator": "Exists"}]})),
-        Just(json!({"affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {
+        Just(
+            json!({"affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {
             "nodeSelectorTerms": [{"matchExpressions": [
-                {"key": "disk", "operator": "In", "values": ["ssd"]}]}]}}}})),
+                {"key": "disk", "operator": "In", "values": ["ssd"]}]}]}}}})
+        ),
     ];
     (place, 1..30i64, 1..10i64, 0..3i32).prop_map(move |(place, tenths, memory, port)| {
         let mut pod = pod(&name, &format!("{}m", tenths * 100), &format!("{memory}Gi"), place);

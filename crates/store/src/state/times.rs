@@ -89,8 +89,7 @@ impl Times {
 
     /// Takes up one mark of a snapshot; false if it does not ascend.
     pub(super) fn restore(&mut self, first: Revision, second: u64) -> bool {
-        let ascends =
-            self.marks.get_max().is_none_or(|(last, at)| *last < first && *at < second);
+        let ascends = self.marks.get_max().is_none_or(|(last, at)| *last < first && *at < second);
         // Its microseconds must be countable.
         let countable = second <= u64::MAX / 1_000_000;
         if ascends && countable {
@@ -164,6 +163,9 @@ mod tests {
             times.trim(Revision::new(1_001));
         }
         assert_eq!(times.marks.len(), 1);
-        assert_eq!(times.of(Revision::new(1_001), Revision::new(1_001)), Some(Timestamp(100_000_000)));
+        assert_eq!(
+            times.of(Revision::new(1_001), Revision::new(1_001)),
+            Some(Timestamp(100_000_000))
+        );
     }
 }

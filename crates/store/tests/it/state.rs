@@ -454,9 +454,8 @@ fn versions_are_those_that_can_still_be_read() {
     }
     let told = |state: &State| -> Vec<(u64, Option<String>)> {
         let versions = state.view().versions(b"k").into_iter();
-        let text = |kv: std::sync::Arc<store::KeyValue>| {
-            String::from_utf8(kv.value.to_vec()).unwrap()
-        };
+        let text =
+            |kv: std::sync::Arc<store::KeyValue>| String::from_utf8(kv.value.to_vec()).unwrap();
         versions.map(|(at, kv)| (at.get(), kv.map(text))).collect()
     };
     let one = (2, Some("one".to_owned()));
