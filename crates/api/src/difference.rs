@@ -218,7 +218,7 @@ mod tests {
                 }
                 list.into()
             }
-            other => other.clone(),
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => value.clone(),
         }
     }
 }

@@ -74,10 +74,10 @@ pub enum Command {
     /// Say why a Pod does not run: what each node has against it, what its containers wait for, and what
     /// would help, found by trying.
     #[command(after_help = "Examples:\n  trireme explain-pending -A\n  \
-                            trireme explain-pending web\n  \
+                            trireme explain-pending web\n  trireme explain-pending deploy/web\n  \
                             trireme explain-pending web -n shop -o json | jq .help")]
     ExplainPending {
-        /// The Pod; without it, all that do not run.
+        /// The Pod, or what makes Pods as `KIND/NAME`; without it, all that do not run.
         pod: Option<String>,
         /// In all namespaces.
         #[arg(short = 'A', long, conflicts_with = "pod")]
@@ -568,4 +568,41 @@ async fn verb(command: Command, files: &impl Files) -> Result<ExitCode, Failure>
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::{CommandFactory as _, Parser};
+
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[command(subcommand)]
+        command: Command,
+    }
+
+    #[test]
+    fn every_example_of_the_help_is_a_command() {
+        let line = Line::command();
+        line.clone().debug_assert();
+        let helps = line.get_subcommands().filter_map(|verb| verb.get_after_help());
+        let helps: String = helps.map(ToString::to_string).collect();
+        let examples: Vec<&str> =
+            helps.lines().map(str::trim).filter(|text| text.starts_with("trireme ")).collect();
+        assert!(examples.len() >= 10, "{helps}");
+        for example in examples {
+            let words = example.split(" | ").next().unwrap().split(' ');
+            if let Err(error) = Line::try_parse_from(words) {
+                panic!("{example}: {error}");
+            }
+        }
+        for wrong in [
+            "trireme diff pod/web",
+            "trireme history",
+            "trireme history pod/web --limit 0",
+            "trireme explain-pending web -A",
+        ] {
+            assert!(Line::try_parse_from(wrong.split(' ')).is_err(), "{wrong}");
+        }
+    }
 }

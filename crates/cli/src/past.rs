@@ -118,9 +118,9 @@ struct Style {
 fn value_text(value: &Value, path: &str, style: Style) -> String {
     let data = path == "data" || path.starts_with("data.") || path.starts_with("data[");
     if style.secret && data {
-        return match value {
-            Value::String(text) => format!("{} bytes", text.trim_end_matches('=').len() * 3 / 4),
-            other => format!("{} keys", other.as_object().map_or(0, serde_json::Map::len)),
+        return match (value.as_str(), value.as_object()) {
+            (Some(text), _) => format!("{} bytes", text.trim_end_matches('=').len() * 3 / 4),
+            (None, keys) => format!("{} keys", keys.map_or(0, serde_json::Map::len)),
         };
     }
     let text = value.to_string();

@@ -73,11 +73,26 @@ impl Asker<'_> {
         namespace: &str,
         fields: &str,
     ) -> Result<Vec<Value>, ClientError> {
+        self.select(kind, namespace, fields, "").await
+    }
+
+    /// The same by labels, too.
+    async fn select(
+        &self,
+        kind: &Kind,
+        namespace: &str,
+        fields: &str,
+        labels: &str,
+    ) -> Result<Vec<Value>, ClientError> {
         let mut all = Vec::new();
         let mut next = String::new();
         loop {
-            let query =
-                client::encode(&[("limit", PAGE), ("continue", &next), ("fieldSelector", fields)]);
+            let query = client::encode(&[
+                ("limit", PAGE),
+                ("continue", &next),
+                ("fieldSelector", fields),
+                ("labelSelector", labels),
+            ]);
             let path = format!("{}{query}", self.target.path(kind, namespace, ""));
             let page = self.call(&path).await?;
             all.extend_from_slice(items(&page, "/items"));
@@ -161,14 +176,70 @@ async fn reports_pending(target: &Target, all: bool, now: i64) -> Result<Vec<Rep
     let pods = served("pods");
     let namespace = if all { "" } else { target.namespace.as_str() };
     let found = asker.list(pods, namespace, "").await?;
+    reports_of(&mut asker, found, now).await
+}
+
+/// The Pods of something that makes Pods; if it has none, why.
+async fn reports_of_workload(
+    target: &Target,
+    kind: &'static Kind,
+    name: &str,
+    now: i64,
+) -> Result<Vec<Report>, Failure> {
+    let mut asker = Asker { target, unknown: Vec::new() };
+    let singular = kind.singular;
+    let path = target.path(kind, &target.namespace, name);
+    let workload = asker.call(&path).await?;
+    let Some(labels) = selector(&workload) else {
+        return Err(Failure::Input(format!("{singular}/{name} selects no Pods by their labels")));
+    };
+    let found = asker.select(served("pods"), &target.namespace, "", &labels).await?;
+    if found.is_empty() {
+        return Ok(vec![report_absent(asker, name, now).await?]);
+    }
+    reports_of(&mut asker, found, now).await
+}
+
+/// What an object's `spec.selector` says, as a query has it.
+fn selector(workload: &Value) -> Option<String> {
+    let selector = workload.pointer("/spec/selector")?;
+    let plain = selector.get("matchLabels").or_else(|| {
+        // A ReplicationController's is the labels themselves.
+        selector.get("matchExpressions").is_none().then_some(selector)
+    });
+    let labels = plain.and_then(Value::as_object).into_iter().flatten();
+    let mut parts: Vec<String> = labels
+        .map(|(key, value)| format!("{key}={}", value.as_str().unwrap_or_default()))
+        .collect();
+    for expression in items(selector, "/matchExpressions") {
+        let key = at(expression, "/key");
+        let values: Vec<&str> =
+            items(expression, "/values").iter().filter_map(Value::as_str).collect();
+        let values = values.join(",");
+        parts.push(match at(expression, "/operator") {
+            "In" => format!("{key} in ({values})"),
+            "NotIn" => format!("{key} notin ({values})"),
+            "Exists" => key.to_owned(),
+            "DoesNotExist" => format!("!{key}"),
+            _ => return None,
+        });
+    }
+    (!parts.is_empty()).then(|| parts.join(","))
+}
+
+async fn reports_of(
+    asker: &mut Asker<'_>,
+    found: Vec<Value>,
+    now: i64,
+) -> Result<Vec<Report>, Failure> {
     let waiting: Vec<Value> = found.into_iter().filter(|pod| waits(pod, now)).collect();
     let surroundings = match waiting.iter().any(|pod| !api::pod::is_bound(pod)) {
-        true => Some(Surroundings::of(&asker).await?),
+        true => Some(Surroundings::of(asker).await?),
         false => None,
     };
     let mut reports = Vec::new();
     for pod in waiting {
-        reports.push(report_of_pod(&mut asker, pod, surroundings.as_ref(), now).await?);
+        reports.push(report_of_pod(asker, pod, surroundings.as_ref(), now).await?);
     }
     Ok(reports)
 }
@@ -213,10 +284,11 @@ pub(crate) async fn pending(target: &Target, pod: &str, output: &str) -> Result<
     let name = match pod.split_once('/') {
         None => pod,
         Some((kind, name)) if target::kind(kind)?.kind == "Pod" => name,
-        Some(_) => {
-            return Err(Failure::Input(format!(
-                "{pod}: only Pods are pending; name one of its Pods"
-            )));
+        Some((kind, name)) => {
+            let kind = target::kind(kind)?;
+            let reports = reports_of_workload(target, kind, name, now()).await?;
+            let none = format!("every Pod of {pod} runs, has ended or is going");
+            return print_all(&reports, &none, "explain-pending", output);
         }
     };
     print(&report_pending(target, name, now()).await?, output)

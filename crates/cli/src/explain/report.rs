@@ -70,10 +70,13 @@ impl Report {
         text: impl Into<String>,
         commands: impl IntoIterator<Item = S>,
     ) {
-        let help =
-            Help { text: text.into(), commands: commands.into_iter().map(Into::into).collect() };
-        if !self.help.contains(&help) {
-            self.help.push(help);
+        let (text, commands) = (text.into(), commands.into_iter().map(Into::into));
+        match self.help.iter_mut().find(|help| help.text == text) {
+            Some(help) => {
+                let new: Vec<String> = commands.filter(|c| !help.commands.contains(c)).collect();
+                help.commands.extend(new);
+            }
+            None => self.help.push(Help { text, commands: commands.collect() }),
         }
     }
 

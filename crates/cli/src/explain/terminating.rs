@@ -221,7 +221,7 @@ fn alive(pod: &Value) -> Vec<Alive<'_>> {
     let mut alive = Vec::new();
     for (statuses, specs, role) in lists {
         for status in items(pod, &format!("/status/{statuses}")) {
-            if !status.pointer("/state/running").is_some_and(|state| !state.is_null()) {
+            if status.pointer("/state/running").is_none_or(Value::is_null) {
                 continue;
             }
             let name = at(status, "/name");

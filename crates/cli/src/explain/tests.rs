@@ -617,6 +617,45 @@ async fn all_that_wait_and_all_that_go_at_a_glance() {
 }
 
 #[tokio::test]
+async fn of_a_workload_its_pods_are_told_or_why_there_are_none() {
+    let api = Api::new().await;
+    api.node("node-1", "1", json!({}), "True").await;
+    let set = |name: &str| {
+        let labels = json!({"app": name});
+        let selector = json!({"matchLabels": labels, "matchExpressions": [
+            {"key": "canary", "operator": "DoesNotExist"}]});
+        json!({
+            "metadata": {"name": name},
+            "spec": {"replicas": 2, "selector": selector,
+                     "template": {"metadata": {"labels": labels}, "spec": pod("", json!({}))["spec"]}},
+        })
+    };
+    for name in ["web", "db"] {
+        api.make("/apis/apps/v1/namespaces/default/replicasets", set(name)).await;
+    }
+    for (name, labels) in [
+        ("web-a", json!({"app": "web"})),
+        ("web-b", json!({"app": "web", "canary": "yes"})),
+        ("other", json!({"app": "other"})),
+    ] {
+        let mut made = sized(name, "2", "1Gi", json!({}));
+        made["metadata"]["labels"] = labels;
+        api.make(PODS, made).await;
+    }
+    let target = api.target("default");
+    let kind = kinds::by_alias("rs").unwrap();
+    let reports = reports_of_workload(&target, kind, "web", api.now()).await.unwrap();
+    let told: Vec<&str> = reports.iter().map(|report| report.object.as_str()).collect();
+    assert_eq!(told, ["pod/web-a"]);
+    let none = reports_of_workload(&target, kind, "db", api.now()).await.unwrap();
+    assert_eq!(none[0].why[0].text, "wants 2 Pods and has 0");
+    let map = json!({"metadata": {"name": "site"}});
+    api.make(MAPS, map).await;
+    let wrong = reports_of_workload(&target, served("configmaps"), "site", api.now()).await;
+    assert!(matches!(wrong, Err(Failure::Input(text)) if text.contains("selects no Pods")));
+}
+
+#[tokio::test]
 async fn what_may_not_be_looked_at_is_said_and_not_guessed() {
     use tower::{ServiceExt as _, util::BoxCloneSyncService};
     let api = Api::new().await;
