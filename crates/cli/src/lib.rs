@@ -586,7 +586,7 @@ mod tests {
         let line = Line::command();
         line.clone().debug_assert();
         let helps = line.get_subcommands().filter_map(|verb| verb.get_after_help());
-        let helps: String = helps.map(ToString::to_string).collect();
+        let helps = helps.map(ToString::to_string).collect::<Vec<_>>().join("\n");
         let examples: Vec<&str> =
             helps.lines().map(str::trim).filter(|text| text.starts_with("trireme ")).collect();
         assert!(examples.len() >= 10, "{helps}");
