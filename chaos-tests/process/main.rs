@@ -17,6 +17,7 @@ mod machine;
 mod machines;
 mod manifests;
 mod observer;
+mod past;
 mod pod;
 #[path = "../readme.rs"]
 mod readme;

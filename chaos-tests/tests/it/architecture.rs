@@ -8,7 +8,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("access", &["api"]),
     ("apiserver", &["access", "api", "listen", "pki", "protobuf", "schema", "store"]),
     ("bench", &["etcd"]),
-    ("cli", &["api", "client", "pki"]),
+    ("cli", &["api", "client", "pki", "scheduler"]),
     ("client", &["api"]),
     ("controllers", &["api", "client"]),
     ("etcd", &["store"]),

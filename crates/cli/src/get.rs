@@ -2,6 +2,7 @@
 
 use crate::{
     failure::Failure,
+    past,
     target::{Object, Target},
 };
 use api::{
@@ -27,6 +28,8 @@ pub(crate) struct Wanted {
     pub(crate) selector: String,
     pub(crate) field_selector: String,
     pub(crate) watch: bool,
+    /// An earlier moment; empty for now.
+    pub(crate) at: String,
 }
 
 pub(crate) fn unreadable(error: impl std::fmt::Display) -> Failure {
@@ -36,25 +39,30 @@ pub(crate) fn unreadable(error: impl std::fmt::Display) -> Failure {
     })
 }
 
-async fn fetch(target: &Target, path: &str, accept: &'static str) -> Result<Value, Failure> {
-    let mut request = Request::new(Bytes::new());
-    *request.uri_mut() = path.parse().map_err(|e| Failure::Input(format!("{path}: {e}")))?;
-    request.headers_mut().insert(header::ACCEPT, http::HeaderValue::from_static(accept));
-    let answer = refuse(target.client.request(request).await?).await?;
-    let bytes = answer.into_body().collect().await.map_err(unreadable)?.to_bytes();
-    serde_json::from_slice(&bytes).map_err(unreadable)
-}
-
 pub(crate) async fn get(target: &Target, wanted: &Wanted) -> Result<(), Failure> {
     let namespace = if wanted.all_namespaces { "" } else { target.namespace.as_str() };
     let path = target.path(wanted.kind, namespace, &wanted.name);
     let query = client::encode(&[
         ("labelSelector", &wanted.selector),
         ("fieldSelector", &wanted.field_selector),
+        ("at", &wanted.at),
     ]);
+    if !wanted.at.is_empty() {
+        past::checked("--at", &wanted.at)?;
+        if wanted.watch {
+            return Err(Failure::Input(
+                "--at is of the past, which --watch cannot follow".to_owned(),
+            ));
+        }
+    }
     let path = format!("{path}{query}");
     let table = matches!(wanted.output.as_str(), "" | "wide");
-    let found = fetch(target, &path, if table { TABLE } else { "application/json" }).await?;
+    let accept = if table { TABLE } else { "application/json" };
+    let (found, moment) = past::read(target, &path, accept).await?;
+    if !wanted.at.is_empty() {
+        // Not among the objects, which may go on into a file.
+        eprintln!("as of {moment}");
+    }
     let mut printer = Printer::new(wanted);
     printer.print(&found)?;
     if !wanted.watch {

@@ -7,10 +7,12 @@ mod cluster;
 mod describe;
 mod etcd_env;
 mod exec;
+mod explain;
 mod failure;
 mod get;
 mod kubeconfig;
 mod members;
+mod past;
 mod target;
 mod token;
 
@@ -23,6 +25,9 @@ use std::{
     time::Duration,
 };
 use target::Target;
+
+#[cfg(test)]
+mod testing;
 
 /// For `--help`: scripts rely on these.
 pub const EXIT_CODES: &str = "Exit codes: 0 done; 1 refused or not found; 2 bad usage or input; \
@@ -63,6 +68,103 @@ pub enum Command {
         /// Go on with what changes.
         #[arg(short, long)]
         watch: bool,
+        /// As it was: a revision (1234), an RFC 3339 time, or how long ago (5m).
+        #[arg(long, default_value = "", value_name = "WHEN")]
+        at: String,
+        #[command(flatten)]
+        target: TargetArguments,
+    },
+    /// Say why a Pod does not run: what each node has against it, what its containers wait for, and what
+    /// would help, found by trying.
+    #[command(after_help = "Examples:\n  trireme explain-pending -A\n  \
+                            trireme explain-pending web\n  trireme explain-pending deploy/web\n  \
+                            trireme explain-pending web -n shop -o json | jq .help")]
+    ExplainPending {
+        /// The Pod, or what makes Pods as `KIND/NAME`; without it, all that do not run.
+        pod: Option<String>,
+        /// In all namespaces.
+        #[arg(short = 'A', long, conflicts_with = "pod")]
+        all_namespaces: bool,
+        /// `json`
+        #[arg(short, long, default_value = "")]
+        output: String,
+        #[command(flatten)]
+        target: TargetArguments,
+    },
+    /// Say what an object that is being deleted still waits for: its grace, hooks, its node, finalizers,
+    /// dependents, or what is in a namespace.
+    #[command(after_help = "Examples:\n  trireme why-terminating -A\n  \
+                            trireme why-terminating web\n  \
+                            trireme why-terminating namespace/shop\n  \
+                            trireme why-terminating deploy/web -o json")]
+    WhyTerminating {
+        /// A Pod, or `KIND/NAME`; without it, all that are being deleted.
+        object: Option<String>,
+        /// In all namespaces.
+        #[arg(short = 'A', long, conflicts_with = "object")]
+        all_namespaces: bool,
+        /// `json`
+        #[arg(short, long, default_value = "")]
+        output: String,
+        #[command(flatten)]
+        target: TargetArguments,
+    },
+    /// List the kept versions of an object, whether it is there or not: when, by whom, and what changed.
+    #[command(after_help = "Examples:\n  trireme history deploy/web\n  \
+                            trireme history pod/web --limit 3 --full")]
+    History {
+        /// `KIND/NAME`
+        object: String,
+        /// The newest so many.
+        #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..100_000))]
+        limit: u32,
+        /// All changes, and values at their full length.
+        #[arg(long)]
+        full: bool,
+        /// `json`
+        #[arg(short, long, default_value = "")]
+        output: String,
+        #[command(flatten)]
+        target: TargetArguments,
+    },
+    /// Compare an object with what it was, field by field.
+    #[command(after_help = "A moment is a revision, an RFC 3339 time, or how long ago it was.\n\n\
+                            Examples:\n  trireme diff deploy/web --from 10m\n  \
+                            trireme diff configmap/site --from 2026-01-31T03:00:00Z --to 4711")]
+    Diff {
+        /// `KIND/NAME`
+        object: String,
+        /// The earlier moment.
+        #[arg(long, value_name = "WHEN")]
+        from: String,
+        /// The later one; now without it.
+        #[arg(long, value_name = "WHEN")]
+        to: Option<String>,
+        /// All changes, and values at their full length.
+        #[arg(long)]
+        full: bool,
+        /// `json`
+        #[arg(short, long, default_value = "")]
+        output: String,
+        #[command(flatten)]
+        target: TargetArguments,
+    },
+    /// Create a deleted object again as it was before its deletion, and say what does not come back.
+    #[command(after_help = "Examples:\n  trireme undelete configmap/site\n  \
+                            trireme undelete service/web --dry-run\n  \
+                            trireme undelete pod/web --at 3m")]
+    Undelete {
+        /// `KIND/NAME`
+        object: String,
+        /// As it was then, instead of before its deletion.
+        #[arg(long, value_name = "WHEN")]
+        at: Option<String>,
+        /// Do everything but the write.
+        #[arg(long)]
+        dry_run: bool,
+        /// `json`
+        #[arg(short, long, default_value = "")]
+        output: String,
         #[command(flatten)]
         target: TargetArguments,
     },
@@ -404,6 +506,7 @@ async fn verb(command: Command, files: &impl Files) -> Result<ExitCode, Failure>
             selector,
             field_selector,
             watch,
+            at,
             target,
         } => {
             let wanted = get::Wanted {
@@ -414,8 +517,38 @@ async fn verb(command: Command, files: &impl Files) -> Result<ExitCode, Failure>
                 selector,
                 field_selector,
                 watch,
+                at,
             };
             get::get(&Target::new(target)?, &wanted).await?;
+        }
+        Command::ExplainPending { pod, all_namespaces, output, target } => {
+            let target = Target::new(target)?;
+            match pod {
+                Some(pod) => explain::pending(&target, &pod, &output).await?,
+                None => explain::all_pending(&target, all_namespaces, &output).await?,
+            }
+        }
+        Command::WhyTerminating { object, all_namespaces, output, target } => {
+            let target = Target::new(target)?;
+            match object {
+                Some(object) => explain::terminating(&target, &object, &output).await?,
+                None => explain::all_terminating(&target, all_namespaces, &output).await?,
+            }
+        }
+        Command::History { object, limit, full, output, target } => {
+            let target = Target::new(target)?;
+            let object = target::object(&target, &object)?;
+            past::history(&target, &object, limit, full, &output).await?;
+        }
+        Command::Diff { object, from, to, full, output, target } => {
+            let target = Target::new(target)?;
+            let object = target::object(&target, &object)?;
+            past::diff(&target, &object, &from, to.as_deref(), full, &output).await?;
+        }
+        Command::Undelete { object, at, dry_run, output, target } => {
+            let target = Target::new(target)?;
+            let object = target::object(&target, &object)?;
+            past::undelete(&target, &object, at.as_deref(), dry_run, &output).await?;
         }
         Command::Describe { kind, name, target } => {
             let kind = target::kind(&kind)?;
@@ -515,4 +648,41 @@ async fn verb(command: Command, files: &impl Files) -> Result<ExitCode, Failure>
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::{CommandFactory as _, Parser};
+
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[command(subcommand)]
+        command: Command,
+    }
+
+    #[test]
+    fn every_example_of_the_help_is_a_command() {
+        let line = Line::command();
+        line.clone().debug_assert();
+        let helps = line.get_subcommands().filter_map(|verb| verb.get_after_help());
+        let helps = helps.map(ToString::to_string).collect::<Vec<_>>().join("\n");
+        let examples: Vec<&str> =
+            helps.lines().map(str::trim).filter(|text| text.starts_with("trireme ")).collect();
+        assert!(examples.len() >= 10, "{helps}");
+        for example in examples {
+            let words = example.split(" | ").next().unwrap().split(' ');
+            if let Err(error) = Line::try_parse_from(words) {
+                panic!("{example}: {error}");
+            }
+        }
+        for wrong in [
+            "trireme diff pod/web",
+            "trireme history",
+            "trireme history pod/web --limit 0",
+            "trireme explain-pending web -A",
+        ] {
+            assert!(Line::try_parse_from(wrong.split(' ')).is_err(), "{wrong}");
+        }
+    }
 }

@@ -141,6 +141,29 @@ pub(crate) fn objects(target: &Target, words: &[String]) -> Result<Vec<Object>, 
     }
 }
 
+/// What `KIND/NAME` names.
+pub(crate) fn object(target: &Target, word: &str) -> Result<Object, Failure> {
+    match word.split_once('/') {
+        Some((alias, name)) if !name.is_empty() && !name.contains('/') => {
+            let (namespace, name) = (target.namespace.clone(), name.to_owned());
+            Ok(Object { kind: kind(alias)?, namespace, name })
+        }
+        Some(_) | None => Err(Failure::Input(format!("{word:?} must read KIND/NAME"))),
+    }
+}
+
+/// What `KIND/NAME` names, or `NAME` alone, of the kind that is meant then.
+pub(crate) fn named_or<'a>(
+    object: &'a str,
+    alias: &str,
+) -> Result<(&'static Kind, &'a str), Failure> {
+    let (alias, name) = object.split_once('/').unwrap_or((alias, object));
+    if name.is_empty() || name.contains('/') {
+        return Err(Failure::Input(format!("{object:?} must read NAME or KIND/NAME")));
+    }
+    Ok((kind(alias)?, name))
+}
+
 pub(crate) fn kind(alias: &str) -> Result<&'static Kind, Failure> {
     kinds::by_alias(alias).ok_or_else(|| {
         let known: Vec<&str> = kinds::all().iter().map(|k| k.plural).collect();

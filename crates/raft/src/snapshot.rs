@@ -24,7 +24,9 @@ use store::{
 use tokio::time::Instant;
 
 const MAGIC: &[u8; 8] = b"TRIRMSNP";
-const VERSION: u32 = 3;
+const VERSION: u32 = 4;
+/// The oldest that is read: it has no times of revisions.
+const VERSION_MIN: u32 = 3;
 const HEAD: usize = 12;
 const BLOCK_HEADER: usize = 8;
 /// Records are gathered into blocks of about this size.
@@ -268,7 +270,8 @@ impl<'a> Source<'a> {
         if head.get(..8) != Some(MAGIC.as_slice()) {
             return Err(source.corrupt("not a snapshot"));
         }
-        if head.get(8..) != Some(&VERSION.to_le_bytes()) {
+        let version = head.get(8..).and_then(|bytes| bytes.try_into().ok()).map(u32::from_le_bytes);
+        if !version.is_some_and(|version| (VERSION_MIN..=VERSION).contains(&version)) {
             return Err(source.corrupt("a snapshot of a version that this one does not know"));
         }
         source.offset = HEAD as u64;

@@ -29,6 +29,15 @@ pub struct NodeInfo {
     pub(crate) ports: BTreeMap<HostPort, u32>,
 }
 
+impl NodeInfo {
+    /// How much of a resource nobody has asked for; negative on a node that became smaller.
+    #[must_use]
+    pub fn left(&self, resource: &str) -> i64 {
+        let of = |amounts: &Amounts| amounts.get(resource).copied().unwrap_or_default();
+        of(&self.allocatable) - of(&self.requested)
+    }
+}
+
 /// What one Pod takes.
 #[derive(Debug, Clone)]
 struct Footprint {
@@ -163,6 +172,16 @@ impl Cache {
             *info.ports.entry(port.clone()).or_default() += 1;
         }
         self.pods.insert(uid(pod).to_owned(), footprint);
+    }
+
+    /// UIDs of the Pods on a node.
+    pub(crate) fn pods_on(&self, node: &str) -> impl Iterator<Item = &str> {
+        self.pods.iter().filter(move |(_, f)| f.node == node).map(|(uid, _)| uid.as_str())
+    }
+
+    /// The host ports that a Pod holds.
+    pub(crate) fn ports_of(&self, pod_uid: &str) -> &[HostPort] {
+        self.pods.get(pod_uid).map_or(&[], |f| f.ports.as_slice())
     }
 
     /// UIDs of Pods that are given away but not yet seen bound.

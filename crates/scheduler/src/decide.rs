@@ -1,12 +1,15 @@
 //! Which node: filters in upstream's order, then scores; ties go to the first name.
 
-use crate::cache::{Cache, NodeInfo, host_ports};
+use crate::cache::{Cache, HostPort, NodeInfo, host_ports};
 use api::{
     core::{Node, Pod, PodSpec, Taint},
     resources::{self, Amounts},
     scheduling::{node_matches, tolerates, tolerations},
 };
 use std::{collections::BTreeMap, fmt};
+
+/// The taint of a cordoned node.
+pub(crate) const CORDON: &str = "node.kubernetes.io/unschedulable";
 
 /// Why one node was refused (§5.3).
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -104,7 +107,8 @@ pub fn schedule(cache: &Cache, pod: &Pod) -> Result<String, FitError> {
     for (name, info) in cache.nodes() {
         let Some(node) = &info.node else { continue };
         error.nodes += 1;
-        let reasons = filter(name, node, info, spec, &wanted, &ports);
+        let (wanted, ports) = (&wanted, ports.as_slice());
+        let reasons = filter(&Candidate { name, node, info, spec, wanted, ports });
         if reasons.is_empty() {
             feasible.push((name, node.as_ref(), info));
         }
@@ -123,59 +127,93 @@ pub fn schedule(cache: &Cache, pod: &Pod) -> Result<String, FitError> {
         .ok_or(error)
 }
 
-fn taints(node: &Node) -> &[Taint] {
+pub(crate) fn taints(node: &Node) -> &[Taint] {
     node.spec.as_ref().and_then(|s| s.taints.as_deref()).unwrap_or_default()
 }
 
-fn filter(
-    name: &str,
-    node: &Node,
-    info: &NodeInfo,
-    spec: &PodSpec,
-    wanted: &Amounts,
-    ports: &[(String, String, i32)],
-) -> Vec<Reason> {
-    let cordoned = node.spec.as_ref().is_some_and(|s| s.unschedulable == Some(true));
-    let cordon = Taint {
-        key: "node.kubernetes.io/unschedulable".to_owned(),
-        effect: "NoSchedule".to_owned(),
-        ..Taint::default()
-    };
-    if cordoned && !tolerates(tolerations(spec), &cordon) {
-        return vec![Reason::Unschedulable];
-    }
-    if spec.node_name.as_deref().is_some_and(|wanted| !wanted.is_empty() && wanted != name) {
-        return vec![Reason::NodeName];
-    }
-    let refused = |t: &&Taint| matches!(t.effect.as_str(), "NoSchedule" | "NoExecute");
-    if taints(node).iter().filter(refused).any(|t| !tolerates(tolerations(spec), t)) {
-        return vec![Reason::Taint];
-    }
-    if !node_matches(spec, node) {
-        return vec![Reason::Affinity];
-    }
+/// A Pod, and a node that may take it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Candidate<'a> {
+    pub(crate) name: &'a str,
+    pub(crate) node: &'a Node,
+    pub(crate) info: &'a NodeInfo,
+    pub(crate) spec: &'a PodSpec,
+    pub(crate) wanted: &'a Amounts,
+    pub(crate) ports: &'a [HostPort],
+}
+
+/// What keeps the Pod off the node by one filter; empty if nothing does.
+type Filter = fn(&Candidate<'_>) -> Vec<Reason>;
+
+/// In upstream's order.
+const FILTERS: [Filter; 6] =
+    [unschedulable, other_name, tainted, unmatched, ports_taken, without_room];
+
+/// The reasons of the first filter that refuses: upstream asks no further.
+fn filter(candidate: &Candidate<'_>) -> Vec<Reason> {
+    FILTERS.iter().map(|filter| filter(candidate)).find(|r| !r.is_empty()).unwrap_or_default()
+}
+
+/// The reasons of every filter.
+pub(crate) fn all_reasons(candidate: &Candidate<'_>) -> Vec<Reason> {
+    FILTERS.iter().flat_map(|filter| filter(candidate)).collect()
+}
+
+fn unschedulable(candidate: &Candidate<'_>) -> Vec<Reason> {
+    let cordoned = candidate.node.spec.as_ref().is_some_and(|s| s.unschedulable == Some(true));
+    let cordon =
+        Taint { key: CORDON.to_owned(), effect: "NoSchedule".to_owned(), ..Taint::default() };
+    only_if(cordoned && !tolerates(tolerations(candidate.spec), &cordon), Reason::Unschedulable)
+}
+
+fn other_name(candidate: &Candidate<'_>) -> Vec<Reason> {
+    let wanted = candidate.spec.node_name.as_deref();
+    let other = wanted.is_some_and(|wanted| !wanted.is_empty() && wanted != candidate.name);
+    only_if(other, Reason::NodeName)
+}
+
+/// Whether a taint keeps new Pods off that do not tolerate it.
+pub(crate) fn repels(taint: &Taint) -> bool {
+    matches!(taint.effect.as_str(), "NoSchedule" | "NoExecute")
+}
+
+fn tainted(candidate: &Candidate<'_>) -> Vec<Reason> {
+    let tolerations = tolerations(candidate.spec);
+    let mut repelling = taints(candidate.node).iter().filter(|taint| repels(taint));
+    only_if(repelling.any(|taint| !tolerates(tolerations, taint)), Reason::Taint)
+}
+
+fn unmatched(candidate: &Candidate<'_>) -> Vec<Reason> {
+    only_if(!node_matches(candidate.spec, candidate.node), Reason::Affinity)
+}
+
+/// Whether two host ports cannot be held at once.
+pub(crate) fn clash(a: &HostPort, b: &HostPort) -> bool {
     let any = |ip: &str| ip.is_empty() || ip == "0.0.0.0";
-    let clash = |(protocol, ip, number): &(String, String, i32)| {
-        info.ports
-            .keys()
-            .any(|(p, i, n)| p == protocol && n == number && (i == ip || any(i) || any(ip)))
-    };
-    if ports.iter().any(clash) {
-        return vec![Reason::Ports];
-    }
-    let free = &info.allocatable;
+    a.0 == b.0 && a.2 == b.2 && (a.1 == b.1 || any(&a.1) || any(&b.1))
+}
+
+fn ports_taken(candidate: &Candidate<'_>) -> Vec<Reason> {
+    let held = |port: &HostPort| candidate.info.ports.keys().any(|other| clash(port, other));
+    only_if(candidate.ports.iter().any(held), Reason::Ports)
+}
+
+fn without_room(candidate: &Candidate<'_>) -> Vec<Reason> {
+    let info = candidate.info;
     let mut reasons = Vec::new();
-    if free.get("pods").is_some_and(|most| info.pods + 1 > *most) {
+    if info.allocatable.get("pods").is_some_and(|most| info.pods + 1 > *most) {
         reasons.push(Reason::TooManyPods);
     }
-    for (resource, amount) in wanted.iter().filter(|(_, amount)| **amount > 0) {
-        let left = free.get(resource).copied().unwrap_or_default()
-            - info.requested.get(resource).copied().unwrap_or_default();
-        if *amount > left {
+    for (resource, amount) in candidate.wanted.iter().filter(|(_, amount)| **amount > 0) {
+        if *amount > info.left(resource) {
             reasons.push(Reason::Insufficient(resource.clone()));
         }
     }
     reasons
+}
+
+fn only_if(refused: bool, reason: Reason) -> Vec<Reason> {
+    if refused { vec![reason] } else { Vec::new() }
 }
 
 /// Totals of §5.4 for nodes that all take the Pod.

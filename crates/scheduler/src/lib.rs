@@ -5,10 +5,11 @@
 
 mod cache;
 mod decide;
+pub mod explain;
 mod queue;
 mod run;
 
 pub use cache::{Cache, NodeInfo};
 pub use decide::{FitError, Reason, schedule};
 pub use queue::Queue;
-pub use run::run;
+pub use run::{is_mine, run};

@@ -109,7 +109,10 @@ struct Done {
     result: Result<(), ClientError>,
 }
 
-fn is_mine(pod: &Pod) -> bool {
+/// Whether the Pod waits for this scheduler: bound to no node, held back by no gate, nobody else's, and not on
+/// its way out.
+#[must_use]
+pub fn is_mine(pod: &Pod) -> bool {
     let Some(spec) = &pod.spec else { return false };
     spec.node_name.as_deref().unwrap_or_default().is_empty()
         && spec.scheduler_name.as_deref().unwrap_or(NAME) == NAME

@@ -3,6 +3,7 @@
 mod answer;
 mod discovered;
 mod documents;
+mod past;
 mod proxy;
 mod watch;
 
@@ -192,6 +193,9 @@ async fn handle(kube: &Kube, request: Request) -> Result<Response, Status> {
     let caller = caller(&request, &query)?;
     let format = Format::of(&request, &query)?;
     let method = request.method().clone();
+    if method == Method::GET && past::is_asked(&query) {
+        return past::answer(kube, &target, &query, format).await;
+    }
     match (method, target.name.is_empty(), target.subresource.as_str()) {
         (Method::GET, false, "log")
         | (Method::GET | Method::POST, false, "exec" | "attach" | "portforward") => {

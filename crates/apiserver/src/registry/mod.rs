@@ -2,9 +2,11 @@
 
 mod admission;
 mod evict;
+mod past;
 mod write;
 
 pub use admission::{Admission, Witness};
+pub use past::{History, Moment, Version};
 pub use write::{Apply, Caller, DeleteOutcome, Fence, Manager, Written};
 
 use api::{

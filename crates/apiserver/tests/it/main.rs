@@ -23,6 +23,7 @@ mod audit;
 mod kubectl;
 mod node;
 mod pki;
+mod past;
 mod relay;
 mod sessions;
 mod tls;

@@ -42,6 +42,8 @@ pub(crate) struct Cluster {
     disks: BTreeMap<u64, DiskConfig>,
     segment_bytes: u64,
     sequence: Arc<AtomicU64>,
+    /// What every member's clock says, in microseconds.
+    pub(crate) now: Arc<AtomicU64>,
 }
 
 impl Cluster {
@@ -119,6 +121,7 @@ impl Cluster {
             disks: BTreeMap::new(),
             segment_bytes: 16 << 20,
             sequence: Arc::default(),
+            now: Arc::new(AtomicU64::new(1)),
         };
         (cluster, listeners)
     }
@@ -195,7 +198,9 @@ impl Cluster {
         id: u64,
         listener: TcpListener,
     ) -> Result<Arc<RaftStore>, StartError> {
-        RaftStore::start(self.config(id), Arc::new(|| Timestamp(1)), listener).await
+        let now = Arc::clone(&self.now);
+        let clock = Arc::new(move || Timestamp(now.load(Ordering::Relaxed)));
+        RaftStore::start(self.config(id), clock, listener).await
     }
 
     /// Starts a member again, on its disk and its address.

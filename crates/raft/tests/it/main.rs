@@ -11,6 +11,7 @@ mod bits;
 mod cluster;
 mod faults;
 mod fuzz;
+mod history;
 mod leases;
 mod members;
 mod power;

@@ -181,6 +181,26 @@ impl Keys {
         })
     }
 
+    /// The versions of one key that a read at or above `compacted` can see, and its deletions above that; the
+    /// oldest first.
+    pub(crate) fn versions_of(
+        &self,
+        key: &Bytes,
+        compacted: Revision,
+    ) -> Vec<(Revision, Superseded)> {
+        let all = (key.clone(), Revision::ZERO)..=(key.clone(), Revision::new(u64::MAX));
+        let superseded = self.superseded.range(all).map(|((_, at), kv)| (*at, kv.clone()));
+        let live = self.live.get(key).map(|kv| (kv.mod_revision, Some(Arc::clone(kv))));
+        let versions: Vec<_> = superseded.chain(live).collect();
+        let ends = versions.iter().skip(1).map(|(at, _)| *at).chain([Revision::new(u64::MAX)]);
+        let kept = |(at, kv): &(Revision, Superseded), end: Revision| match kv {
+            Some(_) => end > compacted,
+            None => *at > compacted,
+        };
+        let ends: Vec<Revision> = ends.collect();
+        versions.into_iter().zip(ends).filter(|(v, end)| kept(v, *end)).map(|(v, _)| v).collect()
+    }
+
     /// The version of `key` at `revision`: what a change there wrote, and what it replaced.
     fn version_at(&self, key: &Bytes, revision: Revision) -> Option<&Arc<KeyValue>> {
         let newest = self.live.get(key).filter(|kv| kv.mod_revision <= revision);

@@ -9,6 +9,7 @@ mod lease;
 mod range;
 mod requests;
 mod snapshot;
+mod times;
 mod txn;
 mod view;
 
@@ -27,6 +28,7 @@ use keys::Keys;
 use lease::LeaseRecord;
 use requests::Requests;
 use std::sync::Arc;
+use times::Times;
 use txn::Changes;
 
 /// Bytes of live keys and values at which creates are refused, unless said otherwise.
@@ -63,6 +65,8 @@ struct Contents {
     alarms: OrdSet<Alarm>,
     auth: Arc<Auth>,
     keys: Keys,
+    /// When the kept revisions were made.
+    times: Times,
     leases: OrdMap<LeaseId, Arc<LeaseRecord>>,
 }
 
@@ -99,6 +103,7 @@ impl State {
     pub fn apply(&mut self, command: &Command) -> Transition {
         let contents = Arc::make_mut(&mut self.contents);
         contents.keys.sweep(contents.compacted, SWEEP_PER_COMMAND);
+        contents.times.trim(contents.compacted);
         let before = contents.revision;
         let mut events = Vec::new();
         let outcome = match self.requests.look_up(command.request) {
@@ -115,6 +120,9 @@ impl State {
         // A refusal changes nothing else (INV-9).
         if applied.outcome.is_ok() {
             contents.time = contents.time.max(command.at);
+            if !events.is_empty() {
+                contents.times.note(before.next(), contents.time);
+            }
             contents.hash = hash::roll(contents.hash, command, &applied);
         }
         Transition { applied, events, repeated: false }
@@ -183,6 +191,7 @@ impl Contents {
             alarms: OrdSet::new(),
             auth: Arc::default(),
             keys: Keys::default(),
+            times: Times::default(),
             leases: OrdMap::new(),
         }
     }

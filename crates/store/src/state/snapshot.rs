@@ -16,7 +16,7 @@ use imbl::OrdMap;
 use serde::{Deserialize, Serialize};
 use std::{cmp::Reverse, sync::Arc};
 
-/// One piece of a snapshot, in the order of these variants.
+/// One piece of a snapshot, in the order of these variants, but for `Time`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum SnapshotRecord {
     /// Everything that is one number. The first.
@@ -89,6 +89,14 @@ pub enum SnapshotRecord {
     End {
         /// Number of records before this one.
         records: u64,
+    },
+    /// When the revisions from this one up to the next such record were made; in order, in front of the
+    /// answers. Not there in snapshots of an earlier format, which numbers the variants as here.
+    Time {
+        /// The first.
+        revision: Revision,
+        /// Since the Unix epoch.
+        second: u64,
     },
 }
 
@@ -175,6 +183,8 @@ impl Contents {
                 key: event.kv.key.clone(),
             })
         });
+        let times = self.times.kept(self.compacted);
+        let times = times.map(|(revision, second)| SnapshotRecord::Time { revision, second });
         let answers = requests
             .into_iter()
             .flat_map(Requests::export)
@@ -189,6 +199,7 @@ impl Contents {
             .chain(live)
             .chain(superseded)
             .chain(changes)
+            .chain(times)
             .chain(answers)
             .map(Some)
             .chain(std::iter::once(None))
@@ -328,6 +339,10 @@ impl Import {
             }
             SnapshotRecord::Change { revision, kind, key } => {
                 self.take_up_change(revision, kind, &key)
+            }
+            SnapshotRecord::Time { revision, second } => {
+                check(revision <= self.contents.revision, "a time of a revision from the future")?;
+                check(self.contents.times.restore(revision, second), "times do not ascend")
             }
             SnapshotRecord::Answers { id, client, answers } => {
                 self.requests.restore(id, client, answers);

@@ -79,6 +79,28 @@ impl View {
         Ok(changes.filter(|event| range.contains(&event.kv.key)))
     }
 
+    /// Every kept version of one key, the oldest first; `None` where it was deleted. The first may be older
+    /// than what is compacted: it is what a read at the compacted revision sees.
+    #[must_use]
+    pub fn versions(&self, key: &[u8]) -> Vec<(Revision, Option<Arc<KeyValue>>)> {
+        let key = Bytes::copy_from_slice(key);
+        self.contents.keys.versions_of(&key, self.contents.compacted)
+    }
+
+    /// When a revision was made, to the second; `None` for what is older than all that is kept.
+    #[must_use]
+    pub fn time_of(&self, revision: Revision) -> Option<Timestamp> {
+        self.contents.times.of(revision, self.contents.compacted)
+    }
+
+    /// The newest revision made at `time` or before, the whole of that second included; `None` when that
+    /// is older than all that is kept.
+    #[must_use]
+    pub fn revision_at(&self, time: Timestamp) -> Option<Revision> {
+        let Contents { times, revision, compacted, .. } = &*self.contents;
+        times.newest_at(time, *revision, *compacted)
+    }
+
     /// Number of live keys in a range, newest state.
     #[must_use]
     pub fn count(&self, range: &KeyRange) -> u64 {

@@ -438,3 +438,44 @@ fn revoking_a_lease_deletes_its_keys_in_one_revision() {
     assert_eq!(transition.applied.outcome, Ok(Outcome::LeaseRevoked { deleted: 1 }));
     assert_eq!(keys(&state, wire("a", "\0")), ["b", "c"]);
 }
+
+#[test]
+fn versions_are_those_that_can_still_be_read() {
+    let mut state = State::default();
+    let key = || KeyRange::One(Bytes::from_static(b"k"));
+    for (sequence, op) in (1..).zip([
+        txn(vec![put("k", "one")]),
+        txn(vec![put("k", "two")]),
+        txn(vec![delete(key())]),
+        txn(vec![put("other", "")]),
+        txn(vec![put("k", "three")]),
+    ]) {
+        state.apply(&command(sequence, op));
+    }
+    let told = |state: &State| -> Vec<(u64, Option<String>)> {
+        let versions = state.view().versions(b"k").into_iter();
+        let text =
+            |kv: std::sync::Arc<store::KeyValue>| String::from_utf8(kv.value.to_vec()).unwrap();
+        versions.map(|(at, kv)| (at.get(), kv.map(text))).collect()
+    };
+    let one = (2, Some("one".to_owned()));
+    let two = (3, Some("two".to_owned()));
+    let three = (6, Some("three".to_owned()));
+    assert_eq!(told(&state), [one, two.clone(), (4, None), three.clone()]);
+    // What a read at the compacted revision sees stays, whatever is swept by then.
+    for (compacted, want) in [
+        (3, vec![two, (4, None), three.clone()]),
+        (4, vec![three.clone()]),
+        (5, vec![three.clone()]),
+        (6, vec![three]),
+    ] {
+        let compact = Op::Compact { revision: Revision::new(compacted) };
+        state.apply(&command(100 + compacted, compact));
+        assert_eq!(told(&state), want, "compacted at {compacted}");
+        while state.sweep() {}
+        assert_eq!(told(&state), want, "swept at {compacted}");
+        let restored = State::import(state.export()).unwrap();
+        assert_eq!(told(&restored), want, "restored at {compacted}");
+    }
+    assert_eq!(state.view().versions(b"none"), []);
+}
