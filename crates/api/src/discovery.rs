@@ -2,7 +2,7 @@
 
 use crate::kinds::{self, Kind};
 use serde_json::{Value, json};
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 const VERBS: &[&str] =
     &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
@@ -61,29 +61,38 @@ pub fn api_versions() -> Value {
     json!({"kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": []})
 }
 
-/// Groups and versions beside the core, in order.
-fn groups() -> BTreeSet<(&'static str, &'static str)> {
-    let grouped = kinds::all().iter().filter(|k| !k.group.is_empty());
-    grouped.map(|k| (k.group, k.version)).collect()
+/// Groups beside the core in order, each with its versions, the preferred one first.
+fn groups() -> BTreeMap<&'static str, Vec<&'static str>> {
+    let mut groups: BTreeMap<_, Vec<_>> = BTreeMap::new();
+    for kind in kinds::served().filter(|k| !k.group.is_empty()) {
+        let versions = groups.entry(kind.group).or_default();
+        if !versions.contains(&kind.version) {
+            versions.push(kind.version);
+        }
+    }
+    groups
 }
 
-fn group_object(group: &str, version: &str) -> Value {
-    let version = json!({"groupVersion": format!("{group}/{version}"), "version": version});
-    json!({"name": group, "versions": [version], "preferredVersion": version})
+fn group_object(group: &str, versions: &[&str]) -> Value {
+    let versions: Vec<Value> = versions
+        .iter()
+        .map(|version| json!({"groupVersion": format!("{group}/{version}"), "version": version}))
+        .collect();
+    json!({"name": group, "preferredVersion": versions.first(), "versions": versions})
 }
 
 /// `/apis`
 #[must_use]
 pub fn api_groups() -> Value {
-    let groups: Vec<Value> = groups().into_iter().map(|(g, v)| group_object(g, v)).collect();
+    let groups: Vec<Value> = groups().into_iter().map(|(g, v)| group_object(g, &v)).collect();
     json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups})
 }
 
 /// `/apis/GROUP`; `None` for one that is not served.
 #[must_use]
 pub fn api_group(group: &str) -> Option<Value> {
-    let (group, version) = groups().into_iter().find(|(name, _)| *name == group)?;
-    let mut object = group_object(group, version);
+    let versions = groups().remove(group)?;
+    let mut object = group_object(group, &versions);
     let fields = object.as_object_mut()?;
     fields.insert("kind".to_owned(), "APIGroup".into());
     fields.insert("apiVersion".to_owned(), "v1".into());
@@ -91,7 +100,7 @@ pub fn api_group(group: &str) -> Option<Value> {
 }
 
 fn of_version<'a>(group: &'a str, version: &'a str) -> impl Iterator<Item = &'static Kind> + 'a {
-    kinds::all().iter().filter(move |k| k.group == group && k.version == version)
+    kinds::served().filter(move |k| k.group == group && k.version == version)
 }
 
 /// `/api/v1` and `/apis/GROUP/VERSION`; `None` for one that is not served.
@@ -148,16 +157,16 @@ fn names(object: &mut Value, kind: &Kind) {
 /// `APIGroupDiscoveryList` of `apidiscovery.k8s.io`; `version` is `v2` or `v2beta1`.
 #[must_use]
 pub fn aggregated(core: bool, version: &str) -> Value {
-    let served = if core { BTreeSet::from([("", "v1")]) } else { groups() };
+    let served = if core { BTreeMap::from([("", vec!["v1"])]) } else { groups() };
     let items: Vec<Value> = served
         .into_iter()
-        .map(|(group, version)| {
-            let resources: Vec<Value> = of_version(group, version).map(discovered).collect();
+        .map(|(group, versions)| {
             let metadata = if group.is_empty() { json!({}) } else { json!({"name": group}) };
-            let version = json!({
-                "version": version, "resources": resources, "freshness": "Current",
+            let versions = versions.into_iter().map(|version| {
+                let resources: Vec<Value> = of_version(group, version).map(discovered).collect();
+                json!({"version": version, "resources": resources, "freshness": "Current"})
             });
-            json!({"metadata": metadata, "versions": [version]})
+            json!({"metadata": metadata, "versions": versions.collect::<Vec<_>>()})
         })
         .collect();
     json!({
@@ -200,7 +209,7 @@ mod tests {
     #[test]
     fn every_kind_is_discovered_both_ways() {
         // §2.9
-        for kind in kinds::all() {
+        for kind in kinds::served() {
             let plain = resources(kind.group, kind.version).unwrap();
             let all = plain["resources"].as_array().unwrap();
             let own = all.iter().find(|r| r["name"] == kind.plural).unwrap();
@@ -214,7 +223,9 @@ mod tests {
                     g["metadata"].get("name").map_or("", |n| n.as_str().unwrap()) == kind.group
                 })
                 .unwrap();
-            let all = group["versions"][0]["resources"].as_array().unwrap();
+            let versions = group["versions"].as_array().unwrap();
+            let version = versions.iter().find(|v| v["version"] == kind.version).unwrap();
+            let all = version["resources"].as_array().unwrap();
             let own = all.iter().find(|r| r["resource"] == kind.plural).unwrap();
             assert_eq!(own["singularResource"], kind.singular);
             for sub in kind.subresources {
@@ -222,6 +233,9 @@ mod tests {
                 assert!(below.iter().any(|s| s["subresource"] == *sub), "{sub}");
             }
         }
+        let group = api_group("autoscaling").unwrap();
+        assert_eq!(group["preferredVersion"]["version"], "v2", "the stored one");
+        assert_eq!(group["versions"][1]["groupVersion"], "autoscaling/v1");
         assert_eq!(resources("apps", "v7"), None);
         assert_eq!(api_group("coordination.k8s.io").unwrap()["kind"], "APIGroup");
         assert_eq!(api_group("extensions"), None);

@@ -108,6 +108,15 @@ pub(super) fn default_spec(spec: &mut Map<String, Value>) {
     ] {
         spec.entry(key).or_insert(value);
     }
+    // Two names of one field; the newer one counts.
+    for (from, to) in
+        [("serviceAccount", "serviceAccountName"), ("serviceAccountName", "serviceAccount")]
+    {
+        let name = spec.get(from).filter(|name| **name != json!("")).cloned();
+        if let (Some(name), true) = (name, to == "serviceAccount" || !spec.contains_key(to)) {
+            spec.insert(to.to_owned(), name);
+        }
+    }
     for key in ["containers", "initContainers"] {
         each(spec, key, default_container);
     }
@@ -140,6 +149,15 @@ fn prepare_create(pod: &mut Value) {
     *status = Map::new();
     status.insert("phase".to_owned(), "Pending".into());
     status.insert("qosClass".to_owned(), class.into());
+}
+
+/// What admission gave the Pod and an update does not say is as it was.
+fn keep_priority(new: &mut Value, old: &Value) {
+    for field in ["priority", "preemptionPolicy"] {
+        if let Some(given) = old.pointer(&format!("/spec/{field}")) {
+            child_mut(new, "spec").entry(field).or_insert_with(|| given.clone());
+        }
+    }
 }
 
 /// What the nodes add on their own unless the Pod says otherwise (DEF-2).
@@ -567,7 +585,10 @@ pub(super) const KIND: Kind = Kind {
         tolerate_node_loss(pod);
         prepare_create(pod);
     },
-    prepare_update: keep_status,
+    prepare_update: |new, old| {
+        keep_status(new, old);
+        keep_priority(new, old);
+    },
     prepare_status,
     validate_create,
     validate_update,
