@@ -227,6 +227,7 @@ pub fn next_step(view: &View<'_>) -> Decision {
         }
     }
     let mut starts = Starts { view, decision, blocked: false };
+    starts.added(spec);
     match starts.inits(spec, policy) {
         Inits::Done => starts.mains(spec, policy),
         Inits::Under => {}
@@ -369,6 +370,26 @@ impl Starts<'_> {
             let wait = fresh.map_or(BACKOFF_MIN, |b| (b.wait * 2).min(BACKOFF_MAX));
             let backoff = Backoff { wait, updated: view.now, attempt };
             self.decision.backoff.insert(spec.name.clone(), backoff);
+        }
+    }
+
+    /// Containers that were added to the Pod start once each, whatever the others do (SUB-4).
+    fn added(&mut self, spec: &PodSpec) {
+        for added in spec.ephemeral_containers.iter().flatten() {
+            let (view, name) = (self.view, added.name.as_str());
+            let target = added.target_container_name.as_deref().filter(|name| !name.is_empty());
+            let ready = target.is_none_or(|target| view.newest(target).is_some_and(running));
+            let had_its_turn = view.newest(name).is_some() || view.memory.attempts.contains_key(name);
+            if had_its_turn || !ready {
+                continue;
+            }
+            match view.memory.holds.get(name) {
+                Some(None) => {}
+                Some(Some(until)) if view.now < *until => self.decision.wake_at(*until),
+                Some(Some(_)) | None => {
+                    self.decision.steps.push(Step::Start { name: name.to_owned(), attempt: 0 });
+                }
+            }
         }
     }
 

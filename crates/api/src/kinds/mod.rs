@@ -272,6 +272,20 @@ pub fn by_alias(alias: &str) -> Option<&'static Kind> {
     })
 }
 
+/// The subresource of a Pod that adds containers to it while it runs (SUB-4).
+pub const EPHEMERAL_CONTAINERS: &str = "ephemeralcontainers";
+
+/// What becomes of a Pod by that subresource: nothing of `new` but its added containers counts.
+pub fn prepare_ephemeral(new: &mut Value, old: &Value) {
+    pod::prepare_ephemeral(new, old);
+}
+
+/// Every error at once, of a Pod to which containers are added.
+#[must_use]
+pub fn validate_ephemeral(new: &Value, old: &Value) -> Vec<FieldError> {
+    pod::validate_ephemeral(new, old)
+}
+
 /// What most kinds default: nothing. A null is a field that is not there.
 pub(crate) fn no_defaults(object: &mut Value) {
     drop_nulls(object);

@@ -192,7 +192,7 @@ async fn handle(kube: &Kube, request: Request) -> Result<Response, Status> {
             watch::answer(&kube.registry, &target, selection, &query, format).await
         }
         (Method::GET, true, "") => list(kube, &target, &query, format).await,
-        (Method::GET, false, "" | "status") => {
+        (Method::GET, false, "" | "status" | kinds::EPHEMERAL_CONTAINERS) => {
             let version = query.get("resourceVersion").map_or("", String::as_str);
             let registry = &kube.registry;
             let kind = target.kind.stored();
@@ -210,7 +210,7 @@ async fn handle(kube: &Kube, request: Request) -> Result<Response, Status> {
             kube.registry.evict(&target.namespace, &target.name, &eviction, &caller).await?;
             Ok(created())
         }
-        (Method::PUT, false, "" | "status" | "finalize") => {
+        (Method::PUT, false, "" | "status" | "finalize" | kinds::EPHEMERAL_CONTAINERS) => {
             let sent = answer::sent(request).await?;
             let warnings = check_fields(target.kind, &sent, &query)?;
             let Target { kind, namespace, name, subresource } = &target;
@@ -220,7 +220,7 @@ async fn handle(kube: &Kube, request: Request) -> Result<Response, Status> {
                 registry.update(stored, namespace, name, object, subresource, &caller).await?;
             Ok(written_answer(kind, &written, format, registry.now(), &warnings))
         }
-        (Method::PATCH, false, "" | "status" | "scale") => {
+        (Method::PATCH, false, "" | "status" | "scale" | kinds::EPHEMERAL_CONTAINERS) => {
             patch_object(kube, &target, request, &query, &caller, format).await
         }
         (Method::GET, false, "scale") => {

@@ -619,6 +619,9 @@ impl Registry {
             new = old.clone();
             child_mut(&mut new, "spec").insert("finalizers".to_owned(), finalizers);
             Vec::new()
+        } else if subresource == kinds::EPHEMERAL_CONTAINERS {
+            kinds::prepare_ephemeral(&mut new, old);
+            kinds::validate_ephemeral(&new, old)
         } else if subresource == "status" {
             (kind.prepare_status)(&mut new, old);
             (kind.validate_status)(&new, old)
@@ -631,7 +634,7 @@ impl Registry {
             return Err(Status::invalid(kind, meta::name(old), &errors));
         }
         if kind.has_generation
-            && matches!(subresource, "" | SCALE)
+            && matches!(subresource, "" | SCALE | kinds::EPHEMERAL_CONTAINERS)
             && (kind.generation_counts)(&new, old)
             && let Some(generation) = old.pointer("/metadata/generation").and_then(Value::as_i64)
         {

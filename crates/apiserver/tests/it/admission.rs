@@ -4,6 +4,8 @@ use crate::{Api, PODS, pod};
 use futures::future::join_all;
 use http::Method;
 use serde_json::{Value, json};
+use store::Store as _;
+use tokio::task::JoinSet;
 
 const NAMESPACES: &str = "/api/v1/namespaces";
 const QUOTAS: &str = "/api/v1/namespaces/default/resourcequotas";
@@ -144,20 +146,28 @@ async fn limits_complete_a_pod_and_bound_it() {
     assert_eq!(api.refused(PODS, large).await, want);
 }
 
-#[tokio::test]
-async fn of_many_that_create_as_many_go_on_as_the_quota_has_room_for() {
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn of_many_that_create_through_many_replicas_as_many_go_on_as_the_quota_has_room_for() {
     let api = Api::new().await;
-    api.quota(json!({"hard": {"pods": "5", "requests.cpu": "1"}})).await;
+    api.quota(json!({"hard": {"pods": "20", "requests.cpu": "10"}})).await;
     let ask = |i: usize| asking(&format!("p{i}"), json!({"requests": {"cpu": "150m"}}));
-    let tries = join_all((0..40).map(|i| api.json(Method::POST, PODS, ask(i)))).await;
+    let mut tasks = JoinSet::new();
+    for replica in 0..4 {
+        let other = api.beside();
+        for i in 0..25 {
+            let (other, pod) = (other.beside(), ask(replica * 25 + i));
+            tasks.spawn(async move { other.json(Method::POST, PODS, pod).await });
+        }
+    }
+    let tries = tasks.join_all().await;
     let made = tries.iter().filter(|(code, _)| *code == 201).count();
-    assert_eq!(made, 5, "{tries:?}");
+    assert_eq!(made, 20);
     for (code, answer) in tries.iter().filter(|(code, _)| *code != 201) {
         let message = answer["message"].as_str().unwrap();
-        let want = "is forbidden: exceeded quota: q, requested: pods=1, used: pods=5, limited: pods=5";
+        let want = "is forbidden: exceeded quota: q, requested: pods=1, used: pods=20, limited: pods=20";
         assert!(*code == 403 && message.ends_with(want), "{message}");
     }
-    assert_eq!(api.used().await, json!({"pods": "5", "requests.cpu": "750m"}));
+    assert_eq!(api.used().await, json!({"pods": "20", "requests.cpu": "3"}));
 }
 
 #[tokio::test]

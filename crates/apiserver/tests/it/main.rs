@@ -19,6 +19,7 @@ use store::{Epoch, Op, Origin, Proposal, RequestId, Store as _, Timestamp, local
 use tower::ServiceExt as _;
 
 mod admission;
+mod bodies;
 mod node;
 mod relay;
 mod workloads;
@@ -30,9 +31,23 @@ struct Api {
 
 impl Api {
     async fn new() -> Self {
-        let clock = || Arc::new(|| Timestamp(1_700_000_000_000_000));
-        let store = Arc::new(LocalStore::new(clock()));
+        let store = Arc::new(LocalStore::new(Self::clock()));
         store.begin_epoch(Epoch(1));
+        let api = Self::over(store);
+        api.server.ensure_defaults().await.unwrap();
+        api
+    }
+
+    /// Another replica, as far as the API can tell.
+    fn beside(&self) -> Self {
+        Self::over(Arc::clone(&self.store))
+    }
+
+    fn clock() -> Arc<dyn Fn() -> Timestamp + Send + Sync> {
+        Arc::new(|| Timestamp(1_700_000_000_000_000))
+    }
+
+    fn over(store: Arc<LocalStore>) -> Self {
         let config = Config {
             name: "test".to_owned(),
             endpoints: Vec::new(),
@@ -42,8 +57,7 @@ impl Api {
         };
         let as_store = Arc::clone(&store) as Arc<dyn store::Store>;
         let as_cluster = Arc::clone(&store) as Arc<dyn store::Cluster>;
-        let server = ApiServer::new(as_store, as_cluster, config, clock());
-        server.ensure_defaults().await.unwrap();
+        let server = ApiServer::new(as_store, as_cluster, config, Self::clock());
         Self { server, store }
     }
 

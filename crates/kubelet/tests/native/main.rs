@@ -73,6 +73,7 @@ async fn a_pod_whose_shim_does_not_answer_can_be_removed(native: &Native) {
     let container = ContainerConfig {
         name: "c".into(),
         attempt: 0,
+        target: None,
         image: native.image(),
         image_id: image.id,
         argv: native.argv(Program::Tree),
