@@ -2,12 +2,13 @@
 //!
 //! Whatever grows in a namespace changes each quota that counts it, as it was seen, in the same transaction;
 //! and there must be no quota that was not seen. So of any number of writers, through any replicas,
-//! those go on that the quota has room for. What goes or ends is not charged: it is found by counting, when
+//! those go on that the quota has room for. (A write that was under way while a quota began to limit what it
+//! makes is found by the next count.) What goes or ends is not charged: it is found by counting, when
 //! something would not fit and when the controller asks for it.
 
 use super::{
     Registry, decode, key, prefix,
-    write::{not_written_since, put, unchanged},
+    write::{not_made_since, put, unchanged},
 };
 use api::{
     kinds::{self, Kind},
@@ -200,6 +201,7 @@ impl Registry {
 
 impl Seen {
     fn is_all(&self, namespace: &str) -> Compare {
-        not_written_since(KeyRange::prefix(prefix(row(), namespace)), self.revision)
+        // Not that none was written: what this write does not touch may be charged by others all the time.
+        not_made_since(KeyRange::prefix(prefix(row(), namespace)), self.revision)
     }
 }

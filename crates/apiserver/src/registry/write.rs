@@ -134,6 +134,12 @@ fn encode(object: &Value) -> Bytes {
     serde_json::to_vec(&meta::without_version(object)).expect("a JSON value can be written").into()
 }
 
+/// Nothing in the range was made after `revision`.
+pub(super) fn not_made_since(range: KeyRange, revision: Revision) -> Compare {
+    let target = CompareTarget::CreateRevision(revision.next());
+    Compare { range, operator: CompareOperator::Less, target }
+}
+
 /// The transaction found its compares false: somebody else was first.
 pub(super) struct Raced;
 

@@ -1,6 +1,8 @@
 //! Admission: accounts, priorities, limits and quotas, over the real registry.
 
 use crate::{Api, PODS, pod};
+use api::kinds;
+use apiserver::registry::Caller;
 use futures::future::join_all;
 use http::Method;
 use serde_json::{Value, json};
@@ -152,20 +154,22 @@ async fn of_many_that_create_through_many_replicas_as_many_go_on_as_the_quota_ha
     api.quota(json!({"hard": {"pods": "20", "requests.cpu": "10"}})).await;
     let ask = |i: usize| asking(&format!("p{i}"), json!({"requests": {"cpu": "150m"}}));
     let mut tasks = JoinSet::new();
+    let kind = kinds::by_alias("pods").unwrap();
     for replica in 0..4 {
         let other = api.beside();
         for i in 0..25 {
-            let (other, pod) = (other.beside(), ask(replica * 25 + i));
-            tasks.spawn(async move { other.json(Method::POST, PODS, pod).await });
+            let (registry, pod) = (other.server.registry().clone(), ask(replica * 25 + i));
+            tasks.spawn(async move {
+                registry.create(kind, "default", pod, &Caller::default()).await
+            });
         }
     }
     let tries = tasks.join_all().await;
-    let made = tries.iter().filter(|(code, _)| *code == 201).count();
+    let made = tries.iter().filter(|tried| tried.is_ok()).count();
     assert_eq!(made, 20);
-    for (code, answer) in tries.iter().filter(|(code, _)| *code != 201) {
-        let message = answer["message"].as_str().unwrap();
+    for status in tries.into_iter().filter_map(Result::err) {
         let want = "is forbidden: exceeded quota: q, requested: pods=1, used: pods=20, limited: pods=20";
-        assert!(*code == 403 && message.ends_with(want), "{message}");
+        assert!(status.code == 403 && status.message.ends_with(want), "{status}");
     }
     assert_eq!(api.used().await, json!({"pods": "20", "requests.cpu": "3"}));
 }
