@@ -491,6 +491,30 @@ mod tests {
     type Row<'a> = (&'a str, &'a str, bool, Instances<'a>, &'a str);
 
     #[test]
+    fn an_added_container_has_a_status_and_no_part_in_the_pods() {
+        // SUB-4
+        let mut spec = json!({"containers": [{"name": "a"}]});
+        spec["ephemeralContainers"] = json!([
+            {"name": "e", "image": "i", "targetContainerName": "a"}, {"name": "f", "image": "i"},
+        ]);
+        let mut case = Case::new(spec, vec![("a", 0, running()), ("e", 0, exited(3))]);
+        let status = case.status();
+        let added = &status["ephemeralContainerStatuses"];
+        assert_eq!(added[0]["state"]["terminated"]["exitCode"], 3);
+        assert_eq!(added[1]["state"]["waiting"]["reason"], "ContainerCreating");
+        assert_eq!((&status["phase"], &added[0]["ready"]), (&json!("Running"), &json!(false)));
+        assert_eq!(condition(&status, "Ready").0, "True");
+        assert_eq!(next_attempts(&status).get("e"), Some(&1));
+        assert_eq!(next_attempts(&status).get("f"), None);
+        case.previous = status;
+        case.runtime = None;
+        case.ended = true;
+        let added = &case.status()["ephemeralContainerStatuses"];
+        assert_eq!(added[0]["state"]["terminated"]["exitCode"], 3, "as it was");
+        assert_eq!(added[1]["state"]["waiting"]["reason"], "ContainerCreating", "it never ran");
+    }
+
+    #[test]
     fn the_phase_follows_from_the_containers() {
         // §3.3 in its order; PHS-2; DEL-33
         let up = || ("s", 0, running());

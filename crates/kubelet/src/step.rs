@@ -515,6 +515,45 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn an_added_container_starts_once_whatever_the_others_do() {
+        // SUB-4, §3.6
+        let added = |target: &str| {
+            let mut spec = three("Always");
+            spec["ephemeralContainers"] = json!([{"name": "e", "targetContainerName": target}]);
+            spec
+        };
+        let mains = || vec![("s", 0, running()), ("a", 0, running()), ("b", 0, running())];
+        let with = |state: ContainerState| [mains(), vec![("e", 0, state)]].concat();
+        let cases: Vec<(&str, &str, Instances<'_>, Vec<Step>)> = vec![
+            ("beside the inits", "", vec![("i", 0, running())], vec![start("e", 0)]),
+            ("beside the mains", "", mains(), vec![start("e", 0)]),
+            ("its target runs", "a", mains(), vec![start("e", 0)]),
+            ("its target does not run yet", "a", vec![("i", 0, running())], vec![]),
+            ("it runs", "", with(running()), vec![]),
+            ("it has ended", "", with(exited(1)), vec![]),
+        ];
+        for (name, target, containers, want) in cases {
+            let runtime = runtime(containers);
+            let decision = decide(added(target), Some(&runtime), &Memory::default());
+            assert_eq!(decision.steps, want, "{name}");
+        }
+        let mut memory = Memory::default();
+        memory.holds.insert("e".to_owned(), None);
+        let inits = runtime(vec![("i", 0, exited(0))]);
+        let decision = decide(added(""), Some(&inits), &memory);
+        assert_eq!(decision.steps, [start("s", 0)], "nobody waits for its image");
+        memory.attempts.insert("e".to_owned(), 1);
+        memory.holds.clear();
+        let decision = decide(added(""), Some(&runtime(mains())), &memory);
+        assert_eq!(decision.steps, [], "its record is gone with an earlier sandbox");
+        let mut never = added("");
+        never["restartPolicy"] = json!("Never");
+        let over = runtime(vec![("a", 0, exited(0)), ("b", 0, exited(0)), ("e", 0, running())]);
+        let decision = decide(never, Some(&over), &Memory::default());
+        assert_eq!(decision.steps, [Step::End { verdict: None }], "it keeps no Pod alive");
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn what_is_under_way_is_waited_for() {
         // SYN-1, LIF-1, BKO-2
         let spec = json!({"containers": [{"name": "a"}, {"name": "b"}]});
