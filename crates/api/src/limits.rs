@@ -342,11 +342,15 @@ mod tests {
 
     #[test]
     fn a_claim_is_bounded_by_what_it_requests() {
-        let range =
-            range(json!([{"type": "PersistentVolumeClaim", "min": {"storage": "1Gi"}, "max": {"storage": "2Gi"}}]));
+        let range = range(
+            json!([{"type": "PersistentVolumeClaim", "min": {"storage": "1Gi"}, "max": {"storage": "2Gi"}}]),
+        );
         for (asked, want) in [
             ("1Gi", ""),
-            ("500Mi", "minimum storage usage per PersistentVolumeClaim is 1Gi, but request is 500Mi"),
+            (
+                "500Mi",
+                "minimum storage usage per PersistentVolumeClaim is 1Gi, but request is 500Mi",
+            ),
             ("3Gi", "maximum storage usage per PersistentVolumeClaim is 2Gi, but request is 3Gi"),
         ] {
             let claim = json!({"spec": {"resources": {"requests": {"storage": asked}}}});

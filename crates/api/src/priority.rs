@@ -13,9 +13,7 @@ const NO_CLASS_POLICY: &str = "PreemptLowerPriority";
 /// The classes that are always there.
 #[must_use]
 pub fn system_classes() -> [Value; 2] {
-    let class = |name: &str, value: i64, description: &str| {
-        json!({"metadata": {"name": name}, "value": value, "description": description})
-    };
+    let class = |name: &str, value: i64, description: &str| json!({"metadata": {"name": name}, "value": value, "description": description});
     [
         class(
             "system-node-critical",
@@ -111,10 +109,19 @@ mod tests {
     fn a_pod_has_the_priority_of_its_class() {
         // DEF-2
         let plain = [class("high", 100, false)];
-        let with_default = [class("high", 100, false), class("low", 7, true), class("mid", 9, true)];
+        let with_default =
+            [class("high", 100, false), class("low", 7, true), class("mid", 9, true)];
         for (spec, classes, want) in [
-            (json!({}), &plain[..], json!({"priority": 0, "preemptionPolicy": "PreemptLowerPriority"})),
-            (json!({"priority": 0}), &plain[..], json!({"priority": 0, "preemptionPolicy": "PreemptLowerPriority"})),
+            (
+                json!({}),
+                &plain[..],
+                json!({"priority": 0, "preemptionPolicy": "PreemptLowerPriority"}),
+            ),
+            (
+                json!({"priority": 0}),
+                &plain[..],
+                json!({"priority": 0, "preemptionPolicy": "PreemptLowerPriority"}),
+            ),
             (
                 json!({}),
                 &with_default[..],

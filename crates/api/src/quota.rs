@@ -528,14 +528,19 @@ mod tests {
 
     #[test]
     fn containers_must_say_what_is_limited() {
-        let quota = hard(json!({"limits.cpu": "2", "limits.memory": "1Gi", "requests.cpu": "2", "pods": "1"}));
+        let quota = hard(
+            json!({"limits.cpu": "2", "limits.memory": "1Gi", "requests.cpu": "2", "pods": "1"}),
+        );
         let mut object = pod(json!({"requests": {"cpu": "1"}}));
         object["spec"]["initContainers"] = json!([{"name": "i"}]);
         let said = quota.growth(kind("pod"), None, &object, NOW);
         let want = "failed quota: q: must specify limits.cpu for: a,i; limits.memory for: a,i; \
                     requests.cpu for: i";
         assert_eq!(said, Err(want.to_owned()));
-        assert!(quota.growth(kind("pod"), Some(&object), &object, NOW).is_ok(), "it is there already");
+        assert!(
+            quota.growth(kind("pod"), Some(&object), &object, NOW).is_ok(),
+            "it is there already"
+        );
         object["spec"]["resources"] = json!({"limits": {"cpu": "1"}});
         assert!(quota.growth(kind("pod"), None, &object, NOW).is_ok());
     }
@@ -559,8 +564,9 @@ mod tests {
 
     #[test]
     fn what_has_no_contents_to_look_at_is_counted_by_number() {
-        let recount = hard(json!({"count/foos.example.com": "1", "secrets": "1", "services.nodeports": "1"}))
-            .recount();
+        let recount =
+            hard(json!({"count/foos.example.com": "1", "secrets": "1", "services.nodeports": "1"}))
+                .recount();
         let named = |name: &str, group: &str, plural: &str| {
             (name.to_owned(), group.to_owned(), plural.to_owned())
         };
@@ -576,11 +582,20 @@ mod tests {
     /// What happens to one of a few Pods.
     #[derive(Debug, Clone)]
     enum Event {
-        Create { at: usize, cpu_millis: i64 },
-        End { at: usize },
-        Delete { at: usize },
+        Create {
+            at: usize,
+            cpu_millis: i64,
+        },
+        End {
+            at: usize,
+        },
+        Delete {
+            at: usize,
+        },
         /// Its deadline is set, which moves it to other scopes.
-        Limit { at: usize },
+        Limit {
+            at: usize,
+        },
         Recount,
     }
 

@@ -52,13 +52,20 @@ mod tests {
         let account = json!({"imagePullSecrets": [{"name": "s"}]});
         for (spec, name, secrets) in [
             (json!({}), "default", json!([{"name": "s"}])),
-            (json!({"serviceAccountName": "a", "imagePullSecrets": []}), "a", json!([{"name": "s"}])),
+            (
+                json!({"serviceAccountName": "a", "imagePullSecrets": []}),
+                "a",
+                json!([{"name": "s"}]),
+            ),
             (json!({"imagePullSecrets": [{"name": "own"}]}), "default", json!([{"name": "own"}])),
         ] {
             let mut pod = json!({"spec": spec});
             admit(&mut pod, &account);
             let spec = &pod["spec"];
-            assert_eq!((&spec["serviceAccountName"], &spec["serviceAccount"]), (&json!(name), &json!(name)));
+            assert_eq!(
+                (&spec["serviceAccountName"], &spec["serviceAccount"]),
+                (&json!(name), &json!(name))
+            );
             assert_eq!(spec["imagePullSecrets"], secrets);
         }
         let mut pod = json!({"spec": {}});

@@ -55,7 +55,8 @@ struct Controller {
 pub(crate) async fn run(client: Client, caches: Caches) {
     let queue = Queue::default();
     let key = |namespace: &str| Key { namespace: String::new(), name: namespace.to_owned() };
-    let namespaces = || caches.quotas.list().iter().map(|q| key(&Key::of(&**q).namespace)).collect();
+    let namespaces =
+        || caches.quotas.list().iter().map(|q| key(&Key::of(&**q).namespace)).collect();
     let concerns = |takes_less: bool, changed: &Key| match takes_less {
         true => vec![key(&changed.namespace)],
         false => Vec::new(),

@@ -379,7 +379,8 @@ impl Starts<'_> {
             let (view, name) = (self.view, added.name.as_str());
             let target = added.target_container_name.as_deref().filter(|name| !name.is_empty());
             let ready = target.is_none_or(|target| view.newest(target).is_some_and(running));
-            let had_its_turn = view.newest(name).is_some() || view.memory.attempts.contains_key(name);
+            let had_its_turn =
+                view.newest(name).is_some() || view.memory.attempts.contains_key(name);
             if had_its_turn || !ready {
                 continue;
             }

@@ -40,7 +40,8 @@ struct Documents {
     documents: BTreeMap<String, Document>,
 }
 
-static DOCUMENTS: LazyLock<Documents> = LazyLock::new(|| Documents::new(&kinds::served().collect::<Vec<_>>()));
+static DOCUMENTS: LazyLock<Documents> =
+    LazyLock::new(|| Documents::new(&kinds::served().collect::<Vec<_>>()));
 
 /// What `/openapi/v3` answers: JSON.
 ///

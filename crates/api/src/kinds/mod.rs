@@ -126,7 +126,8 @@ impl Kind {
     /// The kind that objects of this one are stored as; nearly always itself.
     #[must_use]
     pub fn stored(&'static self) -> &'static Self {
-        let hub = self.hub.as_ref().and_then(|hub| by_resource(self.group, hub.version, self.plural));
+        let hub =
+            self.hub.as_ref().and_then(|hub| by_resource(self.group, hub.version, self.plural));
         hub.unwrap_or(self)
     }
 

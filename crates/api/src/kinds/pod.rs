@@ -785,7 +785,9 @@ mod tests {
                 json!([debug, {"name": "e", "image": "i", "ports": [{"containerPort": 1}],
                                "resources": {"limits": {"cpu": "1"}}}]),
                 ["ports", "resources"]
-                    .map(|f| format!("{at}.{f}: Forbidden: cannot be set for an Ephemeral Container"))
+                    .map(|f| {
+                        format!("{at}.{f}: Forbidden: cannot be set for an Ephemeral Container")
+                    })
                     .to_vec(),
             ),
         ] {

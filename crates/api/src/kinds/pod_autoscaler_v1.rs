@@ -140,7 +140,11 @@ fn keep(metadata: &mut Fields, key: &str, value: &Value) {
     }
 }
 
-fn converted(metrics: Option<&Value>, convert: fn(&Value, &str) -> Value, part: &str) -> Vec<Value> {
+fn converted(
+    metrics: Option<&Value>,
+    convert: fn(&Value, &str) -> Value,
+    part: &str,
+) -> Vec<Value> {
     let all = metrics.and_then(Value::as_array).into_iter().flatten();
     all.filter(|metric| metric.is_object()).map(|metric| convert(metric, part)).collect()
 }
@@ -231,9 +235,8 @@ mod tests {
     use proptest::prelude::*;
 
     fn rows() -> [&'static Kind; 2] {
-        ["v1", "v2"].map(|version| {
-            by_resource("autoscaling", version, "horizontalpodautoscalers").unwrap()
-        })
+        ["v1", "v2"]
+            .map(|version| by_resource("autoscaling", version, "horizontalpodautoscalers").unwrap())
     }
 
     #[test]
@@ -289,7 +292,8 @@ mod tests {
 
     #[test]
     fn annotations_that_say_nothing_are_dropped() {
-        let mut object = json!({"metadata": {"annotations": {METRICS: "{", BEHAVIOR: 1, "a": "b"}}});
+        let mut object =
+            json!({"metadata": {"annotations": {METRICS: "{", BEHAVIOR: 1, "a": "b"}}});
         to_v2(&mut object);
         assert_eq!(object, json!({"metadata": {"annotations": {"a": "b"}}, "spec": {}}));
         assert!(rows()[0].to_stored(json!({"spec": {"maxReplicas": "x"}})).is_err());

@@ -559,7 +559,8 @@ async fn patch_object(
         *warnings.lock().unwrap_or_else(PoisonError::into_inner) = told;
         accepted(kind, new)
     };
-    let written = registry.change(kind.stored(), namespace, name, subresource, caller, change).await?;
+    let written =
+        registry.change(kind.stored(), namespace, name, subresource, caller, change).await?;
     let warnings = warnings.into_inner().unwrap_or_else(PoisonError::into_inner);
     Ok(written_answer(kind, &written, format, registry.now(), &warnings))
 }

@@ -39,8 +39,7 @@ fn is_class(kind: &Kind) -> bool {
 /// Everything of a kind, and that nothing of it has been written since.
 fn all(view: &View, kind: &Kind, namespace: &str) -> Result<(Vec<Value>, Compare), Status> {
     let range = KeyRange::prefix(prefix(kind, namespace));
-    let found: Result<Vec<Value>, Status> =
-        view.live(&range).map(|kv| decode(kind, kv)).collect();
+    let found: Result<Vec<Value>, Status> = view.live(&range).map(|kv| decode(kind, kv)).collect();
     Ok((found?, not_written_since(range, view.revision())))
 }
 
@@ -60,11 +59,7 @@ impl Registry {
     ///
     /// # Errors
     /// 403 for what names something that is not there, or says what only the server says.
-    pub(super) async fn admit(
-        &self,
-        kind: &Kind,
-        object: &mut Value,
-    ) -> Result<Admitted, Status> {
+    pub(super) async fn admit(&self, kind: &Kind, object: &mut Value) -> Result<Admitted, Status> {
         let (mut tried, mut admitted) = self.admit_now(kind, object);
         if admitted.is_err() {
             // Made through another replica a moment ago.

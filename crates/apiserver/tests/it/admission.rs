@@ -74,8 +74,7 @@ async fn a_pod_has_the_account_that_it_names_and_its_secrets() {
     assert_eq!(api.json(Method::POST, accounts, robot).await.0, 201);
     let (code, created) = api.json(Method::POST, PODS, named).await;
     assert_eq!((code, &created["spec"]["imagePullSecrets"]), (201, &json!([{"name": "s"}])));
-    let (code, answer) =
-        api.json(Method::POST, &format!("{NAMESPACES}/none/pods"), pod("p")).await;
+    let (code, answer) = api.json(Method::POST, &format!("{NAMESPACES}/none/pods"), pod("p")).await;
     assert_eq!((code, &answer["message"]), (404, &json!("namespaces \"none\" not found")));
 }
 
@@ -122,8 +121,7 @@ async fn of_many_classes_that_would_be_the_default_one_is() {
     assert_eq!(api.json(Method::POST, CLASSES, plain).await.0, 201);
     let merge = "application/merge-patch+json";
     let path = format!("{CLASSES}/later");
-    let (code, answer) =
-        api.send(Method::PATCH, &path, merge, r#"{"globalDefault": true}"#).await;
+    let (code, answer) = api.send(Method::PATCH, &path, merge, r#"{"globalDefault": true}"#).await;
     let want = format!(
         "priorityclasses.scheduling.k8s.io \"later\" is forbidden: PriorityClass c{} is already marked as \
          default. Only one default can exist",
@@ -159,16 +157,17 @@ async fn of_many_that_create_through_many_replicas_as_many_go_on_as_the_quota_ha
         let other = api.beside();
         for i in 0..25 {
             let (registry, pod) = (other.server.registry().clone(), ask(replica * 25 + i));
-            tasks.spawn(async move {
-                registry.create(kind, "default", pod, &Caller::default()).await
-            });
+            tasks.spawn(
+                async move { registry.create(kind, "default", pod, &Caller::default()).await },
+            );
         }
     }
     let tries = tasks.join_all().await;
     let made = tries.iter().filter(|tried| tried.is_ok()).count();
     assert_eq!(made, 20);
     for status in tries.into_iter().filter_map(Result::err) {
-        let want = "is forbidden: exceeded quota: q, requested: pods=1, used: pods=20, limited: pods=20";
+        let want =
+            "is forbidden: exceeded quota: q, requested: pods=1, used: pods=20, limited: pods=20";
         assert!(status.code == 403 && status.message.ends_with(want), "{status}");
     }
     assert_eq!(api.used().await, json!({"pods": "20", "requests.cpu": "3"}));
@@ -180,7 +179,8 @@ async fn room_that_was_made_is_found_although_nobody_has_counted_yet() {
     api.quota(json!({"hard": {"pods": "1", "secrets": "1"}})).await;
     let secrets = "/api/v1/namespaces/default/secrets";
     for path in [PODS, secrets] {
-        let object = |name: &str| if path == PODS { pod(name) } else { json!({"metadata": {"name": name}}) };
+        let object =
+            |name: &str| if path == PODS { pod(name) } else { json!({"metadata": {"name": name}}) };
         assert_eq!(api.json(Method::POST, path, object("a")).await.0, 201);
         api.refused(path, object("b")).await;
         assert_eq!(api.json(Method::DELETE, &format!("{path}/a"), Value::Null).await.0, 200);
@@ -237,7 +237,8 @@ async fn a_quota_says_what_is_used_and_not_what_it_is_told() {
     api.quota(json!({"hard": {"pods": "5", "count/serviceaccounts": "9"}})).await;
     let merge = "application/merge-patch+json";
     let path = format!("{QUOTAS}/q/status");
-    let (code, quota) = api.send(Method::PATCH, &path, merge, r#"{"status": {"used": {"pods": "0"}}}"#).await;
+    let (code, quota) =
+        api.send(Method::PATCH, &path, merge, r#"{"status": {"used": {"pods": "0"}}}"#).await;
     let want = json!({
         "hard": {"pods": "5", "count/serviceaccounts": "9"},
         "used": {"pods": "1", "count/serviceaccounts": "1"},

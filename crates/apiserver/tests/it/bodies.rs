@@ -93,7 +93,11 @@ async fn an_autoscaler_of_the_older_version_is_taken_in_protobuf() {
                 \x12\x1c\n\x03\n\x01h\x12\x15\n\x0f\n\x0aDeployment\x12\x01d\x18\x03\x20\x32";
     let kind = "application/vnd.kubernetes.protobuf";
     let (code, created) = api.send(Method::POST, V1, kind, body).await;
-    assert_eq!((code, &created["spec"]["targetCPUUtilizationPercentage"]), (201, &json!(50)), "{created}");
+    assert_eq!(
+        (code, &created["spec"]["targetCPUUtilizationPercentage"]),
+        (201, &json!(50)),
+        "{created}"
+    );
 }
 
 #[tokio::test]
@@ -108,14 +112,20 @@ async fn containers_are_added_to_a_pod_by_a_subresource_of_their_own() {
     assert_eq!(code, 200, "{patched}");
     let added = &patched["spec"]["ephemeralContainers"][0];
     assert_eq!((&added["name"], &added["imagePullPolicy"]), (&json!("d"), &json!("Always")));
-    assert_eq!((patched["spec"].get("nodeName"), &patched["metadata"]["generation"]), (None, &json!(2)));
+    assert_eq!(
+        (patched["spec"].get("nodeName"), &patched["metadata"]["generation"]),
+        (None, &json!(2))
+    );
     let (_, mut read) = api.json(Method::GET, &path, Value::Null).await;
     assert_eq!(read["spec"], patched["spec"]);
     read["spec"]["ephemeralContainers"] = json!([]);
     let (code, answer) = api.json(Method::PUT, &path, read).await;
     let message = answer["message"].as_str().unwrap();
     assert_eq!(code, 422);
-    assert!(message.contains("existing ephemeral containers \"d\" may not be removed"), "{message}");
+    assert!(
+        message.contains("existing ephemeral containers \"d\" may not be removed"),
+        "{message}"
+    );
     let mut born = pod("q");
     born["spec"]["ephemeralContainers"] = json!([{"name": "d", "image": "i"}]);
     let (code, answer) = api.json(Method::POST, PODS, born).await;

@@ -39,7 +39,8 @@ async fn a_quota_says_what_is_used() {
     };
     cluster.until("it is counted once it is there", 2 * SECOND, used("2", "0")).await;
     let pods = "/api/v1/namespaces/default/pods";
-    let third = json!({"metadata": {"name": "c"}, "spec": {"containers": [{"name": "a", "image": "i"}]}});
+    let third =
+        json!({"metadata": {"name": "c"}, "spec": {"containers": [{"name": "a", "image": "i"}]}});
     let refused = cluster.call(Method::POST, pods, third).await;
     let Err(ClientError::Api(status)) = refused else { panic!("{refused:?}") };
     assert_eq!(status.code, 403);

@@ -39,7 +39,8 @@ pub(super) fn run() -> Option<ExitCode> {
         "ends" => ExitCode::from(arguments.next()?.parse::<u8>().expect("a code")),
         "counts" => {
             let all = fs::read_dir("/proc").expect("processes").flatten();
-            let processes = all.filter(|entry| entry.file_name().to_string_lossy().parse::<u32>().is_ok());
+            let processes =
+                all.filter(|entry| entry.file_name().to_string_lossy().parse::<u32>().is_ok());
             ExitCode::from(u8::try_from(processes.count()).expect("a few"))
         }
         "listens" => {
