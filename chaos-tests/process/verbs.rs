@@ -329,6 +329,17 @@ const ROWS: &[(&str, &[Step])] = &[
         ],
     ),
     (
+        "debug",
+        &[
+            Says("debug web --image=toolbox --target=main -c dbg -- true", &["container \"main\""]),
+            Says(
+                "wait --for=jsonpath={.status.ephemeralContainerStatuses[0].state.terminated.exitCode}=0 \
+                 pod/web --timeout=60s",
+                &["condition met"],
+            ),
+        ],
+    ),
+    (
         "cordon, uncordon",
         &[
             Says("cordon node-2", &["node/node-2 cordoned"]),

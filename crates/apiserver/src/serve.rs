@@ -104,16 +104,19 @@ impl ApiServer {
     /// # Errors
     /// The store does not take them; the leader tries again.
     pub async fn ensure_defaults(&self) -> Result<(), Status> {
+        for class in priority::system_classes() {
+            self.ensure("priorityclasses", "", class).await?;
+        }
         for name in ["default", "kube-system", "kube-public", "kube-node-lease"] {
             let object = json!({"metadata": {"name": name}});
             if !self.ensure("namespaces", "", object).await? {
                 // It may be from before there were accounts.
                 let account = json!({"metadata": {"name": service_account::DEFAULT}});
-                self.ensure("serviceaccounts", name, account).await?;
+                match self.ensure("serviceaccounts", name, account).await {
+                    Err(status) if !status.has_cause("NamespaceTerminating") => return Err(status),
+                    Ok(_) | Err(_) => {}
+                }
             }
-        }
-        for class in priority::system_classes() {
-            self.ensure("priorityclasses", "", class).await?;
         }
         Ok(())
     }

@@ -552,7 +552,7 @@ impl Registry {
             let new = self.prepare(kind, new, &old, subresource, &caller.manager)?;
             let mut compares = self.admit_change(kind, &new)?;
             compares.push(unchanged(&key, &kv));
-            let charge = if quota::may_grow(kind, &old, &new) {
+            let charge = if subresource != "status" && quota::may_grow(kind, &old, &new) {
                 self.charge(kind, Some(&old), &new).await?
             } else {
                 quota::Charge::default()
