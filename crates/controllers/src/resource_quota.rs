@@ -23,14 +23,34 @@ use tokio::time::{Instant, interval};
 const WORKERS: usize = 2;
 /// Between two counts of one namespace, at least: Pods go by the thousand.
 const REST: Duration = Duration::from_secs(1);
-/// Between two counts of everything, for what nobody here follows.
+/// Between two counts of what nobody here follows, and of everything.
 const PERIOD: Duration = Duration::from_secs(10);
+const RESYNC: Duration = Duration::from_secs(300);
+/// What is limited of objects that are followed: all amounts of Pods, and these.
+const FOLLOWED: &[&str] = &["pods", "services", "count/pods", "count/services"];
+/// Objects that are not.
+const OTHERS: &[&str] = &[
+    "configmaps",
+    "persistentvolumeclaims",
+    "replicationcontrollers",
+    "resourcequotas",
+    "secrets",
+];
 
 /// Nothing has been counted yet of what is limited now.
 fn is_uncounted(quota: &ResourceQuota) -> bool {
     let hard = quota.spec.as_ref().and_then(|spec| spec.hard.as_ref());
     let counted = quota.status.as_ref().and_then(|status| status.hard.as_ref());
     hard != counted
+}
+
+/// Whether it limits something that may become less without anybody here noticing.
+fn is_blind(quota: &ResourceQuota) -> bool {
+    let hard = quota.spec.iter().flat_map(|spec| spec.hard.iter().flatten());
+    let names: Vec<&str> = hard.map(|(name, _)| name.as_str()).collect();
+    let followed = |name: &str| FOLLOWED.contains(&name);
+    let other = |name: &str| name.starts_with("count/") || OTHERS.contains(&name);
+    names.into_iter().any(|name| other(name) && !followed(name))
 }
 
 /// Whether there is less of it to count now.
@@ -76,6 +96,15 @@ pub(crate) async fn run(client: Client, caches: Caches) {
         queue.feed(&caches.services, |c| concerns(service_takes_less(c), &c.key), namespaces),
         async {
             let mut ticks = interval(PERIOD);
+            loop {
+                ticks.tick().await;
+                let quotas = caches.quotas.list();
+                let blind = quotas.iter().filter(|quota| is_blind(quota));
+                blind.for_each(|quota| queue.add(key(&Key::of(&**quota).namespace)));
+            }
+        },
+        async {
+            let mut ticks = interval(RESYNC);
             loop {
                 ticks.tick().await;
                 let all: Vec<Key> = namespaces();
@@ -142,6 +171,22 @@ mod tests {
         ] {
             let typed: ResourceQuota = serde_json::from_value(quota.clone()).unwrap();
             assert_eq!(is_uncounted(&typed), want, "{quota}");
+        }
+    }
+
+    #[test]
+    fn what_nobody_follows_is_counted_more_often() {
+        for (name, want) in [
+            ("pods", false),
+            ("count/pods", false),
+            ("requests.cpu", false),
+            ("services.nodeports", false),
+            ("secrets", true),
+            ("count/deployments.apps", true),
+        ] {
+            let quota = json!({"spec": {"hard": {"memory": "1Gi", (name): "1"}}});
+            let quota: ResourceQuota = serde_json::from_value(quota).unwrap();
+            assert_eq!(is_blind(&quota), want, "{name}");
         }
     }
 

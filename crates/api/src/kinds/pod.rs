@@ -528,9 +528,6 @@ const EPHEMERAL_FIELDS: &[&str] = &[
 pub(crate) fn prepare_ephemeral(new: &mut Value, old: &Value) {
     let given = new.pointer(&format!("/spec/{EPHEMERAL}")).cloned();
     let mut merged = old.clone();
-    if let (Some(merged), Some(metadata)) = (merged.as_object_mut(), new.get("metadata")) {
-        merged.insert("metadata".to_owned(), metadata.clone());
-    }
     let spec = child_mut(&mut merged, "spec");
     match given.filter(|given| !given.is_null() && *given != json!([])) {
         Some(given) => drop(spec.insert(EPHEMERAL.to_owned(), given)),
@@ -793,8 +790,10 @@ mod tests {
         ] {
             let mut new = with(added.clone());
             new["spec"]["nodeName"] = json!("n");
+            new["metadata"]["labels"] = json!({"a": "b"});
             prepare_ephemeral(&mut new, &old);
             assert_eq!(new["spec"].get("nodeName"), None, "nothing else changes");
+            assert_eq!(new["metadata"], old["metadata"]);
             let errors = validate_ephemeral(&new, &old);
             let errors: Vec<String> = errors.iter().map(ToString::to_string).collect();
             assert_eq!(errors, want, "{added}");

@@ -116,6 +116,7 @@ async fn containers_are_added_to_a_pod_by_a_subresource_of_their_own() {
         (patched["spec"].get("nodeName"), &patched["metadata"]["generation"]),
         (None, &json!(2))
     );
+    assert_eq!(patched["metadata"]["labels"], json!({"app": "p"}));
     let (_, mut read) = api.json(Method::GET, &path, Value::Null).await;
     assert_eq!(read["spec"], patched["spec"]);
     read["spec"]["ephemeralContainers"] = json!([]);
