@@ -2,7 +2,7 @@
 
 use crate::kinds::{self, Kind};
 use serde_json::{Value, json};
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 const VERBS: &[&str] =
     &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
@@ -70,36 +70,45 @@ pub fn api_versions() -> Value {
 
 /// What is kept, and what is only asked.
 fn served() -> impl Iterator<Item = &'static Kind> {
-    kinds::all().iter().chain(kinds::reviews())
+    kinds::served().chain(kinds::reviews())
 }
 
 fn verbs(kind: &Kind) -> &'static [&'static str] {
     if kind.is_review() { &["create"] } else { VERBS }
 }
 
-/// Groups and versions beside the core, in order.
-fn groups() -> BTreeSet<(&'static str, &'static str)> {
-    let grouped = served().filter(|k| !k.group.is_empty());
-    grouped.map(|k| (k.group, k.version)).collect()
+/// Groups beside the core in order, each with its versions, the preferred one first.
+fn groups() -> BTreeMap<&'static str, Vec<&'static str>> {
+    let mut groups: BTreeMap<_, Vec<_>> = BTreeMap::new();
+    for kind in served().filter(|k| !k.group.is_empty()) {
+        let versions = groups.entry(kind.group).or_default();
+        if !versions.contains(&kind.version) {
+            versions.push(kind.version);
+        }
+    }
+    groups
 }
 
-fn group_object(group: &str, version: &str) -> Value {
-    let version = json!({"groupVersion": format!("{group}/{version}"), "version": version});
-    json!({"name": group, "versions": [version], "preferredVersion": version})
+fn group_object(group: &str, versions: &[&str]) -> Value {
+    let versions: Vec<Value> = versions
+        .iter()
+        .map(|version| json!({"groupVersion": format!("{group}/{version}"), "version": version}))
+        .collect();
+    json!({"name": group, "preferredVersion": versions.first(), "versions": versions})
 }
 
 /// `/apis`
 #[must_use]
 pub fn api_groups() -> Value {
-    let groups: Vec<Value> = groups().into_iter().map(|(g, v)| group_object(g, v)).collect();
+    let groups: Vec<Value> = groups().into_iter().map(|(g, v)| group_object(g, &v)).collect();
     json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups})
 }
 
 /// `/apis/GROUP`; `None` for one that is not served.
 #[must_use]
 pub fn api_group(group: &str) -> Option<Value> {
-    let (group, version) = groups().into_iter().find(|(name, _)| *name == group)?;
-    let mut object = group_object(group, version);
+    let versions = groups().remove(group)?;
+    let mut object = group_object(group, &versions);
     let fields = object.as_object_mut()?;
     fields.insert("kind".to_owned(), "APIGroup".into());
     fields.insert("apiVersion".to_owned(), "v1".into());
@@ -164,16 +173,16 @@ fn names(object: &mut Value, kind: &Kind) {
 /// `APIGroupDiscoveryList` of `apidiscovery.k8s.io`; `version` is `v2` or `v2beta1`.
 #[must_use]
 pub fn aggregated(core: bool, version: &str) -> Value {
-    let served = if core { BTreeSet::from([("", "v1")]) } else { groups() };
+    let served = if core { BTreeMap::from([("", vec!["v1"])]) } else { groups() };
     let items: Vec<Value> = served
         .into_iter()
-        .map(|(group, version)| {
-            let resources: Vec<Value> = of_version(group, version).map(discovered).collect();
+        .map(|(group, versions)| {
             let metadata = if group.is_empty() { json!({}) } else { json!({"name": group}) };
-            let version = json!({
-                "version": version, "resources": resources, "freshness": "Current",
+            let versions = versions.into_iter().map(|version| {
+                let resources: Vec<Value> = of_version(group, version).map(discovered).collect();
+                json!({"version": version, "resources": resources, "freshness": "Current"})
             });
-            json!({"metadata": metadata, "versions": [version]})
+            json!({"metadata": metadata, "versions": versions.collect::<Vec<_>>()})
         })
         .collect();
     json!({
@@ -230,7 +239,9 @@ mod tests {
                     g["metadata"].get("name").map_or("", |n| n.as_str().unwrap()) == kind.group
                 })
                 .unwrap();
-            let all = group["versions"][0]["resources"].as_array().unwrap();
+            let versions = group["versions"].as_array().unwrap();
+            let version = versions.iter().find(|v| v["version"] == kind.version).unwrap();
+            let all = version["resources"].as_array().unwrap();
             let own = all.iter().find(|r| r["resource"] == kind.plural).unwrap();
             assert_eq!(own["singularResource"], kind.singular);
             for sub in kind.subresources {
@@ -238,6 +249,9 @@ mod tests {
                 assert!(below.iter().any(|s| s["subresource"] == *sub), "{sub}");
             }
         }
+        let group = api_group("autoscaling").unwrap();
+        assert_eq!(group["preferredVersion"]["version"], "v2", "the stored one");
+        assert_eq!(group["versions"][1]["groupVersion"], "autoscaling/v1");
         assert_eq!(resources("apps", "v7"), None);
         assert_eq!(api_group("coordination.k8s.io").unwrap()["kind"], "APIGroup");
         assert_eq!(api_group("extensions"), None);

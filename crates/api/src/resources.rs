@@ -9,6 +9,26 @@ use std::collections::BTreeMap;
 /// Amounts by resource: cpu in thousandths, everything else in whole units.
 pub type Amounts = BTreeMap<String, i64>;
 
+/// Amounts by resource, exact and as they are written.
+pub type Quantities = BTreeMap<String, Quantity>;
+
+/// What is summed up over the containers of a Pod.
+trait Amount: Copy + Ord {
+    fn plus(self, more: Self) -> Self;
+}
+
+impl Amount for i64 {
+    fn plus(self, more: Self) -> Self {
+        self.saturating_add(more)
+    }
+}
+
+impl Amount for Quantity {
+    fn plus(self, more: Self) -> Self {
+        self + more
+    }
+}
+
 /// Counts for a container that asks for no cpu, in thousandths (§5.4).
 const SCORING_CPU: i64 = 100;
 /// Counts for a container that asks for no memory, in bytes (§5.4).
@@ -35,17 +55,24 @@ fn limits(resources: Option<&ResourceRequirements>) -> Amounts {
     amounts(resources.and_then(|r| r.limits.as_ref()))
 }
 
-fn add(to: &mut Amounts, more: &Amounts) {
+/// A resource list as it is written; without what is no amount.
+#[must_use]
+pub fn quantities(list: Option<&BTreeMap<String, QuantityText>>) -> Quantities {
+    let parsed = list.into_iter().flatten().map(|(name, text)| (name, text.0.parse::<Quantity>()));
+    parsed.filter_map(|(name, amount)| Some((name.clone(), amount.ok()?))).collect()
+}
+
+fn add<A: Amount>(to: &mut BTreeMap<String, A>, more: &BTreeMap<String, A>) {
     for (name, amount) in more {
-        let now = to.entry(name.clone()).or_default();
-        *now = now.saturating_add(*amount);
+        let now = to.entry(name.clone());
+        now.and_modify(|now| *now = now.plus(*amount)).or_insert(*amount);
     }
 }
 
-fn raise(to: &mut Amounts, at_least: &Amounts) {
+fn raise<A: Amount>(to: &mut BTreeMap<String, A>, at_least: &BTreeMap<String, A>) {
     for (name, amount) in at_least {
-        let now = to.entry(name.clone()).or_default();
-        *now = (*now).max(*amount);
+        let now = to.entry(name.clone());
+        now.and_modify(|now| *now = (*now).max(*amount)).or_insert(*amount);
     }
 }
 
@@ -57,14 +84,17 @@ pub fn is_sidecar(container: &Container) -> bool {
 
 /// RES-1 over what `own` says of one container: all that run together, or the widest step of the
 /// start, whichever is more.
-fn effective(pod: &Pod, own: impl Fn(&Container) -> Amounts) -> Amounts {
-    let Some(spec) = &pod.spec else { return Amounts::new() };
-    let mut total = Amounts::new();
+fn effective<A: Amount>(
+    pod: &Pod,
+    own: impl Fn(&Container) -> BTreeMap<String, A>,
+) -> BTreeMap<String, A> {
+    let mut total = BTreeMap::new();
+    let Some(spec) = &pod.spec else { return total };
     for container in &spec.containers {
         add(&mut total, &own(container));
     }
-    let mut sidecars = Amounts::new();
-    let mut peak = Amounts::new();
+    let mut sidecars = BTreeMap::new();
+    let mut peak = BTreeMap::new();
     for init in spec.init_containers.iter().flatten() {
         let mut used = own(init);
         if is_sidecar(init) {
@@ -103,6 +133,31 @@ pub fn pod_limits(pod: &Pod) -> Amounts {
     total.extend(limits(spec.resources.as_ref()));
     for (name, amount) in amounts(spec.overhead.as_ref()) {
         total.entry(name).and_modify(|now| *now = now.saturating_add(amount));
+    }
+    total
+}
+
+/// What a quota counts as requested: as [`pod_requests`], exact.
+#[must_use]
+pub fn requested(pod: &Pod) -> Quantities {
+    let own = |r: Option<&ResourceRequirements>| quantities(r.and_then(|r| r.requests.as_ref()));
+    let mut total = effective(pod, |container| own(container.resources.as_ref()));
+    let Some(spec) = &pod.spec else { return total };
+    total.extend(own(spec.resources.as_ref()));
+    add(&mut total, &quantities(spec.overhead.as_ref()));
+    total
+}
+
+/// What a quota counts as limited: the sum of all the limits that there are, also where some container
+/// has none.
+#[must_use]
+pub fn limited(pod: &Pod) -> Quantities {
+    let own = |r: Option<&ResourceRequirements>| quantities(r.and_then(|r| r.limits.as_ref()));
+    let mut total = effective(pod, |container| own(container.resources.as_ref()));
+    let Some(spec) = &pod.spec else { return total };
+    total.extend(own(spec.resources.as_ref()));
+    for (name, amount) in quantities(spec.overhead.as_ref()) {
+        total.entry(name).and_modify(|now| *now = *now + amount);
     }
     total
 }

@@ -13,8 +13,8 @@ mod kube;
 mod node;
 mod patch;
 mod proto;
+mod read;
 mod serve;
-mod yaml;
 
 pub mod registry;
 

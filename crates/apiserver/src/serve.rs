@@ -18,11 +18,11 @@ use crate::{
     },
     registry::{Caller, Clock, Registry},
 };
-use api::{kinds, status::Status};
+use api::{kinds, priority, service_account, status::Status};
 use axum::Router;
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, combinators::UnsyncBoxBody};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::{convert::Infallible, sync::Arc, time::Duration};
 use store::{Cluster, Epoch, Store};
 use tokio::net::TcpListener;
@@ -125,17 +125,24 @@ impl ApiServer {
         BoxCloneSyncService::new(service)
     }
 
-    /// Makes the namespaces that are always there.
+    /// Makes what is always there: namespaces with an account for their Pods, and the system's classes of
+    /// priority.
     ///
     /// # Errors
     /// The store does not take them; the leader tries again.
     pub async fn ensure_defaults(&self) -> Result<(), Status> {
-        let kind = kinds::by_alias("namespaces").expect("Namespace is served");
+        for class in priority::system_classes() {
+            self.ensure("priorityclasses", "", class).await?;
+        }
         for name in ["default", "kube-system", "kube-public", "kube-node-lease"] {
             let object = json!({"metadata": {"name": name}});
-            match self.registry.create(kind, "", object, &Caller::default()).await {
-                Err(status) if !status.is_already_exists() => return Err(status),
-                Ok(_) | Err(_) => {}
+            if !self.ensure("namespaces", "", object).await? {
+                // It may be from before there were accounts.
+                let account = json!({"metadata": {"name": service_account::DEFAULT}});
+                match self.ensure("serviceaccounts", name, account).await {
+                    Err(status) if !status.has_cause("NamespaceTerminating") => return Err(status),
+                    Ok(_) | Err(_) => {}
+                }
             }
         }
         Ok(())
@@ -151,6 +158,16 @@ impl ApiServer {
     #[must_use]
     pub fn audit_lost(&self) -> u64 {
         self.guard.audit_lost()
+    }
+
+    /// Whether the object was not there.
+    async fn ensure(&self, plural: &str, namespace: &str, object: Value) -> Result<bool, Status> {
+        let kind = kinds::by_alias(plural).expect("what is always there is served");
+        match self.registry.create(kind, namespace, object, &Caller::default()).await {
+            Ok(_) => Ok(true),
+            Err(status) if status.is_already_exists() => Ok(false),
+            Err(status) => Err(status),
+        }
     }
 
     /// Forgets old revisions, while this replica leads in `epoch`; runs until it is dropped.

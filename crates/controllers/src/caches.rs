@@ -1,7 +1,10 @@
 //! The copies that all controllers share.
 
 use api::{
-    core::{EndpointSlice, Endpoints, Lease, Namespace, Node, Pod, Service},
+    core::{
+        EndpointSlice, Endpoints, Lease, Namespace, Node, Pod, ResourceQuota, Service,
+        ServiceAccount,
+    },
     k8s_openapi::{Metadata, Resource, apimachinery::pkg::apis::meta::v1::ObjectMeta},
 };
 use client::{Client, ListOptions, informer::Informer};
@@ -20,6 +23,9 @@ pub(crate) struct Caches {
     pub(crate) slices: Informer<EndpointSlice>,
     pub(crate) endpoints: Informer<Endpoints>,
     pub(crate) namespaces: Informer<Namespace>,
+    /// Only those that every namespace has.
+    pub(crate) accounts: Informer<ServiceAccount>,
+    pub(crate) quotas: Informer<ResourceQuota>,
 }
 
 impl Caches {
@@ -31,6 +37,8 @@ impl Caches {
         let ours = format!("{}={}", crate::endpointslice::MANAGED_BY, crate::endpointslice::NAME);
         let slices = ListOptions { label_selector: ours, ..ListOptions::default() };
         let all = ListOptions::default;
+        let accounts = format!("metadata.name={}", api::service_account::DEFAULT);
+        let accounts = ListOptions { field_selector: accounts, ..ListOptions::default() };
         let heard = Some("kube-node-lease".to_owned());
         Self {
             nodes: follow(client, None, all(), tasks, shutdown),
@@ -40,6 +48,8 @@ impl Caches {
             slices: follow(client, None, slices, tasks, shutdown),
             endpoints: follow(client, None, all(), tasks, shutdown),
             namespaces: follow(client, None, all(), tasks, shutdown),
+            accounts: follow(client, None, accounts, tasks, shutdown),
+            quotas: follow(client, None, all(), tasks, shutdown),
         }
     }
 
@@ -52,6 +62,8 @@ impl Caches {
         self.slices.synced().await;
         self.endpoints.synced().await;
         self.namespaces.synced().await;
+        self.accounts.synced().await;
+        self.quotas.synced().await;
     }
 }
 

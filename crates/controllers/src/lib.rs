@@ -13,7 +13,9 @@ mod node_lifecycle;
 mod pod;
 mod pod_gc;
 mod queue;
+mod resource_quota;
 mod service;
+mod service_account;
 mod taint_eviction;
 
 use caches::Caches;
@@ -39,6 +41,8 @@ pub async fn all(client: Client, shutdown: CancellationToken) {
             namespace::run(client.clone(), caches.clone()),
             node_lifecycle::run(client.clone(), caches.clone(), lifecycle),
             pod_gc::run(client.clone(), caches.clone()),
+            resource_quota::run(client.clone(), caches.clone()),
+            service_account::run(client.clone(), caches.clone()),
             taint_eviction::run(client.clone(), caches.clone(), eviction),
         )
     };

@@ -110,6 +110,13 @@ fn field(pod: &Pod, path: &str, pod_ip: &str, host_ip: &str) -> Option<String> {
     })
 }
 
+/// The container among whose processes one that was added to the Pod lives (SUB-4).
+fn target(pod: &Pod, name: &str) -> Option<String> {
+    let added = pod.spec.as_ref()?.ephemeral_containers.as_ref()?;
+    let target = added.iter().find(|added| added.name == name)?.target_container_name.clone();
+    target.filter(|target| !target.is_empty())
+}
+
 /// One container, resolved.
 ///
 /// # Errors
@@ -172,6 +179,7 @@ pub fn container(
     Ok(ContainerConfig {
         name: spec.name.clone(),
         attempt,
+        target: target(pod, &spec.name),
         image: spec.image.clone().unwrap_or_default(),
         image_id: image.id.clone(),
         argv,

@@ -20,7 +20,7 @@ impl Worker {
         attempt: u32,
     ) -> Result<(), RuntimeError> {
         self.memory.holds.remove(name);
-        let Some(container) = spec_of(pod, name).cloned() else { return Ok(()) };
+        let Some(container) = spec_of(pod, name) else { return Ok(()) };
         let Some(image) = self.pulled.get(name).cloned() else {
             self.look_for_image(&container);
             return Ok(());

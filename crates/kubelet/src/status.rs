@@ -5,11 +5,12 @@ use crate::{
     step::{Verdict, newest},
 };
 use api::{
-    core::{Container as Spec, ContainerStatus, Pod, PodSpec},
+    core::{Container as Spec, ContainerStatus, EphemeralContainer, Pod, PodSpec},
     meta, pod,
     pod::is_terminal_phase,
     resources::is_sidecar,
 };
+use serde::Deserialize as _;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 
@@ -50,7 +51,23 @@ enum Role {
     Init,
     Sidecar,
     Main,
+    /// Added while the Pod runs: no part of what the Pod is.
+    Added,
 }
+
+/// A container that was added to a Pod, as one of the others: all of its fields are theirs.
+pub(crate) fn added(container: &EphemeralContainer) -> Spec {
+    let mut value = serde_json::to_value(container).unwrap_or_default();
+    if let Some(fields) = value.as_object_mut() {
+        fields.remove("targetContainerName");
+    }
+    Spec::deserialize(value)
+        .unwrap_or_else(|_| Spec { name: container.name.clone(), ..Spec::default() })
+}
+
+/// Where a Pod's status speaks of its containers.
+const LISTS: [&str; 3] =
+    ["initContainerStatuses", "containerStatuses", "ephemeralContainerStatuses"];
 
 fn time(micros: u64) -> String {
     meta::time(i64::try_from(micros / 1_000_000).unwrap_or_default())
@@ -99,8 +116,7 @@ fn has_run(status: &Value) -> bool {
 /// The restart counts that follow what a status says: of containers that have run, one more.
 #[must_use]
 pub fn next_attempts(status: &Value) -> BTreeMap<String, u32> {
-    let lists = ["initContainerStatuses", "containerStatuses"];
-    let all = lists.iter().filter_map(|list| status.get(list)?.as_array()).flatten();
+    let all = LISTS.iter().filter_map(|list| status.get(list)?.as_array()).flatten();
     all.filter(|status| has_run(status))
         .filter_map(|status| {
             let count = status.get("restartCount").and_then(Value::as_u64).unwrap_or_default();
@@ -113,8 +129,7 @@ pub fn next_attempts(status: &Value) -> BTreeMap<String, u32> {
 impl Facts<'_> {
     /// What was said of a container before.
     fn before(&self, name: &str) -> Option<&Value> {
-        let lists = ["initContainerStatuses", "containerStatuses"];
-        let all = lists.iter().filter_map(|list| self.previous.get(list)?.as_array()).flatten();
+        let all = LISTS.iter().filter_map(|list| self.previous.get(list)?.as_array()).flatten();
         all.into_iter().find(|status| status.get("name").is_some_and(|n| n == name))
     }
 
@@ -143,7 +158,8 @@ impl Facts<'_> {
             let initialized = self.pod.spec.as_ref().is_some_and(|spec| {
                 spec.init_containers.iter().flatten().next().is_none() || has_run(&before)
             });
-            if self.ended && initialized {
+            let began = role != Role::Added || has_run(&before);
+            if self.ended && initialized && began {
                 set("state", json!({"terminated": ran.unwrap_or_else(lost)}));
             } else {
                 if let Some(ran) = ran {
@@ -166,7 +182,7 @@ impl Facts<'_> {
             ContainerState::Running { started_at } => {
                 let started = self.starting != Some(&last.id);
                 set("started", started.into());
-                set("ready", (started && role != Role::Init).into());
+                set("ready", (started && matches!(role, Role::Sidecar | Role::Main)).into());
                 json!({"running": {"startedAt": time(*started_at)}})
             }
             ContainerState::Exited { exit_code, .. } => {
@@ -383,6 +399,15 @@ pub fn status(facts: &Facts<'_>) -> Value {
         if !init_statuses.is_empty() {
             set("initContainerStatuses", init_statuses.into());
         }
+        let others: Vec<Value> = spec
+            .ephemeral_containers
+            .iter()
+            .flatten()
+            .map(|c| facts.container(&added(c), Role::Added, "ContainerCreating"))
+            .collect();
+        if !others.is_empty() {
+            set("ephemeralContainerStatuses", others.into());
+        }
     }
     let host_network = spec.host_network.unwrap_or_default();
     let ip = match facts.runtime.map(|r| r.sandbox.ip) {
@@ -464,6 +489,30 @@ mod tests {
 
     type Instances<'a> = Vec<(&'a str, u32, ContainerState)>;
     type Row<'a> = (&'a str, &'a str, bool, Instances<'a>, &'a str);
+
+    #[test]
+    fn an_added_container_has_a_status_and_no_part_in_the_pods() {
+        // SUB-4
+        let mut spec = json!({"containers": [{"name": "a"}]});
+        spec["ephemeralContainers"] = json!([
+            {"name": "e", "image": "i", "targetContainerName": "a"}, {"name": "f", "image": "i"},
+        ]);
+        let mut case = Case::new(spec, vec![("a", 0, running()), ("e", 0, exited(3))]);
+        let status = case.status();
+        let added = &status["ephemeralContainerStatuses"];
+        assert_eq!(added[0]["state"]["terminated"]["exitCode"], 3);
+        assert_eq!(added[1]["state"]["waiting"]["reason"], "ContainerCreating");
+        assert_eq!((&status["phase"], &added[0]["ready"]), (&json!("Running"), &json!(false)));
+        assert_eq!(condition(&status, "Ready").0, "True");
+        assert_eq!(next_attempts(&status).get("e"), Some(&1));
+        assert_eq!(next_attempts(&status).get("f"), None);
+        case.previous = status;
+        case.runtime = None;
+        case.ended = true;
+        let added = &case.status()["ephemeralContainerStatuses"];
+        assert_eq!(added[0]["state"]["terminated"]["exitCode"], 3, "as it was");
+        assert_eq!(added[1]["state"]["waiting"]["reason"], "ContainerCreating", "it never ran");
+    }
 
     #[test]
     fn the_phase_follows_from_the_containers() {

@@ -227,6 +227,7 @@ pub fn next_step(view: &View<'_>) -> Decision {
         }
     }
     let mut starts = Starts { view, decision, blocked: false };
+    starts.added(spec);
     match starts.inits(spec, policy) {
         Inits::Done => starts.mains(spec, policy),
         Inits::Under => {}
@@ -372,6 +373,27 @@ impl Starts<'_> {
         }
     }
 
+    /// Containers that were added to the Pod start once each, whatever the others do (SUB-4).
+    fn added(&mut self, spec: &PodSpec) {
+        for added in spec.ephemeral_containers.iter().flatten() {
+            let (view, name) = (self.view, added.name.as_str());
+            let target = added.target_container_name.as_deref().filter(|name| !name.is_empty());
+            let ready = target.is_none_or(|target| view.newest(target).is_some_and(running));
+            let had_its_turn =
+                view.newest(name).is_some() || view.memory.attempts.contains_key(name);
+            if had_its_turn || !ready {
+                continue;
+            }
+            match view.memory.holds.get(name) {
+                Some(None) => {}
+                Some(Some(until)) if view.now < *until => self.decision.wake_at(*until),
+                Some(Some(_)) | None => {
+                    self.decision.steps.push(Step::Start { name: name.to_owned(), attempt: 0 });
+                }
+            }
+        }
+    }
+
     /// One at a time: the next one follows when this one has been started.
     fn start(&mut self, name: &str, attempt: u32) -> bool {
         let first = !self.blocked && self.decision.steps.is_empty();
@@ -491,6 +513,45 @@ mod tests {
             let decision = decide(three(policy), Some(&runtime), &Memory::default());
             assert_eq!(decision.steps, want, "{name}");
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_added_container_starts_once_whatever_the_others_do() {
+        // SUB-4, §3.6
+        let added = |target: &str| {
+            let mut spec = three("Always");
+            spec["ephemeralContainers"] = json!([{"name": "e", "targetContainerName": target}]);
+            spec
+        };
+        let mains = || vec![("s", 0, running()), ("a", 0, running()), ("b", 0, running())];
+        let with = |state: ContainerState| [mains(), vec![("e", 0, state)]].concat();
+        let cases: Vec<(&str, &str, Instances<'_>, Vec<Step>)> = vec![
+            ("beside the inits", "", vec![("i", 0, running())], vec![start("e", 0)]),
+            ("beside the mains", "", mains(), vec![start("e", 0)]),
+            ("its target runs", "a", mains(), vec![start("e", 0)]),
+            ("its target does not run yet", "a", vec![("i", 0, running())], vec![]),
+            ("it runs", "", with(running()), vec![]),
+            ("it has ended", "", with(exited(1)), vec![]),
+        ];
+        for (name, target, containers, want) in cases {
+            let runtime = runtime(containers);
+            let decision = decide(added(target), Some(&runtime), &Memory::default());
+            assert_eq!(decision.steps, want, "{name}");
+        }
+        let mut memory = Memory::default();
+        memory.holds.insert("e".to_owned(), None);
+        let inits = runtime(vec![("i", 0, exited(0))]);
+        let decision = decide(added(""), Some(&inits), &memory);
+        assert_eq!(decision.steps, [start("s", 0)], "nobody waits for its image");
+        memory.attempts.insert("e".to_owned(), 1);
+        memory.holds.clear();
+        let decision = decide(added(""), Some(&runtime(mains())), &memory);
+        assert_eq!(decision.steps, [], "its record is gone with an earlier sandbox");
+        let mut never = added("");
+        never["restartPolicy"] = json!("Never");
+        let over = runtime(vec![("a", 0, exited(0)), ("b", 0, exited(0)), ("e", 0, running())]);
+        let decision = decide(never, Some(&over), &Memory::default());
+        assert_eq!(decision.steps, [Step::End { verdict: None }], "it keeps no Pod alive");
     }
 
     #[tokio::test(start_paused = true)]

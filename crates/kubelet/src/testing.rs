@@ -42,6 +42,7 @@ pub(crate) fn container(name: &str, attempt: u32, state: ContainerState) -> Cont
     let config = ContainerConfig {
         name: name.to_owned(),
         attempt,
+        target: None,
         image: "toolbox".into(),
         image_id: "toolbox@sha256:0".into(),
         argv: vec![],

@@ -234,8 +234,11 @@ impl Worker {
         message: &str,
     ) {
         let inits = pod.spec.iter().flat_map(|spec| spec.init_containers.iter().flatten());
+        let added = pod.spec.iter().flat_map(|spec| spec.ephemeral_containers.iter().flatten());
         let list = if inits.into_iter().any(|init| init.name == name) {
             "initContainers"
+        } else if added.into_iter().any(|added| added.name == name) {
+            "ephemeralContainers"
         } else {
             "containers"
         };
@@ -431,7 +434,7 @@ impl Worker {
         id: ContainerId,
         name: &str,
     ) {
-        let Some(container) = spec_of(pod, name).cloned() else { return };
+        let Some(container) = spec_of(pod, name) else { return };
         let hook = container.lifecycle.clone().and_then(|lifecycle| lifecycle.pre_stop);
         let ip = pod_ip(pod, runtime, &self.shared.host_ip);
         let (shared, pod) = (Arc::clone(&self.shared), pod.clone());
@@ -498,9 +501,13 @@ fn deadline(pod: &Pod, status: &Value, now: Instant, wall_seconds: i64) -> Optio
 }
 
 /// A container's spec, wherever it stands.
-pub(crate) fn spec_of<'a>(pod: &'a Pod, name: &str) -> Option<&'a Spec> {
+pub(crate) fn spec_of(pod: &Pod, name: &str) -> Option<Spec> {
     let spec = pod.spec.as_ref()?;
-    spec.init_containers.iter().flatten().chain(&spec.containers).find(|c| c.name == name)
+    let mut all = spec.init_containers.iter().flatten().chain(&spec.containers);
+    all.find(|c| c.name == name).cloned().or_else(|| {
+        let added = spec.ephemeral_containers.iter().flatten().find(|c| c.name == name)?;
+        Some(status::added(added))
+    })
 }
 
 /// The Pod's address; the node's under `hostNetwork`.

@@ -209,6 +209,7 @@ const ALWAYS_WRITTEN: &[(&str, &[&str])] = &[
     ("apps.v1.ReplicaSetSpec", &["template"]),
     ("apps.v1.StatefulSet", &["spec", "status"]),
     ("apps.v1.StatefulSetSpec", &["updateStrategy"]),
+    ("autoscaling.v1.HorizontalPodAutoscaler", &["spec", "status"]),
     ("autoscaling.v1.Scale", &["spec", "status"]),
     ("autoscaling.v2.HorizontalPodAutoscaler", &["spec", "status"]),
     ("batch.v1.CronJob", &["spec", "status"]),

@@ -12,16 +12,16 @@ use std::sync::LazyLock;
 /// `openapi.v2.Document`.
 #[must_use]
 pub fn document() -> &'static [u8] {
-    static DOCUMENT: LazyLock<Vec<u8>> = LazyLock::new(|| encode(kinds::all()));
+    static DOCUMENT: LazyLock<Vec<u8>> = LazyLock::new(|| encode(kinds::served()));
     &DOCUMENT
 }
 
 /// The content type of [`document`], as kube-apiserver writes it.
 pub const CONTENT_TYPE: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
 
-fn encode(kinds: &[Kind]) -> Vec<u8> {
+fn encode<'a>(kinds: impl Iterator<Item = &'a Kind>) -> Vec<u8> {
     let info = message(&[(1, b"Kubernetes"), (2, b"v1.36.0")]);
-    let paths: Vec<u8> = kinds.iter().flat_map(|kind| field(2, &path(kind))).collect();
+    let paths: Vec<u8> = kinds.flat_map(|kind| field(2, &path(kind))).collect();
     message(&[(1, b"2.0"), (2, &info), (8, &paths)])
 }
 

@@ -10,6 +10,7 @@ mod node;
 mod plain;
 mod pod;
 mod pod_autoscaler;
+mod pod_autoscaler_v1;
 mod priority_class;
 mod quota;
 mod rbac;
@@ -33,6 +34,7 @@ use crate::{
 use k8s_openapi::Resource;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
+use std::borrow::Cow;
 
 /// Everything the generic registry needs to know of one kind. Objects are whole JSON values, so that
 /// no field is lost; the functions read and write only what they know.
@@ -97,6 +99,20 @@ pub struct Kind {
     pub field: fn(object: &Value, label: &str) -> String,
     /// Whether the object decodes as its type; the error names the path and what was expected.
     pub decode: fn(&Value) -> Result<(), String>,
+    /// For a version that is served and not stored.
+    pub hub: Option<Hub>,
+}
+
+/// How objects of a version that is not stored become objects of the version that is, and back. What
+/// one of them cannot say is kept in annotations.
+#[derive(Clone, Copy)]
+pub struct Hub {
+    /// The stored version.
+    pub version: &'static str,
+    /// Makes a stored object of one of this version.
+    pub to: fn(&mut Value),
+    /// The reverse.
+    pub from: fn(&mut Value),
 }
 
 impl Kind {
@@ -107,6 +123,47 @@ impl Kind {
             self.version.to_owned()
         } else {
             format!("{}/{}", self.group, self.version)
+        }
+    }
+
+    /// The kind that objects of this one are stored as; nearly always itself.
+    #[must_use]
+    pub fn stored(&'static self) -> &'static Self {
+        let hub =
+            self.hub.as_ref().and_then(|hub| by_resource(self.group, hub.version, self.plural));
+        hub.unwrap_or(self)
+    }
+
+    /// The stored object that one of this version stands for.
+    ///
+    /// # Errors
+    /// It is none of this version.
+    pub fn to_stored(&'static self, mut object: Value) -> Result<Value, String> {
+        if let Some(hub) = &self.hub {
+            (self.decode)(&object)?;
+            (hub.to)(&mut object);
+            self.stored().write_name(&mut object);
+        }
+        Ok(object)
+    }
+
+    /// A stored object, or what there is of one, as this version has it.
+    #[must_use]
+    pub fn show<'a>(&self, stored: &'a Value) -> Cow<'a, Value> {
+        let Some(hub) = &self.hub else { return Cow::Borrowed(stored) };
+        let mut object = stored.clone();
+        (hub.from)(&mut object);
+        self.write_name(&mut object);
+        Cow::Owned(object)
+    }
+
+    /// Writes kind and version where the object has some.
+    fn write_name(&self, object: &mut Value) {
+        let Some(fields) = object.as_object_mut() else { return };
+        for (field, name) in [("apiVersion", self.api_version()), ("kind", self.kind.to_owned())] {
+            if let Some(found) = fields.get_mut(field) {
+                *found = name.into();
+            }
         }
     }
 
@@ -175,16 +232,28 @@ pub fn all() -> &'static [Kind] {
     &ALL
 }
 
+/// Other versions of kinds, served beside the one that is stored.
+#[must_use]
+pub fn versions() -> &'static [Kind] {
+    static VERSIONS: [Kind; 1] = [pod_autoscaler_v1::KIND];
+    &VERSIONS
+}
+
+/// All kinds in all versions, the stored one of each first.
+pub fn served() -> impl Iterator<Item = &'static Kind> + Clone {
+    all().iter().chain(versions())
+}
+
 /// By URL.
 #[must_use]
 pub fn by_resource(group: &str, version: &str, plural: &str) -> Option<&'static Kind> {
-    all().iter().find(|k| k.group == group && k.version == version && k.plural == plural)
+    served().find(|k| k.group == group && k.version == version && k.plural == plural)
 }
 
 /// By what a manifest says.
 #[must_use]
 pub fn by_kind(api_version: &str, kind: &str) -> Option<&'static Kind> {
-    all().iter().find(|k| k.kind == kind && k.api_version() == api_version)
+    served().find(|k| k.kind == kind && k.api_version() == api_version)
 }
 
 /// By type.
@@ -205,6 +274,20 @@ pub fn by_alias(alias: &str) -> Option<&'static Kind> {
                 || k.kind.to_lowercase() == name
                 || k.short_names.contains(&name))
     })
+}
+
+/// The subresource of a Pod that adds containers to it while it runs (SUB-4).
+pub const EPHEMERAL_CONTAINERS: &str = "ephemeralcontainers";
+
+/// What becomes of a Pod by that subresource: nothing of `new` but its added containers counts.
+pub fn prepare_ephemeral(new: &mut Value, old: &Value) {
+    pod::prepare_ephemeral(new, old);
+}
+
+/// Every error at once, of a Pod to which containers are added.
+#[must_use]
+pub fn validate_ephemeral(new: &Value, old: &Value) -> Vec<FieldError> {
+    pod::validate_ephemeral(new, old)
 }
 
 /// What most kinds default: nothing. A null is a field that is not there.

@@ -108,7 +108,16 @@ pub(super) fn default_spec(spec: &mut Map<String, Value>) {
     ] {
         spec.entry(key).or_insert(value);
     }
-    for key in ["containers", "initContainers"] {
+    // Two names of one field; the newer one counts.
+    for (from, to) in
+        [("serviceAccount", "serviceAccountName"), ("serviceAccountName", "serviceAccount")]
+    {
+        let name = spec.get(from).filter(|name| **name != json!("")).cloned();
+        if let (Some(name), true) = (name, to == "serviceAccount" || !spec.contains_key(to)) {
+            spec.insert(to.to_owned(), name);
+        }
+    }
+    for key in ["containers", "initContainers", "ephemeralContainers"] {
         each(spec, key, default_container);
     }
     each(spec, "volumes", |volume| {
@@ -140,6 +149,15 @@ fn prepare_create(pod: &mut Value) {
     *status = Map::new();
     status.insert("phase".to_owned(), "Pending".into());
     status.insert("qosClass".to_owned(), class.into());
+}
+
+/// What admission gave the Pod and an update does not say is as it was.
+fn keep_priority(new: &mut Value, old: &Value) {
+    for field in ["priority", "preemptionPolicy"] {
+        if let Some(given) = old.pointer(&format!("/spec/{field}")) {
+            child_mut(new, "spec").entry(field).or_insert_with(|| given.clone());
+        }
+    }
 }
 
 /// What the nodes add on their own unless the Pod says otherwise (DEF-2).
@@ -470,6 +488,114 @@ fn validate_create(pod: &Value) -> Vec<FieldError> {
     let (spec, path) = (pod.get("spec").unwrap_or(&Value::Null), Path::new("spec"));
     errors.extend(validate_spec(spec, &path));
     errors.extend(validate_blanks(spec, &path));
+    errors.extend(validate_added(spec, &path));
+    errors
+}
+
+fn validate_new(pod: &Value) -> Vec<FieldError> {
+    let mut errors = validate_create(pod);
+    if !list(pod.get("spec").unwrap_or(&Value::Null), EPHEMERAL).is_empty() {
+        let path = Path::new("spec").child(EPHEMERAL);
+        errors.push(FieldError::forbidden(&path, "cannot be set on create"));
+    }
+    errors
+}
+
+/// Containers that are added to a Pod while it runs, by their own subresource (SUB-4).
+const EPHEMERAL: &str = "ephemeralContainers";
+/// What they may have.
+const EPHEMERAL_FIELDS: &[&str] = &[
+    "args",
+    "command",
+    "env",
+    "envFrom",
+    "image",
+    "imagePullPolicy",
+    "name",
+    "securityContext",
+    "stdin",
+    "stdinOnce",
+    "targetContainerName",
+    "terminationMessagePath",
+    "terminationMessagePolicy",
+    "tty",
+    "volumeDevices",
+    "volumeMounts",
+    "workingDir",
+];
+
+/// Takes from the new object only the containers that are added.
+pub(crate) fn prepare_ephemeral(new: &mut Value, old: &Value) {
+    let given = new.pointer(&format!("/spec/{EPHEMERAL}")).cloned();
+    let mut merged = old.clone();
+    let spec = child_mut(&mut merged, "spec");
+    match given.filter(|given| !given.is_null() && *given != json!([])) {
+        Some(given) => drop(spec.insert(EPHEMERAL.to_owned(), given)),
+        None => drop(spec.remove(EPHEMERAL)),
+    }
+    default(&mut merged);
+    *new = merged;
+}
+
+/// Those that are there stay as they are.
+pub(crate) fn validate_ephemeral(new: &Value, old: &Value) -> Vec<FieldError> {
+    let mut errors = crate::validation::metadata_update(new, old);
+    errors.extend(validate_create(new));
+    let null = Value::Null;
+    let (new, old) = (new.get("spec").unwrap_or(&null), old.get("spec").unwrap_or(&null));
+    let path = Path::new("spec").child(EPHEMERAL);
+    for before in list(old, EPHEMERAL) {
+        let name = text(before, "/name");
+        let now = list(new, EPHEMERAL).iter().find(|container| text(container, "/name") == name);
+        let what = match now {
+            None => "removed",
+            Some(now) if !crate::meta::same(now, before) => "changed",
+            Some(_) => continue,
+        };
+        let detail = format!("existing ephemeral containers {name:?} may not be {what}\n");
+        errors.push(FieldError::forbidden(&path, detail));
+    }
+    errors
+}
+
+/// The rules of the containers that were added.
+fn validate_added(spec: &Value, path: &Path) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    let named = |key: &str| list(spec, key).iter().map(|item| text(item, "/name"));
+    let volumes: BTreeSet<String> = named("volumes").collect();
+    let others: BTreeSet<String> = named("containers").chain(named("initContainers")).collect();
+    let mut names = others.clone();
+    let path = path.child(EPHEMERAL);
+    for (i, container) in list(spec, EPHEMERAL).iter().enumerate() {
+        let at = path.index(i);
+        validate_container(container, &at, &volumes, &mut BTreeSet::new(), &mut errors);
+        let name = text(container, "/name");
+        if !name.is_empty() && !names.insert(name.clone()) {
+            errors.push(FieldError::duplicate(&at.child("name"), name));
+        }
+        let target = text(container, "/targetContainerName");
+        if !target.is_empty() && !others.contains(&target) {
+            errors.push(FieldError::not_found(&at.child("targetContainerName"), target));
+        }
+        let empty = |value: &Value| {
+            matches!(value, Value::Null) || *value == json!({}) || *value == json!([])
+        };
+        for (field, _) in container.as_object().into_iter().flatten().filter(|(_, v)| !empty(v)) {
+            if !EPHEMERAL_FIELDS.contains(&field.as_str()) {
+                let detail = "cannot be set for an Ephemeral Container";
+                errors.push(FieldError::forbidden(&at.child(field), detail));
+            }
+        }
+        for (i, mount) in list(container, "volumeMounts").iter().enumerate() {
+            for field in ["subPath", "subPathExpr"] {
+                if !text(mount, &format!("/{field}")).is_empty() {
+                    let at = at.child("volumeMounts").index(i).child(field);
+                    let detail = "cannot be set for an Ephemeral Container";
+                    errors.push(FieldError::forbidden(&at, detail));
+                }
+            }
+        }
+    }
     errors
 }
 
@@ -558,7 +684,16 @@ pub(super) const KIND: Kind = Kind {
     singular: "pod",
     short_names: &["po"],
     categories: &["all"],
-    subresources: &["attach", "binding", "eviction", "exec", "log", "portforward", "status"],
+    subresources: &[
+        "attach",
+        "binding",
+        "ephemeralcontainers",
+        "eviction",
+        "exec",
+        "log",
+        "portforward",
+        "status",
+    ],
     graceful: true,
     has_generation: true,
     pod_spec: Some("/spec"),
@@ -567,9 +702,12 @@ pub(super) const KIND: Kind = Kind {
         tolerate_node_loss(pod);
         prepare_create(pod);
     },
-    prepare_update: keep_status,
+    prepare_update: |new, old| {
+        keep_status(new, old);
+        keep_priority(new, old);
+    },
     prepare_status,
-    validate_create,
+    validate_create: validate_new,
     validate_update,
     columns: &[
         column("Name", "name"),
@@ -602,3 +740,80 @@ pub(super) const KIND: Kind = Kind {
     decode: |object| decodes_amounts::<core::Pod>(object, AMOUNTS),
     ..PLAIN
 };
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with(added: Value) -> Value {
+        let mut pod = json!({
+            "metadata": {"name": "p", "namespace": "d", "uid": "u"},
+            "spec": {"containers": [{"name": "a", "image": "i"}], "ephemeralContainers": added},
+        });
+        default(&mut pod);
+        pod
+    }
+
+    #[test]
+    fn containers_are_added_to_a_pod_and_stay_as_they_are() {
+        // SUB-4
+        let debug = json!({"name": "d", "image": "i", "targetContainerName": "a", "resources": {}});
+        let old = with(json!([debug]));
+        let changed = json!({"name": "d", "image": "other", "targetContainerName": "a"});
+        let forbidden = |what: &str| {
+            let said = format!("existing ephemeral containers \"d\" may not be {what}\n");
+            vec![format!("spec.ephemeralContainers: Forbidden: {said}")]
+        };
+        let at = "spec.ephemeralContainers[1]";
+        for (added, want) in [
+            (json!([debug]), vec![]),
+            (json!([{"name": "e", "image": "i", "stdin": true, "tty": true}, debug]), vec![]),
+            (json!([]), forbidden("removed")),
+            (json!([changed]), forbidden("changed")),
+            (
+                json!([debug, {"name": "a", "image": "i"}]),
+                vec![format!("{at}.name: Duplicate value: \"a\"")],
+            ),
+            (
+                json!([debug, {"name": "e", "image": "i", "targetContainerName": "d"}]),
+                vec![format!("{at}.targetContainerName: Not found: \"d\"")],
+            ),
+            (
+                json!([debug, {"name": "e", "image": "i", "ports": [{"containerPort": 1}],
+                               "resources": {"limits": {"cpu": "1"}}}]),
+                ["ports", "resources"]
+                    .map(|f| {
+                        format!("{at}.{f}: Forbidden: cannot be set for an Ephemeral Container")
+                    })
+                    .to_vec(),
+            ),
+        ] {
+            let mut new = with(added.clone());
+            new["spec"]["nodeName"] = json!("n");
+            new["metadata"]["labels"] = json!({"a": "b"});
+            prepare_ephemeral(&mut new, &old);
+            assert_eq!(new["spec"].get("nodeName"), None, "nothing else changes");
+            assert_eq!(new["metadata"], old["metadata"]);
+            let errors = validate_ephemeral(&new, &old);
+            let errors: Vec<String> = errors.iter().map(ToString::to_string).collect();
+            assert_eq!(errors, want, "{added}");
+        }
+        let errors = validate_new(&old);
+        assert_eq!(errors.len(), 1, "{errors:?}");
+        assert_eq!(errors[0].body(), "Forbidden: cannot be set on create");
+        let errors = validate_update(&with(json!([])), &old);
+        assert!(errors.iter().any(|error| error.body().contains(UNCHANGEABLE)), "{errors:?}");
+    }
+
+    #[test]
+    fn an_account_has_two_names_and_the_newer_one_counts() {
+        for (spec, want) in [
+            (json!({"serviceAccount": "a"}), ["a", "a"]),
+            (json!({"serviceAccountName": "a", "serviceAccount": "b"}), ["a", "a"]),
+        ] {
+            let mut spec = spec.as_object().unwrap().clone();
+            default_spec(&mut spec);
+            assert_eq!([&spec["serviceAccountName"], &spec["serviceAccount"]], want);
+        }
+    }
+}

@@ -176,18 +176,18 @@ pub(crate) fn failure(status: &Status) -> Response {
 
 pub(super) fn object_answer(
     code: StatusCode,
-    kind: &Kind,
+    kind: &'static Kind,
     object: &Value,
     format: Format,
     now: i64,
 ) -> Response {
     match format.form {
-        Form::Object => written(code, object, format),
-        Form::Metadata => written(code, &metadata_only(object), format),
+        Form::Object => written(code, &kind.show(object), format),
+        Form::Metadata => written(code, &metadata_only(&kind.show(object)), format),
         Form::Table(include) => {
             let version = api::meta::resource_version(object);
             let list_meta = json!({"resourceVersion": version});
-            written(code, &table(kind, [object], include, list_meta, now), format)
+            written(code, &table(kind.stored(), [object], include, list_meta, now), format)
         }
     }
 }
@@ -196,20 +196,38 @@ pub(super) fn object_answer(
 const OBJECT_TYPES: &str =
     "application/json, application/yaml, application/vnd.kubernetes.protobuf";
 
+/// An object as it was sent.
+pub(super) struct Sent {
+    /// Null when there is none.
+    pub(super) value: Value,
+    /// Paths of the fields that are there more than once; the last one of each counts.
+    pub(super) duplicates: Vec<String>,
+}
+
 /// The body as JSON; null when there is none.
 ///
 /// # Errors
 /// 415 for a content type that is none of [`OBJECT_TYPES`]; none at all says JSON.
 pub(crate) async fn body_json(request: Request) -> Result<Value, Status> {
+    sent(request).await.map(|sent| sent.value)
+}
+
+/// The same, with what is there more than once.
+///
+/// # Errors
+/// As [`body_json`].
+pub(super) async fn sent(request: Request) -> Result<Sent, Status> {
     let (content_type, bytes) = body(request).await?;
     if bytes.is_empty() {
-        return Ok(Value::Null);
+        return Ok(Sent { value: Value::Null, duplicates: Vec::new() });
     }
     match content_type.as_str() {
         "" | "application/json" => json_of(&bytes),
         "application/yaml" => yaml_of(&bytes),
         "application/vnd.kubernetes.protobuf" => {
-            protobuf::to_json(&bytes).map_err(|error| Status::bad_request(error.to_string()))
+            let value = protobuf::to_json(&bytes);
+            let value = value.map_err(|error| Status::bad_request(error.to_string()))?;
+            Ok(Sent { value, duplicates: Vec::new() })
         }
         _ => Err(Status::unsupported_media_type(OBJECT_TYPES)),
     }
@@ -219,7 +237,7 @@ pub(crate) async fn body_json(request: Request) -> Result<Value, Status> {
 ///
 /// # Errors
 /// 400 for what is no JSON or YAML.
-pub(super) async fn patch_body(request: Request) -> Result<Value, Status> {
+pub(super) async fn patch_body(request: Request) -> Result<Sent, Status> {
     let (content_type, bytes) = body(request).await?;
     if content_type.ends_with("+yaml") { yaml_of(&bytes) } else { json_of(&bytes) }
 }
@@ -240,13 +258,16 @@ async fn body(request: Request) -> Result<(String, Bytes), Status> {
     Ok((content_type, bytes))
 }
 
-fn json_of(bytes: &[u8]) -> Result<Value, Status> {
-    serde_json::from_slice(bytes)
-        .map_err(|e| Status::bad_request(format!("error parsing JSON: {e}")))
+fn json_of(bytes: &[u8]) -> Result<Sent, Status> {
+    let (value, duplicates) = crate::read::json(bytes)
+        .map_err(|e| Status::bad_request(format!("error parsing JSON: {e}")))?;
+    Ok(Sent { value, duplicates })
 }
 
-fn yaml_of(bytes: &[u8]) -> Result<Value, Status> {
-    crate::yaml::read(bytes).map_err(|e| Status::bad_request(format!("error parsing YAML: {e}")))
+fn yaml_of(bytes: &[u8]) -> Result<Sent, Status> {
+    let (value, duplicates) = crate::read::yaml(bytes)
+        .map_err(|e| Status::bad_request(format!("error parsing YAML: {e}")))?;
+    Ok(Sent { value, duplicates })
 }
 
 #[cfg(test)]

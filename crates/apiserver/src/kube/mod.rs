@@ -15,9 +15,10 @@ use crate::{
     patch,
     registry::{
         Admission, Apply, Caller, DeleteOutcome, ListQuery, Manager, Registry, Witness, Written,
+        not_decodable,
     },
 };
-use answer::{Form, metadata_only, object_answer};
+use answer::{Form, Sent, metadata_only, object_answer};
 use api::{
     caller::ControllerOrigin,
     deletion::DeleteOptions,
@@ -206,11 +207,11 @@ async fn handle(kube: &Kube, request: Request) -> Result<Response, Status> {
             watch::answer(&kube.registry, &target, selection, &query, format).await
         }
         (Method::GET, true, "") => list(kube, &target, &query, format).await,
-        (Method::GET, false, "" | "status") => {
+        (Method::GET, false, "" | "status" | kinds::EPHEMERAL_CONTAINERS) => {
             let version = query.get("resourceVersion").map_or("", String::as_str);
             let registry = &kube.registry;
-            let object =
-                registry.get(target.kind, &target.namespace, &target.name, version).await?;
+            let kind = target.kind.stored();
+            let object = registry.get(kind, &target.namespace, &target.name, version).await?;
             Ok(object_answer(StatusCode::OK, target.kind, &object, format, registry.now()))
         }
         (Method::POST, true, "") => create(kube, &target, request, &query, &caller, format).await,
@@ -227,16 +228,17 @@ async fn handle(kube: &Kube, request: Request) -> Result<Response, Status> {
             kube.registry.evict(&target.namespace, &target.name, &eviction, &caller).await?;
             Ok(created())
         }
-        (Method::PUT, false, "" | "status" | "finalize") => {
-            let object = body_json(request).await?;
-            let warnings = check_fields(target.kind, &object, &query)?;
+        (Method::PUT, false, "" | "status" | "finalize" | kinds::EPHEMERAL_CONTAINERS) => {
+            let sent = answer::sent(request).await?;
+            let warnings = check_fields(target.kind, &sent, &query)?;
             let Target { kind, namespace, name, subresource } = &target;
-            let registry = &kube.registry;
+            let object = accepted(kind, sent.value)?;
+            let (registry, stored) = (&kube.registry, kind.stored());
             let written =
-                registry.update(kind, namespace, name, object, subresource, &caller).await?;
+                registry.update(stored, namespace, name, object, subresource, &caller).await?;
             Ok(written_answer(kind, &written, format, registry.now(), &warnings))
         }
-        (Method::PATCH, false, "" | "status" | "scale") => {
+        (Method::PATCH, false, "" | "status" | "scale" | kinds::EPHEMERAL_CONTAINERS) => {
             patch_object(kube, &target, request, &query, &caller, format).await
         }
         (Method::GET, false, "scale") => {
@@ -350,7 +352,7 @@ async fn list(
 ) -> Result<Response, Status> {
     let selection = selection(target, query)?;
     let kind = target.kind;
-    let found = kube.registry.list(kind, &target.namespace, &selection).await?;
+    let found = kube.registry.list(kind.stored(), &target.namespace, &selection).await?;
     let mut list_meta = json!({"resourceVersion": found.revision.to_string()});
     if let Some(fields) = list_meta.as_object_mut() {
         if !found.continue_token.is_empty() {
@@ -361,23 +363,44 @@ async fn list(
         }
     }
     let body = match format.form {
-        Form::Table(include) => table(kind, &found.items, include, list_meta, kube.registry.now()),
+        Form::Table(include) => {
+            table(kind.stored(), &found.items, include, list_meta, kube.registry.now())
+        }
         Form::Metadata => json!({
             "kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1",
             "metadata": list_meta,
-            "items": found.items.iter().map(metadata_only).collect::<Vec<_>>(),
+            "items": found.items.iter().map(|i| metadata_only(&kind.show(i))).collect::<Vec<_>>(),
         }),
         Form::Object => json!({
             "kind": format!("{}List", kind.kind), "apiVersion": kind.api_version(),
-            "metadata": list_meta, "items": found.items,
+            "metadata": list_meta, "items": shown(kind, found.items),
         }),
     };
     Ok(answer::written(StatusCode::OK, &body, format))
 }
 
-/// Refuses or reports fields that the kind does not have (HTTP-2).
-fn check_fields(kind: &Kind, object: &Value, query: &Query) -> Result<Vec<String>, Status> {
-    check_fields_since(kind, object, &Value::Null, query)
+/// Stored objects as a version has them.
+fn shown(kind: &Kind, mut objects: Vec<Value>) -> Vec<Value> {
+    if kind.hub.is_some() {
+        objects.iter_mut().for_each(|object| *object = kind.show(object).into_owned());
+    }
+    objects
+}
+
+/// What an object of any version is stored as.
+fn accepted(kind: &'static Kind, object: Value) -> Result<Value, Status> {
+    let version = object.get("apiVersion").and_then(Value::as_str);
+    if let Some(version) = version.filter(|v| kind.hub.is_some() && *v != kind.api_version()) {
+        let (found, want) = (version, kind.api_version());
+        let text = format!("apiVersion is {found:?}, but the URL is for {want:?}");
+        return Err(Status::bad_request(text));
+    }
+    kind.to_stored(object).map_err(|error| not_decodable(kind, &error))
+}
+
+/// Refuses or reports fields that are there twice or that the kind does not have (HTTP-2).
+fn check_fields(kind: &Kind, sent: &Sent, query: &Query) -> Result<Vec<String>, Status> {
+    check_fields_since(kind, &sent.value, &Value::Null, &sent.duplicates, query)
 }
 
 /// The same for what is new in an object: what was stored before is nobody's mistake now.
@@ -385,6 +408,7 @@ fn check_fields_since(
     kind: &Kind,
     object: &Value,
     old: &Value,
+    duplicates: &[String],
     query: &Query,
 ) -> Result<Vec<String>, Status> {
     // Not a matter of the client's wish (§1.1).
@@ -399,11 +423,14 @@ fn check_fields_since(
         return Ok(unenforced);
     }
     let before: BTreeSet<String> = schema::fields::unknown_fields(kind, old).into_iter().collect();
-    let mut unknown: Vec<String> = schema::fields::unknown_fields(kind, object)
-        .into_iter()
-        .filter(|path| !before.contains(path))
-        .map(|path| format!("unknown field \"{path}\""))
-        .collect();
+    let mut unknown: Vec<String> =
+        duplicates.iter().map(|path| format!("duplicate field \"{path}\"")).collect();
+    unknown.extend(
+        schema::fields::unknown_fields(kind, object)
+            .into_iter()
+            .filter(|path| !before.contains(path))
+            .map(|path| format!("unknown field \"{path}\"")),
+    );
     if mode == "Strict" && !unknown.is_empty() {
         let list = unknown.join(", ");
         return Err(Status::bad_request(format!("strict decoding error: {list}")));
@@ -413,7 +440,7 @@ fn check_fields_since(
 }
 
 fn written_answer(
-    kind: &Kind,
+    kind: &'static Kind,
     written: &Written,
     format: Format,
     now: i64,
@@ -457,13 +484,14 @@ async fn create(
     caller: &Caller,
     format: Format,
 ) -> Result<Response, Status> {
-    let object = body_json(request).await?;
+    let sent = answer::sent(request).await?;
     if target.kind.namespaced && target.namespace.is_empty() {
         return Err(Status::method_not_allowed(target.kind, "create"));
     }
-    let warnings = check_fields(target.kind, &object, query)?;
-    let registry = &kube.registry;
-    let written = registry.create(target.kind, &target.namespace, object, caller).await?;
+    let warnings = check_fields(target.kind, &sent, query)?;
+    let (registry, kind) = (&kube.registry, target.kind.stored());
+    let object = accepted(target.kind, sent.value)?;
+    let written = registry.create(kind, &target.namespace, object, caller).await?;
     Ok(written_answer(target.kind, &written, format, registry.now(), &warnings))
 }
 
@@ -510,7 +538,7 @@ async fn patch_object(
     let forced = query.get("force").map(|force| matches!(force.as_str(), "true" | "1"));
     let Target { kind, namespace, name, subresource } = target;
     let (kind, registry) = (*kind, &kube.registry);
-    let body = answer::patch_body(request).await?;
+    let sent = answer::patch_body(request).await?;
     if content_type == APPLY_PATCH {
         let Some(manager) = query.get("fieldManager").filter(|name| !name.is_empty()) else {
             let path = api::field::Path::new("fieldManager");
@@ -518,9 +546,10 @@ async fn patch_object(
             return Err(Status::invalid_options("PatchOptions", &[error]));
         };
         let apply = Apply { manager: manager.clone(), force: forced.unwrap_or_default() };
-        let warnings = check_fields(kind, &body, query)?;
+        let warnings = check_fields(kind, &sent, query)?;
         let at = (namespace.as_str(), name.as_str());
-        let written = registry.apply(kind, at, body, subresource, &apply, caller).await?;
+        let body = accepted(kind, sent.value)?;
+        let written = registry.apply(kind.stored(), at, body, subresource, &apply, caller).await?;
         return Ok(written_answer(kind, &written, format, registry.now(), &warnings));
     }
     if forced.is_some() {
@@ -528,6 +557,7 @@ async fn patch_object(
         let error = FieldError::forbidden(&path, "may not be specified for non-apply patch");
         return Err(Status::invalid_options("PatchOptions", &[error]));
     }
+    let Sent { value: body, duplicates } = sent;
     if subresource == "scale" {
         let change = |scale| patched(kind, &content_type, scale, &body);
         let written = registry.scale(kind, namespace, name, caller, change).await?;
@@ -535,20 +565,22 @@ async fn patch_object(
     }
     let warnings = Mutex::new(Vec::new());
     let change = |old: &Value| {
+        let old = kind.show(old);
         // A JSON patch may ask which version there is.
         let json_patch = content_type == JSON_PATCH;
-        let base = if json_patch { old.clone() } else { meta::without_version(old) };
+        let base = if json_patch { old.clone().into_owned() } else { meta::without_version(&old) };
         let mut new = patched(kind, &content_type, base, &body)?;
-        same_object(kind, &new, old)?;
+        same_object(kind, &new, &old)?;
         // Without a version in the patch it is for whatever version there is (CC-5).
         if json_patch && !sets_version(&body) {
             meta::metadata_mut(&mut new).remove("resourceVersion");
         }
-        let told = check_fields_since(kind, &new, old, query)?;
+        let told = check_fields_since(kind, &new, &old, &duplicates, query)?;
         *warnings.lock().unwrap_or_else(PoisonError::into_inner) = told;
-        Ok(new)
+        accepted(kind, new)
     };
-    let written = registry.change(kind, namespace, name, subresource, caller, change).await?;
+    let written =
+        registry.change(kind.stored(), namespace, name, subresource, caller, change).await?;
     let warnings = warnings.into_inner().unwrap_or_else(PoisonError::into_inner);
     Ok(written_answer(kind, &written, format, registry.now(), &warnings))
 }
@@ -603,12 +635,14 @@ async fn delete(
 ) -> Result<Response, Status> {
     let options = delete_options(request, query).await?;
     let Target { kind, namespace, name, .. } = target;
-    let outcome = kube.registry.delete(kind, namespace, name, &options, caller).await?;
+    let outcome = kube.registry.delete(kind.stored(), namespace, name, &options, caller).await?;
     let body = match outcome {
         DeleteOutcome::Removed(object) if !kind.graceful => {
             Status::success(kind, name, meta::uid(&object))
         }
-        DeleteOutcome::Removed(object) | DeleteOutcome::Terminating(object) => object,
+        DeleteOutcome::Removed(object) | DeleteOutcome::Terminating(object) => {
+            kind.show(&object).into_owned()
+        }
     };
     Ok(answer::json(StatusCode::OK, &body))
 }
@@ -623,11 +657,11 @@ async fn delete_all(
     let selection = selection(target, query)?;
     let options = delete_options(request, query).await?;
     let kind = target.kind;
-    let found = kube.registry.list(kind, &target.namespace, &selection).await?;
+    let found = kube.registry.list(kind.stored(), &target.namespace, &selection).await?;
     let mut items = Vec::new();
     for object in found.items {
         let (namespace, name) = (meta::namespace(&object), meta::name(&object));
-        match kube.registry.delete(kind, namespace, name, &options, caller).await {
+        match kube.registry.delete(kind.stored(), namespace, name, &options, caller).await {
             Ok(DeleteOutcome::Removed(object) | DeleteOutcome::Terminating(object)) => {
                 items.push(object);
             }
@@ -637,7 +671,8 @@ async fn delete_all(
     }
     let body = json!({
         "kind": format!("{}List", kind.kind), "apiVersion": kind.api_version(),
-        "metadata": {"resourceVersion": found.revision.to_string()}, "items": items,
+        "metadata": {"resourceVersion": found.revision.to_string()},
+        "items": shown(kind, items),
     });
     Ok(answer::json(StatusCode::OK, &body))
 }

@@ -69,7 +69,7 @@ pub(super) async fn answer(
             continue_token: String::new(),
             ..selection.clone()
         };
-        let found = registry.list(kind, &target.namespace, &first).await?;
+        let found = registry.list(kind.stored(), &target.namespace, &first).await?;
         for object in &found.items {
             ready.push(line("ADDED", &shown(kind, object, form, registry.now())));
         }
@@ -124,13 +124,13 @@ fn line(kind: &str, object: &Value) -> Bytes {
     text.into()
 }
 
-fn shown(kind: &Kind, object: &Value, form: Form, now: i64) -> Value {
+fn shown(kind: &'static Kind, object: &Value, form: Form, now: i64) -> Value {
     match form {
-        Form::Object => object.clone(),
-        Form::Metadata => metadata_only(object),
+        Form::Object => kind.show(object).into_owned(),
+        Form::Metadata => metadata_only(&kind.show(object)),
         Form::Table(include) => {
             let list_meta = json!({"resourceVersion": meta::resource_version(object)});
-            table(kind, [object], include, list_meta, now)
+            table(kind.stored(), [object], include, list_meta, now)
         }
     }
 }

@@ -1,12 +1,15 @@
 //! Objects over a [`Store`] of bytes: one set of verbs for every kind.
 
 mod admission;
+mod admit;
 mod evict;
 mod past;
+mod quota;
 mod write;
 
 pub use admission::{Admission, Witness};
 pub use past::{History, Moment, Version};
+pub(crate) use write::not_decodable;
 pub use write::{Apply, Caller, DeleteOutcome, Fence, Manager, Written};
 
 use api::{
@@ -43,6 +46,7 @@ pub struct Registry {
     client: u64,
     sequence: Arc<AtomicU64>,
     service_prefix: [u8; 2],
+    turns: quota::Turns,
 }
 
 /// What to list.
@@ -153,7 +157,14 @@ fn parse_revision(text: &str) -> Result<Revision, Status> {
 impl Registry {
     /// Objects over `store`; `service_prefix` begins every Service's address.
     pub fn new(store: Arc<dyn Store>, clock: Clock, service_prefix: [u8; 2]) -> Self {
-        Self { store, clock, client: rand::random(), sequence: Arc::default(), service_prefix }
+        Self {
+            store,
+            clock,
+            client: rand::random(),
+            sequence: Arc::default(),
+            service_prefix,
+            turns: quota::Turns::default(),
+        }
     }
 
     /// The store behind it.

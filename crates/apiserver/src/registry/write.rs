@@ -1,6 +1,8 @@
 //! The writing verbs: decide on a read state, then compare-and-swap.
 
-use super::{Admission, Registry, WRITE_DEADLINE, Witness, decode, key, stamp, store_status};
+use super::{
+    Admission, Registry, WRITE_DEADLINE, Witness, decode, key, quota, stamp, store_status,
+};
 use access::node::Write;
 use api::{
     caller::ControllerOrigin,
@@ -18,6 +20,7 @@ use store::{
     Compare, CompareOperator, CompareTarget, DeleteRange, Epoch, KeyRange, KeyValue, LeaseId, Op,
     Origin, Outcome, Proposal, Put, Rejection, Revision, Txn, TxnOp,
 };
+use tokio::time::Instant;
 
 /// The subresource that sets how many replicas there should be.
 const SCALE: &str = "scale";
@@ -123,8 +126,14 @@ pub(super) fn unchanged(key: &str, kv: &KeyValue) -> Compare {
     compare(key, CompareTarget::ModRevision(kv.mod_revision))
 }
 
-fn absent(key: &str) -> Compare {
+pub(super) fn absent(key: &str) -> Compare {
     compare(key, CompareTarget::Version(0))
+}
+
+/// Nothing in the range was written after `revision`.
+pub(super) fn not_written_since(range: KeyRange, revision: Revision) -> Compare {
+    let target = CompareTarget::ModRevision(revision.next());
+    Compare { range, operator: CompareOperator::Less, target }
 }
 
 pub(super) fn put(key: &str, object: &Value, lease: LeaseId) -> TxnOp {
@@ -148,16 +157,43 @@ fn encode(object: &Value) -> Bytes {
     serde_json::to_vec(&meta::without_version(object)).expect("a JSON value can be written").into()
 }
 
+/// Nothing in the range was made after `revision`.
+pub(super) fn not_made_since(range: KeyRange, revision: Revision) -> Compare {
+    let target = CompareTarget::CreateRevision(revision.next());
+    Compare { range, operator: CompareOperator::Less, target }
+}
+
 /// The transaction found its compares false: somebody else was first.
 pub(super) struct Raced;
+
+/// What became of one try to create.
+enum Tried {
+    Made,
+    /// Somebody else was first, at what a quota has left if it was charged.
+    Raced {
+        charged: bool,
+    },
+}
 
 impl Registry {
     /// Proposes; the revision it took, or that it lost a race.
     pub(super) async fn commit(
         &self,
         caller: &Caller,
-        mut compares: Vec<Compare>,
+        compares: Vec<Compare>,
         success: Vec<TxnOp>,
+    ) -> Result<Result<Revision, Raced>, Status> {
+        self.commit_with(caller, compares, success, Vec::new()).await
+    }
+
+    /// The same with steps on objects of another kind, all or nothing; each but the first takes a
+    /// revision of its own, since they are of one kind (FEN-38).
+    async fn commit_with(
+        &self,
+        caller: &Caller,
+        mut compares: Vec<Compare>,
+        mut success: Vec<TxnOp>,
+        others: Vec<TxnOp>,
     ) -> Result<Result<Revision, Raced>, Status> {
         if let Some(fence) = &caller.fence {
             compares.push(compare(&fence.key, CompareTarget::ModRevision(fence.revision)));
@@ -166,7 +202,16 @@ impl Registry {
             Some(ControllerOrigin { epoch }) => Origin::Controller { epoch: Epoch(*epoch) },
             None => Origin::Client,
         };
-        let op = Op::Txn(Txn { compare: compares, success, failure: Vec::new() });
+        let mut others = others.into_iter();
+        success.extend(others.next());
+        let first = Txn { compare: compares, success, failure: Vec::new() };
+        let more: Vec<Txn> =
+            others.map(|step| Txn { success: vec![step], ..Txn::default() }).collect();
+        let op = if more.is_empty() {
+            Op::Txn(first)
+        } else {
+            Op::Atomic(std::iter::once(first).chain(more).collect())
+        };
         let proposal = Proposal { request: self.request_id(), origin, op };
         if let Some(witness) = &caller.witness {
             witness.proposes(self.store.view().revision());
@@ -179,7 +224,14 @@ impl Registry {
                 }
                 Ok(Ok(applied.revision))
             }
-            Ok(_) => {
+            Ok(Outcome::Atomic(results)) => {
+                let first = results.first().map_or(applied.revision, |(revision, _)| *revision);
+                if let Some(witness) = &caller.witness {
+                    witness.committed(first);
+                }
+                Ok(Ok(first))
+            }
+            Ok(_) | Err(Rejection::Precondition { .. }) => {
                 if let Some(fence) = &caller.fence {
                     self.refresh().await?;
                     let now = self.store.view().get(fence.key.as_bytes()).map(|kv| kv.mod_revision);
@@ -273,32 +325,46 @@ impl Registry {
         drop_empty(metadata_mut(&mut object));
         (kind.default)(&mut object);
         let asked = object;
+        let until = Instant::now() + WRITE_DEADLINE;
         let mut attempts = 0;
         loop {
-            attempts += 1;
             let mut object = asked.clone();
             if let Some(prefix) = &generated {
                 let name = format!("{prefix}{}", names::generated_suffix(rand::random()));
                 metadata_mut(&mut object).insert("name".to_owned(), name.into());
             }
+            let name = meta::name(&object).to_owned();
+            let active = self.namespace_is_active(kind, namespace, &name, attempts).await?;
+            let admitted = self.admit(kind, &mut object).await?;
             // Behind the name: what is made of it, such as a Job's labels, must follow it.
             (kind.prepare_create)(&mut object);
             let errors = (kind.validate_create)(&object);
             if !errors.is_empty() {
-                return Err(Status::invalid(kind, meta::name(&object), &errors));
+                return Err(Status::invalid(kind, &name, &errors));
             }
             caller.admit(kind, "", Write::Create(&object))?;
+            admitted.check(kind, &object)?;
             if let Manager::Updates(manager) = &caller.manager {
                 let now = meta::time(self.now());
                 object = schema::managed::track_update(kind, None, object, manager, &now, "");
             }
-            match self.try_create(kind, &mut object, caller, lease).await {
+            let compares = active.into_iter().chain(admitted.compares).collect();
+            attempts += 1;
+            match self.try_create(kind, &mut object, caller, lease, compares).await {
+                Ok(Tried::Made) => return Ok(Written { object, created: true }),
+                Ok(Tried::Raced { charged }) => {
+                    // Among many that share a quota, one goes on each time.
+                    if attempts >= ATTEMPTS && (!charged || Instant::now() >= until) {
+                        return Err(Status::modified(kind, &name));
+                    }
+                    self.refresh().await?;
+                }
                 Err(status) if status.is_already_exists() && generated.is_some() => {
-                    if attempts == ATTEMPTS {
-                        return Err(Status::no_unique_name(kind, meta::name(&object)));
+                    if attempts >= ATTEMPTS {
+                        return Err(Status::no_unique_name(kind, &name));
                     }
                 }
-                result => return result.map(|()| Written { object, created: true }),
+                Err(status) => return Err(status),
             }
         }
     }
@@ -309,35 +375,39 @@ impl Registry {
         object: &mut Value,
         caller: &Caller,
         lease: LeaseId,
-    ) -> Result<(), Status> {
+        mut compares: Vec<Compare>,
+    ) -> Result<Tried, Status> {
         let (name, namespace) = (meta::name(object).to_owned(), meta::namespace(object).to_owned());
         let own = key(kind, &namespace, &name);
-        for attempt in 0..ATTEMPTS {
-            let mut compares = vec![absent(&own)];
-            compares.extend(self.namespace_is_active(kind, &namespace, &name, attempt).await?);
-            let mut steps = Vec::new();
-            if kind.kind == "Service" {
-                self.allocate_address(object, &mut compares, &mut steps)?;
-            }
-            if let Some(old) = self.store.view().get(own.as_bytes()) {
-                let terminating = decode(kind, &old).is_ok_and(|o| meta::is_terminating(&o));
-                return Err(Status::already_exists(kind, &name, terminating));
-            }
-            if caller.dry_run {
-                stamp(kind, object, Revision::ZERO);
-                metadata_mut(object).remove("resourceVersion");
-                return Ok(());
-            }
-            steps.push(put(&own, object, lease));
-            match self.commit(caller, compares, steps).await? {
-                Ok(revision) => {
-                    stamp(kind, object, revision);
-                    return Ok(());
-                }
-                Err(Raced) => self.refresh().await?,
-            }
+        compares.push(absent(&own));
+        let mut steps = Vec::new();
+        if kind.kind == "Service" {
+            self.allocate_address(object, &mut compares, &mut steps)?;
         }
-        Err(Status::modified(kind, &name))
+        if let Some((compare, step)) = self.companions(kind, object) {
+            compares.push(compare);
+            steps.push(step);
+        }
+        if let Some(old) = self.store.view().get(own.as_bytes()) {
+            let terminating = decode(kind, &old).is_ok_and(|o| meta::is_terminating(&o));
+            return Err(Status::already_exists(kind, &name, terminating));
+        }
+        let charge = self.charge(kind, None, object).await?;
+        if caller.dry_run {
+            stamp(kind, object, Revision::ZERO);
+            metadata_mut(object).remove("resourceVersion");
+            return Ok(Tried::Made);
+        }
+        compares.extend(charge.compares.iter().cloned());
+        steps.push(put(&own, object, lease));
+        let others = charge.steps.clone();
+        match self.commit_with(caller, compares, steps, others).await? {
+            Ok(revision) => {
+                stamp(kind, object, revision);
+                Ok(Tried::Made)
+            }
+            Err(Raced) => Ok(Tried::Raced { charged: !charge.steps.is_empty() }),
+        }
     }
 
     /// Holds at apply, not only now: no object is created in a namespace that is on its way out.
@@ -363,7 +433,7 @@ impl Registry {
         Ok(Some(unchanged(&key, &kv)))
     }
 
-    fn new_metadata(&self, kind: &Kind, object: &mut Value) {
+    pub(super) fn new_metadata(&self, kind: &Kind, object: &mut Value) {
         let now = meta::time(self.now());
         if kind.kind == "Event"
             && let Some(fields) = object.as_object_mut()
@@ -482,13 +552,23 @@ impl Registry {
         change: impl Fn(&Value) -> Result<Value, Status> + Send + Sync,
     ) -> Result<Written, Status> {
         let key = key(kind, namespace, name);
-        for attempt in 0..ATTEMPTS {
+        let until = Instant::now() + WRITE_DEADLINE;
+        let mut charged = false;
+        for attempt in 0.. {
+            if attempt >= ATTEMPTS && (!charged || Instant::now() >= until) {
+                break;
+            }
             if attempt > 0 || self.store.view().get(key.as_bytes()).is_none() {
                 self.refresh().await?;
             }
             let kv = self.stored(kind, namespace, name)?;
             let old = decode(kind, &kv)?;
-            let new = change(&old)?;
+            let mut new = change(&old)?;
+            if quota::is_status(kind, subresource)
+                && let Some(fields) = new.as_object_mut()
+            {
+                fields.insert("status".to_owned(), self.quota_status(&old).await?);
+            }
             let version = meta::resource_version(&new).to_owned();
             if !version.is_empty() && version != meta::resource_version(&old) {
                 if attempt == 0 && version.parse::<u64>().is_ok_and(|v| v > kv.mod_revision.get()) {
@@ -507,6 +587,14 @@ impl Registry {
             }
             let new = self.prepare(kind, new, &old, subresource, &caller.manager)?;
             caller.admit(kind, subresource, Write::Update { old: &old, new: &new })?;
+            let mut compares = self.admit_change(kind, &new)?;
+            compares.push(unchanged(&key, &kv));
+            let charge = if subresource != "status" && quota::may_grow(kind, &old, &new) {
+                self.charge(kind, Some(&old), &new).await?
+            } else {
+                quota::Charge::default()
+            };
+            charged = !charge.steps.is_empty();
             let mut shown = new.clone();
             stamp(kind, &mut shown, kv.mod_revision);
             if encode(&new) == encode(&old) || caller.dry_run {
@@ -523,12 +611,16 @@ impl Registry {
             } else {
                 vec![put(&key, &new, lease)]
             };
-            match self.commit(caller, vec![unchanged(&key, &kv)], steps).await? {
+            compares.extend(charge.compares.iter().cloned());
+            let own_only = compares.len() == 1;
+            let others = charge.steps.clone();
+            match self.commit_with(caller, compares, steps, others).await? {
                 Ok(revision) => {
                     stamp(kind, &mut shown, revision);
                     return Ok(Written { object: shown, created: false });
                 }
-                Err(Raced) if version.is_empty() => {}
+                // Whether it was this object is seen by its version.
+                Err(Raced) if version.is_empty() || !own_only => {}
                 Err(Raced) => return Err(Status::modified(kind, name)),
             }
         }
@@ -570,6 +662,9 @@ impl Registry {
             new = old.clone();
             child_mut(&mut new, "spec").insert("finalizers".to_owned(), finalizers);
             Vec::new()
+        } else if subresource == kinds::EPHEMERAL_CONTAINERS {
+            kinds::prepare_ephemeral(&mut new, old);
+            kinds::validate_ephemeral(&new, old)
         } else if subresource == "status" {
             (kind.prepare_status)(&mut new, old);
             (kind.validate_status)(&new, old)
@@ -582,7 +677,7 @@ impl Registry {
             return Err(Status::invalid(kind, meta::name(old), &errors));
         }
         if kind.has_generation
-            && matches!(subresource, "" | SCALE)
+            && matches!(subresource, "" | SCALE | kinds::EPHEMERAL_CONTAINERS)
             && (kind.generation_counts)(&new, old)
             && let Some(generation) = old.pointer("/metadata/generation").and_then(Value::as_i64)
         {
@@ -917,7 +1012,7 @@ fn stamp_times(kind: &Kind, new: &mut Value, old: &Value, now: i64) {
     }
 }
 
-fn not_decodable(kind: &Kind, error: &str) -> Status {
+pub(crate) fn not_decodable(kind: &Kind, error: &str) -> Status {
     Status::bad_request(format!(
         "{} in version \"{}\" cannot be handled as a {}: {error}",
         kind.kind, kind.version, kind.kind

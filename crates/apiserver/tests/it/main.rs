@@ -19,11 +19,13 @@ use store::{Epoch, Op, Origin, Proposal, RequestId, Store as _, Timestamp, local
 use tower::ServiceExt as _;
 
 mod access;
+mod admission;
 mod audit;
+mod bodies;
 mod kubectl;
 mod node;
-mod pki;
 mod past;
+mod pki;
 mod relay;
 mod sessions;
 mod tls;
@@ -40,9 +42,28 @@ impl Api {
     }
 
     async fn with(access: apiserver::AccessConfig, pki: apiserver::Pki) -> Self {
-        let clock = || Arc::new(|| Timestamp(1_700_000_000_000_000));
-        let store = Arc::new(LocalStore::new(clock()));
+        let store = Arc::new(LocalStore::new(Self::clock()));
         store.begin_epoch(Epoch(1));
+        let api = Self::over(store, access, pki);
+        api.server.ensure_defaults().await.unwrap();
+        api
+    }
+
+    /// Another replica, as far as the API can tell.
+    fn beside(&self) -> Self {
+        let (access, pki) = <(apiserver::AccessConfig, apiserver::Pki)>::default();
+        Self::over(Arc::clone(&self.store), access, pki)
+    }
+
+    fn clock() -> Arc<dyn Fn() -> Timestamp + Send + Sync> {
+        Arc::new(|| Timestamp(1_700_000_000_000_000))
+    }
+
+    fn over(
+        store: Arc<LocalStore>,
+        access: apiserver::AccessConfig,
+        pki: apiserver::Pki,
+    ) -> Self {
         let config = Config {
             name: "test".to_owned(),
             endpoints: Vec::new(),
@@ -54,8 +75,7 @@ impl Api {
         };
         let as_store = Arc::clone(&store) as Arc<dyn store::Store>;
         let as_cluster = Arc::clone(&store) as Arc<dyn store::Cluster>;
-        let server = ApiServer::new(as_store, as_cluster, config, clock());
-        server.ensure_defaults().await.unwrap();
+        let server = ApiServer::new(as_store, as_cluster, config, Self::clock());
         Self { server, store }
     }
 

@@ -5,6 +5,7 @@
     reason = "a panic in a test is its failure"
 )]
 
+mod admission;
 mod events;
 mod namespaces;
 mod nodes;

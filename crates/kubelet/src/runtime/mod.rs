@@ -118,6 +118,9 @@ pub struct ContainerConfig {
     pub name: String,
     /// Restart count of this instance (CST-3).
     pub attempt: u32,
+    /// The container whose processes it sees and lives among; `None` for its own only.
+    #[serde(default)]
+    pub target: Option<String>,
     /// As written in the Pod.
     pub image: String,
     /// As answered by [`Runtime::pull_image`].

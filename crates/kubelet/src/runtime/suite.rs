@@ -153,6 +153,7 @@ impl<'a> Case<'a> {
         ContainerConfig {
             name: format!("c{at}"),
             attempt,
+            target: None,
             image: self.subject.image(),
             image_id: String::new(),
             argv: self.subject.argv(program),

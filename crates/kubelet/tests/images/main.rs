@@ -98,6 +98,7 @@ impl Bench {
         ContainerConfig {
             name: name.to_owned(),
             attempt: 0,
+            target: None,
             image: "as written".to_owned(),
             image_id: image.id.clone(),
             argv: ["/bin/sh", "-c", script].map(str::to_owned).to_vec(),

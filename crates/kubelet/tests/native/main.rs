@@ -11,7 +11,7 @@
 
 use async_trait::async_trait;
 use kubelet::runtime::{
-    ContainerConfig, PodRef, Resources, Runtime, SandboxConfig, Security,
+    ContainerConfig, ContainerState, PodRef, Resources, Runtime, SandboxConfig, Security,
     native::{NativeConfig, NativeRuntime},
     suite::{self, Program, Subject},
 };
@@ -48,6 +48,7 @@ fn main() -> ExitCode {
     threads.expect("a runtime").block_on(async {
         suite::run(&native).await;
         a_pod_whose_shim_does_not_answer_can_be_removed(&native).await;
+        an_added_container_lives_among_its_targets_processes(&native).await;
         // Only the node itself is left, which goes with its last Pod.
         native.open().await.remove_all().await.expect("nothing is left to remove");
     });
@@ -56,40 +57,50 @@ fn main() -> ExitCode {
     ExitCode::SUCCESS
 }
 
+async fn an_added_container_lives_among_its_targets_processes(native: &Native) {
+    // SUB-4
+    let runtime = native.open().await;
+    let uid = format!("added-{}", std::process::id());
+    let image = runtime.pull_image(&native.image()).await.expect("the image").id;
+    runtime.run_sandbox(native.sandbox(&uid)).await.expect("a sandbox");
+    let target = native.container("c", image.clone(), native.argv(Program::Listens));
+    let target = runtime.start_container(&uid, target).await.expect("a container").id;
+    let added = |name: &str, target: &str| ContainerConfig {
+        target: (!target.is_empty()).then(|| target.to_owned()),
+        ..native.container(name, image.clone(), program::counts_processes())
+    };
+    for (name, target, processes) in [("d", "c", 2), ("e", "", 1)] {
+        let id = runtime.start_container(&uid, added(name, target)).await.expect("it starts").id;
+        let ended = async {
+            let mut tick = tokio::time::interval(std::time::Duration::from_millis(5));
+            loop {
+                tick.tick().await;
+                let pod = runtime.pod(&uid).await.expect("records").expect("the Pod");
+                let found = pod.containers.into_iter().find(|container| container.id == id);
+                if let Some(ContainerState::Exited { exit_code, .. }) = found.map(|c| c.state) {
+                    return exit_code;
+                }
+            }
+        };
+        let code = tokio::time::timeout(std::time::Duration::from_secs(60), ended).await;
+        assert_eq!(code, Ok(processes), "{name} sees so many processes");
+    }
+    let none = runtime.start_container(&uid, added("f", "none")).await;
+    assert!(none.is_err_and(|error| error.to_string().contains("\"none\" does not run")));
+    let pod = runtime.pod(&uid).await.expect("records").expect("the Pod");
+    let found = pod.containers.into_iter().find(|container| container.id == target);
+    let state = found.expect("the target").state;
+    assert!(matches!(state, ContainerState::Running { .. }), "it goes on: {state:?}");
+    runtime.remove_pod(&uid).await.expect("it is removed");
+    assert_eq!(native.leftovers(&uid), Vec::<String>::new());
+}
+
 async fn a_pod_whose_shim_does_not_answer_can_be_removed(native: &Native) {
     let runtime = native.open().await;
     let uid = format!("stopped-{}", std::process::id());
     let image = runtime.pull_image(&native.image()).await.expect("the image");
-    let pod = PodRef { namespace: "suite".into(), name: "pod".into(), uid: uid.clone() };
-    let sandbox = SandboxConfig {
-        pod,
-        attempt: 0,
-        hostname: "pod".into(),
-        host_network: false,
-        resources: Resources::default(),
-        annotations: BTreeMap::new(),
-    };
-    runtime.run_sandbox(sandbox).await.expect("a sandbox");
-    let container = ContainerConfig {
-        name: "c".into(),
-        attempt: 0,
-        image: native.image(),
-        image_id: image.id,
-        argv: native.argv(Program::Tree),
-        env: vec![("PATH".into(), "/bin".into())],
-        working_dir: "/".into(),
-        mounts: Vec::new(),
-        resources: Resources::default(),
-        security: Security::default(),
-        stdin: false,
-        stdin_once: false,
-        tty: false,
-        log_path: native.dir.join("stopped.log"),
-        log_bytes_max: 1 << 20,
-        termination_message_path: String::new(),
-        hash: 0,
-        annotations: BTreeMap::new(),
-    };
+    runtime.run_sandbox(native.sandbox(&uid)).await.expect("a sandbox");
+    let container = native.container("c", image.id, native.argv(Program::Tree));
     runtime.start_container(&uid, container).await.expect("a container");
     let dir = native.dir.join("pods").join(&uid);
     let record = fs::read_to_string(dir.join("sandbox.json")).expect("a record");
@@ -127,6 +138,41 @@ fn every_process(file: &str) -> impl Iterator<Item = (String, String)> {
 }
 
 impl Native {
+    fn sandbox(&self, uid: &str) -> SandboxConfig {
+        SandboxConfig {
+            pod: PodRef { namespace: "suite".into(), name: "pod".into(), uid: uid.to_owned() },
+            attempt: 0,
+            hostname: "pod".into(),
+            host_network: false,
+            resources: Resources::default(),
+            annotations: BTreeMap::new(),
+        }
+    }
+
+    fn container(&self, name: &str, image_id: String, argv: Vec<String>) -> ContainerConfig {
+        ContainerConfig {
+            name: name.to_owned(),
+            attempt: 0,
+            target: None,
+            image: self.image(),
+            image_id,
+            argv,
+            env: vec![("PATH".into(), "/bin".into())],
+            working_dir: "/".into(),
+            mounts: Vec::new(),
+            resources: Resources::default(),
+            security: Security::default(),
+            stdin: false,
+            stdin_once: false,
+            tty: false,
+            log_path: self.dir.join(format!("{name}.log")),
+            log_bytes_max: 1 << 20,
+            termination_message_path: String::new(),
+            hash: 0,
+            annotations: BTreeMap::new(),
+        }
+    }
+
     /// Cgroups whose path has this in it.
     fn cgroups(&self, part: &str) -> Vec<String> {
         let mut all = Vec::new();

@@ -21,6 +21,11 @@ pub(super) fn argv(program: Program) -> Vec<String> {
     ["/bin/true", MARK].into_iter().chain(words.split(' ')).map(str::to_owned).collect()
 }
 
+/// Ends with the number of processes that it sees, itself one of them.
+pub(super) fn counts_processes() -> Vec<String> {
+    ["/bin/true", MARK, "counts"].map(str::to_owned).to_vec()
+}
+
 /// Plays it, if that is what it was started for.
 pub(super) fn run() -> Option<ExitCode> {
     let mut arguments = std::env::args().skip(1);
@@ -32,6 +37,12 @@ pub(super) fn run() -> Option<ExitCode> {
     term.thread_block().expect("TERM is blocked");
     Some(match arguments.next()?.as_str() {
         "ends" => ExitCode::from(arguments.next()?.parse::<u8>().expect("a code")),
+        "counts" => {
+            let all = fs::read_dir("/proc").expect("processes").flatten();
+            let processes =
+                all.filter(|entry| entry.file_name().to_string_lossy().parse::<u32>().is_ok());
+            ExitCode::from(u8::try_from(processes.count()).expect("a few"))
+        }
         "listens" => {
             term.wait().expect("TERM");
             ExitCode::from(7)

@@ -12,7 +12,7 @@ use crate::runtime::ContainerConfig;
 use nix::{
     fcntl::OFlag,
     mount::{MntFlags, MsFlags, mount, umount2},
-    sched::{CloneFlags, unshare},
+    sched::{CloneFlags, setns, unshare},
     sys::stat::Mode,
     unistd::{
         chdir, dup2_stderr, dup2_stdin, dup2_stdout, execve, pivot_root, setgid, setgroups, setsid,
@@ -39,6 +39,9 @@ pub(super) struct InitConfig {
     /// Upper, work and merged directories of the overlay.
     pub(super) dir: PathBuf,
     pub(super) cgroup: Cgroup,
+    /// The first process of the container among whose processes it lives.
+    #[serde(default)]
+    pub(super) target_pid: Option<i32>,
 }
 
 /// In a container's directory: shown inside at the path of its termination message, so that it is found
@@ -85,7 +88,15 @@ fn prepare(socket: &mut UnixStream, stdin: Option<&OwnedFd>, config: &InitConfig
         tracing::debug!(%error, "cgroup not entered");
     }
     let before = own_mounts()?;
-    step("unshare", unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWPID))?;
+    match config.target_pid {
+        None => step("unshare", unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWPID))?,
+        Some(pid) => {
+            let path = format!("/proc/{pid}/ns/pid");
+            let namespace = step("open the target's PID namespace", fs::File::open(path))?;
+            step("enter the target's PID namespace", setns(namespace, CloneFlags::CLONE_NEWPID))?;
+            step("unshare", unshare(CloneFlags::CLONE_NEWNS))?;
+        }
+    }
     let pid = step("fork", sys::fork_single_threaded())?;
     if pid > 0 {
         // The child is the program; it is handed to the shim when this process ends.

@@ -283,6 +283,14 @@ impl Shim {
         say(&stream, &answer)
     }
 
+    /// Finds the process whose namespace the container is to live in.
+    fn with_target(&self, init: InitConfig) -> Result<InitConfig, String> {
+        let Some(target) = &init.container.target else { return Ok(init) };
+        let found = self.running.values().find(|r| r.container.config.name == *target);
+        let found = found.ok_or_else(|| format!("container {target:?} does not run"))?;
+        Ok(InitConfig { target_pid: Some(found.pid), ..init })
+    }
+
     fn start(
         &mut self,
         id: ContainerId,
@@ -317,9 +325,10 @@ impl Shim {
             root,
             dir: dir.clone(),
             cgroup: cgroup.clone(),
+            target_pid: None,
         };
-        match spawn(&init) {
-            Ok((pid, streams)) => {
+        match self.with_target(init).and_then(|init| Ok((spawn(&init)?, init))) {
+            Ok(((pid, streams), init)) => {
                 container.state = ContainerState::Running { started_at: now_micros() };
                 records::write(&dir.join("record.json"), &container)?;
                 records::write(&dir.join("init.json"), &(pid, &init))?;

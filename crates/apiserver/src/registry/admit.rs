@@ -1,0 +1,145 @@
+//! Admission: what the namespace and the cluster make of an object before it is stored (DEF-2).
+//!
+//! What a decision looked at is compared again when it is applied, so that a replica that is behind
+//! decides nothing by what is no longer so.
+
+use super::{
+    Registry, decode, key, prefix,
+    write::{not_written_since, put},
+};
+use api::{
+    kinds::{self, Kind},
+    limits, meta, priority, service_account,
+    status::Status,
+};
+use serde_json::{Value, json};
+use store::{Compare, KeyRange, LeaseId, TxnOp, state::View};
+
+/// What was looked at.
+#[derive(Default)]
+pub(super) struct Admitted {
+    /// That it is still so.
+    pub(super) compares: Vec<Compare>,
+    /// Bounds for what becomes of the object.
+    ranges: Vec<Value>,
+}
+
+fn row(group: &str, plural: &str) -> &'static Kind {
+    kinds::by_resource(group, "v1", plural).expect("what admission looks at is served")
+}
+
+fn classes() -> &'static Kind {
+    row("scheduling.k8s.io", "priorityclasses")
+}
+
+fn is_class(kind: &Kind) -> bool {
+    std::ptr::eq(kind, classes())
+}
+
+/// Everything of a kind, and that nothing of it has been written since.
+fn all(view: &View, kind: &Kind, namespace: &str) -> Result<(Vec<Value>, Compare), Status> {
+    let range = KeyRange::prefix(prefix(kind, namespace));
+    let found: Result<Vec<Value>, Status> = view.live(&range).map(|kv| decode(kind, kv)).collect();
+    Ok((found?, not_written_since(range, view.revision())))
+}
+
+impl Admitted {
+    /// Whether the object, complete now, keeps to the bounds of its namespace.
+    ///
+    /// # Errors
+    /// 403
+    pub(super) fn check(&self, kind: &Kind, object: &Value) -> Result<(), Status> {
+        limits::check(&self.ranges, kind, object)
+            .map_err(|why| Status::forbidden(kind, meta::name(object), &why))
+    }
+}
+
+impl Registry {
+    /// Completes a new object that is in its place and has its defaults.
+    ///
+    /// # Errors
+    /// 403 for what names something that is not there, or says what only the server says.
+    pub(super) async fn admit(&self, kind: &Kind, object: &mut Value) -> Result<Admitted, Status> {
+        let (mut tried, mut admitted) = self.admit_now(kind, object);
+        if admitted.is_err() {
+            // Made through another replica a moment ago.
+            self.linearize().await?;
+            (tried, admitted) = self.admit_now(kind, object);
+        }
+        if let Some(tried) = tried {
+            *object = tried;
+        }
+        admitted
+    }
+
+    /// What becomes of the object, if anything does.
+    fn admit_now(&self, kind: &Kind, object: &Value) -> (Option<Value>, Result<Admitted, Status>) {
+        if kind.group.is_empty() && kind.kind == "Pod" {
+            let mut pod = object.clone();
+            let admitted = self.admit_pod(kind, &mut pod);
+            (Some(pod), admitted)
+        } else if is_class(kind) {
+            (None, self.admit_class(kind, object))
+        } else if kind.group.is_empty() && kind.kind == "PersistentVolumeClaim" {
+            let view = self.store.view();
+            let found = all(&view, row("", "limitranges"), meta::namespace(object));
+            let admitted =
+                found.map(|(ranges, compare)| Admitted { compares: vec![compare], ranges });
+            (None, admitted)
+        } else {
+            (None, Ok(Admitted::default()))
+        }
+    }
+
+    fn admit_pod(&self, kind: &Kind, pod: &mut Value) -> Result<Admitted, Status> {
+        let namespace = meta::namespace(pod).to_owned();
+        let forbidden = |pod: &Value, why: &str| Status::forbidden(kind, meta::name(pod), why);
+        let view = self.store.view();
+        let (ranges, same_ranges) = all(&view, row("", "limitranges"), &namespace)?;
+        limits::set_defaults(&ranges, pod);
+        let account = service_account::name(pod);
+        let accounts = row("", "serviceaccounts");
+        let Some(found) = view.get(key(accounts, &namespace, &account).as_bytes()) else {
+            return Err(forbidden(pod, &service_account::missing(&namespace, &account)));
+        };
+        service_account::admit(pod, &decode(accounts, &found)?);
+        let (classes, same_classes) = all(&view, classes(), "")?;
+        priority::admit(pod, &classes).map_err(|why| forbidden(pod, &why))?;
+        Ok(Admitted { compares: vec![same_ranges, same_classes], ranges })
+    }
+
+    fn admit_class(&self, kind: &Kind, class: &Value) -> Result<Admitted, Status> {
+        let (classes, same) = all(&self.store.view(), kind, "")?;
+        priority::check_class(class, &classes)
+            .map_err(|why| Status::forbidden(kind, meta::name(class), &why))?;
+        Ok(Admitted { compares: vec![same], ranges: Vec::new() })
+    }
+
+    /// Whether a change of an object is one that the cluster accepts; what must still be so.
+    ///
+    /// # Errors
+    /// 403
+    pub(super) fn admit_change(&self, kind: &Kind, new: &Value) -> Result<Vec<Compare>, Status> {
+        if !is_class(kind) {
+            return Ok(Vec::new());
+        }
+        self.admit_class(kind, new).map(|admitted| admitted.compares)
+    }
+
+    /// What is made together with an object: the account of a namespace's Pods (SA-1), so that nobody
+    /// ever sees the one without the other.
+    pub(super) fn companions(&self, kind: &Kind, object: &Value) -> Option<(Compare, TxnOp)> {
+        if kind.kind != "Namespace" || !kind.group.is_empty() {
+            return None;
+        }
+        let accounts = row("", "serviceaccounts");
+        let namespace = meta::name(object);
+        let mut account =
+            json!({"metadata": {"name": service_account::DEFAULT, "namespace": namespace}});
+        self.new_metadata(accounts, &mut account);
+        let key = key(accounts, namespace, service_account::DEFAULT);
+        // Left from a namespace of this name that was let go with what was in it.
+        let left = self.store.view().get(key.as_bytes()).is_some();
+        (!left).then(|| (super::write::absent(&key), put(&key, &account, LeaseId::NONE)))
+    }
+}
