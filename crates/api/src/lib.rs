@@ -8,6 +8,7 @@ pub mod binding;
 pub mod caller;
 pub mod core;
 pub mod cron;
+pub mod custom;
 pub mod deletion;
 pub mod discovery;
 pub mod enforcement;
@@ -26,4 +27,5 @@ pub mod selector;
 pub mod status;
 pub mod table;
 
+mod cel;
 mod validation;

@@ -1,7 +1,9 @@
 //! The copies that all controllers share.
 
 use api::{
-    core::{EndpointSlice, Endpoints, Lease, Namespace, Node, Pod, Service},
+    core::{
+        CustomResourceDefinition, EndpointSlice, Endpoints, Lease, Namespace, Node, Pod, Service,
+    },
     k8s_openapi::{Metadata, Resource, apimachinery::pkg::apis::meta::v1::ObjectMeta},
 };
 use client::{Client, ListOptions, informer::Informer};
@@ -20,6 +22,7 @@ pub(crate) struct Caches {
     pub(crate) slices: Informer<EndpointSlice>,
     pub(crate) endpoints: Informer<Endpoints>,
     pub(crate) namespaces: Informer<Namespace>,
+    pub(crate) definitions: Informer<CustomResourceDefinition>,
 }
 
 impl Caches {
@@ -40,6 +43,7 @@ impl Caches {
             slices: follow(client, None, slices, tasks, shutdown),
             endpoints: follow(client, None, all(), tasks, shutdown),
             namespaces: follow(client, None, all(), tasks, shutdown),
+            definitions: follow(client, None, all(), tasks, shutdown),
         }
     }
 
@@ -52,6 +56,7 @@ impl Caches {
         self.slices.synced().await;
         self.endpoints.synced().await;
         self.namespaces.synced().await;
+        self.definitions.synced().await;
     }
 }
 

@@ -4,7 +4,7 @@
 //! PATCH takes `fieldValidation`. Everything else they read from OpenAPI v3, or have built in. So
 //! there are paths here and no definitions.
 
-use api::kinds::{self, Kind};
+use api::kinds::{self, Kind, KindRef};
 use std::sync::LazyLock;
 
 /// What `/openapi/v2` answers to a client that accepts
@@ -12,16 +12,22 @@ use std::sync::LazyLock;
 /// `openapi.v2.Document`.
 #[must_use]
 pub fn document() -> &'static [u8] {
-    static DOCUMENT: LazyLock<Vec<u8>> = LazyLock::new(|| encode(kinds::all()));
+    static DOCUMENT: LazyLock<Vec<u8>> = LazyLock::new(|| encode(kinds::all().iter()));
     &DOCUMENT
+}
+
+/// The same with custom resources.
+#[must_use]
+pub fn document_with(custom: &[KindRef]) -> Vec<u8> {
+    encode(kinds::all().iter().chain(custom.iter().map(|kind| &**kind)))
 }
 
 /// The content type of [`document`], as kube-apiserver writes it.
 pub const CONTENT_TYPE: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
 
-fn encode(kinds: &[Kind]) -> Vec<u8> {
+fn encode<'a>(kinds: impl Iterator<Item = &'a Kind>) -> Vec<u8> {
     let info = message(&[(1, b"Kubernetes"), (2, b"v1.36.0")]);
-    let paths: Vec<u8> = kinds.iter().flat_map(|kind| field(2, &path(kind))).collect();
+    let paths: Vec<u8> = kinds.flat_map(|kind| field(2, &path(kind))).collect();
     message(&[(1, b"2.0"), (2, &info), (8, &paths)])
 }
 

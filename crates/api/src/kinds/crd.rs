@@ -148,7 +148,14 @@ fn validate_schemas(spec: &Value, path: &Path) -> Vec<FieldError> {
         let at = at.child("openAPIV3Schema");
         match schema.and_then(|schema| schema.get("openAPIV3Schema")).filter(|s| !s.is_null()) {
             None => errors.push(FieldError::required(&at, "schemas are required")),
-            Some(schema) => errors.extend(schema::validate(schema, &at)),
+            Some(schema) => {
+                let wrong = schema::validate(schema, &at);
+                // What is not structural cannot be read any further.
+                if wrong.is_empty() {
+                    errors.extend(crate::custom::check_definition(schema, &at));
+                }
+                errors.extend(wrong);
+            }
         }
     }
     errors
@@ -181,8 +188,12 @@ fn validate_columns(spec: &Value, path: &Path) -> Vec<FieldError> {
             if !format.is_empty() && !FORMATS.contains(&format.as_str()) {
                 errors.push(FieldError::invalid(&at.child("format"), format, one_of(FORMATS)));
             }
-            if part("jsonPath").is_empty() {
+            let json_path = part("jsonPath");
+            if json_path.is_empty() {
                 errors.push(FieldError::required(&at.child("JSONPath"), ""));
+            } else if let Some(error) = crate::custom::path_error(&json_path) {
+                let detail = format!("illegal JSON path: {error}");
+                errors.push(FieldError::invalid(&at.child("JSONPath"), json_path, detail));
             }
         }
     }

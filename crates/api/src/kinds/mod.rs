@@ -18,8 +18,10 @@ mod rules;
 mod service;
 mod stateful_set;
 mod template;
+mod verbs;
 
 use crate::{
+    custom::Custom,
     field::{FieldError, Path},
     meta::drop_nulls,
     names,
@@ -30,6 +32,7 @@ use crate::{
 use k8s_openapi::Resource;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
+use std::{ops::Deref, sync::Arc};
 
 /// Everything the generic registry needs to know of one kind. Objects are whole JSON values, so that
 /// no field is lost; the functions read and write only what they know.
@@ -94,6 +97,34 @@ pub struct Kind {
     pub field: fn(object: &Value, label: &str) -> String,
     /// Whether the object decodes as its type; the error names the path and what was expected.
     pub decode: fn(&Value) -> Result<(), String>,
+    /// What a definition says of this kind in place of the functions, columns and names above; `None` for
+    /// a row. Whoever may meet such a kind asks the methods and not the fields.
+    pub custom: Option<Arc<Custom>>,
+}
+
+/// A kind that is served: a row, or one that a definition made and that lives as long as it is used.
+#[derive(Clone, Debug)]
+pub enum KindRef {
+    /// A row.
+    Static(&'static Kind),
+    /// Of a version of a definition.
+    Custom(Arc<Kind>),
+}
+
+impl Deref for KindRef {
+    type Target = Kind;
+
+    fn deref(&self) -> &Kind {
+        match self {
+            Self::Static(kind) => kind,
+            Self::Custom(kind) => kind,
+        }
+    }
+}
+
+/// What a definition's kinds have in common with most rows.
+pub(crate) fn plain_row() -> Kind {
+    plain::PLAIN
 }
 
 impl Kind {
@@ -120,6 +151,9 @@ impl Kind {
     /// What to tell who writes this object: fields for its Pods that no node acts upon (§1.1).
     #[must_use]
     pub fn warnings(&self, object: &Value) -> Vec<String> {
+        if let Some(custom) = &self.custom {
+            return custom.warnings();
+        }
         let Some(pointer) = self.pod_spec else { return Vec::new() };
         let Some(spec) = object.pointer(pointer) else { return Vec::new() };
         let path = Path::new(&pointer.trim_start_matches('/').replace('/', "."));

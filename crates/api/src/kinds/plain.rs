@@ -44,6 +44,7 @@ pub(super) const PLAIN: Kind = Kind {
     field_labels: &[],
     field: no_field,
     decode: |_| Ok(()),
+    custom: None,
 };
 
 /// The label by which a namespace is selected (NS-1).

@@ -1,5 +1,6 @@
 //! Objects over a [`Store`] of bytes: one set of verbs for every kind.
 
+mod definitions;
 mod evict;
 mod write;
 
@@ -39,6 +40,7 @@ pub struct Registry {
     client: u64,
     sequence: Arc<AtomicU64>,
     service_prefix: [u8; 2],
+    definitions: Arc<definitions::Definitions>,
 }
 
 /// What to list.
@@ -110,6 +112,10 @@ pub(crate) fn decode(kind: &Kind, kv: &KeyValue) -> Result<Value, Status> {
         let key = String::from_utf8_lossy(&kv.key);
         Status::internal(format!("stored object {key} cannot be read: {e}"))
     })?;
+    if let Some(custom) = &kind.custom {
+        // Stored under an older schema, maybe.
+        custom.complete(&mut object);
+    }
     stamp(kind, &mut object, kv.mod_revision);
     Ok(object)
 }
@@ -149,7 +155,14 @@ fn parse_revision(text: &str) -> Result<Revision, Status> {
 impl Registry {
     /// Objects over `store`; `service_prefix` begins every Service's address.
     pub fn new(store: Arc<dyn Store>, clock: Clock, service_prefix: [u8; 2]) -> Self {
-        Self { store, clock, client: rand::random(), sequence: Arc::default(), service_prefix }
+        Self {
+            store,
+            clock,
+            client: rand::random(),
+            sequence: Arc::default(),
+            service_prefix,
+            definitions: Arc::default(),
+        }
     }
 
     /// The store behind it.

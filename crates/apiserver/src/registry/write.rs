@@ -3,6 +3,7 @@
 use super::{Registry, WRITE_DEADLINE, decode, key, stamp, store_status};
 use api::{
     caller::ControllerOrigin,
+    custom::begin_removal,
     deletion::{DeleteDecision, DeleteOptions, begin_delete, is_released},
     field::{FieldError, Path},
     kinds::{self, Kind},
@@ -117,6 +118,17 @@ pub(super) fn put(key: &str, object: &Value, lease: LeaseId) -> TxnOp {
     })
 }
 
+/// Of an object of a kind: a custom resource is stored in one of its versions, whichever it comes in.
+fn put_object(kind: &Kind, key: &str, object: &Value, lease: LeaseId) -> TxnOp {
+    let Some(custom) = &kind.custom else { return put(key, object, lease) };
+    let mut object = object.clone();
+    if let Some(fields) = object.as_object_mut() {
+        let version = format!("{}/{}", kind.group, custom.storage_version);
+        fields.insert("apiVersion".to_owned(), version.into());
+    }
+    put(key, &object, lease)
+}
+
 pub(super) fn remove(key: &str) -> TxnOp {
     let range = KeyRange::One(Bytes::copy_from_slice(key.as_bytes()));
     TxnOp::DeleteRange(DeleteRange { range, prev_kv: false })
@@ -207,7 +219,7 @@ impl Registry {
     /// Events go by themselves (EVT-1): those of one stretch of time hang on one lease, so that this
     /// costs the log one entry a stretch and not one an Event.
     async fn lease_of(&self, kind: &Kind, caller: &Caller) -> Result<LeaseId, Status> {
-        if kind.kind != "Event" || caller.dry_run {
+        if !kind.is("Event") || caller.dry_run {
             return Ok(LeaseId::NONE);
         }
         let lease = LeaseId(EVENT_LEASES + self.now() / EVENT_STRETCH_SECONDS);
@@ -230,19 +242,23 @@ impl Registry {
         lease: LeaseId,
     ) -> Result<Written, Status> {
         place(kind, namespace, &mut object)?;
+        if kind.custom.as_ref().is_some_and(|custom| custom.terminating) {
+            let why = "create not allowed while custom resource definition is terminating";
+            return Err(Status::new(405, "MethodNotAllowed", why));
+        }
         if !meta::resource_version(&object).is_empty() {
             return Err(Status::bad_request(
                 "resourceVersion should not be set on objects to be created",
             ));
         }
-        (kind.decode)(&object).map_err(|e| not_decodable(kind, &e))?;
+        kind.check_type(&object).map_err(|e| not_decodable(kind, &e))?;
         let generated = generate_prefix(&object);
         self.new_metadata(kind, &mut object);
         if caller.manager != Manager::Applied {
             metadata_mut(&mut object).remove("managedFields");
         }
         drop_empty(metadata_mut(&mut object));
-        (kind.default)(&mut object);
+        kind.set_defaults(&mut object);
         let asked = object;
         let mut attempts = 0;
         loop {
@@ -253,8 +269,8 @@ impl Registry {
                 metadata_mut(&mut object).insert("name".to_owned(), name.into());
             }
             // Behind the name: what is made of it, such as a Job's labels, must follow it.
-            (kind.prepare_create)(&mut object);
-            let errors = (kind.validate_create)(&object);
+            kind.before_create(&mut object);
+            let errors = kind.check_create(&object);
             if !errors.is_empty() {
                 return Err(Status::invalid(kind, meta::name(&object), &errors));
             }
@@ -285,8 +301,9 @@ impl Registry {
         for attempt in 0..ATTEMPTS {
             let mut compares = vec![absent(&own)];
             compares.extend(self.namespace_is_active(kind, &namespace, &name, attempt).await?);
+            compares.extend(self.still_defined(kind)?);
             let mut steps = Vec::new();
-            if kind.kind == "Service" {
+            if kind.is("Service") {
                 self.allocate_address(object, &mut compares, &mut steps)?;
             }
             if let Some(old) = self.store.view().get(own.as_bytes()) {
@@ -298,7 +315,7 @@ impl Registry {
                 metadata_mut(object).remove("resourceVersion");
                 return Ok(());
             }
-            steps.push(put(&own, object, lease));
+            steps.push(put_object(kind, &own, object, lease));
             match self.commit(caller, compares, steps).await? {
                 Ok(revision) => {
                     stamp(kind, object, revision);
@@ -335,7 +352,7 @@ impl Registry {
 
     fn new_metadata(&self, kind: &Kind, object: &mut Value) {
         let now = meta::time(self.now());
-        if kind.kind == "Event"
+        if kind.is("Event")
             && let Some(fields) = object.as_object_mut()
         {
             // Those who have no clock of their own leave the times to the server.
@@ -482,22 +499,23 @@ impl Registry {
                 // Nothing to write: no revision, no event (CC-4).
                 return Ok(Written { object: shown, created: false });
             }
-            let lease = match kind.kind {
-                // Seen again, kept anew.
-                "Event" => self.lease_of(kind, caller).await?,
-                _ => kv.lease,
-            };
+            // Seen again, kept anew.
+            let lease =
+                if kind.is("Event") { self.lease_of(kind, caller).await? } else { kv.lease };
             let steps = if is_released(&new) {
                 removal(kind, &key, &old)
             } else {
-                vec![put(&key, &new, lease)]
+                vec![put_object(kind, &key, &new, lease)]
             };
-            match self.commit(caller, vec![unchanged(&key, &kv)], steps).await? {
+            let mut compares = vec![unchanged(&key, &kv)];
+            compares.extend(self.still_defined(kind)?);
+            match self.commit(caller, compares, steps).await? {
                 Ok(revision) => {
                     stamp(kind, &mut shown, revision);
                     return Ok(Written { object: shown, created: false });
                 }
-                Err(Raced) if version.is_empty() => {}
+                // Whether it was the object or its definition shows the next time round.
+                Err(Raced) if version.is_empty() || kind.custom.is_some() => {}
                 Err(Raced) => return Err(Status::modified(kind, name)),
             }
         }
@@ -513,7 +531,7 @@ impl Registry {
         subresource: &str,
         manager: &Manager,
     ) -> Result<Value, Status> {
-        (kind.decode)(&new).map_err(|e| not_decodable(kind, &e))?;
+        kind.check_type(&new).map_err(|e| not_decodable(kind, &e))?;
         let metadata = metadata_mut(&mut new);
         for owned in [
             "name",
@@ -540,12 +558,12 @@ impl Registry {
             child_mut(&mut new, "spec").insert("finalizers".to_owned(), finalizers);
             Vec::new()
         } else if subresource == "status" {
-            (kind.prepare_status)(&mut new, old);
-            (kind.validate_status)(&new, old)
+            kind.before_status(&mut new, old);
+            kind.check_status(&new, old)
         } else {
-            (kind.default)(&mut new);
-            (kind.prepare_update)(&mut new, old);
-            (kind.validate_update)(&new, old)
+            kind.set_defaults(&mut new);
+            kind.before_update(&mut new, old);
+            kind.check_update(&new, old)
         };
         if !errors.is_empty() {
             return Err(Status::invalid(kind, meta::name(old), &errors));
@@ -698,16 +716,20 @@ impl Registry {
             let kv = self.stored(kind, namespace, name)?;
             let mut old = decode(kind, &kv)?;
             check(&old)?;
-            if kind.kind == "Namespace" && ["default", "kube-system", "kube-public"].contains(&name)
-            {
+            if kind.is("Namespace") && ["default", "kube-system", "kube-public"].contains(&name) {
                 return Err(Status::forbidden(kind, name, "this namespace may not be deleted"));
+            }
+            if kind.is("CustomResourceDefinition") {
+                begin_removal(&mut old, self.now());
             }
             let decision = begin_delete(kind, &old, options, self.now())?;
             let compares = vec![unchanged(&key, &kv)];
             let (steps, mut left) = match decision {
                 DeleteDecision::Unchanged => return Ok(DeleteOutcome::Terminating(old)),
                 DeleteDecision::Remove => (removal(kind, &key, &old), None),
-                DeleteDecision::Store(marked) => (vec![put(&key, &marked, kv.lease)], Some(marked)),
+                DeleteDecision::Store(marked) => {
+                    (vec![put_object(kind, &key, &marked, kv.lease)], Some(marked))
+                }
             };
             if caller.dry_run || options.dry_run {
                 return Ok(left.map_or(DeleteOutcome::Removed(old), DeleteOutcome::Terminating));
@@ -813,7 +835,7 @@ impl Registry {
 fn removal(kind: &Kind, key: &str, object: &Value) -> Vec<TxnOp> {
     let mut steps = vec![remove(key)];
     let ip = object.pointer("/spec/clusterIP").and_then(Value::as_str);
-    if let (true, Some(ip)) = (kind.kind == "Service", ip) {
+    if let (true, Some(ip)) = (kind.is("Service"), ip) {
         steps.push(remove(&address_key(ip)));
     }
     steps
@@ -871,14 +893,14 @@ fn stamp_times(kind: &Kind, new: &mut Value, old: &Value, now: i64) {
             }
         }
     };
-    if matches!(kind.kind, "Pod" | "Node" | "Namespace") {
+    if ["Pod", "Node", "Namespace", "CustomResourceDefinition"].iter().any(|name| kind.is(name)) {
         stamp("/status/conditions", "lastTransitionTime", &["type", "status"], &|_| true);
     }
-    if kind.kind == "Node" {
+    if kind.is("Node") {
         let evicts = |taint: &Value| taint.get("effect") == Some(&json!("NoExecute"));
         stamp("/spec/taints", "timeAdded", &["key", "effect"], &evicts);
     }
-    if kind.kind == "Event"
+    if kind.is("Event")
         && let Some(event) = new.as_object_mut()
     {
         event.entry("lastTimestamp").or_insert(now);

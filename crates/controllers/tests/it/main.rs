@@ -5,7 +5,9 @@
     reason = "a panic in a test is its failure"
 )]
 
+mod definitions;
 mod events;
+mod kubectl;
 mod namespaces;
 mod nodes;
 mod services;

@@ -1,6 +1,7 @@
 //! Managers of fields, as kube-apiserver was seen to track them.
 
 use super::*;
+use crate::table::table;
 use api::kinds;
 use proptest::prelude::*;
 
@@ -556,7 +557,7 @@ proptest! {
         let after = updated(&live, new.clone(), "writer", T2);
         prop_assert_eq!(without_managed_fields(&after), new.clone());
         let root = table().root(kind("pod"));
-        let tracker = Tracker::new(kind("pod"), &root, T2, "");
+        let tracker = Tracker::new(kind("pod"), (table(), &root), T2, "");
         let differs = tracker.compare(&without_managed_fields(&live), &new);
         let owned = decode(&after).unwrap();
         for (manager, managed) in &owned {

@@ -1,0 +1,193 @@
+//! The kinds that definitions make, read from what this replica has applied: it serves a kind exactly when
+//! its own state holds the definition, and a definition is read again when its revision is another.
+
+use super::{Registry, everything, write::unchanged};
+use api::{
+    custom::Definition,
+    kinds::{self, Kind, KindRef},
+    registry_key,
+    status::Status,
+};
+use schema::openapi::{self, Document};
+use serde_json::Value;
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+use store::{Compare, KeyRange, KeyValue, Revision};
+
+/// Definitions by name, as they were when they were last asked for.
+#[derive(Default)]
+pub(crate) struct Definitions {
+    read: Mutex<BTreeMap<String, Read>>,
+    documents: Mutex<Option<Arc<Documents>>>,
+}
+
+#[derive(Clone)]
+struct Read {
+    revision: Revision,
+    definition: Arc<Definition>,
+}
+
+/// The OpenAPI documents of all custom resources.
+pub(crate) struct Documents {
+    /// Of which definitions, at which revisions.
+    of: Vec<(String, Revision)>,
+    pub(crate) documents: BTreeMap<String, Document>,
+    /// What `/openapi/v3` answers.
+    pub(crate) index: Vec<u8>,
+    /// What `/openapi/v2` answers.
+    pub(crate) second: Vec<u8>,
+}
+
+fn definition_kind() -> &'static Kind {
+    kinds::by_alias("customresourcedefinitions").expect("CustomResourceDefinition is served")
+}
+
+impl Registry {
+    fn read_definitions(&self) -> MutexGuard<'_, BTreeMap<String, Read>> {
+        self.definitions.read.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn read_definition(&self, kv: &KeyValue) -> Option<Read> {
+        let key = std::str::from_utf8(&kv.key).ok()?;
+        let (_, name) = registry_key::parse(definition_kind(), key)?;
+        let known = self.read_definitions().get(name).cloned();
+        if let Some(known) = known.filter(|known| known.revision == kv.mod_revision) {
+            return Some(known);
+        }
+        let object: Value = serde_json::from_slice(&kv.value).ok()?;
+        let definition = Arc::new(Definition::read(&object));
+        for (version, error) in &definition.broken {
+            tracing::error!(definition = name, version, %error, "a stored version is not served");
+        }
+        let read = Read { revision: kv.mod_revision, definition };
+        self.read_definitions().insert(name.to_owned(), read.clone());
+        Some(read)
+    }
+
+    fn definition(&self, name: &str) -> Option<(KeyValue, Arc<Definition>)> {
+        let key = super::key(definition_kind(), "", name);
+        let Some(kv) = self.store.view().get(key.as_bytes()) else {
+            self.read_definitions().remove(name);
+            return None;
+        };
+        let read = self.read_definition(&kv)?;
+        Some((kv, read.definition))
+    }
+
+    fn all_definitions(&self) -> Vec<(String, Read)> {
+        let range = KeyRange::prefix(super::prefix(definition_kind(), ""));
+        let Ok(found) = self.store.view().range(&everything(range, Revision::ZERO, 0)) else {
+            return Vec::new();
+        };
+        let read = found.kvs.iter().filter_map(|kv| {
+            let read = self.read_definition(kv)?;
+            Some((read.definition.name.clone(), read))
+        });
+        read.collect()
+    }
+
+    /// What is served under a URL: a row, or of an established definition the version, as of what this
+    /// replica has applied. `unserved` also finds versions that clients do not.
+    pub(crate) fn find_kind(
+        &self,
+        (group, version, plural): (&str, &str, &str),
+        unserved: bool,
+    ) -> Option<KindRef> {
+        if let Some(kind) = kinds::by_resource(group, version, plural) {
+            return Some(KindRef::Static(kind));
+        }
+        if group.is_empty() {
+            return None;
+        }
+        let (_, definition) = self.definition(&format!("{plural}.{group}"))?;
+        if !definition.established {
+            return None;
+        }
+        let served = |kind: &Kind| kind.custom.as_ref().is_some_and(|c| c.served || unserved);
+        let mut kinds = definition.kinds.iter();
+        let found = kinds.find(|kind| kind.version == version && served(kind))?;
+        Some(KindRef::Custom(Arc::clone(found)))
+    }
+
+    /// What definitions make clients find, in the order of the definitions' names.
+    pub(crate) fn custom_kinds(&self) -> Vec<KindRef> {
+        served_of(&self.all_definitions())
+    }
+
+    /// That a kind is still as it was when it was found: to be held when the write is applied, so that
+    /// nothing is stored that its definition does not allow, or behind its back when it goes.
+    ///
+    /// # Errors
+    /// 404 if the definition is gone; 503, to be tried again, if it is another.
+    pub(crate) fn still_defined(&self, kind: &Kind) -> Result<Option<Compare>, Status> {
+        let Some(custom) = &kind.custom else { return Ok(None) };
+        let (kv, now) = self.definition(&custom.definition).ok_or_else(Status::no_such_path)?;
+        let found = now.kinds.iter().find(|other| other.version == kind.version);
+        let same = found
+            .and_then(|found| found.custom.as_ref())
+            .is_some_and(|other| other.uid == custom.uid && other.generation == custom.generation);
+        if !same {
+            let name = &custom.definition;
+            let text = format!("the definition of {name} has just been changed; try again");
+            return Err(Status::unavailable(text));
+        }
+        let key = super::key(definition_kind(), "", &custom.definition);
+        Ok(Some(unchanged(&key, &kv)))
+    }
+
+    /// The key of a custom kind's definition, for who follows it.
+    pub(crate) fn definition_key(kind: &Kind) -> Option<String> {
+        let custom = kind.custom.as_ref()?;
+        Some(super::key(definition_kind(), "", &custom.definition))
+    }
+
+    /// Whether a change of its definition leaves a kind as it was.
+    pub(crate) fn leaves_kind(kind: &Kind, definition: &[u8]) -> bool {
+        let Ok(object) = serde_json::from_slice::<Value>(definition) else { return false };
+        kind.custom.as_ref().is_some_and(|custom| {
+            api::meta::uid(&object) == custom.uid
+                && api::meta::generation(&object) == custom.generation
+        })
+    }
+
+    /// The documents of all custom resources; made again when a definition has changed.
+    pub(crate) fn documents(&self) -> Arc<Documents> {
+        let all = self.all_definitions();
+        let of: Vec<_> = all.iter().map(|(name, read)| (name.clone(), read.revision)).collect();
+        let known = |kept: &Option<Arc<Documents>>| kept.clone().filter(|kept| kept.of == of);
+        let lock = || self.definitions.documents.lock().unwrap_or_else(PoisonError::into_inner);
+        let kept = known(&lock());
+        if let Some(kept) = kept {
+            return kept;
+        }
+        let kinds = served_of(&all);
+        let mut versions: BTreeMap<(&str, &str), Vec<&Kind>> = BTreeMap::new();
+        for kind in &kinds {
+            versions.entry((kind.group, kind.version)).or_default().push(kind);
+        }
+        let documents = versions.into_iter().map(|((group, version), kinds)| {
+            let document = openapi::custom_document(group, version, &kinds);
+            (document.path.clone(), document)
+        });
+        let documents: BTreeMap<String, Document> =
+            documents.filter(|(path, _)| openapi::document(path).is_none()).collect();
+        let index = openapi::index_with(documents.values());
+        let second = schema::openapi_v2::document_with(&kinds);
+        let made = Arc::new(Documents { of, documents, index, second });
+        *lock() = Some(Arc::clone(&made));
+        made
+    }
+}
+
+fn served_of(all: &[(String, Read)]) -> Vec<KindRef> {
+    let established = all.iter().map(|(_, read)| read).filter(|read| read.definition.established);
+    let kinds = established.flat_map(|read| &read.definition.kinds);
+    let served = kinds.filter(|kind| {
+        // A row of the same name is what is served.
+        kind.custom.as_ref().is_some_and(|custom| custom.served)
+            && kinds::by_resource(kind.group, kind.version, kind.plural).is_none()
+    });
+    served.map(|kind| KindRef::Custom(Arc::clone(kind))).collect()
+}
