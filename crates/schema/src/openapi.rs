@@ -619,7 +619,7 @@ impl Maker<'_> {
             GVK: gvk(group, version, of),
         });
         if let (Some(body), Some(operation)) =
-            (self.body(*takes, action), operation.as_object_mut())
+            (self.body(kind, *takes, action), operation.as_object_mut())
         {
             operation.insert("requestBody".to_owned(), body);
         }
@@ -633,15 +633,19 @@ impl Maker<'_> {
         (method, operation)
     }
 
-    fn body(&self, takes: (&str, &str, &str), action: Action) -> Option<Value> {
+    fn body(&self, kind: &Kind, takes: (&str, &str, &str), action: Action) -> Option<Value> {
         let (required, content) = match action {
             Action::Post | Action::Put => {
                 (true, json!({"application/json": {"schema": self.one(takes)}}))
             }
             Action::Patch => {
                 let patch = json!({"schema": meta_ref("Patch")});
+                // Clients take what is not said for what is not there (PAT-1).
+                let types = PATCH_TYPES
+                    .iter()
+                    .filter(|media| kind.custom.is_none() || !media.contains("strategic"));
                 let content: Map<String, Value> =
-                    PATCH_TYPES.iter().map(|kind| ((*kind).to_owned(), patch.clone())).collect();
+                    types.map(|media| ((*media).to_owned(), patch.clone())).collect();
                 (true, Value::Object(content))
             }
             Action::Delete | Action::DeleteCollection => {

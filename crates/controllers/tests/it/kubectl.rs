@@ -76,7 +76,7 @@ fn database(name: &str) -> Value {
         "metadata": {"name": name, "namespace": "default"},
         "spec": {
             "version": "16.2", "replicas": 3, "storage": {"size": "10Gi"},
-            "listeners": [{"name": "sql", "port": 5432}],
+            "listeners": [{"name": "sql", "port": 5432, "protocol": "TCP"}],
             "podTemplate": {"spec": {"anything": ["goes"]}},
         },
     })
@@ -215,11 +215,12 @@ async fn works(kubectl: &Kubectl) {
         .await;
     assert_eq!(kubectl.done(generation, "").await, "4", "a status is no change of the spec");
 
-    // Two appliers of one list.
+    // Two managers of one list.
+    kubectl.done("create -f -", &database("ledger").to_string()).await;
     let applied = |manager: &str, name: &str, port: u64| {
         let object = json!({
             "apiVersion": "data.example.com/v1", "kind": "Database",
-            "metadata": {"name": "orders", "namespace": "default"},
+            "metadata": {"name": "ledger", "namespace": "default"},
             "spec": {"listeners": [{"name": name, "port": port}]},
         });
         (format!("apply --server-side --field-manager={manager} -f -"), object.to_string())
@@ -227,7 +228,7 @@ async fn works(kubectl: &Kubectl) {
     let (line, object) = applied("two", "admin", 5433);
     let run = kubectl.run(&line, &object).await;
     assert!(run.ok, "{run:?}");
-    let ports = kubectl.done("get db orders -o jsonpath={.spec.listeners[*].name}", "").await;
+    let ports = kubectl.done("get db ledger -o jsonpath={.spec.listeners[*].name}", "").await;
     assert_eq!(ports, "sql admin");
     let (line, object) = applied("two", "sql", 1);
     let said = kubectl.refused(&line, &object).await;
