@@ -754,6 +754,7 @@ mod tests {
                 group: registered.group,
                 version: registered.version,
                 kind: registered.kind,
+                custom: None,
                 plural: registered.kind,
                 subresources: &["scale", "status"],
                 ..*kinds::by_alias("cm").unwrap()

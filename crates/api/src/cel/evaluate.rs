@@ -5,7 +5,8 @@ use super::{
     parse::{Expr, Literal, Macro, Operator},
     value::Val,
 };
-use std::{borrow::Cow, rc::Rc};
+use regex::Regex;
+use std::{borrow::Cow, collections::BTreeMap, rc::Rc};
 
 /// Why there is no value.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,17 +25,38 @@ impl Fault {
 
 /// How many steps may still be made. A step is a part of an expression, an item that is looked at, or ten
 /// bytes of a text.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Budget(u64);
+#[derive(Debug)]
+pub(crate) struct Budget {
+    left: u64,
+    /// Patterns that have been compiled, which costs much more than to match one.
+    patterns: BTreeMap<String, Regex>,
+}
+
+/// What it costs to compile a pattern, and each of its bytes.
+const PATTERN_STEPS: u64 = 500;
+const PATTERN_BYTE_STEPS: u64 = 10;
+/// Bytes that a compiled pattern may take.
+const PATTERN_BYTES_MAX: usize = 1 << 20;
 
 impl Budget {
     pub(crate) const fn new(steps: u64) -> Self {
-        Self(steps)
+        Self { left: steps, patterns: BTreeMap::new() }
     }
 
     pub(super) fn spend(&mut self, steps: u64) -> Result<(), Fault> {
-        self.0 = self.0.checked_sub(steps).ok_or(Fault::OverBudget)?;
+        self.left = self.left.checked_sub(steps).ok_or(Fault::OverBudget)?;
         Ok(())
+    }
+
+    pub(super) fn pattern(&mut self, text: &str) -> Result<Regex, Fault> {
+        if let Some(known) = self.patterns.get(text) {
+            return Ok(known.clone());
+        }
+        self.spend(PATTERN_STEPS + PATTERN_BYTE_STEPS * text.len() as u64)?;
+        let regex = regex::RegexBuilder::new(text).size_limit(PATTERN_BYTES_MAX).build();
+        let regex = regex.map_err(|e| Fault::Error(format!("invalid pattern {text:?}: {e}")))?;
+        self.patterns.insert(text.to_owned(), regex.clone());
+        Ok(regex)
     }
 }
 

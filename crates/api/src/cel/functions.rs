@@ -335,29 +335,17 @@ fn text_method<'a>(
     let first = text_of(arguments, 0);
     let place = |n: i64| usize::try_from(n).ok();
     let int = |n: Option<usize>| Val::Int(n.and_then(|n| i64::try_from(n).ok()).unwrap_or(-1));
-    let regex = |pattern: &str| {
-        regex::RegexBuilder::new(pattern)
-            .size_limit(1 << 20)
-            .build()
-            .map_err(|e| Fault::error(format!("invalid pattern {pattern:?}: {e}")))
-    };
     Ok(match (name, first, arguments.len()) {
         ("contains", Some(part), 1) => Val::Bool(text.contains(part)),
         ("startsWith", Some(part), 1) => Val::Bool(text.starts_with(part)),
         ("endsWith", Some(part), 1) => Val::Bool(text.ends_with(part)),
-        ("matches", Some(pattern), 1) => {
-            // What a pattern costs to compile is the most of it.
-            budget.spend(10 + pattern.len() as u64)?;
-            Val::Bool(regex(pattern)?.is_match(text))
-        }
+        ("matches", Some(pattern), 1) => Val::Bool(budget.pattern(pattern)?.is_match(text)),
         ("find", Some(pattern), 1) => {
-            budget.spend(10 + pattern.len() as u64)?;
-            Val::text(regex(pattern)?.find(text).map_or("", |found| found.as_str()))
+            Val::text(budget.pattern(pattern)?.find(text).map_or("", |found| found.as_str()))
         }
         ("findAll", Some(pattern), 1 | 2) => {
-            budget.spend(10 + pattern.len() as u64)?;
             let most = int_of(arguments, 1).and_then(place).unwrap_or(usize::MAX);
-            let regex = regex(pattern)?;
+            let regex = budget.pattern(pattern)?;
             let found: Vec<_> =
                 regex.find_iter(text).take(most).map(|found| Val::text(found.as_str())).collect();
             budget.spend(found.len() as u64)?;

@@ -99,7 +99,6 @@ pub struct Custom {
     has_status: bool,
     columns: Vec<Printed>,
     selectable: Vec<(String, jsonpath::Path)>,
-    /// What to tell who uses a version that is deprecated.
     deprecation: Option<String>,
 }
 
@@ -402,8 +401,10 @@ impl Custom {
         }
     }
 
-    pub(crate) fn warnings(&self) -> Vec<String> {
-        self.deprecation.iter().cloned().collect()
+    /// What to tell who uses a version that is deprecated.
+    #[must_use]
+    pub fn deprecation(&self) -> Option<&str> {
+        self.deprecation.as_deref()
     }
 }
 

@@ -11,7 +11,7 @@ use crate::{
 use serde_json::{Map, Value};
 
 /// Steps that all rules of one object may make together.
-const STEPS_MAX: u64 = 2_000_000;
+const STEPS_MAX: u64 = 1_000_000;
 /// Characters of a message that a rule makes.
 const MESSAGE_CHARS_MAX: usize = 2048;
 

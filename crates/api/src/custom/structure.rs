@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 /// How deep schemas may be nested: reading and walking one recurses.
 const DEPTH_MAX: usize = 100;
 /// Bytes that one compiled pattern may take.
-const PATTERN_BYTES_MAX: usize = 1 << 20;
+const PATTERN_BYTES_MAX: usize = 4 << 20;
 
 /// What JSON type a value must have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -62,9 +62,10 @@ fn a_definition_makes_a_kind_of_each_version() {
     let kind = &read.kinds[0];
     assert_eq!((kind.subresources, kind.all_short_names()), (&["status", "scale"][..], vec!["wd"]));
     assert_eq!(kind.resource(), "widgets.example.com");
-    assert_eq!(kind.warnings(&Value::Null), [""; 0]);
+    assert_eq!(kind.custom.as_ref().unwrap().deprecation(), None);
     let old = &read.kinds[1];
-    assert_eq!(old.warnings(&Value::Null), ["example.com/v1beta1 Widget is deprecated"]);
+    let said = old.custom.as_ref().unwrap().deprecation();
+    assert_eq!(said, Some("example.com/v1beta1 Widget is deprecated"));
 }
 
 #[test]

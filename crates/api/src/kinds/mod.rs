@@ -151,9 +151,6 @@ impl Kind {
     /// What to tell who writes this object: fields for its Pods that no node acts upon (§1.1).
     #[must_use]
     pub fn warnings(&self, object: &Value) -> Vec<String> {
-        if let Some(custom) = &self.custom {
-            return custom.warnings();
-        }
         let Some(pointer) = self.pod_spec else { return Vec::new() };
         let Some(spec) = object.pointer(pointer) else { return Vec::new() };
         let path = Path::new(&pointer.trim_start_matches('/').replace('/', "."));

@@ -4,6 +4,19 @@ use super::Kind;
 use crate::field::FieldError;
 use serde_json::{Value, json};
 
+/// How deep objects may be nested. Readers of JSON give up at 128 levels, and a list of objects has some more
+/// than each of them.
+const DEPTH_MAX: usize = 100;
+
+fn is_within(value: &Value, depth: usize) -> bool {
+    let Some(below) = depth.checked_sub(1) else { return false };
+    match value {
+        Value::Object(fields) => fields.values().all(|value| is_within(value, below)),
+        Value::Array(items) => items.iter().all(|value| is_within(value, below)),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => true,
+    }
+}
+
 impl Kind {
     /// Whether it is the built-in kind of this name: definitions may make others of the same.
     #[must_use]
@@ -16,6 +29,12 @@ impl Kind {
     /// # Errors
     /// What is wrong, for people.
     pub fn check_type(&self, object: &Value) -> Result<(), String> {
+        // Only these may be nested as deep as a client likes.
+        if (self.custom.is_some() || self.is("CustomResourceDefinition"))
+            && !is_within(object, DEPTH_MAX)
+        {
+            return Err(format!("objects and lists are nested deeper than {DEPTH_MAX} levels"));
+        }
         match &self.custom {
             Some(_) => crate::custom::Custom::decode(object),
             None => (self.decode)(object),

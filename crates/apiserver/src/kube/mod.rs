@@ -180,6 +180,7 @@ async fn resource(State(kube): State<Arc<Kube>>, request: Request) -> Response {
     }
 }
 
+/// Whoever uses a version that is deprecated is told, whatever comes of it.
 async fn handle(kube: &Kube, request: Request) -> Result<Response, Status> {
     let path = request.uri().path().to_owned();
     // Controllers empty what is served to nobody any more.
@@ -189,6 +190,19 @@ async fn handle(kube: &Kube, request: Request) -> Result<Response, Status> {
         Path::Node { name, path } => return proxy::to_node(kube, &name, &path, request).await,
         Path::Target(target) => target,
     };
+    let kind = target.kind.clone();
+    let answered = at_target(kube, target, request).await;
+    let Some(warning) = kind.custom.as_ref().and_then(|custom| custom.deprecation()) else {
+        return answered;
+    };
+    let mut response = answered.unwrap_or_else(|status| answer::failure(&status));
+    if let Ok(value) = warning_text(warning).parse() {
+        response.headers_mut().append(header::WARNING, value);
+    }
+    Ok(response)
+}
+
+async fn at_target(kube: &Kube, target: Target, request: Request) -> Result<Response, Status> {
     if !target.subresource.is_empty()
         && !target.kind.subresources.contains(&target.subresource.as_str())
     {

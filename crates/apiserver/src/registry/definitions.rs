@@ -11,7 +11,7 @@ use api::{
 use schema::openapi::{self, Document};
 use serde_json::Value;
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 use store::{Compare, KeyRange, KeyValue, Revision};
@@ -85,7 +85,11 @@ impl Registry {
             let read = self.read_definition(kv)?;
             Some((read.definition.name.clone(), read))
         });
-        read.collect()
+        let all: Vec<(String, Read)> = read.collect();
+        // What is gone is kept for nobody.
+        let names: BTreeSet<&String> = all.iter().map(|(name, _)| name).collect();
+        self.read_definitions().retain(|name, _| names.contains(name));
+        all
     }
 
     /// What is served under a URL: a row, or of an established definition the version, as of what this
@@ -190,4 +194,71 @@ fn served_of(all: &[(String, Read)]) -> Vec<KindRef> {
             && kinds::by_resource(kind.group, kind.version, kind.plural).is_none()
     });
     served.map(|kind| KindRef::Custom(Arc::clone(kind))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::registry::Caller;
+    use serde_json::json;
+    use store::{Timestamp, local::LocalStore};
+
+    async fn registry() -> Registry {
+        let clock = || Arc::new(|| Timestamp(1_700_000_000_000_000));
+        Registry::new(Arc::new(LocalStore::new(clock())), clock(), [10, 96])
+    }
+
+    async fn change(registry: &Registry, patch: impl Fn(&mut Value) + Send + Sync, part: &str) {
+        let change = |old: &Value| {
+            let mut new = api::meta::without_version(old);
+            patch(&mut new);
+            Ok(new)
+        };
+        let (kind, caller) = (definition_kind(), Caller::default());
+        registry.change(kind, "", "widgets.example.com", part, &caller, change).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_definition_that_changes_leaves_nothing_behind() {
+        let registry = registry().await;
+        let version = json!({"name": "v1", "served": true, "storage": true, "schema": {
+            "openAPIV3Schema": {"type": "object"}}});
+        let definition = json!({
+            "metadata": {"name": "widgets.example.com"},
+            "spec": {"group": "example.com", "scope": "Cluster", "versions": [version],
+                     "names": {"plural": "widgets", "kind": "Widget"}},
+        });
+        let caller = Caller::default();
+        registry.create(definition_kind(), "", definition, &caller).await.unwrap();
+        let at = ("example.com", "v1", "widgets");
+        assert!(registry.find_kind(at, false).is_none(), "not established");
+        let established = json!([{"type": "Established", "status": "True"}]);
+        change(&registry, |d| d["status"]["conditions"] = established.clone(), "status").await;
+        let mut before = Vec::new();
+        for n in 0..3 {
+            let Some(KindRef::Custom(kind)) = registry.find_kind(at, false) else { panic!() };
+            let again = registry.find_kind(at, false).unwrap();
+            assert!(std::ptr::eq(&*kind, &*again), "read once");
+            let documents = registry.documents();
+            assert_eq!(documents.documents.len(), 1);
+            before.push((Arc::downgrade(&kind), Arc::downgrade(&documents)));
+            drop((kind, again, documents));
+            let schema = json!({"type": "object", "description": n.to_string()});
+            let change_schema = |d: &mut Value| {
+                d["spec"]["versions"][0]["schema"]["openAPIV3Schema"] = schema.clone();
+            };
+            change(&registry, change_schema, "").await;
+        }
+        let now = (registry.find_kind(at, false).unwrap(), registry.documents());
+        assert!(before.iter().all(|(kind, _)| kind.upgrade().is_none()), "kinds are freed");
+        assert!(before.iter().all(|(_, documents)| documents.upgrade().is_none()));
+        drop(now);
+        let options = api::deletion::DeleteOptions::default();
+        let kind = definition_kind();
+        registry.delete(kind, "", "widgets.example.com", &options, &caller).await.unwrap();
+        let release = |d: &mut Value| d["metadata"]["finalizers"] = json!([]);
+        change(&registry, release, "").await;
+        assert!(registry.find_kind(at, false).is_none());
+        assert!(registry.read_definitions().is_empty());
+    }
 }

@@ -1,7 +1,9 @@
 //! Definitions of custom resources: their names, what is served, and their end.
 
 use crate::Cluster;
+use futures::StreamExt as _;
 use http::Method;
+use http_body_util::BodyExt as _;
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -120,4 +122,39 @@ async fn a_namespace_takes_its_custom_resources_along() {
         .await;
     assert_eq!(cluster.get(&inside).await.unwrap()["items"], json!([]));
     assert!(cluster.get(&format!("{WIDGETS}/w")).await.is_some(), "another namespace's stays");
+}
+
+#[tokio::test(start_paused = true)]
+async fn objects_outlive_a_leader_and_are_watched_without_a_gap_until_the_definition_goes() {
+    let mut cluster = Cluster::new().await;
+    cluster.post(DEFINITIONS, definition("widgets", "Widget")).await;
+    established(&cluster, "widgets.example.com").await;
+    let first = cluster.post(WIDGETS, json!({"metadata": {"name": "w-0"}})).await;
+    let from = first["metadata"]["resourceVersion"].as_str().unwrap();
+    let path = format!("{WIDGETS}?watch=1&resourceVersion={from}");
+    let request = http::Request::builder().uri(path).body(bytes::Bytes::new()).unwrap();
+    let mut lines = cluster.client.request(request).await.unwrap().into_body().into_data_stream();
+    for n in 1..10 {
+        if n % 3 == 0 {
+            cluster.lead().await;
+        }
+        cluster.post(WIDGETS, json!({"metadata": {"name": format!("w-{n}")}})).await;
+    }
+    let path = format!("{DEFINITIONS}/widgets.example.com");
+    cluster.call(Method::DELETE, &path, Value::Null).await.unwrap();
+    let mut seen = Vec::new();
+    while let Some(bytes) = lines.next().await {
+        let text = String::from_utf8(bytes.unwrap().to_vec()).unwrap();
+        for line in text.lines() {
+            let event: Value = serde_json::from_str(line).unwrap();
+            let name = event["object"]["metadata"]["name"].as_str().unwrap().to_owned();
+            seen.push((event["type"].as_str().unwrap().to_owned(), name));
+        }
+    }
+    let of = |kind: &str| -> Vec<&str> {
+        seen.iter().filter(|(k, _)| k == kind).map(|(_, name)| name.as_str()).collect()
+    };
+    let new: Vec<String> = (1..10).map(|n| format!("w-{n}")).collect();
+    assert_eq!(of("ADDED"), new, "each once, in order");
+    assert_eq!(of("DELETED").len(), 10, "and all of their ends, before the watch's own");
 }

@@ -435,7 +435,13 @@ fn the_oldest_of_many_updaters_are_taken_together() {
 
 #[test]
 fn kinds_without_a_schema_have_fields_and_lists_that_are_one_value() {
-    let widget = Kind { kind: "Widget", group: "example.com", subresources: &[], ..*kind("cm") };
+    let widget = Kind {
+        kind: "Widget",
+        group: "example.com",
+        subresources: &[],
+        custom: None,
+        ..*kind("cm")
+    };
     let object = |spec: Value| json!({"apiVersion": "example.com/v1", "kind": "Widget", "metadata": {"name": "w"}, "spec": spec});
     let first = object(json!({"a": {"b": 1}, "list": [1, 2]}));
     let live = apply(&widget, None, &first, "one", false, T1, "").unwrap();
