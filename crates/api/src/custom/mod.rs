@@ -27,7 +27,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use std::{
     any::Any,
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fmt,
     sync::{Arc, Mutex, OnceLock, PoisonError},
 };
@@ -74,8 +74,8 @@ pub struct Custom {
     pub definition: String,
     /// Of the definition.
     pub uid: String,
-    /// Of the definition: counts the changes of its spec.
-    pub generation: i64,
+    /// Stands for the definition's spec: another one has another number.
+    pub spec: u64,
     /// The definition is on its way out: nothing new comes in.
     pub terminating: bool,
     /// Answered under its URL.
@@ -89,7 +89,9 @@ pub struct Custom {
     /// Such as `all`.
     pub categories: Vec<String>,
     /// What objects look like.
-    pub schema: Schema,
+    pub schema: Arc<Schema>,
+    /// The same of every version of the definition.
+    schemas: Arc<Schemas>,
     /// The same as it was written, for the documents.
     pub open_api: Value,
     /// Where the subresource `scale` finds its numbers.
@@ -107,6 +109,9 @@ impl fmt::Debug for Custom {
         f.debug_struct("Custom").field("definition", &self.definition).finish_non_exhaustive()
     }
 }
+
+/// Schemas by version.
+type Schemas = BTreeMap<String, Arc<Schema>>;
 
 /// A stored definition, read.
 #[derive(Debug)]
@@ -126,13 +131,20 @@ impl Definition {
     #[must_use]
     pub fn read(object: &Value) -> Self {
         let spec = object.get("spec").unwrap_or(&Value::Null);
-        let (mut kinds, mut broken) = (Vec::new(), Vec::new());
+        let (mut schemas, mut broken) = (Schemas::new(), Vec::new());
         for version in list(spec, "versions") {
-            match read_version(object, spec, version) {
-                Ok(kind) => kinds.push(Arc::new(kind)),
-                Err(error) => broken.push((text(version, "/name"), error)),
+            let name = text(version, "/name");
+            let open_api = version.pointer("/schema/openAPIV3Schema").unwrap_or(&Value::Null);
+            match Schema::read(open_api) {
+                Ok(schema) => drop(schemas.insert(name, Arc::new(schema))),
+                Err(error) => broken.push((name, error)),
             }
         }
+        let schemas = Arc::new(schemas);
+        let mut kinds: Vec<Arc<Kind>> = list(spec, "versions")
+            .iter()
+            .filter_map(|version| read_version(object, spec, version, &schemas).map(Arc::new))
+            .collect();
         kinds.sort_by(|a, b| compare_versions(a.version, b.version));
         Self {
             name: meta::name(object).to_owned(),
@@ -141,6 +153,11 @@ impl Definition {
             broken,
         }
     }
+}
+
+/// What [`Custom::spec`] is of a spec.
+fn spec_number(spec: &Value) -> u64 {
+    names::stable_hash(&spec.to_string())
 }
 
 /// The order of versions: `v2` before `v1` before `v1beta1` before `v1alpha1` before any other name.
@@ -169,7 +186,13 @@ fn pointer(path: &str) -> String {
     path.fields().unwrap_or_default().into_iter().map(escaped).collect()
 }
 
-fn read_version(object: &Value, spec: &Value, version: &Value) -> Result<Kind, String> {
+fn read_version(
+    object: &Value,
+    spec: &Value,
+    version: &Value,
+    schemas: &Arc<Schemas>,
+) -> Option<Kind> {
+    let schema = Arc::clone(schemas.get(&text(version, "/name"))?);
     // What was accepted holds until something else is.
     let accepted = |key: &str| {
         let status = text(object, &format!("/status/acceptedNames/{key}"));
@@ -180,7 +203,6 @@ fn read_version(object: &Value, spec: &Value, version: &Value) -> Result<Kind, S
         list(names, key).iter().filter_map(|name| name.as_str().map(str::to_owned)).collect()
     };
     let open_api = version.pointer("/schema/openAPIV3Schema").cloned().unwrap_or_default();
-    let schema = Schema::read(&open_api)?;
     let stored = list(spec, "versions").iter().find(|v| v.get("storage") == Some(&json!(true)));
     let part = |pointer: &str| version.pointer(pointer).filter(|part| !part.is_null());
     let has_status = part("/subresources/status").is_some();
@@ -203,7 +225,7 @@ fn read_version(object: &Value, spec: &Value, version: &Value) -> Result<Kind, S
     let custom = Custom {
         definition: meta::name(object).to_owned(),
         uid: meta::uid(object).to_owned(),
-        generation: meta::generation(object),
+        spec: spec_number(spec),
         terminating: meta::is_terminating(object),
         served: version.get("served") == Some(&json!(true)),
         storage_version: stored.map(|v| text(v, "/name")).unwrap_or_default(),
@@ -211,6 +233,7 @@ fn read_version(object: &Value, spec: &Value, version: &Value) -> Result<Kind, S
         short_names: names_of("shortNames"),
         categories: names_of("categories"),
         schema,
+        schemas: Arc::clone(schemas),
         open_api,
         memo: OnceLock::new(),
         has_status,
@@ -225,7 +248,7 @@ fn read_version(object: &Value, spec: &Value, version: &Value) -> Result<Kind, S
         (false, true) => &["scale"],
         (false, false) => &[],
     };
-    Ok(Kind {
+    Some(Kind {
         group: lasting(&group),
         version: lasting(&name),
         kind: lasting(&kind),
@@ -335,11 +358,29 @@ impl Custom {
         kinds::decodes::<HasMetadata>(object)
     }
 
-    /// Takes away what the schema does not have and fills in its defaults: what comes in, and what was
-    /// stored under an older schema.
+    /// Whether a definition, as it is stored now, still says the same of this kind. Its conditions may have
+    /// changed, and it may be on its way out.
+    #[must_use]
+    pub fn is_defined_by(&self, object: &Value) -> bool {
+        let spec = object.get("spec").unwrap_or(&Value::Null);
+        meta::uid(object) == self.uid && spec_number(spec) == self.spec
+    }
+
+    /// Takes away what the schema does not have and fills in its defaults.
     pub fn complete(&self, object: &mut Value) {
         prune::prune(&self.schema, object);
         prune::default(&self.schema, object);
+    }
+
+    /// The same for what was stored, maybe under an older schema: by that of the version it is stored in,
+    /// so that reading another version takes nothing away that a write would then lose.
+    pub fn complete_stored(&self, object: &mut Value) {
+        let version = object.get("apiVersion").and_then(Value::as_str).unwrap_or_default();
+        let version = version.rsplit('/').next().unwrap_or_default();
+        let stored = self.schemas.get(version).or_else(|| self.schemas.get(&self.storage_version));
+        let schema = stored.unwrap_or(&self.schema);
+        prune::prune(schema, object);
+        prune::default(schema, object);
     }
 
     pub(crate) fn prepare_create(&self, object: &mut Value) {

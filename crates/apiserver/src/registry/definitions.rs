@@ -129,9 +129,10 @@ impl Registry {
         let Some(custom) = &kind.custom else { return Ok(None) };
         let (kv, now) = self.definition(&custom.definition).ok_or_else(Status::no_such_path)?;
         let found = now.kinds.iter().find(|other| other.version == kind.version);
-        let same = found
-            .and_then(|found| found.custom.as_ref())
-            .is_some_and(|other| other.uid == custom.uid && other.generation == custom.generation);
+        let same = found.and_then(|found| found.custom.as_ref()).is_some_and(|other| {
+            (&other.uid, other.spec, other.terminating)
+                == (&custom.uid, custom.spec, custom.terminating)
+        });
         if !same {
             let name = &custom.definition;
             let text = format!("the definition of {name} has just been changed; try again");
@@ -150,10 +151,7 @@ impl Registry {
     /// Whether a change of its definition leaves a kind as it was.
     pub(crate) fn leaves_kind(kind: &Kind, definition: &[u8]) -> bool {
         let Ok(object) = serde_json::from_slice::<Value>(definition) else { return false };
-        kind.custom.as_ref().is_some_and(|custom| {
-            api::meta::uid(&object) == custom.uid
-                && api::meta::generation(&object) == custom.generation
-        })
+        kind.custom.as_ref().is_some_and(|custom| custom.is_defined_by(&object))
     }
 
     /// The documents of all custom resources; made again when a definition has changed.

@@ -114,7 +114,7 @@ pub(crate) fn decode(kind: &Kind, kv: &KeyValue) -> Result<Value, Status> {
     })?;
     if let Some(custom) = &kind.custom {
         // Stored under an older schema, maybe.
-        custom.complete(&mut object);
+        custom.complete_stored(&mut object);
     }
     stamp(kind, &mut object, kv.mod_revision);
     Ok(object)

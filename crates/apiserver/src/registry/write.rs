@@ -129,6 +129,20 @@ fn put_object(kind: &Kind, key: &str, object: &Value, lease: LeaseId) -> TxnOp {
     put(key, &object, lease)
 }
 
+/// Whether a write of the same would store the same: not where the definition has another version stored
+/// since, which such writes are for.
+fn is_stored_as_now(kind: &Kind, kv: &KeyValue) -> bool {
+    #[derive(serde::Deserialize)]
+    struct Stored {
+        #[serde(default, rename = "apiVersion")]
+        api_version: String,
+    }
+    let Some(custom) = &kind.custom else { return true };
+    let stored = serde_json::from_slice::<Stored>(&kv.value).map(|stored| stored.api_version);
+    let version = format!("{}/{}", kind.group, custom.storage_version);
+    stored.is_ok_and(|stored| stored == version)
+}
+
 pub(super) fn remove(key: &str) -> TxnOp {
     let range = KeyRange::One(Bytes::copy_from_slice(key.as_bytes()));
     TxnOp::DeleteRange(DeleteRange { range, prev_kv: false })
@@ -495,7 +509,8 @@ impl Registry {
             let new = self.prepare(kind, new, &old, subresource, &caller.manager)?;
             let mut shown = new.clone();
             stamp(kind, &mut shown, kv.mod_revision);
-            if encode(&new) == encode(&old) || caller.dry_run {
+            let same = encode(&new) == encode(&old) && is_stored_as_now(kind, &kv);
+            if same || caller.dry_run {
                 // Nothing to write: no revision, no event (CC-4).
                 return Ok(Written { object: shown, created: false });
             }

@@ -45,8 +45,11 @@ fn definition() -> Value {
                         {"name": "Color", "type": "string", "jsonPath": ".spec.color"},
                     ],
                 },
-                {"name": "v1beta1", "served": true, "storage": false,
-                 "schema": {"openAPIV3Schema": schema}},
+                {"name": "v1beta1", "served": true, "storage": false, "deprecated": true,
+                 "schema": {"openAPIV3Schema": {"type": "object", "properties": {
+                     "spec": {"type": "object", "properties": {"color": {"type": "string"}}},
+                     "status": {"type": "object", "properties": {"phase": {"type": "string"}}}}}},
+                 "subresources": {"status": {}}},
                 {"name": "v1alpha1", "served": false, "storage": false,
                  "schema": {"openAPIV3Schema": schema}},
             ],
@@ -78,14 +81,14 @@ async fn with_widgets() -> Api {
     api
 }
 
-async fn raw(api: &Api, path: &str, accept: &str) -> (u16, Option<String>, Value) {
+async fn raw(api: &Api, path: &str, accept: &str) -> (u16, http::HeaderMap, Value) {
     let body: apiserver::Body = Full::default().map_err(|n| match n {}).boxed_unsync();
     let request = Request::builder().uri(path).header("accept", accept).body(body).unwrap();
     let answer = api.server.door().oneshot(request).await.unwrap();
-    let tag = answer.headers().get("etag").map(|tag| tag.to_str().unwrap().to_owned());
+    let headers = answer.headers().clone();
     let code = answer.status().as_u16();
     let bytes = answer.into_body().collect().await.unwrap().to_bytes();
-    (code, tag, serde_json::from_slice(&bytes).unwrap_or_default())
+    (code, headers, serde_json::from_slice(&bytes).unwrap_or_default())
 }
 
 #[tokio::test]
@@ -101,7 +104,7 @@ async fn a_kind_is_served_from_the_moment_that_its_definition_is_established() {
     assert_eq!((code, &list["kind"]), (200, &json!("WidgetList")));
 
     let (_, after, found) = raw(&api, "/apis", all).await;
-    assert_ne!(before, after, "discovery has another tag");
+    assert_ne!(before.get("etag").unwrap(), after.get("etag").unwrap(), "another tag");
     let items = found["items"].as_array().unwrap();
     let group = items.iter().find(|g| g["metadata"]["name"] == "example.com").unwrap();
     let versions: Vec<_> =
@@ -256,10 +259,40 @@ async fn objects_are_the_same_in_every_version_and_stored_in_one() {
         (&read["apiVersion"], &read["spec"]["color"]),
         (&json!("example.com/v1"), &json!("red"))
     );
-    let key = b"/registry/example.com/widgets/default/w";
-    let stored: Value =
-        serde_json::from_slice(&store::Store::view(&*api.store).get(key).unwrap().value).unwrap();
-    assert_eq!(stored["apiVersion"], "example.com/v1");
+    let stored = || {
+        let key = b"/registry/example.com/widgets/default/w";
+        let kv = store::Store::view(&*api.store).get(key).unwrap();
+        serde_json::from_slice::<Value>(&kv.value).unwrap()["apiVersion"].clone()
+    };
+    assert_eq!(stored(), "example.com/v1");
+    // A status in a version that knows less of the spec takes nothing away from it.
+    api.send(Method::PATCH, &format!("{WIDGETS}/w"), MERGE, r#"{"spec":{"replicas":7}}"#).await;
+    let status = r#"{"status":{"phase":"Up"}}"#;
+    let (code, said) = api.send(Method::PATCH, &format!("{beta}/w/status"), MERGE, status).await;
+    assert_eq!((code, &said["status"]["phase"]), (200, &json!("Up")), "{said}");
+    let (_, read) = api.json(Method::GET, &format!("{WIDGETS}/w"), Value::Null).await;
+    assert_eq!((&read["spec"]["replicas"], &read["status"]["phase"]), (&json!(7), &json!("Up")));
+
+    // Whoever asks in a deprecated version is told.
+    let warning = |headers: &http::HeaderMap| headers.get("warning").cloned();
+    let (_, headers, _) = raw(&api, &format!("{beta}/w"), "*/*").await;
+    assert_eq!(warning(&headers).unwrap(), "299 - \"example.com/v1beta1 Widget is deprecated\"");
+    let (_, headers, _) = raw(&api, &format!("{WIDGETS}/w"), "*/*").await;
+    assert_eq!(warning(&headers), None);
+
+    // Another version is stored from the next write on, even if that changes nothing else.
+    let mut versions = definition()["spec"]["versions"].clone();
+    versions[0]["storage"] = json!(false);
+    versions[2]["storage"] = json!(true);
+    let patch = json!({"spec": {"versions": versions}}).to_string();
+    let path = format!("{DEFINITIONS}/widgets.example.com");
+    let (code, changed) = api.send(Method::PATCH, &path, MERGE, &patch).await;
+    assert_eq!(code, 200, "{changed}");
+    assert_eq!(changed["status"]["storedVersions"], json!(["v1", "v1alpha1"]));
+    assert_eq!(stored(), "example.com/v1");
+    let (_, same) = api.json(Method::GET, &format!("{WIDGETS}/w"), Value::Null).await;
+    assert_eq!(api.json(Method::PUT, &format!("{WIDGETS}/w"), same).await.0, 200);
+    assert_eq!(stored(), "example.com/v1alpha1");
     let (code, _) = api.json(Method::POST, WIDGETS, json!({"apiVersion": "example.com/v1beta1", "metadata": {"name": "x"}, "spec": {"color": "red"}})).await;
     assert_eq!(code, 400, "of another version than the URL's");
 }
