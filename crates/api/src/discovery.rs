@@ -1,6 +1,9 @@
 //! What is served, as clients ask for it (§2.9).
 
-use crate::kinds::{self, Kind};
+use crate::{
+    custom::compare_versions,
+    kinds::{self, Kind, KindRef},
+};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
@@ -68,9 +71,10 @@ pub fn api_versions() -> Value {
     json!({"kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": []})
 }
 
-/// What is kept, and what is only asked.
-fn served() -> impl Iterator<Item = &'static Kind> {
-    kinds::served().chain(kinds::reviews())
+/// The rows, what is only asked, and behind them what definitions made.
+fn served(custom: &[KindRef]) -> impl Iterator<Item = &Kind> {
+    let rows = kinds::served().chain(kinds::reviews());
+    rows.chain(custom.iter().map(|kind| &**kind))
 }
 
 fn verbs(kind: &Kind) -> &'static [&'static str] {
@@ -78,13 +82,16 @@ fn verbs(kind: &Kind) -> &'static [&'static str] {
 }
 
 /// Groups beside the core in order, each with its versions, the preferred one first.
-fn groups() -> BTreeMap<&'static str, Vec<&'static str>> {
-    let mut groups: BTreeMap<_, Vec<_>> = BTreeMap::new();
-    for kind in served().filter(|k| !k.group.is_empty()) {
+fn groups(custom: &[KindRef]) -> BTreeMap<&str, Vec<&str>> {
+    let mut groups: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for kind in served(custom).filter(|kind| !kind.group.is_empty()) {
         let versions = groups.entry(kind.group).or_default();
         if !versions.contains(&kind.version) {
             versions.push(kind.version);
         }
+    }
+    for versions in groups.values_mut() {
+        versions.sort_by(|a, b| compare_versions(a, b));
     }
     groups
 }
@@ -94,36 +101,59 @@ fn group_object(group: &str, versions: &[&str]) -> Value {
         .iter()
         .map(|version| json!({"groupVersion": format!("{group}/{version}"), "version": version}))
         .collect();
-    json!({"name": group, "preferredVersion": versions.first(), "versions": versions})
+    let preferred = versions.first().cloned().unwrap_or_default();
+    json!({"name": group, "versions": versions, "preferredVersion": preferred})
+}
+
+/// `/apis`, without custom resources.
+#[must_use]
+pub fn api_groups() -> Value {
+    api_groups_with(&[])
 }
 
 /// `/apis`
 #[must_use]
-pub fn api_groups() -> Value {
-    let groups: Vec<Value> = groups().into_iter().map(|(g, v)| group_object(g, &v)).collect();
+pub fn api_groups_with(custom: &[KindRef]) -> Value {
+    let groups = groups(custom);
+    let groups: Vec<Value> = groups.into_iter().map(|(g, v)| group_object(g, &v)).collect();
     json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups})
+}
+
+/// `/apis/GROUP`, without custom resources; `None` for one that is not served.
+#[must_use]
+pub fn api_group(group: &str) -> Option<Value> {
+    api_group_with(group, &[])
 }
 
 /// `/apis/GROUP`; `None` for one that is not served.
 #[must_use]
-pub fn api_group(group: &str) -> Option<Value> {
-    let versions = groups().remove(group)?;
-    let mut object = group_object(group, &versions);
+pub fn api_group_with(group: &str, custom: &[KindRef]) -> Option<Value> {
+    let mut object = group_object(group, groups(custom).get(group)?);
     let fields = object.as_object_mut()?;
     fields.insert("kind".to_owned(), "APIGroup".into());
     fields.insert("apiVersion".to_owned(), "v1".into());
     Some(object)
 }
 
-fn of_version<'a>(group: &'a str, version: &'a str) -> impl Iterator<Item = &'static Kind> + 'a {
-    served().filter(move |k| k.group == group && k.version == version)
+fn of_version<'a>(
+    group: &'a str,
+    version: &'a str,
+    custom: &'a [KindRef],
+) -> impl Iterator<Item = &'a Kind> + 'a {
+    served(custom).filter(move |k| k.group == group && k.version == version)
+}
+
+/// `/api/v1` and `/apis/GROUP/VERSION`, without custom resources; `None` for one that is not served.
+#[must_use]
+pub fn resources(group: &str, version: &str) -> Option<Value> {
+    resources_with(group, version, &[])
 }
 
 /// `/api/v1` and `/apis/GROUP/VERSION`; `None` for one that is not served.
 #[must_use]
-pub fn resources(group: &str, version: &str) -> Option<Value> {
-    let first = of_version(group, version).next()?;
-    let resources: Vec<Value> = of_version(group, version)
+pub fn resources_with(group: &str, version: &str, custom: &[KindRef]) -> Option<Value> {
+    let first = of_version(group, version, custom).next()?;
+    let resources: Vec<Value> = of_version(group, version, custom)
         .flat_map(|kind| {
             let mut own = json!({
                 "name": kind.plural, "singularName": kind.singular, "namespaced": kind.namespaced,
@@ -162,27 +192,39 @@ fn part(kind: &Kind, sub: &str) -> Value {
 
 /// Short names and categories, where there are any.
 fn names(object: &mut Value, kind: &Kind) {
-    for (key, list) in [("shortNames", kind.short_names), ("categories", kind.categories)] {
+    for (key, list) in
+        [("shortNames", kind.all_short_names()), ("categories", kind.all_categories())]
+    {
         if let (Some(fields), false) = (object.as_object_mut(), list.is_empty()) {
             fields.insert(key.to_owned(), list.into());
         }
     }
 }
 
+/// Everything at once, without custom resources.
+#[must_use]
+pub fn aggregated(core: bool, version: &str) -> Value {
+    aggregated_with(core, version, &[])
+}
+
 /// Everything at once, as `/api` (with `core`) and `/apis` (without) answer a client that accepts
 /// `APIGroupDiscoveryList` of `apidiscovery.k8s.io`; `version` is `v2` or `v2beta1`.
 #[must_use]
-pub fn aggregated(core: bool, version: &str) -> Value {
-    let served = if core { BTreeMap::from([("", vec!["v1"])]) } else { groups() };
+pub fn aggregated_with(core: bool, version: &str, custom: &[KindRef]) -> Value {
+    let served = if core { BTreeMap::from([("", vec!["v1"])]) } else { groups(custom) };
     let items: Vec<Value> = served
         .into_iter()
         .map(|(group, versions)| {
+            let versions: Vec<Value> = versions
+                .into_iter()
+                .map(|version| {
+                    let kinds = of_version(group, version, custom);
+                    let resources: Vec<Value> = kinds.map(discovered).collect();
+                    json!({"version": version, "resources": resources, "freshness": "Current"})
+                })
+                .collect();
             let metadata = if group.is_empty() { json!({}) } else { json!({"name": group}) };
-            let versions = versions.into_iter().map(|version| {
-                let resources: Vec<Value> = of_version(group, version).map(discovered).collect();
-                json!({"version": version, "resources": resources, "freshness": "Current"})
-            });
-            json!({"metadata": metadata, "versions": versions.collect::<Vec<_>>()})
+            json!({"metadata": metadata, "versions": versions})
         })
         .collect();
     json!({
@@ -191,7 +233,7 @@ pub fn aggregated(core: bool, version: &str) -> Value {
     })
 }
 
-fn discovered(kind: &'static Kind) -> Value {
+fn discovered(kind: &Kind) -> Value {
     let response = |group: &str, version: &str, kind: &str| json!({"group": group, "version": version, "kind": kind});
     let mut object = json!({
         "resource": kind.plural, "singularResource": kind.singular, "verbs": verbs(kind),
@@ -225,7 +267,7 @@ mod tests {
     #[test]
     fn every_kind_is_discovered_both_ways() {
         // §2.9
-        for kind in served() {
+        for kind in served(&[]) {
             let plain = resources(kind.group, kind.version).unwrap();
             let all = plain["resources"].as_array().unwrap();
             let own = all.iter().find(|r| r["name"] == kind.plural).unwrap();

@@ -9,6 +9,7 @@ pub mod bootstrap;
 pub mod caller;
 pub mod core;
 pub mod cron;
+pub mod custom;
 pub mod deletion;
 pub mod difference;
 pub mod discovery;
@@ -33,4 +34,5 @@ pub mod service_account;
 pub mod status;
 pub mod table;
 
+mod cel;
 mod validation;

@@ -31,8 +31,35 @@ impl ScalePaths {
     };
 }
 
-/// The selector as a list of requirements; empty if it is none.
+/// Where a kind has them, whether its row says so or its definition.
+struct Pointers<'a> {
+    spec_replicas: &'a str,
+    status_replicas: &'a str,
+    selector: &'a str,
+}
+
+fn pointers(kind: &Kind) -> Option<Pointers<'_>> {
+    if let Some(custom) = &kind.custom {
+        let scale = custom.scale.as_ref()?;
+        return Some(Pointers {
+            spec_replicas: &scale.spec_replicas,
+            status_replicas: &scale.status_replicas,
+            selector: &scale.selector,
+        });
+    }
+    let paths = kind.scale?;
+    Some(Pointers {
+        spec_replicas: paths.spec_replicas,
+        status_replicas: paths.status_replicas,
+        selector: paths.selector,
+    })
+}
+
+/// The selector as a list of requirements; empty if it is none. Custom resources have it as a text.
 fn selector_text(selector: Option<&Value>) -> String {
+    if let Some(Value::String(text)) = selector {
+        return text.clone();
+    }
     let Some(fields) = selector.and_then(Value::as_object) else { return String::new() };
     let is_map = !fields.is_empty() && fields.values().all(Value::is_string);
     let parsed = if is_map {
@@ -49,7 +76,7 @@ fn selector_text(selector: Option<&Value>) -> String {
 /// The `Scale` of an object; `None` for a kind that does not scale.
 #[must_use]
 pub fn get(kind: &Kind, object: &Value) -> Option<Value> {
-    let paths = kind.scale?;
+    let paths = pointers(kind)?;
     let count = |pointer| object.pointer(pointer).and_then(Value::as_i64).unwrap_or_default();
     let mut metadata = json!({});
     for key in ["name", "namespace", "uid", "resourceVersion", "creationTimestamp"] {
@@ -60,7 +87,9 @@ pub fn get(kind: &Kind, object: &Value) -> Option<Value> {
         }
     }
     let mut status = json!({"replicas": count(paths.status_replicas)});
-    let selector = selector_text(object.pointer(paths.selector));
+    // An empty pointer is the whole object.
+    let selector = Some(paths.selector).filter(|pointer| !pointer.is_empty());
+    let selector = selector_text(selector.and_then(|pointer| object.pointer(pointer)));
     if let (Some(fields), false) = (status.as_object_mut(), selector.is_empty()) {
         fields.insert("selector".to_owned(), selector.into());
     }
@@ -77,7 +106,7 @@ pub fn get(kind: &Kind, object: &Value) -> Option<Value> {
 /// # Errors
 /// 404 for a kind that does not scale; 400 for what is no `Scale`; 422 for a wrong number.
 pub fn set(kind: &Kind, object: &Value, scale: &Value) -> Result<Value, Status> {
-    let paths = kind.scale.ok_or_else(Status::no_such_path)?;
+    let paths = pointers(kind).ok_or_else(Status::no_such_path)?;
     for (key, want) in [("kind", "Scale"), ("apiVersion", "autoscaling/v1")] {
         if let Some(found) = scale.get(key).filter(|found| *found != want) {
             let text = format!("{key} is {found} where autoscaling/v1 Scale is expected");

@@ -344,7 +344,7 @@ impl FieldSelector {
                 .ok_or_else(unclear)?;
             let label = canonical(kind, label);
             let known = matches!(label, "metadata.name" | "metadata.namespace")
-                || kind.field_labels.contains(&label);
+                || kind.is_field_label(label);
             if !known {
                 return Err(Status::bad_request(format!("field label not supported: {label}")));
             }
@@ -375,7 +375,7 @@ impl FieldSelector {
             let same = match r.label.as_str() {
                 "metadata.name" => meta::name(object) == r.value,
                 "metadata.namespace" => meta::namespace(object) == r.value,
-                label => (kind.field)(object, label) == r.value,
+                label => kind.field_value(object, label) == r.value,
             };
             same == r.equal
         })
@@ -384,7 +384,7 @@ impl FieldSelector {
 
 /// Of a field that has had another name.
 fn canonical<'a>(kind: &Kind, label: &'a str) -> &'a str {
-    if kind.kind == "Pod" && label == "spec.host" { "spec.nodeName" } else { label }
+    if kind.is("Pod") && label == "spec.host" { "spec.nodeName" } else { label }
 }
 
 fn split_unescaped(text: &str) -> Vec<&str> {

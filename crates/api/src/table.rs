@@ -37,18 +37,11 @@ pub fn table<'a>(
     list_meta: Value,
     now: i64,
 ) -> Value {
-    let columns: Vec<Value> = kind
-        .columns
-        .iter()
-        .map(|c| {
-            json!({"name": c.name, "type": c.kind, "format": c.format, "description": "",
-                   "priority": c.priority})
-        })
-        .collect();
+    let columns = kind.column_definitions();
     let rows: Vec<Value> = objects
         .into_iter()
         .map(|object| {
-            let mut row = json!({"cells": (kind.cells)(object, now)});
+            let mut row = json!({"cells": kind.row(object, now)});
             let shown = match include {
                 IncludeObject::Object => Some(object.clone()),
                 IncludeObject::None => None,
@@ -57,7 +50,7 @@ pub fn table<'a>(
                     "metadata": object.get("metadata"),
                 })),
             };
-            let ended = (kind.kind == "Pod").then(|| crate::pod::row_condition(object)).flatten();
+            let ended = kind.is("Pod").then(|| crate::pod::row_condition(object)).flatten();
             if let Some(row) = row.as_object_mut() {
                 if let Some(ended) = ended {
                     row.insert("conditions".to_owned(), json!([ended]));

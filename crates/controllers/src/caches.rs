@@ -2,8 +2,8 @@
 
 use api::{
     core::{
-        EndpointSlice, Endpoints, Lease, Namespace, Node, Pod, ResourceQuota, Service,
-        ServiceAccount,
+        CustomResourceDefinition, EndpointSlice, Endpoints, Lease, Namespace, Node, Pod,
+        ResourceQuota, Service, ServiceAccount,
     },
     k8s_openapi::{Metadata, Resource, apimachinery::pkg::apis::meta::v1::ObjectMeta},
 };
@@ -26,6 +26,7 @@ pub(crate) struct Caches {
     /// Only those that every namespace has.
     pub(crate) accounts: Informer<ServiceAccount>,
     pub(crate) quotas: Informer<ResourceQuota>,
+    pub(crate) definitions: Informer<CustomResourceDefinition>,
 }
 
 impl Caches {
@@ -50,6 +51,7 @@ impl Caches {
             namespaces: follow(client, None, all(), tasks, shutdown),
             accounts: follow(client, None, accounts, tasks, shutdown),
             quotas: follow(client, None, all(), tasks, shutdown),
+            definitions: follow(client, None, all(), tasks, shutdown),
         }
     }
 
@@ -64,6 +66,7 @@ impl Caches {
         self.namespaces.synced().await;
         self.accounts.synced().await;
         self.quotas.synced().await;
+        self.definitions.synced().await;
     }
 }
 

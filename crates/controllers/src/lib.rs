@@ -4,6 +4,7 @@
 //! the version that was judged, and the client's epoch (FEN-6).
 
 mod caches;
+mod definitions;
 mod delete;
 mod endpoints;
 mod endpointslice;
@@ -36,6 +37,7 @@ pub async fn all(client: Client, shutdown: CancellationToken) {
         (recorder("node-controller"), recorder("taint-eviction-controller"));
     let work = async {
         tokio::join!(
+            definitions::run(client.clone(), caches.clone()),
             endpointslice::run(client.clone(), caches.clone()),
             endpoints::run(client.clone(), caches.clone()),
             namespace::run(client.clone(), caches.clone()),

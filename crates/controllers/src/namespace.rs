@@ -3,6 +3,7 @@
 use crate::{caches::Caches, queue::Queue};
 use api::{
     core::{Namespace, Pod},
+    custom::Definition,
     kinds::{self, Kind},
     meta,
 };
@@ -18,6 +19,8 @@ use tokio::time::Instant;
 const WORKERS: usize = 2;
 /// Until it is looked at again, if nothing that is seen changes before.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// As conditions name them.
+const PODS: &str = "pods.";
 /// What keeps a namespace until it is empty.
 const FINALIZER: &str = "kubernetes";
 
@@ -33,28 +36,20 @@ struct Content {
 /// What is to be done with it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Step {
-    /// Delete all of these, and look again.
-    Delete(Vec<&'static str>),
+    /// Delete all of these resources, and look again.
+    Delete(Vec<String>),
     /// Nothing is in it any more.
     Finalize,
 }
 
-fn is_pod(kind: &Kind) -> bool {
-    kind.group.is_empty() && kind.kind == "Pod"
-}
-
 /// Pods end in peace, with all that they use, before anything else goes (DEL-55).
 fn plan(content: &Content) -> Step {
-    let (pods, others): (Vec<&Kind>, Vec<&Kind>) =
-        kinds::all().iter().filter(|kind| kind.namespaced).partition(|kind| is_pod(kind));
-    let left = |kinds: Vec<&'static Kind>| {
-        let left = kinds.into_iter().filter(|kind| content.objects.contains_key(&resource(kind)));
-        left.map(|kind| kind.plural).collect::<Vec<_>>()
-    };
-    match (left(pods), left(others)) {
-        (pods, _) if !pods.is_empty() => Step::Delete(pods),
-        (_, others) if !others.is_empty() => Step::Delete(others),
-        _ => Step::Finalize,
+    let (pods, others): (Vec<String>, Vec<String>) =
+        content.objects.keys().cloned().partition(|resource| resource == PODS);
+    match (pods.is_empty(), others.is_empty()) {
+        (false, _) => Step::Delete(pods),
+        (true, false) => Step::Delete(others),
+        (true, true) => Step::Finalize,
     }
 }
 
@@ -120,9 +115,16 @@ pub(crate) async fn run(client: Client, caches: Caches) {
     );
 }
 
-fn collection(kind: &Kind, namespace: &str) -> String {
+/// Something that may be in a namespace: its name in conditions, and where it is.
+struct Collection {
+    resource: String,
+    path: String,
+}
+
+fn collection(kind: &Kind, namespace: &str) -> Collection {
     let root = if kind.group.is_empty() { "/api" } else { "/apis" };
-    format!("{root}/{}/namespaces/{namespace}/{}", kind.api_version(), kind.plural)
+    let path = format!("{root}/{}/namespaces/{namespace}/{}", kind.api_version(), kind.plural);
+    Collection { resource: resource(kind), path }
 }
 
 impl Controller {
@@ -135,12 +137,12 @@ impl Controller {
         let content = self.content(&key.name).await?;
         match plan(&content) {
             Step::Finalize => self.finalize(&namespace).await,
-            Step::Delete(plurals) => {
-                let kinds = kinds::all().iter().filter(|kind| kind.namespaced);
-                for kind in kinds.filter(|kind| plurals.contains(&kind.plural)) {
+            Step::Delete(resources) => {
+                let collections = self.collections(&key.name).await?.into_iter();
+                for collection in collections.filter(|c| resources.contains(&c.resource)) {
                     let body = DeleteOptions::default().to_json().to_string().into_bytes();
-                    let path = collection(kind, &key.name);
-                    self.client.call::<Value>(Method::DELETE, &path, Some(body)).await?;
+                    let path = &collection.path;
+                    self.client.call::<Value>(Method::DELETE, path, Some(body)).await?;
                 }
                 let left = self.content(&key.name).await?;
                 if left.objects.is_empty() {
@@ -156,14 +158,35 @@ impl Controller {
         }
     }
 
+    /// Of the built-in kinds, and of what definitions make by now: a custom resource that comes later comes
+    /// into a namespace that takes nothing.
+    async fn collections(&self, namespace: &str) -> Result<Vec<Collection>, ClientError> {
+        let kinds = kinds::all().iter().filter(|kind| kind.namespaced);
+        let mut all: Vec<Collection> = kinds.map(|kind| collection(kind, namespace)).collect();
+        let path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
+        let list: Value = self.client.call(Method::GET, path, None).await?;
+        for object in list.get("items").and_then(Value::as_array).into_iter().flatten() {
+            let definition = Definition::read(object);
+            let stored = definition.kinds.iter().find(|kind| {
+                kind.custom.as_ref().is_some_and(|custom| custom.storage_version == kind.version)
+            });
+            let stored = stored.filter(|kind| definition.established && kind.namespaced);
+            all.extend(stored.map(|kind| collection(kind, namespace)));
+        }
+        Ok(all)
+    }
+
     async fn content(&self, namespace: &str) -> Result<Content, ClientError> {
         let mut content = Content::default();
-        for kind in kinds::all().iter().filter(|kind| kind.namespaced) {
-            let path = collection(kind, namespace);
-            let list: Value = self.client.call(Method::GET, &path, None).await?;
+        for Collection { resource, path } in self.collections(namespace).await? {
+            let list: Value = match self.client.call(Method::GET, &path, None).await {
+                // Its definition has gone meanwhile, and all objects before it.
+                Err(ClientError::Api(status)) if status.is_not_found() => continue,
+                list => list?,
+            };
             let items = list.get("items").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
             if !items.is_empty() {
-                content.objects.insert(resource(kind), items.len());
+                content.objects.insert(resource, items.len());
             }
             for finalizer in items.iter().flat_map(meta::finalizers) {
                 *content.finalizers.entry(finalizer).or_default() += 1;
@@ -224,10 +247,13 @@ mod tests {
         // DEL-55
         for (objects, want) in [
             (vec![], Step::Finalize),
-            (vec![("pods.", 2), ("configmaps.", 1)], Step::Delete(vec!["pods"])),
+            (vec![("pods.", 2), ("configmaps.", 1)], Step::Delete(vec!["pods.".to_owned()])),
             (
                 vec![("configmaps.", 1), ("endpointslices.discovery.k8s.io", 1)],
-                Step::Delete(vec!["endpointslices", "configmaps"]),
+                Step::Delete(vec![
+                    "configmaps.".to_owned(),
+                    "endpointslices.discovery.k8s.io".to_owned(),
+                ]),
             ),
         ] {
             assert_eq!(plan(&content(&objects)), want, "{objects:?}");

@@ -1,6 +1,6 @@
 //! Fields that a kind does not have (HTTP-2).
 
-use crate::table::{Shape, Table, table};
+use crate::table::{Shape, Table, table_of};
 use api::kinds::Kind;
 use serde_json::Value;
 
@@ -10,8 +10,19 @@ use serde_json::Value;
 #[must_use]
 pub fn unknown_fields(kind: &Kind, object: &Value) -> Vec<String> {
     let mut unknown = Vec::new();
-    let table = table();
-    visit(table, &table.root(kind), object, String::new(), &mut unknown);
+    let table = table_of(kind);
+    if let Some(custom) = &kind.custom {
+        unknown = custom.unknown_fields(object);
+        // Of metadata the schema knows nothing.
+        let root = table.root(kind);
+        if let Some(metadata) = object.get("metadata") {
+            let shape = table.field(&root, "metadata").shape;
+            visit(&table, shape, metadata, "metadata".to_owned(), &mut unknown);
+        }
+        unknown.sort();
+        return unknown;
+    }
+    visit(&table, &table.root(kind), object, String::new(), &mut unknown);
     unknown
 }
 

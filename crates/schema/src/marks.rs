@@ -6,6 +6,8 @@
 //! `containerPort` in the one and by port and protocol in the other. What is not here is replaced
 //! whole if it is a list, and merged field by field if it is an object.
 
+use std::sync::Arc;
+
 /// How a strategic merge patch treats a field.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Strategy {
@@ -31,7 +33,7 @@ impl Strategy {
 }
 
 /// How server-side apply sees a list.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) enum ListType {
     /// One value.
     #[default]
@@ -40,10 +42,12 @@ pub(crate) enum ListType {
     Set,
     /// Items that these fields name.
     Map(&'static [&'static str]),
+    /// The same, where a definition says by which.
+    Keyed(Arc<[String]>),
 }
 
 /// One field's row.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Mark {
     pub(crate) strategy: Strategy,
     /// Names an item in a strategic merge patch; empty for a list of scalars.
@@ -257,9 +261,9 @@ fn short(definition: &str) -> &str {
 }
 
 /// The row of a field, if it has one.
-pub(crate) fn mark(definition: &str, field: &str) -> Option<Mark> {
+pub(crate) fn mark(definition: &str, field: &str) -> Option<&'static Mark> {
     let definition = short(definition);
-    MARKS.iter().find(|(of, name, _)| *of == definition && *name == field).map(|(_, _, mark)| *mark)
+    MARKS.iter().find(|(of, name, _)| *of == definition && *name == field).map(|(_, _, mark)| mark)
 }
 
 /// Whether the map in this field is one value.

@@ -38,6 +38,8 @@ pub struct Document {
 struct Documents {
     index: Vec<u8>,
     documents: BTreeMap<String, Document>,
+    /// What the documents of custom resources have in common with these.
+    shared: BTreeMap<String, Value>,
 }
 
 static DOCUMENTS: LazyLock<Documents> =
@@ -63,6 +65,85 @@ pub fn documents() -> impl Iterator<Item = &'static Document> {
     DOCUMENTS.documents.values()
 }
 
+/// The document of one version of a group of custom resources.
+#[must_use]
+pub fn custom_document(group: &str, version: &str, kinds: &[&Kind]) -> Document {
+    let mut definitions = DOCUMENTS.shared.clone();
+    let mut known = vec![Registered {
+        group: "autoscaling",
+        version: "v1",
+        kind: "Scale",
+        list_kind: String::new(),
+        definition: SCALE.to_owned(),
+    }];
+    for kind in kinds {
+        let registered = Registered {
+            group: kind.group,
+            version: kind.version,
+            kind: kind.kind,
+            list_kind: kind.list_kind(),
+            definition: format!("{}.{}.{}", reversed(group), kind.version, kind.kind),
+        };
+        definitions.insert(list_name(&registered), list_definition(&registered));
+        definitions.insert(registered.definition.clone(), custom_definition(kind));
+        known.push(registered);
+    }
+    let schemas = Schemas { kinds: known, definitions: Map::new() };
+    let maker = Maker { schemas: &schemas, definitions: &definitions };
+    Document::new(group, version, maker.document(kinds).to_string().into_bytes())
+}
+
+/// What `/openapi/v3` answers where there are documents of custom resources.
+#[must_use]
+pub fn index_with<'a>(custom: impl IntoIterator<Item = &'a Document>) -> Vec<u8> {
+    index_of(DOCUMENTS.documents.values().chain(custom))
+}
+
+fn index_of<'a>(documents: impl Iterator<Item = &'a Document>) -> Vec<u8> {
+    let paths: Map<String, Value> = documents
+        .map(|Document { path, hash, .. }| {
+            let url = format!("/openapi/v3/{path}?hash={hash}");
+            (path.clone(), json!({"serverRelativeURL": url}))
+        })
+        .collect();
+    json!({"paths": paths}).to_string().into_bytes()
+}
+
+const SCALE: &str = "io.k8s.api.autoscaling.v1.Scale";
+
+/// `com.example` of `example.com`.
+fn reversed(group: &str) -> String {
+    group.split('.').rev().collect::<Vec<_>>().join(".")
+}
+
+/// The schema of a definition's version, with what every object has.
+fn custom_definition(kind: &Kind) -> Value {
+    let mut schema = kind.custom.as_ref().map_or_else(|| json!({}), |c| c.open_api.clone());
+    if let Some(fields) = schema.as_object_mut() {
+        fields.entry("type").or_insert_with(|| "object".into());
+        let properties = fields.entry("properties").or_insert_with(|| json!({}));
+        if let Some(properties) = properties.as_object_mut() {
+            let text = |description: &str| json!({"type": "string", "description": description});
+            let version = "Group and version of the object's schema.";
+            properties.insert("apiVersion".to_owned(), text(version));
+            properties.insert("kind".to_owned(), text("Kind of the object."));
+            let metadata = json!({
+                "description": "Metadata that every object has.", "allOf": [meta_ref("ObjectMeta")],
+            });
+            properties.insert("metadata".to_owned(), metadata);
+        }
+        fields.insert(GVK.to_owned(), json!([gvk(kind.group, kind.version, kind.kind)]));
+    }
+    schema
+}
+
+impl Document {
+    fn new(group: &str, version: &str, bytes: Vec<u8>) -> Self {
+        let hash = Sha512::digest(&bytes).into_iter().map(|byte| format!("{byte:02X}"));
+        Self { path: base(group, version), hash: hash.collect(), bytes }
+    }
+}
+
 impl Documents {
     fn new(kinds: &[&Kind]) -> Self {
         let schemas = schemas();
@@ -76,19 +157,20 @@ impl Documents {
                 let of = all().filter(|k| k.group == group && k.version == version);
                 let maker = Maker { schemas: &schemas, definitions: &definitions };
                 let bytes = maker.document(&of.collect::<Vec<_>>()).to_string().into_bytes();
-                let hash = Sha512::digest(&bytes).into_iter().map(|byte| format!("{byte:02X}"));
-                let path = base(group, version);
-                (path.clone(), Document { path, hash: hash.collect(), bytes })
+                let document = Document::new(group, version, bytes);
+                (document.path.clone(), document)
             })
             .collect();
-        let paths: Map<String, Value> = documents
-            .values()
-            .map(|Document { path, hash, .. }| {
-                let url = format!("/openapi/v3/{path}?hash={hash}");
-                (path.clone(), json!({"serverRelativeURL": url}))
-            })
-            .collect();
-        Self { index: json!({"paths": paths}).to_string().into_bytes(), documents }
+        let maker = Maker { schemas: &schemas, definitions: &definitions };
+        let mut reached = BTreeSet::new();
+        for name in ["ObjectMeta", "ListMeta", "DeleteOptions", "Patch", "Status"] {
+            maker.reach(&meta_ref(name), &mut reached);
+        }
+        maker.reach(&schema_ref(SCALE), &mut reached);
+        let shared = reached.into_iter();
+        let shared = shared.filter_map(|n| Some((n.to_owned(), definitions.get(n)?.clone())));
+        let shared = shared.collect();
+        Self { index: index_of(documents.values()), documents, shared }
     }
 }
 
@@ -151,7 +233,7 @@ fn list_definition(kind: &Registered) -> Value {
                 "items": {"default": {}, "allOf": [schema_ref(&kind.definition)]},
             },
         },
-        GVK: [gvk(kind.group, kind.version, kind.list_kind)],
+        GVK: [gvk(kind.group, kind.version, &kind.list_kind)],
     })
 }
 
@@ -201,12 +283,16 @@ fn property_of(of: &str, name: &str, property: &mut Value, required: bool, schem
         fields.insert("default".to_owned(), default);
     }
     if fields.get("type").and_then(Value::as_str) == Some("array") {
-        let list = mark.map(|mark| mark.list).unwrap_or_default();
+        let list = mark.map(|mark| mark.list.clone()).unwrap_or_default();
         let list_type = match list {
             ListType::Atomic => "atomic",
             ListType::Set => "set",
             ListType::Map(keys) => {
                 fields.insert("x-kubernetes-list-map-keys".to_owned(), json!(keys));
+                "map"
+            }
+            ListType::Keyed(keys) => {
+                fields.insert("x-kubernetes-list-map-keys".to_owned(), json!(*keys));
                 "map"
             }
         };
@@ -553,7 +639,7 @@ impl Maker<'_> {
             GVK: gvk(group, version, of),
         });
         if let (Some(body), Some(operation)) =
-            (self.body(*takes, action), operation.as_object_mut())
+            (self.body(kind, *takes, action), operation.as_object_mut())
         {
             operation.insert("requestBody".to_owned(), body);
         }
@@ -567,15 +653,19 @@ impl Maker<'_> {
         (method, operation)
     }
 
-    fn body(&self, takes: (&str, &str, &str), action: Action) -> Option<Value> {
+    fn body(&self, kind: &Kind, takes: (&str, &str, &str), action: Action) -> Option<Value> {
         let (required, content) = match action {
             Action::Post | Action::Put => {
                 (true, json!({"application/json": {"schema": self.one(takes)}}))
             }
             Action::Patch => {
                 let patch = json!({"schema": meta_ref("Patch")});
+                // Clients take what is not said for what is not there (PAT-1).
+                let types = PATCH_TYPES
+                    .iter()
+                    .filter(|media| kind.custom.is_none() || !media.contains("strategic"));
                 let content: Map<String, Value> =
-                    PATCH_TYPES.iter().map(|kind| ((*kind).to_owned(), patch.clone())).collect();
+                    types.map(|media| ((*media).to_owned(), patch.clone())).collect();
                 (true, Value::Object(content))
             }
             Action::Delete | Action::DeleteCollection => {
@@ -687,6 +777,7 @@ mod tests {
                 group: registered.group,
                 version: registered.version,
                 kind: registered.kind,
+                custom: None,
                 plural: registered.kind,
                 subresources: &["scale", "status"],
                 ..*kinds::by_alias("cm").unwrap()

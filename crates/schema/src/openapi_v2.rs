@@ -4,7 +4,7 @@
 //! PATCH takes `fieldValidation`. Everything else they read from OpenAPI v3, or have built in. So
 //! there are paths here and no definitions.
 
-use api::kinds::{self, Kind};
+use api::kinds::{self, Kind, KindRef};
 use std::sync::LazyLock;
 
 /// What `/openapi/v2` answers to a client that accepts
@@ -14,6 +14,12 @@ use std::sync::LazyLock;
 pub fn document() -> &'static [u8] {
     static DOCUMENT: LazyLock<Vec<u8>> = LazyLock::new(|| encode(kinds::served()));
     &DOCUMENT
+}
+
+/// The same with custom resources.
+#[must_use]
+pub fn document_with(custom: &[KindRef]) -> Vec<u8> {
+    encode(kinds::all().iter().chain(custom.iter().map(|kind| &**kind)))
 }
 
 /// The content type of [`document`], as kube-apiserver writes it.

@@ -3,7 +3,7 @@
 //! Made once, from the types' own JSON schemas (names, descriptions, what is required) and `marks`.
 
 use crate::marks::{self, ListType, Strategy};
-use api::kinds::Kind;
+use api::{custom, kinds::Kind};
 use k8s_openapi::{
     ListableResource, Resource,
     api::{
@@ -17,7 +17,11 @@ use k8s_openapi::{
 };
 use schemars::{JsonSchema, SchemaGenerator, generate::SchemaSettings};
 use serde_json::{Map, Value, json};
-use std::{collections::BTreeMap, sync::LazyLock};
+use std::{
+    collections::BTreeMap,
+    ops::Deref,
+    sync::{Arc, LazyLock},
+};
 
 /// What a value looks like.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,6 +61,8 @@ pub(crate) struct Definition {
     pub(crate) fields: BTreeMap<String, Field>,
     /// Server-side apply sees it as one value.
     pub(crate) atomic: bool,
+    /// Fields that it does not know are kept, whatever they are.
+    pub(crate) open: bool,
 }
 
 /// A kind whose schema is known.
@@ -66,7 +72,7 @@ pub(crate) struct Registered {
     pub(crate) version: &'static str,
     pub(crate) kind: &'static str,
     /// Empty if there are no lists of it.
-    pub(crate) list_kind: &'static str,
+    pub(crate) list_kind: String,
     /// The definition's name.
     pub(crate) definition: String,
 }
@@ -75,6 +81,8 @@ pub(crate) struct Registered {
 pub(crate) struct Table {
     definitions: Vec<Definition>,
     roots: BTreeMap<(&'static str, &'static str, &'static str), usize>,
+    /// Of a table that knows one kind only.
+    own: Option<Shape>,
 }
 
 /// The types' schemas as they come, for the documents.
@@ -99,7 +107,7 @@ impl Registry {
             group: K::GROUP,
             version: K::VERSION,
             kind: K::KIND,
-            list_kind,
+            list_kind: list_kind.to_owned(),
             definition: K::schema_name().into_owned(),
         });
     }
@@ -188,6 +196,156 @@ pub(crate) fn table() -> &'static Table {
     &TABLE
 }
 
+/// The table that knows a kind's objects: the one of the rows, or a definition's own.
+pub(crate) fn table_of(kind: &Kind) -> TableRef {
+    let Some(custom) = &kind.custom else { return TableRef::Common(table()) };
+    let memo = custom.memo.get_or_init(|| Arc::new(custom_table(&custom.schema)));
+    match Arc::clone(memo).downcast() {
+        Ok(own) => TableRef::Own(own),
+        // Nobody else writes there.
+        Err(_) => TableRef::Own(Arc::new(custom_table(&custom.schema))),
+    }
+}
+
+/// A table, for as long as it is used.
+pub(crate) enum TableRef {
+    Common(&'static Table),
+    Own(Arc<Table>),
+}
+
+impl Deref for TableRef {
+    type Target = Table;
+
+    fn deref(&self) -> &Table {
+        match self {
+            Self::Common(table) => table,
+            Self::Own(table) => table,
+        }
+    }
+}
+
+const OBJECT_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";
+
+/// The table of one version of a definition.
+fn custom_table(schema: &custom::Schema) -> Table {
+    let mut build = BuildCustom { definitions: Vec::new(), copied: BTreeMap::new() };
+    let own = build.object(schema, true);
+    Table { definitions: build.definitions, roots: BTreeMap::new(), own: Some(own) }
+}
+
+struct BuildCustom {
+    definitions: Vec<Definition>,
+    /// From places in the common table to places here.
+    copied: BTreeMap<usize, usize>,
+}
+
+impl BuildCustom {
+    fn add(&mut self, definition: Definition) -> usize {
+        self.definitions.push(definition);
+        self.definitions.len() - 1
+    }
+
+    /// A definition of the common table, with all that it refers to.
+    fn copy(&mut self, from: usize) -> Option<usize> {
+        if let Some(at) = self.copied.get(&from) {
+            return Some(*at);
+        }
+        let mut definition = table().definitions.get(from)?.clone();
+        let at = self.add(definition.clone());
+        self.copied.insert(from, at);
+        for field in definition.fields.values_mut() {
+            field.shape = self.copied_shape(&field.shape);
+        }
+        if let Some(place) = self.definitions.get_mut(at) {
+            *place = definition;
+        }
+        Some(at)
+    }
+
+    fn copied_shape(&mut self, shape: &Shape) -> Shape {
+        match shape {
+            Shape::Struct(at) => self.copy(*at).map_or(Shape::Opaque, Shape::Struct),
+            Shape::Map { item, atomic } => {
+                Shape::Map { item: Box::new(self.copied_shape(item)), atomic: *atomic }
+            }
+            Shape::List { item, kind } => {
+                Shape::List { item: Box::new(self.copied_shape(item)), kind: kind.clone() }
+            }
+            other @ (Shape::Scalar | Shape::Opaque | Shape::Deduced) => other.clone(),
+        }
+    }
+
+    /// An object with the fields that it names; of a whole object, those that every one has.
+    fn object(&mut self, schema: &custom::Schema, whole: bool) -> Shape {
+        let mut fields = BTreeMap::new();
+        for (name, inner) in &schema.properties {
+            let shape = self.shape(inner);
+            fields.insert(name.clone(), field(shape, inner.default.clone()));
+        }
+        if whole || schema.embedded {
+            for name in ["apiVersion", "kind"] {
+                fields.insert(name.to_owned(), field(Shape::Scalar, None));
+            }
+            let metadata = table().place(OBJECT_META).and_then(|at| self.copy(at));
+            let metadata = metadata.map_or(Shape::Deduced, Shape::Struct);
+            fields.insert("metadata".to_owned(), field(metadata, None));
+        }
+        let open = schema.preserve || matches!(schema.additional, custom::Additional::Any);
+        let (name, atomic) = (String::new(), schema.atomic_map);
+        Shape::Struct(self.add(Definition { name, fields, atomic, open }))
+    }
+
+    fn shape(&mut self, schema: &custom::Schema) -> Shape {
+        if schema.int_or_string {
+            return Shape::Scalar;
+        }
+        let named = !schema.properties.is_empty() || schema.embedded;
+        match schema.kind {
+            custom::Type::Boolean
+            | custom::Type::Integer
+            | custom::Type::Number
+            | custom::Type::String => Shape::Scalar,
+            custom::Type::Array => {
+                let Some(items) = &schema.items else { return Shape::Opaque };
+                let kind = match &schema.list {
+                    custom::Items::Atomic => ListType::Atomic,
+                    custom::Items::Set => ListType::Set,
+                    custom::Items::Map(keys) => ListType::Keyed(keys.clone().into()),
+                };
+                Shape::List { item: Box::new(self.shape(items)), kind }
+            }
+            custom::Type::Object | custom::Type::Any if named => self.object(schema, false),
+            custom::Type::Object | custom::Type::Any => {
+                let atomic = schema.atomic_map;
+                match &schema.additional {
+                    custom::Additional::Of(inner) => {
+                        Shape::Map { item: Box::new(self.shape(inner)), atomic }
+                    }
+                    custom::Additional::Any => {
+                        Shape::Map { item: Box::new(Shape::Deduced), atomic }
+                    }
+                    custom::Additional::Unsaid | custom::Additional::Forbidden
+                        if schema.preserve || schema.kind == custom::Type::Any =>
+                    {
+                        if atomic {
+                            Shape::Opaque
+                        } else {
+                            Shape::Deduced
+                        }
+                    }
+                    custom::Additional::Unsaid | custom::Additional::Forbidden => {
+                        self.object(schema, false)
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn field(shape: Shape, default: Option<Value>) -> Field {
+    Field { shape, strategy: Strategy::default(), merge_key: "", written: None, default }
+}
+
 impl Table {
     fn new(schemas: &Schemas) -> Self {
         let places: BTreeMap<&str, usize> =
@@ -199,11 +357,14 @@ impl Table {
             let at = places.get(kind.definition.as_str())?;
             Some(((kind.group, kind.version, kind.kind), *at))
         });
-        Self { definitions: definitions.collect(), roots: roots.collect() }
+        Self { definitions: definitions.collect(), roots: roots.collect(), own: None }
     }
 
     /// The shape of a kind's objects.
     pub(crate) fn root(&self, kind: &Kind) -> Shape {
+        if let Some(own) = &self.own {
+            return own.clone();
+        }
         match self.roots.get(&(kind.group, kind.version, kind.kind)) {
             Some(at) => Shape::Struct(*at),
             None => Shape::Deduced,
@@ -225,10 +386,15 @@ impl Table {
     /// What is known of an object's field.
     pub(crate) fn field<'a>(&'a self, shape: &'a Shape, name: &str) -> FieldOf<'a> {
         const OPAQUE: &Shape = &Shape::Opaque;
+        const DEDUCED: &Shape = &Shape::Deduced;
         match shape {
             Shape::Struct(at) => {
-                match self.definitions.get(*at).and_then(|found| found.fields.get(name)) {
+                let definition = self.definitions.get(*at);
+                match definition.and_then(|found| found.fields.get(name)) {
                     Some(field) => FieldOf { shape: &field.shape, field: Some(field) },
+                    None if definition.is_some_and(|found| found.open) => {
+                        FieldOf { shape: DEDUCED, field: None }
+                    }
                     None => FieldOf { shape: OPAQUE, field: None },
                 }
             }
@@ -238,6 +404,19 @@ impl Table {
                 FieldOf { shape: OPAQUE, field: None }
             }
         }
+    }
+
+    /// Whether an object of this shape may have a field.
+    pub(crate) fn has(&self, shape: &Shape, name: &str) -> bool {
+        match self.definition(shape) {
+            Some(definition) => definition.open || definition.fields.contains_key(name),
+            None => true,
+        }
+    }
+
+    /// The definition of a name.
+    fn place(&self, name: &str) -> Option<usize> {
+        self.definitions.iter().position(|definition| definition.name == name)
     }
 
     #[cfg(test)]
@@ -270,6 +449,7 @@ impl Build<'_> {
             name: name.to_owned(),
             fields: fields.collect(),
             atomic: marks::is_atomic_object(name),
+            open: false,
         }
     }
 
@@ -277,7 +457,7 @@ impl Build<'_> {
         let mark = marks::mark(of, name);
         let shape = match self.shape(schema) {
             Shape::List { item, .. } => {
-                Shape::List { item, kind: mark.map(|mark| mark.list).unwrap_or_default() }
+                Shape::List { item, kind: mark.map(|mark| mark.list.clone()).unwrap_or_default() }
             }
             Shape::Map { item, .. } => Shape::Map { item, atomic: marks::is_atomic_map(of, name) },
             other @ (Shape::Scalar | Shape::Opaque | Shape::Deduced | Shape::Struct(_)) => other,
@@ -397,7 +577,7 @@ mod tests {
                 let Shape::List { item, kind } = &field.shape else { continue };
                 let keys = match kind {
                     ListType::Map(keys) => keys.to_vec(),
-                    ListType::Atomic | ListType::Set => Vec::new(),
+                    ListType::Atomic | ListType::Set | ListType::Keyed(_) => Vec::new(),
                 };
                 let patched = Some(field.merge_key).filter(|key| !key.is_empty());
                 for key in keys.into_iter().chain(patched) {

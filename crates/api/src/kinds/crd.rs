@@ -148,7 +148,14 @@ fn validate_schemas(spec: &Value, path: &Path) -> Vec<FieldError> {
         let at = at.child("openAPIV3Schema");
         match schema.and_then(|schema| schema.get("openAPIV3Schema")).filter(|s| !s.is_null()) {
             None => errors.push(FieldError::required(&at, "schemas are required")),
-            Some(schema) => errors.extend(schema::validate(schema, &at)),
+            Some(schema) => {
+                let wrong = schema::validate(schema, &at);
+                // What is not structural cannot be read any further.
+                if wrong.is_empty() {
+                    errors.extend(crate::custom::check_definition(schema, &at));
+                }
+                errors.extend(wrong);
+            }
         }
     }
     errors
@@ -181,8 +188,12 @@ fn validate_columns(spec: &Value, path: &Path) -> Vec<FieldError> {
             if !format.is_empty() && !FORMATS.contains(&format.as_str()) {
                 errors.push(FieldError::invalid(&at.child("format"), format, one_of(FORMATS)));
             }
-            if part("jsonPath").is_empty() {
+            let json_path = part("jsonPath");
+            if json_path.is_empty() {
                 errors.push(FieldError::required(&at.child("JSONPath"), ""));
+            } else if let Some(error) = crate::custom::path_error(&json_path) {
+                let detail = format!("illegal JSON path: {error}");
+                errors.push(FieldError::invalid(&at.child("JSONPath"), json_path, detail));
             }
         }
     }
@@ -255,6 +266,11 @@ fn validate_conversion(spec: &Value, path: &Path) -> Vec<FieldError> {
             }
         }
     }
+    if list(spec, "versions").len() > 1 {
+        // Better than objects that no webhook has seen.
+        let detail = "conversion by a webhook is not supported: use None, or a single version";
+        errors.push(FieldError::forbidden(&path.child("strategy"), detail));
+    }
     let at = path.child("conversionReviewVersions");
     if reviews.is_empty() {
         errors.push(FieldError::required(&at, ""));
@@ -263,6 +279,71 @@ fn validate_conversion(spec: &Value, path: &Path) -> Vec<FieldError> {
         errors.push(FieldError::invalid(&at, reviews, detail));
     }
     errors
+}
+
+/// Groups of the Kubernetes community are only for what it has looked at, or what says that it has not.
+fn validate_approval(object: &Value, group: &str) -> Option<FieldError> {
+    const ANNOTATION: &str = "api-approved.kubernetes.io";
+    let protected = |domain: &str| group == domain || group.ends_with(&format!(".{domain}"));
+    if !protected("k8s.io") && !protected("kubernetes.io") {
+        return None;
+    }
+    let path = Path::new("metadata").child("annotations").key(ANNOTATION);
+    let see = "see https://github.com/kubernetes/enhancements/pull/1111";
+    let must = format!("protected groups must have approval annotation {ANNOTATION:?}");
+    match meta::annotation(object, ANNOTATION).unwrap_or_default() {
+        "" => Some(FieldError::required(&path, &format!("{must}, {see}"))),
+        said if said.starts_with("unapproved") || said.contains("://") => None,
+        said => {
+            let detail =
+                format!("{must} with either a URL or a reason starting with \"unapproved\", {see}");
+            Some(FieldError::invalid(&path, said, detail))
+        }
+    }
+}
+
+/// What field selectors may ask for: plain fields of the schema that hold one value.
+fn validate_selectable(spec: &Value, path: &Path) -> Vec<FieldError> {
+    const FIELDS_MAX: usize = 8;
+    let mut errors = Vec::new();
+    for (i, version) in list(spec, "versions").iter().enumerate() {
+        let at = path.child("versions").index(i).child("selectableFields");
+        let fields = list(version, "selectableFields");
+        if fields.len() > FIELDS_MAX {
+            errors.push(FieldError::too_many(&at, fields.len(), FIELDS_MAX));
+        }
+        let schema = version.pointer("/schema/openAPIV3Schema").unwrap_or(&Value::Null);
+        let mut seen = BTreeSet::new();
+        for (i, field) in fields.iter().enumerate() {
+            let (said, at) = (text(field, "/jsonPath"), at.index(i).child("jsonPath"));
+            if said.is_empty() {
+                errors.push(FieldError::required(&at, ""));
+            } else if let Some(wrong) = selectable_error(schema, &said) {
+                errors.push(FieldError::invalid(&at, said, wrong));
+            } else if !seen.insert(said.clone()) {
+                errors.push(FieldError::duplicate(&at, said));
+            }
+        }
+    }
+    errors
+}
+
+fn selectable_error(schema: &Value, path: &str) -> Option<&'static str> {
+    const NO_PATH: &str = "is an invalid path: only simple fields such as .spec.field are allowed";
+    let Ok(parsed) = crate::custom::jsonpath::Path::parse(path) else { return Some(NO_PATH) };
+    let Some(fields) = parsed.fields().filter(|_| path.starts_with('.')) else {
+        return Some(NO_PATH);
+    };
+    if fields.first() == Some(&"metadata") {
+        return Some("must not point to fields in metadata");
+    }
+    let inner = |at: &'_ Value, name: &str| at.get("properties").and_then(|p| p.get(name)).cloned();
+    let found = fields.iter().try_fold(schema.clone(), |at, name| inner(&at, name));
+    match found.map(|found| text(&found, "/type")).as_deref() {
+        Some("string" | "integer" | "boolean") => None,
+        Some(_) => Some("must point to a field of type string, boolean or integer"),
+        None => Some("is an invalid path: does not refer to a valid field"),
+    }
 }
 
 fn validate(object: &Value) -> Vec<FieldError> {
@@ -285,6 +366,7 @@ fn validate(object: &Value) -> Vec<FieldError> {
         let detail = "should be a domain with at least one dot";
         errors.push(FieldError::invalid(&at, group, detail));
     }
+    errors.extend(validate_approval(object, &text(spec, "/group")));
     let scope = text(spec, "/scope");
     if scope.is_empty() {
         errors.push(FieldError::required(&path.child("scope"), ""));
@@ -302,6 +384,7 @@ fn validate(object: &Value) -> Vec<FieldError> {
     errors.extend(validate_names(names, &path.child("names"), true));
     errors.extend(validate_subresources(spec, &path));
     errors.extend(validate_columns(spec, &path));
+    errors.extend(validate_selectable(spec, &path));
     errors.extend(validate_conversion(spec, &path));
     errors
 }
@@ -460,6 +543,110 @@ mod tests {
             errors[0].to_string(),
             "status.storedVersions[0]: Invalid value: \"v1\": must appear in spec.versions"
         );
+    }
+
+    #[test]
+    fn wrong_definitions_are_refused_in_upstreams_words() {
+        // VAL-5
+        let set = |pointer: &str, value: Value| {
+            let mut object = crd();
+            default(&mut object);
+            (KIND.prepare_create)(&mut object);
+            *object.pointer_mut(pointer).unwrap() = value;
+            object
+        };
+        let version = |more: Value| {
+            let mut version = crd()["spec"]["versions"][0].clone();
+            version.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            version
+        };
+        let spec = |rules: Value| json!({"openAPIV3Schema": {"type": "object", "properties": {"spec": rules}}});
+        let mut webhook = set(
+            "/spec/versions",
+            json!([version(json!({})), version(json!({"name": "v2", "storage": false})),]),
+        );
+        webhook["spec"]["conversion"] = json!({"strategy": "Webhook", "webhook": {
+            "conversionReviewVersions": ["v1"], "clientConfig": {"url": "https://example.com"}}});
+        let mut community = set("/spec/group", json!("widgets.k8s.io"));
+        community["metadata"]["name"] = json!("widgets.widgets.k8s.io");
+        let mut approved = community.clone();
+        approved["metadata"]["annotations"] =
+            json!({"api-approved.kubernetes.io": "unapproved, for a test"});
+        let selectable = |path: &str| {
+            set("/spec/versions/0", version(json!({"selectableFields": [{"jsonPath": path}]})))
+        };
+        let column = |path: &str| {
+            let columns = json!([{"name": "A", "type": "string", "jsonPath": path}]);
+            set("/spec/versions/0", version(json!({"additionalPrinterColumns": columns})))
+        };
+        for (name, object, want) in [
+            (
+                "conversion by a webhook",
+                webhook,
+                "spec.conversion.strategy: Forbidden: conversion by a webhook is not supported: use None, or a single version",
+            ),
+            (
+                "a group of the community",
+                community,
+                "metadata.annotations[api-approved.kubernetes.io]: Required value: protected groups must have approval annotation \"api-approved.kubernetes.io\", see https://github.com/kubernetes/enhancements/pull/1111",
+            ),
+            ("one that says why", approved, ""),
+            (
+                "selecting by what there is not",
+                selectable(".spec.color"),
+                "spec.versions[0].selectableFields[0].jsonPath: Invalid value: \".spec.color\": is an invalid path: does not refer to a valid field",
+            ),
+            (
+                "selecting by a list",
+                selectable(".spec"),
+                "spec.versions[0].selectableFields[0].jsonPath: Invalid value: \".spec\": must point to a field of type string, boolean or integer",
+            ),
+            ("selecting by a number", selectable(".spec.size"), ""),
+            (
+                "a column of no path",
+                column(".spec["),
+                "spec.additionalPrinterColumns[0].JSONPath: Invalid value: \".spec[\": illegal JSON path: invalid array index at 6 of \".spec[\"",
+            ),
+            (
+                "a rule of no expression",
+                set(
+                    "/spec/versions/0/schema",
+                    spec(
+                        json!({"type": "object", "x-kubernetes-validations": [{"rule": "self."}]}),
+                    ),
+                ),
+                "spec.validation.openAPIV3Schema.properties[spec].x-kubernetes-validations[0].rule: Invalid value: {\"rule\":\"self.\"}: compilation failed: ERROR: <input>: 1:6: Syntax error: unexpected '<EOF>'",
+            ),
+            (
+                "a rule of a function that there is not",
+                set(
+                    "/spec/versions/0/schema",
+                    spec(
+                        json!({"type": "string", "x-kubernetes-validations": [{"rule": "authorizer.path('/').check('get')"}]}),
+                    ),
+                ),
+                "spec.validation.openAPIV3Schema.properties[spec].x-kubernetes-validations[0].rule: Invalid value: {\"rule\":\"authorizer.path('/').check('get')\"}: compilation failed: ERROR: <input>: undeclared reference to 'check' (in container '')",
+            ),
+            (
+                "a pattern of none",
+                set("/spec/versions/0/schema", spec(json!({"type": "string", "pattern": "[a"}))),
+                "spec.validation.openAPIV3Schema.properties[spec].pattern: Invalid value: \"[a\": must be a valid regular expression, but isn't: ",
+            ),
+            (
+                "a default of another type",
+                set("/spec/versions/0/schema", spec(json!({"type": "integer", "default": "x"}))),
+                "spec.validation.openAPIV3Schema.properties[spec].default: Invalid value: \"string\": ",
+            ),
+        ] {
+            let errors = validate(&object);
+            let texts: Vec<String> = errors.iter().map(ToString::to_string).collect();
+            match want {
+                "" => assert_eq!(texts, [""; 0], "{name}"),
+                want => {
+                    assert!(texts.len() == 1 && texts[0].starts_with(want), "{name}: {texts:#?}")
+                }
+            }
+        }
     }
 
     #[test]

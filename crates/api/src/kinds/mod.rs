@@ -20,10 +20,12 @@ mod rules;
 mod service;
 mod stateful_set;
 mod template;
+mod verbs;
 
 pub use review::reviews;
 
 use crate::{
+    custom::Custom,
     field::{FieldError, Path},
     meta::drop_nulls,
     names,
@@ -34,7 +36,7 @@ use crate::{
 use k8s_openapi::Resource;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
-use std::borrow::Cow;
+use std::{borrow::Cow, ops::Deref, sync::Arc};
 
 /// Everything the generic registry needs to know of one kind. Objects are whole JSON values, so that
 /// no field is lost; the functions read and write only what they know.
@@ -101,6 +103,9 @@ pub struct Kind {
     pub decode: fn(&Value) -> Result<(), String>,
     /// For a version that is served and not stored.
     pub hub: Option<Hub>,
+    /// What a definition says of this kind in place of the functions, columns and names above; `None` for
+    /// a row. Whoever may meet such a kind asks the methods and not the fields.
+    pub custom: Option<Arc<Custom>>,
 }
 
 /// How objects of a version that is not stored become objects of the version that is, and back. What
@@ -113,6 +118,31 @@ pub struct Hub {
     pub to: fn(&mut Value),
     /// The reverse.
     pub from: fn(&mut Value),
+}
+
+/// A kind that is served: a row, or one that a definition made and that lives as long as it is used.
+#[derive(Clone, Debug)]
+pub enum KindRef {
+    /// A row.
+    Static(&'static Kind),
+    /// Of a version of a definition.
+    Custom(Arc<Kind>),
+}
+
+impl Deref for KindRef {
+    type Target = Kind;
+
+    fn deref(&self) -> &Kind {
+        match self {
+            Self::Static(kind) => kind,
+            Self::Custom(kind) => kind,
+        }
+    }
+}
+
+/// What a definition's kinds have in common with most rows.
+pub(crate) fn plain_row() -> Kind {
+    plain::PLAIN
 }
 
 impl Kind {
@@ -128,7 +158,7 @@ impl Kind {
 
     /// The kind that objects of this one are stored as; nearly always itself.
     #[must_use]
-    pub fn stored(&'static self) -> &'static Self {
+    pub fn stored(&self) -> &Self {
         let hub =
             self.hub.as_ref().and_then(|hub| by_resource(self.group, hub.version, self.plural));
         hub.unwrap_or(self)
@@ -138,7 +168,7 @@ impl Kind {
     ///
     /// # Errors
     /// It is none of this version.
-    pub fn to_stored(&'static self, mut object: Value) -> Result<Value, String> {
+    pub fn to_stored(&self, mut object: Value) -> Result<Value, String> {
         if let Some(hub) = &self.hub {
             (self.decode)(&object)?;
             (hub.to)(&mut object);

@@ -45,6 +45,7 @@ pub(super) const PLAIN: Kind = Kind {
     field: no_field,
     decode: |_| Ok(()),
     hub: None,
+    custom: None,
 };
 
 /// The label by which a namespace is selected (NS-1).

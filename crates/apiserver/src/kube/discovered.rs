@@ -1,28 +1,40 @@
 //! What is served, as clients find out: discovery, plain and of everything at once (§2.9).
 
-use super::answer;
+use super::{Kube, answer};
 use api::discovery;
 use axum::{
-    extract::Request,
+    extract::{Request, State},
     http::{HeaderValue, StatusCode, header},
     response::Response,
 };
 use serde_json::Value;
+use std::sync::Arc;
 
-/// `/api` and `/apis`: plain, or everything at once for who accepts that first.
-pub(super) fn root(request: &Request, core: bool) -> Response {
+/// `/api`
+pub(super) async fn core(State(kube): State<Arc<Kube>>, request: Request) -> Response {
+    root(&kube, &request, true)
+}
+
+/// `/apis`
+pub(super) async fn groups(State(kube): State<Arc<Kube>>, request: Request) -> Response {
+    root(&kube, &request, false)
+}
+
+/// Plain, or everything at once for who accepts that first.
+fn root(kube: &Kube, request: &Request, core: bool) -> Response {
+    let custom = kube.registry.custom_kinds();
     let accept = request.headers().get(header::ACCEPT).and_then(|v| v.to_str().ok());
     let version = accept.unwrap_or_default().split(',').find_map(aggregated);
     match version {
         Some(Some(version)) => {
-            let document = discovery::aggregated(core, version);
+            let document = discovery::aggregated_with(core, version, &custom);
             let content_type = format!(
                 "application/json;g=apidiscovery.k8s.io;v={version};as=APIGroupDiscoveryList"
             );
             tagged(request, &document, &content_type)
         }
         Some(None) | None if core => answer::json(StatusCode::OK, &discovery::api_versions()),
-        Some(None) | None => answer::json(StatusCode::OK, &discovery::api_groups()),
+        Some(None) | None => answer::json(StatusCode::OK, &discovery::api_groups_with(&custom)),
     }
 }
 

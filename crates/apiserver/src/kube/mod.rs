@@ -24,7 +24,7 @@ use api::{
     deletion::DeleteOptions,
     discovery,
     field::FieldError,
-    kinds::{self, Kind},
+    kinds::{Kind, KindRef},
     meta,
     selector::{FieldSelector, LabelSelector},
     status::Status,
@@ -68,10 +68,10 @@ pub(crate) fn router(kube: Arc<Kube>) -> Router {
         .route("/healthz", get(async || "ok"))
         .route("/livez", get(async || "ok"))
         .route("/readyz", get(ready))
-        .route("/api", get(async |request: Request| discovered::root(&request, true)))
-        .route("/apis", get(async |request: Request| discovered::root(&request, false)))
-        .route("/openapi/v2", get(async |request: Request| documents::second(&request)))
-        .route("/openapi/v3", get(async |request: Request| documents::index(&request)))
+        .route("/api", get(discovered::core))
+        .route("/apis", get(discovered::groups))
+        .route("/openapi/v2", get(documents::second))
+        .route("/openapi/v3", get(documents::index))
         .route("/openapi/v3/{*path}", get(documents::document))
         .route("/api/{*path}", any(resource))
         .route("/apis/{*path}", any(resource))
@@ -102,7 +102,7 @@ async fn ready(State(kube): State<Arc<Kube>>) -> Response {
 /// Where a path leads.
 #[derive(Debug)]
 struct Target {
-    kind: &'static Kind,
+    kind: KindRef,
     namespace: String,
     name: String,
     subresource: String,
@@ -120,19 +120,23 @@ enum Path {
     Target(Target),
 }
 
-fn parse(path: &str) -> Result<Path, Status> {
+/// As of what this replica has applied. `unserved` also finds versions that clients do not.
+fn parse(registry: &Registry, path: &str, unserved: bool) -> Result<Path, Status> {
     let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
     let (group, version, rest) = match parts.as_slice() {
         ["api", version, rest @ ..] => ("", *version, rest),
         ["apis", group, version, rest @ ..] => (*group, *version, rest),
         ["apis", group] => {
-            let document = discovery::api_group(group).ok_or_else(Status::no_such_path)?;
+            let custom = registry.custom_kinds();
+            let document = discovery::api_group_with(group, &custom);
+            let document = document.ok_or_else(Status::no_such_path)?;
             return Ok(Path::Discovery(document));
         }
         _ => return Err(Status::no_such_path()),
     };
     let target = |plural: &str, namespace: &str, name: &str, subresource: &str| {
-        let kind = kinds::by_resource(group, version, plural).ok_or_else(Status::no_such_path)?;
+        let kind = registry.find_kind((group, version, plural), unserved);
+        let kind = kind.ok_or_else(Status::no_such_path)?;
         if !namespace.is_empty() && !kind.namespaced {
             return Err(Status::no_such_path());
         }
@@ -144,7 +148,7 @@ fn parse(path: &str) -> Result<Path, Status> {
         }))
     };
     match rest {
-        [] => discovery::resources(group, version)
+        [] => discovery::resources_with(group, version, &registry.custom_kinds())
             .map(Path::Discovery)
             .ok_or_else(Status::no_such_path),
         ["namespaces", namespace, sub @ ("status" | "finalize")] => {
@@ -163,6 +167,18 @@ fn parse(path: &str) -> Result<Path, Status> {
     }
 }
 
+/// Where a path leads. What this replica does not know may be a definition that it has not applied yet: it
+/// says so only after it has caught up.
+async fn find(registry: &Registry, path: &str, unserved: bool) -> Result<Path, Status> {
+    match parse(registry, path, unserved) {
+        Err(status) if status.is_not_found() && path.starts_with("/apis/") => {
+            registry.linearize().await?;
+            parse(registry, path, unserved)
+        }
+        found => found,
+    }
+}
+
 pub(crate) type Query = BTreeMap<String, String>;
 
 pub(crate) fn query(request: &Request) -> Result<Query, Status> {
@@ -178,12 +194,29 @@ async fn resource(State(kube): State<Arc<Kube>>, request: Request) -> Response {
     }
 }
 
+/// Whoever uses a version that is deprecated is told, whatever comes of it.
 async fn handle(kube: &Kube, request: Request) -> Result<Response, Status> {
-    let target = match parse(request.uri().path())? {
+    let path = request.uri().path().to_owned();
+    // Controllers empty what is served to nobody any more.
+    let unserved = request.extensions().get::<ControllerOrigin>().is_some();
+    let target = match find(&kube.registry, &path, unserved).await? {
         Path::Discovery(document) => return Ok(answer::json(StatusCode::OK, &document)),
         Path::Node { name, path } => return proxy::to_node(kube, &name, &path, request).await,
         Path::Target(target) => target,
     };
+    let kind = target.kind.clone();
+    let answered = at_target(kube, target, request).await;
+    let Some(warning) = kind.custom.as_ref().and_then(|custom| custom.deprecation()) else {
+        return answered;
+    };
+    let mut response = answered.unwrap_or_else(|status| answer::failure(&status));
+    if let Ok(value) = warning_text(warning).parse() {
+        response.headers_mut().append(header::WARNING, value);
+    }
+    Ok(response)
+}
+
+async fn at_target(kube: &Kube, target: Target, request: Request) -> Result<Response, Status> {
     if !target.subresource.is_empty()
         && !target.kind.subresources.contains(&target.subresource.as_str())
     {
@@ -212,7 +245,7 @@ async fn handle(kube: &Kube, request: Request) -> Result<Response, Status> {
             let registry = &kube.registry;
             let kind = target.kind.stored();
             let object = registry.get(kind, &target.namespace, &target.name, version).await?;
-            Ok(object_answer(StatusCode::OK, target.kind, &object, format, registry.now()))
+            Ok(object_answer(StatusCode::OK, &target.kind, &object, format, registry.now()))
         }
         (Method::POST, true, "") => create(kube, &target, request, &query, &caller, format).await,
         (Method::POST, false, "binding") => {
@@ -230,7 +263,7 @@ async fn handle(kube: &Kube, request: Request) -> Result<Response, Status> {
         }
         (Method::PUT, false, "" | "status" | "finalize" | kinds::EPHEMERAL_CONTAINERS) => {
             let sent = answer::sent(request).await?;
-            let warnings = check_fields(target.kind, &sent, &query)?;
+            let warnings = check_fields(&target.kind, &sent, &query)?;
             let Target { kind, namespace, name, subresource } = &target;
             let object = accepted(kind, sent.value)?;
             let (registry, stored) = (&kube.registry, kind.stored());
@@ -257,7 +290,7 @@ async fn handle(kube: &Kube, request: Request) -> Result<Response, Status> {
         (Method::DELETE, false, "") => delete(kube, &target, request, &query, &caller).await,
         (Method::DELETE, true, "") => delete_all(kube, &target, request, &query, &caller).await,
         (method, _, _) => {
-            Err(Status::method_not_allowed(target.kind, &method.as_str().to_lowercase()))
+            Err(Status::method_not_allowed(&target.kind, &method.as_str().to_lowercase()))
         }
     }
 }
@@ -330,7 +363,7 @@ fn selection(target: &Target, query: &Query) -> Result<ListQuery, Status> {
     }
     Ok(ListQuery {
         labels: LabelSelector::parse(&text("labelSelector"))?,
-        fields: FieldSelector::parse(target.kind, &fields)?,
+        fields: FieldSelector::parse(&target.kind, &fields)?,
         resource_version: text("resourceVersion"),
         resource_version_match: text("resourceVersionMatch"),
         limit: if limit.is_empty() {
@@ -351,7 +384,7 @@ async fn list(
     format: Format,
 ) -> Result<Response, Status> {
     let selection = selection(target, query)?;
-    let kind = target.kind;
+    let kind: &Kind = &target.kind;
     let found = kube.registry.list(kind.stored(), &target.namespace, &selection).await?;
     let mut list_meta = json!({"resourceVersion": found.revision.to_string()});
     if let Some(fields) = list_meta.as_object_mut() {
@@ -372,7 +405,7 @@ async fn list(
             "items": found.items.iter().map(|i| metadata_only(&kind.show(i))).collect::<Vec<_>>(),
         }),
         Form::Object => json!({
-            "kind": format!("{}List", kind.kind), "apiVersion": kind.api_version(),
+            "kind": kind.list_kind(), "apiVersion": kind.api_version(),
             "metadata": list_meta, "items": shown(kind, found.items),
         }),
     };
@@ -388,7 +421,7 @@ fn shown(kind: &Kind, mut objects: Vec<Value>) -> Vec<Value> {
 }
 
 /// What an object of any version is stored as.
-fn accepted(kind: &'static Kind, object: Value) -> Result<Value, Status> {
+fn accepted(kind: &Kind, object: Value) -> Result<Value, Status> {
     let version = object.get("apiVersion").and_then(Value::as_str);
     if let Some(version) = version.filter(|v| kind.hub.is_some() && *v != kind.api_version()) {
         let (found, want) = (version, kind.api_version());
@@ -486,13 +519,14 @@ async fn create(
 ) -> Result<Response, Status> {
     let sent = answer::sent(request).await?;
     if target.kind.namespaced && target.namespace.is_empty() {
-        return Err(Status::method_not_allowed(target.kind, "create"));
+        return Err(Status::method_not_allowed(&target.kind, "create"));
     }
-    let warnings = check_fields(target.kind, &sent, query)?;
-    let (registry, kind) = (&kube.registry, target.kind.stored());
-    let object = accepted(target.kind, sent.value)?;
-    let written = registry.create(kind, &target.namespace, object, caller).await?;
-    Ok(written_answer(target.kind, &written, format, registry.now(), &warnings))
+    let kind: &Kind = &target.kind;
+    let warnings = check_fields(kind, &sent, query)?;
+    let registry = &kube.registry;
+    let object = accepted(kind, sent.value)?;
+    let written = registry.create(kind.stored(), &target.namespace, object, caller).await?;
+    Ok(written_answer(kind, &written, format, registry.now(), &warnings))
 }
 
 const JSON_PATCH: &str = "application/json-patch+json";
@@ -529,15 +563,17 @@ async fn patch_object(
         .unwrap_or_default()
         .trim()
         .to_ascii_lowercase();
+    let is_scale = target.subresource == "scale";
     let mut types = vec![JSON_PATCH, MERGE_PATCH, STRATEGIC_PATCH, APPLY_PATCH];
-    // A scale is no object that could be applied.
-    types.truncate(if target.subresource == "scale" { 3 } else { 4 });
+    // A scale is no object that could be applied, and only built-in kinds say how their lists merge (PAT-1).
+    types.retain(|kind| !(is_scale && *kind == APPLY_PATCH));
+    types.retain(|kind| is_scale || target.kind.custom.is_none() || *kind != STRATEGIC_PATCH);
     if !types.contains(&content_type.as_str()) {
         return Err(Status::unsupported_media_type(&types.join(", ")));
     }
     let forced = query.get("force").map(|force| matches!(force.as_str(), "true" | "1"));
     let Target { kind, namespace, name, subresource } = target;
-    let (kind, registry) = (*kind, &kube.registry);
+    let (kind, registry): (&Kind, _) = (kind, &kube.registry);
     let sent = answer::patch_body(request).await?;
     if content_type == APPLY_PATCH {
         let Some(manager) = query.get("fieldManager").filter(|name| !name.is_empty()) else {
@@ -656,7 +692,7 @@ async fn delete_all(
 ) -> Result<Response, Status> {
     let selection = selection(target, query)?;
     let options = delete_options(request, query).await?;
-    let kind = target.kind;
+    let kind: &Kind = &target.kind;
     let found = kube.registry.list(kind.stored(), &target.namespace, &selection).await?;
     let mut items = Vec::new();
     for object in found.items {
@@ -670,7 +706,7 @@ async fn delete_all(
         }
     }
     let body = json!({
-        "kind": format!("{}List", kind.kind), "apiVersion": kind.api_version(),
+        "kind": kind.list_kind(), "apiVersion": kind.api_version(),
         "metadata": {"resourceVersion": found.revision.to_string()},
         "items": shown(kind, items),
     });

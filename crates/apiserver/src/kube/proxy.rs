@@ -43,7 +43,7 @@ pub(super) async fn to_kubelet(
     if is_log {
         check_log_options(query, name)?;
     }
-    let pod = kube.registry.get(target.kind, namespace, name, "").await?;
+    let pod = kube.registry.get(&target.kind, namespace, name, "").await?;
     let path = match target.subresource.as_str() {
         "portforward" => format!("/portForward/{namespace}/{name}"),
         subresource => {

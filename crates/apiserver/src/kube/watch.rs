@@ -5,7 +5,12 @@ use super::{
     answer::{Form, Format, metadata_only},
 };
 use crate::registry::{ListQuery, Registry, decode, prefix, stamp};
-use api::{kinds::Kind, meta, status::Status, table::table};
+use api::{
+    kinds::{Kind, KindRef},
+    meta,
+    status::Status,
+    table::table,
+};
 use axum::{
     body::{Body, Bytes},
     http::{HeaderValue, header},
@@ -26,13 +31,18 @@ const BOOKMARK_INTERVAL: Duration = Duration::from_secs(60);
 /// Before the end of a stream, for the last bookmark (WCH-5).
 const LAST_BOOKMARK: Duration = Duration::from_secs(2);
 
+/// For what came before a watch's definition changed.
+const FINISH_DEADLINE: Duration = Duration::from_secs(3);
+
 struct Watch {
-    kind: &'static Kind,
+    kind: KindRef,
     selection: ListQuery,
     registry: Registry,
     form: Form,
     bookmarks: bool,
     watcher: Watcher,
+    /// Of the kind's definition: its end, or another form of it, is the watch's.
+    definition: Option<Watcher>,
     end: Instant,
     ready: Vec<Bytes>,
     done: bool,
@@ -47,7 +57,7 @@ pub(super) async fn answer(
 ) -> Result<Response, Status> {
     // Events are JSON, whatever else is accepted.
     let form = format.form;
-    let kind = target.kind;
+    let kind: &Kind = &target.kind;
     let seconds = match query.get("timeoutSeconds").map(|text| text.parse::<u64>()) {
         Some(Ok(seconds)) if seconds > 0 => seconds,
         Some(Ok(_)) | None => rand::random_range(1800..3600),
@@ -60,6 +70,7 @@ pub(super) async fn answer(
         let detail = "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan";
         return Err(Status::invalid(kind, "", &[api::field::FieldError::forbidden(&path, detail)]));
     }
+    let definition = follow_definition(registry, kind)?;
     let mut ready = Vec::new();
     let from_now = matches!(selection.resource_version.as_str(), "" | "0");
     let start = if from_now || initial {
@@ -89,12 +100,13 @@ pub(super) async fn answer(
     };
     let body = match registry.store().watch(request) {
         Ok(watcher) => Body::from_stream(lines(Watch {
-            kind,
+            kind: target.kind.clone(),
             selection,
             registry: registry.clone(),
             form,
             bookmarks: flag("allowWatchBookmarks"),
             watcher,
+            definition,
             end: Instant::now() + Duration::from_secs(seconds),
             ready,
             done: false,
@@ -106,6 +118,32 @@ pub(super) async fn answer(
     let json = HeaderValue::from_static("application/json");
     response.headers_mut().insert(header::CONTENT_TYPE, json);
     Ok(response)
+}
+
+/// From before it is known that the definition is still the one that made the kind, so that no change of
+/// it is missed.
+fn follow_definition(registry: &Registry, kind: &Kind) -> Result<Option<Watcher>, Status> {
+    let Some(key) = Registry::definition_key(kind) else { return Ok(None) };
+    let start = registry.store().view().revision().next();
+    let watcher = registry.store().watch(WatchRequest { range: KeyRange::One(key.into()), start });
+    registry.still_defined(kind)?;
+    watcher.map(Some).map_err(|error| Status::unavailable(error.to_string()))
+}
+
+/// The revision at which a kind is no longer what it was.
+async fn redefined(kind: &Kind, definition: &mut Option<Watcher>) -> Revision {
+    let Some(watcher) = definition else { return std::future::pending().await };
+    while let Some(message) = watcher.next().await {
+        let WatchMessage::Events(batch) = message else { break };
+        let leaves = |event: &Event| match event.kind {
+            EventKind::Put => Registry::leaves_kind(kind, &event.kv.value),
+            EventKind::Delete => false,
+        };
+        if !batch.events.iter().all(|event| leaves(event)) {
+            return batch.revision;
+        }
+    }
+    watcher.progress()
 }
 
 fn ended(start: Revision, error: &WatchError) -> Status {
@@ -172,14 +210,43 @@ impl Watch {
         // One before the end, too, so that whoever comes back has missed little.
         let last = self.end.checked_sub(LAST_BOOKMARK).filter(|last| now < *last);
         let wake = (now + BOOKMARK_INTERVAL).min(last.unwrap_or(self.end));
-        let Ok(message) = timeout_at(wake, self.watcher.next()).await else {
+        let next = timeout_at(wake, self.watcher.next());
+        let message = tokio::select! {
+            biased;
+            message = next => message,
+            at = redefined(&self.kind, &mut self.definition) => return self.finish(at).await,
+        };
+        let Ok(message) = message else {
             if self.bookmarks && last.is_some() {
                 let revision = self.watcher.progress().get();
-                self.ready.push(bookmark(self.kind, revision, self.form, false));
+                self.ready.push(bookmark(&self.kind, revision, self.form, false));
             }
             self.done = Instant::now() >= self.end;
             return;
         };
+        self.take(message);
+    }
+
+    /// What came before the definition changed is still told.
+    async fn finish(&mut self, at: Revision) {
+        self.done = true;
+        // All that there is up to there is then in the watcher, too.
+        if self.registry.store().wait_for(at, FINISH_DEADLINE).await.is_err() {
+            return;
+        }
+        while self.watcher.progress() < at {
+            let Ok(message) = tokio::time::timeout(FINISH_DEADLINE, self.watcher.next()).await
+            else {
+                return;
+            };
+            if message.is_none() {
+                return;
+            }
+            self.take(message);
+        }
+    }
+
+    fn take(&mut self, message: Option<WatchMessage>) {
         match message {
             Some(WatchMessage::Events(batch)) => {
                 for event in batch.events.iter() {
@@ -202,8 +269,8 @@ impl Watch {
     /// What this watch sees of a change: entering the selection is ADDED, leaving it DELETED, with
     /// what was before at the revision of the change (WCH-3).
     fn event_line(&self, event: &Event) -> Option<Bytes> {
-        let read = |kv: &KeyValue| decode(self.kind, kv).ok();
-        let selected = |object: &Value| self.selection.matches(self.kind, object);
+        let read = |kv: &KeyValue| decode(&self.kind, kv).ok();
+        let selected = |object: &Value| self.selection.matches(&self.kind, object);
         let new = match event.kind {
             EventKind::Put => read(&event.kv),
             EventKind::Delete => None,
@@ -212,13 +279,13 @@ impl Watch {
         let is_in = new.as_ref().is_some_and(selected);
         let was_in = old.as_ref().is_some_and(selected);
         let now = self.registry.now();
-        let show = |object: &Value| shown(self.kind, object, self.form, now);
+        let show = |object: &Value| shown(&self.kind, object, self.form, now);
         match (was_in, is_in) {
             (false, true) => Some(line("ADDED", &show(&new?))),
             (true, true) => Some(line("MODIFIED", &show(&new?))),
             (true, false) => {
                 let mut last = old?;
-                stamp(self.kind, &mut last, event.kv.mod_revision);
+                stamp(&self.kind, &mut last, event.kv.mod_revision);
                 Some(line("DELETED", &show(&last)))
             }
             (false, false) => None,

@@ -2,6 +2,7 @@
 
 mod admission;
 mod admit;
+mod definitions;
 mod evict;
 mod past;
 mod quota;
@@ -47,6 +48,7 @@ pub struct Registry {
     sequence: Arc<AtomicU64>,
     service_prefix: [u8; 2],
     turns: quota::Turns,
+    definitions: Arc<definitions::Definitions>,
 }
 
 /// What to list.
@@ -118,6 +120,10 @@ pub(crate) fn decode(kind: &Kind, kv: &KeyValue) -> Result<Value, Status> {
         let key = String::from_utf8_lossy(&kv.key);
         Status::internal(format!("stored object {key} cannot be read: {e}"))
     })?;
+    if let Some(custom) = &kind.custom {
+        // Stored under an older schema, maybe.
+        custom.complete_stored(&mut object);
+    }
     stamp(kind, &mut object, kv.mod_revision);
     Ok(object)
 }
@@ -164,6 +170,7 @@ impl Registry {
             sequence: Arc::default(),
             service_prefix,
             turns: quota::Turns::default(),
+            definitions: Arc::default(),
         }
     }
 

@@ -6,6 +6,7 @@ use super::{
 use access::node::Write;
 use api::{
     caller::ControllerOrigin,
+    custom::begin_removal,
     deletion::{DeleteDecision, DeleteOptions, begin_delete, is_released},
     field::{FieldError, Path},
     kinds::{self, Kind},
@@ -145,6 +146,31 @@ pub(super) fn put(key: &str, object: &Value, lease: LeaseId) -> TxnOp {
         ignore_value: false,
         ignore_lease: false,
     })
+}
+
+/// Of an object of a kind: a custom resource is stored in one of its versions, whichever it comes in.
+fn put_object(kind: &Kind, key: &str, object: &Value, lease: LeaseId) -> TxnOp {
+    let Some(custom) = &kind.custom else { return put(key, object, lease) };
+    let mut object = object.clone();
+    if let Some(fields) = object.as_object_mut() {
+        let version = format!("{}/{}", kind.group, custom.storage_version);
+        fields.insert("apiVersion".to_owned(), version.into());
+    }
+    put(key, &object, lease)
+}
+
+/// Whether a write of the same would store the same: not where the definition has another version stored
+/// since, which such writes are for.
+fn is_stored_as_now(kind: &Kind, kv: &KeyValue) -> bool {
+    #[derive(serde::Deserialize)]
+    struct Stored {
+        #[serde(default, rename = "apiVersion")]
+        api_version: String,
+    }
+    let Some(custom) = &kind.custom else { return true };
+    let stored = serde_json::from_slice::<Stored>(&kv.value).map(|stored| stored.api_version);
+    let version = format!("{}/{}", kind.group, custom.storage_version);
+    stored.is_ok_and(|stored| stored == version)
 }
 
 pub(super) fn remove(key: &str) -> TxnOp {
@@ -288,7 +314,7 @@ impl Registry {
     /// Events go by themselves (EVT-1): those of one stretch of time hang on one lease, so that this
     /// costs the log one entry a stretch and not one an Event.
     async fn lease_of(&self, kind: &Kind, caller: &Caller) -> Result<LeaseId, Status> {
-        if kind.kind != "Event" || caller.dry_run {
+        if !kind.is("Event") || caller.dry_run {
             return Ok(LeaseId::NONE);
         }
         let lease = LeaseId(EVENT_LEASES + self.now() / EVENT_STRETCH_SECONDS);
@@ -311,19 +337,23 @@ impl Registry {
         lease: LeaseId,
     ) -> Result<Written, Status> {
         place(kind, namespace, &mut object)?;
+        if kind.custom.as_ref().is_some_and(|custom| custom.terminating) {
+            let why = "create not allowed while custom resource definition is terminating";
+            return Err(Status::new(405, "MethodNotAllowed", why));
+        }
         if !meta::resource_version(&object).is_empty() {
             return Err(Status::bad_request(
                 "resourceVersion should not be set on objects to be created",
             ));
         }
-        (kind.decode)(&object).map_err(|e| not_decodable(kind, &e))?;
+        kind.check_type(&object).map_err(|e| not_decodable(kind, &e))?;
         let generated = generate_prefix(&object);
         self.new_metadata(kind, &mut object);
         if caller.manager != Manager::Applied {
             metadata_mut(&mut object).remove("managedFields");
         }
         drop_empty(metadata_mut(&mut object));
-        (kind.default)(&mut object);
+        kind.set_defaults(&mut object);
         let asked = object;
         let until = Instant::now() + WRITE_DEADLINE;
         let mut attempts = 0;
@@ -337,8 +367,8 @@ impl Registry {
             let active = self.namespace_is_active(kind, namespace, &name, attempts).await?;
             let admitted = self.admit(kind, &mut object).await?;
             // Behind the name: what is made of it, such as a Job's labels, must follow it.
-            (kind.prepare_create)(&mut object);
-            let errors = (kind.validate_create)(&object);
+            kind.before_create(&mut object);
+            let errors = kind.check_create(&object);
             if !errors.is_empty() {
                 return Err(Status::invalid(kind, &name, &errors));
             }
@@ -380,8 +410,9 @@ impl Registry {
         let (name, namespace) = (meta::name(object).to_owned(), meta::namespace(object).to_owned());
         let own = key(kind, &namespace, &name);
         compares.push(absent(&own));
+        compares.extend(self.still_defined(kind)?);
         let mut steps = Vec::new();
-        if kind.kind == "Service" {
+        if kind.is("Service") {
             self.allocate_address(object, &mut compares, &mut steps)?;
         }
         if let Some((compare, step)) = self.companions(kind, object) {
@@ -399,7 +430,7 @@ impl Registry {
             return Ok(Tried::Made);
         }
         compares.extend(charge.compares.iter().cloned());
-        steps.push(put(&own, object, lease));
+        steps.push(put_object(kind, &own, object, lease));
         let others = charge.steps.clone();
         match self.commit_with(caller, compares, steps, others).await? {
             Ok(revision) => {
@@ -435,7 +466,7 @@ impl Registry {
 
     pub(super) fn new_metadata(&self, kind: &Kind, object: &mut Value) {
         let now = meta::time(self.now());
-        if kind.kind == "Event"
+        if kind.is("Event")
             && let Some(fields) = object.as_object_mut()
         {
             // Those who have no clock of their own leave the times to the server.
@@ -597,30 +628,30 @@ impl Registry {
             charged = !charge.steps.is_empty();
             let mut shown = new.clone();
             stamp(kind, &mut shown, kv.mod_revision);
-            if encode(&new) == encode(&old) || caller.dry_run {
+            let same = encode(&new) == encode(&old) && is_stored_as_now(kind, &kv);
+            if same || caller.dry_run {
                 // Nothing to write: no revision, no event (CC-4).
                 return Ok(Written { object: shown, created: false });
             }
-            let lease = match kind.kind {
-                // Seen again, kept anew.
-                "Event" => self.lease_of(kind, caller).await?,
-                _ => kv.lease,
-            };
+            // Seen again, kept anew.
+            let lease =
+                if kind.is("Event") { self.lease_of(kind, caller).await? } else { kv.lease };
             let steps = if is_released(&new) {
                 removal(kind, &key, &old)
             } else {
-                vec![put(&key, &new, lease)]
+                vec![put_object(kind, &key, &new, lease)]
             };
             compares.extend(charge.compares.iter().cloned());
             let own_only = compares.len() == 1;
+            compares.extend(self.still_defined(kind)?);
             let others = charge.steps.clone();
             match self.commit_with(caller, compares, steps, others).await? {
                 Ok(revision) => {
                     stamp(kind, &mut shown, revision);
                     return Ok(Written { object: shown, created: false });
                 }
-                // Whether it was this object is seen by its version.
-                Err(Raced) if version.is_empty() || !own_only => {}
+                // Whether it was this object is seen by its version; a definition, the next time round.
+                Err(Raced) if version.is_empty() || !own_only || kind.custom.is_some() => {}
                 Err(Raced) => return Err(Status::modified(kind, name)),
             }
         }
@@ -636,7 +667,7 @@ impl Registry {
         subresource: &str,
         manager: &Manager,
     ) -> Result<Value, Status> {
-        (kind.decode)(&new).map_err(|e| not_decodable(kind, &e))?;
+        kind.check_type(&new).map_err(|e| not_decodable(kind, &e))?;
         let metadata = metadata_mut(&mut new);
         for owned in [
             "name",
@@ -666,12 +697,12 @@ impl Registry {
             kinds::prepare_ephemeral(&mut new, old);
             kinds::validate_ephemeral(&new, old)
         } else if subresource == "status" {
-            (kind.prepare_status)(&mut new, old);
-            (kind.validate_status)(&new, old)
+            kind.before_status(&mut new, old);
+            kind.check_status(&new, old)
         } else {
-            (kind.default)(&mut new);
-            (kind.prepare_update)(&mut new, old);
-            (kind.validate_update)(&new, old)
+            kind.set_defaults(&mut new);
+            kind.before_update(&mut new, old);
+            kind.check_update(&new, old)
         };
         if !errors.is_empty() {
             return Err(Status::invalid(kind, meta::name(old), &errors));
@@ -825,16 +856,20 @@ impl Registry {
             let mut old = decode(kind, &kv)?;
             check(&old)?;
             caller.admit(kind, "", Write::Delete(&old))?;
-            if kind.kind == "Namespace" && ["default", "kube-system", "kube-public"].contains(&name)
-            {
+            if kind.is("Namespace") && ["default", "kube-system", "kube-public"].contains(&name) {
                 return Err(Status::forbidden(kind, name, "this namespace may not be deleted"));
+            }
+            if kind.is("CustomResourceDefinition") {
+                begin_removal(&mut old, self.now());
             }
             let decision = begin_delete(kind, &old, options, self.now())?;
             let compares = vec![unchanged(&key, &kv)];
             let (steps, mut left) = match decision {
                 DeleteDecision::Unchanged => return Ok(DeleteOutcome::Terminating(old)),
                 DeleteDecision::Remove => (removal(kind, &key, &old), None),
-                DeleteDecision::Store(marked) => (vec![put(&key, &marked, kv.lease)], Some(marked)),
+                DeleteDecision::Store(marked) => {
+                    (vec![put_object(kind, &key, &marked, kv.lease)], Some(marked))
+                }
             };
             if caller.dry_run || options.dry_run {
                 return Ok(left.map_or(DeleteOutcome::Removed(old), DeleteOutcome::Terminating));
@@ -940,7 +975,7 @@ impl Registry {
 fn removal(kind: &Kind, key: &str, object: &Value) -> Vec<TxnOp> {
     let mut steps = vec![remove(key)];
     let ip = object.pointer("/spec/clusterIP").and_then(Value::as_str);
-    if let (true, Some(ip)) = (kind.kind == "Service", ip) {
+    if let (true, Some(ip)) = (kind.is("Service"), ip) {
         steps.push(remove(&address_key(ip)));
     }
     steps
@@ -998,14 +1033,14 @@ fn stamp_times(kind: &Kind, new: &mut Value, old: &Value, now: i64) {
             }
         }
     };
-    if matches!(kind.kind, "Pod" | "Node" | "Namespace") {
+    if ["Pod", "Node", "Namespace", "CustomResourceDefinition"].iter().any(|name| kind.is(name)) {
         stamp("/status/conditions", "lastTransitionTime", &["type", "status"], &|_| true);
     }
-    if kind.kind == "Node" {
+    if kind.is("Node") {
         let evicts = |taint: &Value| taint.get("effect") == Some(&json!("NoExecute"));
         stamp("/spec/taints", "timeAdded", &["key", "effect"], &evicts);
     }
-    if kind.kind == "Event"
+    if kind.is("Event")
         && let Some(event) = new.as_object_mut()
     {
         event.entry("lastTimestamp").or_insert(now);

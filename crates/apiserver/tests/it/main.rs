@@ -22,6 +22,7 @@ mod access;
 mod admission;
 mod audit;
 mod bodies;
+mod custom;
 mod kubectl;
 mod node;
 mod past;

@@ -6,7 +6,9 @@
 )]
 
 mod admission;
+mod definitions;
 mod events;
+mod kubectl;
 mod namespaces;
 mod nodes;
 mod services;

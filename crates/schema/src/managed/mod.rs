@@ -12,7 +12,7 @@ mod typed;
 
 use crate::{
     go::same,
-    table::{Shape, table},
+    table::{Shape, Table, table_of},
 };
 use api::{kinds::Kind, status::Status};
 use serde_json::{Map, Value, json};
@@ -190,8 +190,9 @@ pub fn apply(
     now: &str,
     subresource: &str,
 ) -> Result<Value, ApplyError> {
-    let root = table().root(kind);
-    let tracker = Tracker::new(kind, &root, now, subresource);
+    let table = table_of(kind);
+    let root = table.root(kind);
+    let tracker = Tracker::new(kind, (&table, &root), now, subresource);
     tracker.check(applied)?;
     let mut managers = match live {
         Some(live) => decode(live).map_err(ApplyError::Undecodable)?,
@@ -241,8 +242,9 @@ pub fn track_update(
         encode(&mut new, &managers);
         return new;
     }
-    let root = table().root(kind);
-    let tracker = Tracker::new(kind, &root, now, subresource);
+    let table = table_of(kind);
+    let root = table.root(kind);
+    let tracker = Tracker::new(kind, (&table, &root), now, subresource);
     let before = old.map_or_else(|| json!({}), without_managed_fields);
     let mut after = without_managed_fields(&new);
     without_nulls(&mut after);
@@ -282,14 +284,19 @@ struct Tracker<'a> {
 }
 
 impl<'a> Tracker<'a> {
-    fn new(kind: &'a Kind, root: &'a Shape, now: &'a str, subresource: &'a str) -> Self {
+    fn new(
+        kind: &'a Kind,
+        (table, root): (&'a Table, &'a Shape),
+        now: &'a str,
+        subresource: &'a str,
+    ) -> Self {
         let ignored: &[&[&str]] = match subresource {
             "status" => &[&["metadata"], &["spec"]],
             _ if kind.subresources.contains(&"status") => &[&["status"]],
             _ => &[],
         };
         let ignored = set_of(ignored);
-        let typed = Typed { table: table(), root };
+        let typed = Typed { table, root };
         Self { typed, api_version: kind.api_version(), kind, now, subresource, ignored }
     }
 

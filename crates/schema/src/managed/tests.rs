@@ -1,6 +1,7 @@
 //! Managers of fields, as kube-apiserver was seen to track them.
 
 use super::*;
+use crate::table::table;
 use api::kinds;
 use proptest::prelude::*;
 
@@ -434,7 +435,13 @@ fn the_oldest_of_many_updaters_are_taken_together() {
 
 #[test]
 fn kinds_without_a_schema_have_fields_and_lists_that_are_one_value() {
-    let widget = Kind { kind: "Widget", group: "example.com", subresources: &[], ..*kind("cm") };
+    let widget = Kind {
+        kind: "Widget",
+        group: "example.com",
+        subresources: &[],
+        custom: None,
+        ..*kind("cm")
+    };
     let object = |spec: Value| json!({"apiVersion": "example.com/v1", "kind": "Widget", "metadata": {"name": "w"}, "spec": spec});
     let first = object(json!({"a": {"b": 1}, "list": [1, 2]}));
     let live = apply(&widget, None, &first, "one", false, T1, "").unwrap();
@@ -556,7 +563,7 @@ proptest! {
         let after = updated(&live, new.clone(), "writer", T2);
         prop_assert_eq!(without_managed_fields(&after), new.clone());
         let root = table().root(kind("pod"));
-        let tracker = Tracker::new(kind("pod"), &root, T2, "");
+        let tracker = Tracker::new(kind("pod"), (table(), &root), T2, "");
         let differs = tracker.compare(&without_managed_fields(&live), &new);
         let owned = decode(&after).unwrap();
         for (manager, managed) in &owned {

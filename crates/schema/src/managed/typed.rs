@@ -78,7 +78,7 @@ impl<'t> Typed<'t> {
             (Shape::List { item, kind }, Some(Value::Array(items))) => {
                 let named: Result<Vec<_>, String> = items
                     .iter()
-                    .map(|value| Ok((self.element(item, *kind, value)?, value)))
+                    .map(|value| Ok((self.element(item, kind, value)?, value)))
                     .collect();
                 named.map_or(View::Leaf, |named| View::Items(named, item))
             }
@@ -87,9 +87,10 @@ impl<'t> Typed<'t> {
     }
 
     /// What names an item.
-    fn element(&self, shape: &Shape, kind: ListType, item: &Value) -> Result<Element, String> {
-        let keys = match kind {
-            ListType::Map(keys) => keys,
+    fn element(&self, shape: &Shape, kind: &ListType, item: &Value) -> Result<Element, String> {
+        let keys: Vec<&str> = match kind {
+            ListType::Map(keys) => keys.to_vec(),
+            ListType::Keyed(keys) => keys.iter().map(String::as_str).collect(),
             ListType::Set | ListType::Atomic => return Ok(Element::Value(canonical(item))),
         };
         let fields = item
@@ -98,13 +99,13 @@ impl<'t> Typed<'t> {
         let mut named = BTreeMap::new();
         for key in keys {
             let default = || self.table.field(shape, key).field?.default.as_ref();
-            let value = fields.get(*key).or_else(default).ok_or_else(|| {
+            let value = fields.get(key).or_else(default).ok_or_else(|| {
                 format!(
                     "associative list with keys has an element that omits key field {key:?} \
                      (and doesn't have default value)"
                 )
             })?;
-            named.insert((*key).to_owned(), canonical(value));
+            named.insert(key.to_owned(), canonical(value));
         }
         Ok(Element::Key(named))
     }
@@ -384,7 +385,7 @@ impl<'t> Typed<'t> {
                 for (name, value) in fields {
                     let found = self.table.field(shape, name);
                     path.push(Element::Field(name.clone()));
-                    if matches!(shape, Shape::Struct(_)) && found.field.is_none() {
+                    if !self.table.has(shape, name) {
                         errors.push(format!("{}: field not declared in schema", path_text(path)));
                     } else {
                         self.errors_below(found.shape, value, path, errors);
@@ -395,7 +396,7 @@ impl<'t> Typed<'t> {
             (Shape::List { item, kind }, Value::Array(items)) => {
                 let mut seen = BTreeSet::new();
                 for (at, value) in items.iter().enumerate() {
-                    let element = match (kind, self.element(item, *kind, value)) {
+                    let element = match (kind, self.element(item, kind, value)) {
                         (ListType::Atomic, _) => Element::Index(i64::try_from(at).unwrap_or(0)),
                         (_, Ok(element)) => element,
                         (_, Err(error)) => {
