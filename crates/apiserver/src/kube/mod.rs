@@ -157,6 +157,11 @@ fn query(request: &Request) -> Result<Query, Status> {
         .map_err(|e| Status::bad_request(e.to_string()))
 }
 
+/// Whether a parameter means yes. As upstream reads them, only one that is absent, `false` or 0 means no.
+fn flag(query: &Query, name: &str) -> bool {
+    query.get(name).is_some_and(|value| !value.eq_ignore_ascii_case("false") && value != "0")
+}
+
 async fn resource(State(kube): State<Arc<Kube>>, request: Request) -> Response {
     match handle(&kube, request).await {
         Ok(response) => response,
@@ -176,7 +181,6 @@ async fn handle(kube: &Kube, request: Request) -> Result<Response, Status> {
         return Err(Status::no_such_path());
     }
     let query = query(&request)?;
-    let flag = |name: &str| query.get(name).is_some_and(|v| v == "true" || v == "1");
     let caller = caller(&request, &query)?;
     let format = Format::of(&request, &query)?;
     let method = request.method().clone();
@@ -185,7 +189,7 @@ async fn handle(kube: &Kube, request: Request) -> Result<Response, Status> {
         | (Method::GET | Method::POST, false, "exec" | "attach" | "portforward") => {
             proxy::to_kubelet(kube, &target, &query, request).await
         }
-        (Method::GET, true, "") if flag("watch") => {
+        (Method::GET, true, "") if flag(&query, "watch") => {
             let selection = selection(&target, &query)?;
             watch::answer(&kube.registry, &target, selection, &query, format).await
         }
@@ -329,6 +333,11 @@ async fn list(
 ) -> Result<Response, Status> {
     let selection = selection(target, query)?;
     let kind = target.kind;
+    if query.contains_key("sendInitialEvents") {
+        let path = api::field::Path::new("sendInitialEvents");
+        let error = FieldError::forbidden(&path, "sendInitialEvents is forbidden for list");
+        return Err(Status::invalid_named("meta.k8s.io", "ListOptions", "", &[error]));
+    }
     let found = kube.registry.list(kind, &target.namespace, &selection).await?;
     let mut list_meta = json!({"resourceVersion": found.revision.to_string()});
     if let Some(fields) = list_meta.as_object_mut() {
@@ -486,7 +495,7 @@ async fn patch_object(
     if !types.contains(&content_type.as_str()) {
         return Err(Status::unsupported_media_type(&types.join(", ")));
     }
-    let forced = query.get("force").map(|force| matches!(force.as_str(), "true" | "1"));
+    let forced = query.contains_key("force").then(|| flag(query, "force"));
     let Target { kind, namespace, name, subresource } = target;
     let (kind, registry) = (*kind, &kube.registry);
     let body = answer::patch_body(request).await?;

@@ -290,6 +290,10 @@ impl Registry {
                 self.allocate_address(object, &mut compares, &mut steps)?;
             }
             if let Some(old) = self.store.view().get(own.as_bytes()) {
+                if attempt == 0 {
+                    self.refresh().await?;
+                    continue;
+                }
                 let terminating = decode(kind, &old).is_ok_and(|o| meta::is_terminating(&o));
                 return Err(Status::already_exists(kind, &name, terminating));
             }
@@ -323,7 +327,10 @@ impl Registry {
         }
         let namespaces = kinds::by_alias("namespaces").expect("Namespace is served");
         let key = key(namespaces, "", namespace);
-        if attempt == 0 && self.store.view().get(key.as_bytes()).is_none() {
+        let takes_none = |kv: &KeyValue| {
+            decode(namespaces, kv).is_ok_and(|namespace| meta::is_terminating(&namespace))
+        };
+        if attempt == 0 && self.store.view().get(key.as_bytes()).as_ref().is_none_or(takes_none) {
             self.refresh().await?;
         }
         let kv = self.stored(namespaces, "", namespace)?;
@@ -422,11 +429,16 @@ impl Registry {
         if meta::name(&object) != name {
             return Err(Status::other_name(meta::name(&object), name));
         }
-        if kind.create_on_update
-            && self.store.view().get(key(kind, namespace, name).as_bytes()).is_none()
-        {
-            metadata_mut(&mut object).remove("resourceVersion");
-            return self.create(kind, namespace, object, caller).await;
+        if kind.create_on_update {
+            let key = key(kind, namespace, name);
+            let is_missing = || self.store.view().get(key.as_bytes()).is_none();
+            if is_missing() {
+                self.refresh().await?;
+            }
+            if is_missing() {
+                metadata_mut(&mut object).remove("resourceVersion");
+                return self.create(kind, namespace, object, caller).await;
+            }
         }
         if !kind.unconditional_update && meta::resource_version(&object).is_empty() {
             // CC-2
@@ -453,15 +465,21 @@ impl Registry {
     ) -> Result<Written, Status> {
         let key = key(kind, namespace, name);
         for attempt in 0..ATTEMPTS {
-            if attempt > 0 || self.store.view().get(key.as_bytes()).is_none() {
+            let is_current = attempt > 0 || self.store.view().get(key.as_bytes()).is_none();
+            if is_current {
                 self.refresh().await?;
             }
             let kv = self.stored(kind, namespace, name)?;
             let old = decode(kind, &kv)?;
-            let new = change(&old)?;
+            let new = match change(&old) {
+                Ok(new) => new,
+                // Asked about a state that others have left behind already, perhaps.
+                Err(_) if !is_current => continue,
+                Err(status) => return Err(status),
+            };
             let version = meta::resource_version(&new).to_owned();
             if !version.is_empty() && version != meta::resource_version(&old) {
-                if attempt == 0 && version.parse::<u64>().is_ok_and(|v| v > kv.mod_revision.get()) {
+                if !is_current {
                     // Written through another replica a moment ago.
                     continue;
                 }
@@ -469,16 +487,27 @@ impl Registry {
             }
             let uid = meta::uid(&new);
             if !uid.is_empty() && uid != meta::uid(&old) {
+                if !is_current {
+                    continue;
+                }
                 let found = meta::uid(&old);
                 let detail = format!(
                     "Precondition failed: UID in precondition: {uid}, UID in object meta: {found}"
                 );
                 return Err(Status::conflict(kind, name, &detail));
             }
-            let new = self.prepare(kind, new, &old, subresource, &caller.manager)?;
+            let new = match self.prepare(kind, new, &old, subresource, &caller.manager) {
+                Ok(new) => new,
+                Err(_) if !is_current => continue,
+                Err(status) => return Err(status),
+            };
             let mut shown = new.clone();
             stamp(kind, &mut shown, kv.mod_revision);
             if encode(&new) == encode(&old) || caller.dry_run {
+                if !is_current {
+                    // What changes nothing here may take back what somebody else has changed meanwhile.
+                    continue;
+                }
                 // Nothing to write: no revision, no event (CC-4).
                 return Ok(Written { object: shown, created: false });
             }
@@ -692,24 +721,31 @@ impl Registry {
     ) -> Result<DeleteOutcome, Status> {
         let key = key(kind, namespace, name);
         for attempt in 0..ATTEMPTS {
-            if attempt > 0 || self.store.view().get(key.as_bytes()).is_none() {
+            let is_current = attempt > 0 || self.store.view().get(key.as_bytes()).is_none();
+            if is_current {
                 self.refresh().await?;
             }
             let kv = self.stored(kind, namespace, name)?;
             let mut old = decode(kind, &kv)?;
-            check(&old)?;
             if kind.kind == "Namespace" && ["default", "kube-system", "kube-public"].contains(&name)
             {
                 return Err(Status::forbidden(kind, name, "this namespace may not be deleted"));
             }
-            let decision = begin_delete(kind, &old, options, self.now())?;
+            let dry_run = caller.dry_run || options.dry_run;
+            let decided = check(&old).and_then(|()| begin_delete(kind, &old, options, self.now()));
+            let decision = match decided {
+                // As in `change`: neither refused nor left alone for what is no longer so.
+                Err(_) | Ok(DeleteDecision::Unchanged) if !is_current => continue,
+                Ok(_) if !is_current && dry_run => continue,
+                decided => decided?,
+            };
             let compares = vec![unchanged(&key, &kv)];
             let (steps, mut left) = match decision {
                 DeleteDecision::Unchanged => return Ok(DeleteOutcome::Terminating(old)),
                 DeleteDecision::Remove => (removal(kind, &key, &old), None),
                 DeleteDecision::Store(marked) => (vec![put(&key, &marked, kv.lease)], Some(marked)),
             };
-            if caller.dry_run || options.dry_run {
+            if dry_run {
                 return Ok(left.map_or(DeleteOutcome::Removed(old), DeleteOutcome::Terminating));
             }
             if let Ok(revision) = self.commit(caller, compares, steps).await? {

@@ -20,6 +20,8 @@ use tower::ServiceExt as _;
 
 mod node;
 mod relay;
+mod stale;
+mod watches;
 mod workloads;
 
 struct Api {
@@ -29,9 +31,19 @@ struct Api {
 
 impl Api {
     async fn new() -> Self {
-        let clock = || Arc::new(|| Timestamp(1_700_000_000_000_000));
-        let store = Arc::new(LocalStore::new(clock()));
+        let store = Arc::new(LocalStore::new(Self::clock()));
         store.begin_epoch(Epoch(1));
+        let api = Self::over(Arc::clone(&store) as Arc<dyn store::Store>, store);
+        api.server.ensure_defaults().await.unwrap();
+        api
+    }
+
+    fn clock() -> apiserver::registry::Clock {
+        Arc::new(|| Timestamp(1_700_000_000_000_000))
+    }
+
+    /// Over what leads to `store`.
+    fn over(as_store: Arc<dyn store::Store>, store: Arc<LocalStore>) -> Self {
         let config = Config {
             name: "test".to_owned(),
             endpoints: Vec::new(),
@@ -39,10 +51,8 @@ impl Api {
             pod_prefix: [10, 244],
             node_silence: Duration::from_secs(50),
         };
-        let as_store = Arc::clone(&store) as Arc<dyn store::Store>;
         let as_cluster = Arc::clone(&store) as Arc<dyn store::Cluster>;
-        let server = ApiServer::new(as_store, as_cluster, config, clock());
-        server.ensure_defaults().await.unwrap();
+        let server = ApiServer::new(as_store, as_cluster, config, Self::clock());
         Self { server, store }
     }
 
