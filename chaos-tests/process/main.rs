@@ -6,6 +6,7 @@
 )]
 
 mod bench;
+mod clients;
 mod cluster;
 mod create;
 mod delete;
