@@ -422,9 +422,11 @@ def shows_a_watch_goes_on_when_its_replica_dies():
                 version = watcher.resource_version or version
                 time.sleep(0.05)
 
+    writer = client.CoreV1Api(client.ApiClient())
+    number(writer, "lives", 0)
+    # Its connection is the newest one.
     thread = threading.Thread(target=follow)
     thread.start()
-    writer = client.CoreV1Api(client.ApiClient())
 
     def write(value):
         # What is not known to have been carried out is done again: the same write changes nothing then.

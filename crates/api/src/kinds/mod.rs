@@ -5,6 +5,7 @@ mod cron_job;
 mod daemon_set;
 mod deployment;
 mod disruption;
+pub mod event;
 mod job;
 mod node;
 mod plain;
@@ -137,7 +138,7 @@ impl std::fmt::Debug for Kind {
 /// the order of `kubectl get all`.
 #[must_use]
 pub fn all() -> &'static [Kind] {
-    static ALL: [Kind; 30] = [
+    static ALL: [Kind; 31] = [
         pod::KIND,
         template::POD_TEMPLATE,
         replicas::REPLICATION_CONTROLLER,
@@ -149,6 +150,7 @@ pub fn all() -> &'static [Kind] {
         plain::CONFIG_MAP,
         plain::SECRET,
         plain::EVENT,
+        event::KIND,
         plain::SERVICE_ACCOUNT,
         quota::RESOURCE_QUOTA,
         quota::LIMIT_RANGE,

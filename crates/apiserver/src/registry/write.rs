@@ -124,7 +124,9 @@ pub(super) fn remove(key: &str) -> TxnOp {
 
 /// The stored form: without what is filled in when it is read.
 fn encode(object: &Value) -> Bytes {
-    serde_json::to_vec(&meta::without_version(object)).expect("a JSON value can be written").into()
+    let mut object = meta::without_version(object);
+    kinds::event::to_stored(&mut object);
+    serde_json::to_vec(&object).expect("a JSON value can be written").into()
 }
 
 /// The transaction found its compares false: somebody else was first.
@@ -343,6 +345,7 @@ impl Registry {
     fn new_metadata(&self, kind: &Kind, object: &mut Value) {
         let now = meta::time(self.now());
         if kind.kind == "Event"
+            && kind.group.is_empty()
             && let Some(fields) = object.as_object_mut()
         {
             // Those who have no clock of their own leave the times to the server.
@@ -915,6 +918,7 @@ fn stamp_times(kind: &Kind, new: &mut Value, old: &Value, now: i64) {
         stamp("/spec/taints", "timeAdded", &["key", "effect"], &evicts);
     }
     if kind.kind == "Event"
+        && kind.group.is_empty()
         && let Some(event) = new.as_object_mut()
     {
         event.entry("lastTimestamp").or_insert(now);
@@ -959,6 +963,10 @@ fn place(kind: &Kind, namespace: &str, object: &mut Value) -> Result<(), Status>
     }
     if kind.namespaced {
         is_in(namespace, object)?;
+    }
+    if let Some(fields) = object.as_object_mut() {
+        fields.insert("kind".to_owned(), kind.kind.into());
+        fields.insert("apiVersion".to_owned(), kind.api_version().into());
     }
     let metadata = metadata_mut(object);
     if kind.namespaced {

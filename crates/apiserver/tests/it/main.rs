@@ -18,6 +18,7 @@ use std::{sync::Arc, time::Duration};
 use store::{Epoch, Op, Origin, Proposal, RequestId, Store as _, Timestamp, local::LocalStore};
 use tower::ServiceExt as _;
 
+mod events;
 mod node;
 mod relay;
 mod stale;
