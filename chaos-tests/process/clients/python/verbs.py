@@ -237,12 +237,11 @@ def shows_every_way_to_patch():
     scale = apps.patch_namespaced_deployment_scale("patched", NS, {"spec": {"replicas": 1}})
     assert scale.spec.replicas == 1
     assert apps.read_namespaced_deployment_scale("patched", NS).spec.replicas == 1
-    status = eventually(
-        "the deployment is looked at",
-        lambda: apps.read_namespaced_deployment_status("patched", NS).status.observed_generation,
-    )
-    assert status > 0
-    apps.delete_namespaced_deployment("patched", NS, propagation_policy="Foreground")
+    # The object is one part, and its status another.
+    both = {"spec": {"replicas": 7}, "status": {"observedGeneration": 1}}
+    looked_at = apps.patch_namespaced_deployment_status("patched", NS, both)
+    assert (looked_at.spec.replicas, looked_at.status.observed_generation) == (1, 1), looked_at
+    apps.delete_namespaced_deployment("patched", NS)
 
 
 def shows_who_applies_owns_what_is_applied():

@@ -434,6 +434,10 @@ async fn discovery_of_everything_is_sent_once() {
     }
     let (code, group) = api.json(Method::GET, "/apis/coordination.k8s.io", Value::Null).await;
     assert_eq!((code, &group["kind"]), (200, &json!("APIGroup")));
+    // As the Python client asks.
+    for path in ["/api/", "/apis/", "/version/", "/api/v1/", "/apis/apps/", "/apis/apps/v1/"] {
+        assert_eq!(api.json(Method::GET, path, Value::Null).await.0, 200, "{path}");
+    }
 }
 
 #[tokio::test]
