@@ -5,7 +5,7 @@ use super::{
     balancer::Balancer,
     churn::{self, MAPS, NAMESPACE, PODS, Writer},
     ledger::{Ledger, Objects, Others},
-    python::Python,
+    python::{INSTALL, Python},
     setting,
     stream::{NUMBER, Stream, name, number, revision},
 };
@@ -14,7 +14,7 @@ use api::{
     core::{ConfigMap, Pod},
     k8s_openapi::{Metadata, Resource, apimachinery::pkg::apis::meta::v1::ObjectMeta},
 };
-use client::{ClientError, Informer, ListOptions};
+use client::{ClientError, ListOptions, informer::Informer};
 use futures::future::{LocalBoxFuture, join_all};
 use http::Method;
 use serde::de::DeserializeOwned;
@@ -47,7 +47,11 @@ async fn by_hand(copy: Rc<Copy>, cluster: &Cluster, query: &str, over: &Cancella
         };
         let mut at: u64 = at;
         let path = format!("{}?watch=1&resourceVersion={at}{query}", copy.path);
-        let Ok(mut stream) = Stream::open(client, &path).await else { continue };
+        let mut stream = match Stream::open(client, &path).await {
+            Ok(stream) => stream,
+            Err(ClientError::Api(status)) => panic!("{status}"),
+            Err(_) => continue,
+        };
         from = loop {
             let event = tokio::select! {
                 event = stream.next() => event,
@@ -144,7 +148,7 @@ async fn becomes(copy: &Copy, objects: &Objects) {
 fn copies_are_equal_to_the_list_after_any_replica_was_killed() {
     // CTL-1, WCH-4, FEN-37, INV-5, INV-6
     let time = Duration::from_secs(setting("TRIREME_COPIES_SECONDS", 20));
-    let whole = WHOLE + time;
+    let whole = WHOLE + INSTALL + time;
     with_cluster_in(&std::env::temp_dir(), 0, None, whole, async |cluster| {
         churn::namespace(cluster).await;
         let (writes_over, copies_over) = (CancellationToken::new(), CancellationToken::new());

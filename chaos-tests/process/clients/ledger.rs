@@ -25,8 +25,10 @@ pub(super) struct Ledger {
     pub(super) who: String,
     others: Others,
     pub(super) objects: Objects,
-    /// The highest that was seen of each name, that of what is gone, too.
+    /// The last that was seen of each name, that of what is gone, too.
     numbers: BTreeMap<String, u64>,
+    /// The same of names that a later list did not show: more may have come since.
+    passed: BTreeMap<String, u64>,
     /// What a list that is being told has shown so far.
     listed: Option<Objects>,
     /// Of the last event.
@@ -43,6 +45,7 @@ impl Ledger {
             others,
             objects: BTreeMap::new(),
             numbers: BTreeMap::new(),
+            passed: BTreeMap::new(),
             listed: None,
             revision: 0,
             events: 0,
@@ -57,7 +60,7 @@ impl Ledger {
 
     /// An object of the list.
     pub(super) fn listed(&mut self, name: &str, number: u64, revision: u64) {
-        let before = self.numbers.get(name).copied().unwrap_or_default();
+        let before = self.numbers.get(name).max(self.passed.get(name)).copied().unwrap_or_default();
         assert!(number >= before, "{}: the list shows {name} {number} after {before}", self.who);
         self.numbers.insert(name.to_owned(), number);
         let listed = self.listed.get_or_insert_default();
@@ -68,6 +71,9 @@ impl Ledger {
     /// The list is complete, as of this version, if that is known.
     pub(super) fn end_of_list(&mut self, revision: u64) {
         self.objects = self.listed.take().unwrap_or_default();
+        let objects = &self.objects;
+        let unlisted = self.numbers.extract_if(.., |name, _| !objects.contains_key(name));
+        self.passed.extend(unlisted);
         self.revision = self.revision.max(revision);
         self.lists += 1;
     }
@@ -77,12 +83,13 @@ impl Ledger {
         self.event(name, number, revision);
         let before = self.numbers.insert(name.to_owned(), number);
         let was = self.objects.insert(name.to_owned(), (number, revision));
-        let next = before.map_or(number, |before| before + 1);
+        let next = before.map_or(0, |before| before + 1);
         let again = self.others == Others::Write && was.is_some_and(|(was, _)| was == number);
-        // Before the first list, and of what was made and deleted before it, nothing is known.
-        let first = before.is_none() && was.is_none();
+        // Of what was made and deleted before a list nothing is known, but that it does not go back.
+        let passed = self.passed.remove(name).unwrap_or_default();
+        let first = before.is_none() && was.is_none() && number > passed;
         assert!(
-            number == next || again || first,
+            (before.is_some() && number == next) || again || first,
             "{}: {name} is {number} after {before:?} ({was:?})",
             self.who
         );

@@ -23,9 +23,9 @@ const VERSION: &str = "37.0.2";
 const VERBS: &str = include_str!("python/verbs.py");
 const INFORMER: &str = include_str!("python/informer.py");
 /// For a download of some megabytes.
-const INSTALL: Duration = Duration::from_secs(300);
+pub(super) const INSTALL: Duration = Duration::from_secs(300);
 /// For all verbs, with the leases that have to end between two leaders.
-const WHOLE: Duration = Duration::from_secs(600);
+const WHOLE: Duration = Duration::from_secs(900);
 /// Two real Pods, and what runs in them.
 const NODES: u32 = 1;
 

@@ -7,6 +7,7 @@ use http::{Method, Request};
 use http_body_util::{BodyExt as _, Full};
 use serde_json::{Value, json};
 use std::time::Duration;
+use store::Store as _;
 use tokio::time::{Instant, sleep, timeout};
 use tower::ServiceExt as _;
 
