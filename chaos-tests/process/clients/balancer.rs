@@ -34,7 +34,8 @@ impl Balancer {
     pub(super) async fn start(cluster: &Cluster) -> Self {
         let targets = cluster.endpoints.iter();
         let targets = targets.map(|url| url.split_once("://").unwrap().1.to_owned()).collect();
-        let shared = Arc::new(Shared { targets, turn: AtomicUsize::new(0), newest: AtomicU64::new(0) });
+        let shared =
+            Arc::new(Shared { targets, turn: AtomicUsize::new(0), newest: AtomicU64::new(0) });
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let mut accepts = JoinSet::new();

@@ -118,7 +118,8 @@ where
                 let number = metadata.annotations.as_ref()?.get(NUMBER)?.parse().ok()?;
                 Some((number, metadata.resource_version.as_ref()?.parse().ok()?))
             };
-            let [old, new] = [change.old, change.new].map(|object| object.as_deref().and_then(seen));
+            let [old, new] =
+                [change.old, change.new].map(|object| object.as_deref().and_then(seen));
             if old.is_some() || new.is_some() {
                 let mut ledger = copy.ledger.borrow_mut();
                 ledger.copied(&change.key.name, old, new, informer.lists());
@@ -154,6 +155,7 @@ fn copies_are_equal_to_the_list_after_any_replica_was_killed() {
         let (writes_over, copies_over) = (CancellationToken::new(), CancellationToken::new());
         let balancer = Balancer::start(cluster).await;
         let kubeconfig = balancer.kubeconfig(cluster);
+        let python = Python::with(cluster).await;
         let new = |who: &str, path| Rc::new(Copy::new(who, path));
         let mut copies = vec![
             new("by hand", MAPS),
@@ -173,7 +175,6 @@ fn copies_are_equal_to_the_list_after_any_replica_was_killed() {
             copies.push(copy);
             follow.push(following);
         }
-        let python = Python::with(cluster).await;
         if let Some(python) = &python {
             for path in [MAPS, PODS] {
                 let copy = new(&format!("Python's of {path}"), path);

@@ -90,7 +90,8 @@ pub(super) async fn copies<'a>(
 ) -> Vec<(Rc<Copy>, LocalBoxFuture<'a, ()>)> {
     let client = client(kubeconfig).await;
     let maps: Api<ConfigMap> = Api::namespaced(client.clone(), churn::NAMESPACE);
-    let metadata: Api<PartialObjectMeta<ConfigMap>> = Api::namespaced(client.clone(), churn::NAMESPACE);
+    let metadata: Api<PartialObjectMeta<ConfigMap>> =
+        Api::namespaced(client.clone(), churn::NAMESPACE);
     let pods: Api<Pod> = Api::namespaced(client, churn::NAMESPACE);
     let new = |who: &str, path| Rc::new(Copy::new(who, path));
     let paged = new("kube-rs, listed in pages", MAPS);
@@ -215,7 +216,8 @@ async fn typed(client: &Client) {
     assert_eq!(same.resource_version(), newer.resource_version(), "nothing changed");
 
     // Read, changed and written back, or made.
-    let mut entry = maps.entry("entry").await.unwrap().or_insert(|| map("entry", json!({"a": "1"})));
+    let mut entry =
+        maps.entry("entry").await.unwrap().or_insert(|| map("entry", json!({"a": "1"})));
     entry.commit(&post).await.unwrap();
     let mut entry = maps.entry("entry").await.unwrap().and_modify(|found| {
         found.data.get_or_insert_default().insert("b".to_owned(), "2".to_owned());
@@ -223,10 +225,10 @@ async fn typed(client: &Client) {
     let kube::api::entry::Entry::Occupied(entry) = &mut entry else { panic!("{entry:?}") };
     entry.commit(&post).await.unwrap();
     let data = maps.get("entry").await.unwrap().data.unwrap();
-    assert_eq!(data.into_iter().collect::<Vec<_>>(), [
-        ("a".to_owned(), "1".to_owned()),
-        ("b".to_owned(), "2".to_owned()),
-    ]);
+    assert_eq!(
+        data.into_iter().collect::<Vec<_>>(),
+        [("a".to_owned(), "1".to_owned()), ("b".to_owned(), "2".to_owned()),]
+    );
 
     let leases: Api<Lease> = Api::namespaced(client.clone(), NS);
     let lease: Lease = of(json!({"metadata": {"name": "held"}, "spec": {
@@ -357,7 +359,6 @@ async fn watching(client: &Client) {
                 WatchEvent::Bookmark(bookmark) => {
                     let marks = &bookmark.metadata.annotations;
                     assert_eq!(marks["k8s.io/initial-events-end"], "true");
-                    version = bookmark.metadata.resource_version;
                     continue;
                 }
                 WatchEvent::Error(status) => panic!("{status}"),
@@ -390,7 +391,9 @@ async fn discovered(client: &Client) {
         let groups = found.groups_alphabetical().into_iter();
         groups
             .flat_map(kube::discovery::ApiGroup::recommended_resources)
-            .map(|(resource, can)| format!("{} {:?} {:?}", resource.plural, can.scope, can.operations))
+            .map(|(resource, can)| {
+                format!("{} {:?} {:?}", resource.plural, can.scope, can.operations)
+            })
             .collect()
     };
     assert_eq!(kinds(&plain), kinds(&at_once));

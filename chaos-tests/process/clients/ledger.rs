@@ -167,7 +167,12 @@ fn a_ledger_finds_what_is_lost_twice_or_back() {
             false,
         ),
         ("another's write", Others::Write, &[|l| l.told("MODIFIED", "a", 1, 11)], true),
-        ("another's write where nobody writes", Others::None, &[|l| l.told("MODIFIED", "a", 1, 11)], false),
+        (
+            "another's write where nobody writes",
+            Others::None,
+            &[|l| l.told("MODIFIED", "a", 1, 11)],
+            false,
+        ),
         ("an old version", Others::None, &[|l| l.told("MODIFIED", "a", 2, 9)], false),
         (
             "gone and there again",

@@ -52,9 +52,11 @@ impl Python {
         let run = async |program: &Path, arguments: &[&str]| {
             let mut command = Command::new(program);
             let output = command.args(arguments).current_dir(dir).kill_on_drop(true).output();
-            let output = timeout(INSTALL, output).await.map_err(|_| "it takes too long".to_owned())?;
+            let output =
+                timeout(INSTALL, output).await.map_err(|_| "it takes too long".to_owned())?;
             let output = output.map_err(|error| format!("{}: {error}", program.display()))?;
-            let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+            let text =
+                String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
             if output.status.success() { Ok(()) } else { Err(format!("{arguments:?}: {text}")) }
         };
         run("python3".as_ref(), &["-m", "venv", "library"]).await?;
@@ -83,12 +85,7 @@ impl Python {
     }
 
     /// Its informer as a copy, until `over`.
-    pub(super) async fn follow(
-        &self,
-        copy: Rc<Copy>,
-        kubeconfig: &Path,
-        over: &CancellationToken,
-    ) {
+    pub(super) async fn follow(&self, copy: Rc<Copy>, kubeconfig: &Path, over: &CancellationToken) {
         let plural = copy.path.rsplit('/').next().unwrap();
         let kubeconfig = kubeconfig.to_str().unwrap();
         let (mut child, mut lines) =

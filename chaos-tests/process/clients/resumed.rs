@@ -191,7 +191,8 @@ impl Watched {
             (&seen.0, seen.1) != (&want.0, want.1) || want.2.is_some_and(|v| seen.2 != Some(v))
         });
         if let Some(at) = at {
-            let near = |all: &[Seen]| format!("{:?}", all.iter().skip(at).take(3).collect::<Vec<_>>());
+            let near =
+                |all: &[Seen]| format!("{:?}", all.iter().skip(at).take(3).collect::<Vec<_>>());
             panic!("{name}: event {at} is {}, not {}", near(&self.seen), near(expected));
         }
         assert_eq!(self.seen.len(), expected.len(), "{name}");
@@ -213,10 +214,8 @@ async fn follow(
     loop {
         at = (at + 1 + dice.below(2)) % 3;
         let Selection { name, path, query, accept, .. } = selection;
-        let path = format!(
-            "{path}?watch=1&timeoutSeconds=3&resourceVersion={}{query}",
-            watched.revision
-        );
+        let path =
+            format!("{path}?watch=1&timeoutSeconds=3&resourceVersion={}{query}", watched.revision);
         let client = &clients[usize::try_from(at).unwrap()];
         let mut stream = Stream::accepting(client, &path, accept).await.unwrap();
         // None, too: whoever comes back at once must not be told anything twice.
@@ -239,8 +238,7 @@ async fn follow(
         "{}?watch=1&timeoutSeconds=1&resourceVersion={}{}",
         selection.path, watched.revision, selection.query
     );
-    let mut stream =
-        Stream::accepting(&cluster.client, &path, selection.accept).await.unwrap();
+    let mut stream = Stream::accepting(&cluster.client, &path, selection.accept).await.unwrap();
     while let Some(event) = timeout(SOON, stream.next()).await.expect("the end") {
         watched.take(&event, selection.name);
     }
@@ -267,9 +265,10 @@ fn a_watch_that_goes_on_at_another_replica_has_no_gap_and_nothing_twice() {
             done.send_replace(Some(writes.clone()));
             writes
         };
-        let follows = SELECTIONS.iter().chain(SELECTIONS).map(|selection| {
-            follow(cluster, selection, from, &pieces, &written)
-        });
+        let follows = SELECTIONS
+            .iter()
+            .chain(SELECTIONS)
+            .map(|selection| follow(cluster, selection, from, &pieces, &written));
         let (writes, all) = tokio::join!(write, join_all(follows));
         for (selection, watched) in SELECTIONS.iter().chain(SELECTIONS).zip(&all) {
             watched.check(&selection.expected(&writes), selection.name);
@@ -364,8 +363,12 @@ fn a_watch_from_before_what_is_kept_is_told_so_and_a_bookmark_spares_that() {
 
         // As clients do then: list, and go on from there.
         let list = get(MAPS).await.unwrap();
-        let listed: BTreeMap<&str, u64> =
-            list["items"].as_array().unwrap().iter().filter_map(|i| Some((name(i), number(i)?))).collect();
+        let listed: BTreeMap<&str, u64> = list["items"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter_map(|i| Some((name(i), number(i)?)))
+            .collect();
         let known: BTreeMap<&str, u64> =
             writer.objects.values().map(|shown| (shown.name, shown.number)).collect();
         assert_eq!(listed, known);

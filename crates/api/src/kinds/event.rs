@@ -166,14 +166,17 @@ mod tests {
             errors.iter().map(|error| format!("{}: {}", error.field, error.body())).collect();
         let action = format!("\"{}\"", "a".repeat(129));
         let note = format!("\"{}\"", "n".repeat(1025));
-        assert_eq!(errors, [
-            "eventTime: Required value".to_owned(),
-            "reportingController: Required value".to_owned(),
-            "reportingInstance: Required value".to_owned(),
-            format!("action: Invalid value: {action}: can have at most 128 characters"),
-            "reason: Required value".to_owned(),
-            format!("note: Invalid value: {note}: can have at most 1024 characters"),
-            "type: Invalid value: \"\": has invalid value: ".to_owned(),
-        ]);
+        assert_eq!(
+            errors,
+            [
+                "eventTime: Required value".to_owned(),
+                "reportingController: Required value".to_owned(),
+                "reportingInstance: Required value".to_owned(),
+                format!("action: Invalid value: {action}: can have at most 128 characters"),
+                "reason: Required value".to_owned(),
+                format!("note: Invalid value: {note}: can have at most 1024 characters"),
+                "type: Invalid value: \"\": has invalid value: ".to_owned(),
+            ]
+        );
     }
 }

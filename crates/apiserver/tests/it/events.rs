@@ -57,7 +57,10 @@ async fn an_event_is_written_in_one_form_and_read_in_the_other() {
     let (code, said) = api.json(Method::POST, NEWER, json!({"metadata": {"name": "less"}})).await;
     assert_eq!(code, 422);
     let message = said["message"].as_str().unwrap();
-    assert!(message.starts_with("Event.events.k8s.io \"less\" is invalid: [eventTime"), "{message}");
+    assert!(
+        message.starts_with("Event.events.k8s.io \"less\" is invalid: [eventTime"),
+        "{message}"
+    );
     assert_eq!(api.json(Method::DELETE, &format!("{NEWER}/older"), Value::Null).await.0, 200);
     assert_eq!(api.json(Method::GET, &format!("{OLDER}/older"), Value::Null).await.0, 404);
 }
