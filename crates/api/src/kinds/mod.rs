@@ -118,6 +118,14 @@ impl Kind {
         }
     }
 
+    /// Whether who deletes is answered with the last form, and not only that it is done. As upstream: clients
+    /// decode the one or the other by the kind.
+    #[must_use]
+    pub fn tells_deleted(&self) -> bool {
+        let of_core = ["PodTemplate", "ResourceQuota", "Service", "ServiceAccount"];
+        self.graceful || (self.group.is_empty() && of_core.contains(&self.kind))
+    }
+
     /// What to tell who writes this object: fields for its Pods that no node acts upon (§1.1).
     #[must_use]
     pub fn warnings(&self, object: &Value) -> Vec<String> {

@@ -596,7 +596,7 @@ async fn delete(
     let Target { kind, namespace, name, .. } = target;
     let outcome = kube.registry.delete(kind, namespace, name, &options, caller).await?;
     let body = match outcome {
-        DeleteOutcome::Removed(object) if !kind.graceful => {
+        DeleteOutcome::Removed(object) if !kind.tells_deleted() => {
             Status::success(kind, name, meta::uid(&object))
         }
         DeleteOutcome::Removed(object) | DeleteOutcome::Terminating(object) => object,

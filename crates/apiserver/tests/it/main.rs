@@ -379,6 +379,29 @@ async fn a_watch_with_a_selector_sees_what_enters_and_what_leaves() {
 }
 
 #[tokio::test]
+async fn who_deletes_is_told_the_last_form_of_some_kinds() {
+    // §2.3
+    let api = Api::new().await;
+    for (plural, object, want) in [
+        ("services", json!({"spec": {"ports": [{"port": 80}]}}), "Service"),
+        ("serviceaccounts", json!({}), "ServiceAccount"),
+        ("resourcequotas", json!({}), "ResourceQuota"),
+        ("pods", pod("gone"), "Pod"),
+        ("configmaps", json!({}), "Status"),
+    ] {
+        let path = format!("/api/v1/namespaces/default/{plural}");
+        let mut object = object;
+        object["metadata"] = json!({"name": "gone"});
+        let (code, made) = api.json(Method::POST, &path, object).await;
+        assert_eq!(code, 201, "{made}");
+        let (code, told) = api.json(Method::DELETE, &format!("{path}/gone"), Value::Null).await;
+        assert_eq!((code, &told["kind"]), (200, &json!(want)), "{told}");
+        let uid = if want == "Status" { &told["details"]["uid"] } else { &told["metadata"]["uid"] };
+        assert_eq!(uid, &made["metadata"]["uid"]);
+    }
+}
+
+#[tokio::test]
 async fn two_services_never_share_an_address() {
     let api = Api::new().await;
     let path = "/api/v1/namespaces/default/services";
