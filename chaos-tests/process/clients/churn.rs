@@ -151,22 +151,16 @@ pub(super) async fn everything(client: &Client, path: &str) -> super::ledger::Ob
     items.filter_map(|i| Some((name(i).to_owned(), (number(i)?, revision(i))))).collect()
 }
 
-/// Kills one replica after another with SIGKILL and starts it again; how often.
+/// Kills one replica after another with SIGKILL and starts it again, each at least once; how often.
 pub(super) async fn kill_in_turn(cluster: &Cluster, over: &CancellationToken) -> u64 {
     let mut dice = Dice::new();
     let mut killed = 0;
-    let mut pause = async |least: u64| {
-        let time = Duration::from_millis(least + dice.below(500));
-        tokio::select! {
-            () = sleep(time) => true,
-            () = over.cancelled() => false,
-        }
-    };
-    while pause(400).await {
+    while killed < 3 || !over.is_cancelled() {
+        sleep(Duration::from_millis(400 + dice.below(500))).await;
         let id = killed % 3 + 1;
         cluster.processes().await.kill_replica(id).await.unwrap();
         killed += 1;
-        pause(200).await;
+        sleep(Duration::from_millis(200 + dice.below(500))).await;
         cluster.start_replica(id).await;
     }
     // All are there for what is compared at the end.

@@ -108,6 +108,8 @@ where
     );
     let mut changes = informer.subscribe();
     let follow = async {
+        informer.synced().await;
+        copy.ledger.borrow_mut().lists = informer.lists();
         loop {
             let change = tokio::select! {
                 change = changes.recv() => change.expect("no change is left out"),
@@ -152,7 +154,7 @@ fn copies_are_equal_to_the_list_after_any_replica_was_killed() {
     let whole = WHOLE + INSTALL + time;
     with_cluster_in(&std::env::temp_dir(), 0, None, whole, async |cluster| {
         churn::namespace(cluster).await;
-        let (writes_over, copies_over) = (CancellationToken::new(), CancellationToken::new());
+        let [kills_over, writes_over, copies_over] = [(); 3].map(|()| CancellationToken::new());
         let balancer = Balancer::start(cluster).await;
         let kubeconfig = balancer.kubeconfig(cluster);
         let python = Python::with(cluster).await;
@@ -183,22 +185,34 @@ fn copies_are_equal_to_the_list_after_any_replica_was_killed() {
             }
         }
         let change = async {
+            eventually("all have listed", INSTALL, async || {
+                let waits = copies.iter().map(|copy| copy.ledger.borrow());
+                let waits: Vec<String> =
+                    waits.filter(|one| one.lists == 0).map(|one| one.who.clone()).collect();
+                if waits.is_empty() { Ok(()) } else { Err(format!("{waits:?}")) }
+            })
+            .await;
             let writer = |path, names: &[&str]| Writer::new(cluster, path, names).run(&writes_over);
+            let kills = async {
+                let killed = churn::kill_in_turn(cluster, &kills_over).await;
+                writes_over.cancel();
+                killed
+            };
             let timer = async {
                 sleep(time).await;
-                writes_over.cancel();
+                kills_over.cancel();
             };
             let (one, two, pods, killed, ()) = tokio::join!(
                 writer(MAPS, &["a", "b", "c", "d", "e", "f", "g"]),
                 writer(MAPS, &["s", "t", "u"]),
                 writer(PODS, &["v", "w", "x", "y", "z"]),
-                churn::kill_in_turn(cluster, &writes_over),
+                kills,
                 timer,
             );
             let writes = one.writes + two.writes + pods.writes;
             let unknown = one.unknown + two.unknown + pods.unknown;
             eprintln!("{writes} writes, {unknown} looked up, {killed} replicas killed");
-            assert!(killed > 0 && writes > 100, "{writes} writes, {killed} replicas killed");
+            assert!(killed >= 3 && writes > 30, "{writes} writes, {killed} replicas killed");
             for path in [MAPS, PODS] {
                 let objects = churn::everything(&cluster.client, path).await;
                 let of_path = copies.iter().filter(|copy| copy.path == path);
@@ -210,7 +224,7 @@ fn copies_are_equal_to_the_list_after_any_replica_was_killed() {
         for copy in &copies {
             let Ledger { who, events, lists, .. } = &*copy.ledger.borrow();
             eprintln!("{who}: {events} events, {lists} lists");
-            assert!(*events > 50, "{who}: {events} events");
+            assert!(*events > 0, "{who} was told nothing");
         }
     });
 }

@@ -61,8 +61,12 @@ impl Python {
         };
         run("python3".as_ref(), &["-m", "venv", "library"]).await?;
         let package = format!("kubernetes=={VERSION}");
-        let install = ["install", "--quiet", "--disable-pip-version-check", &package];
+        // Thousands of files, of which few are used.
+        let install =
+            ["install", "--quiet", "--no-compile", "--disable-pip-version-check", &package];
         run(&dir.join("library/bin/pip"), &install).await?;
+        let warm = "import kubernetes.client, kubernetes.informer.informer";
+        run(&dir.join("library/bin/python"), &["-c", warm]).await?;
         for (name, text) in [("verbs.py", VERBS), ("informer.py", INFORMER)] {
             std::fs::write(dir.join(name), text).map_err(|error| error.to_string())?;
         }
@@ -74,7 +78,6 @@ impl Python {
             .args(arguments)
             .current_dir(&self.dir)
             .env("HOME", &self.dir)
-            .env("PYTHONDONTWRITEBYTECODE", "1")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .kill_on_drop(true)
