@@ -521,10 +521,7 @@ async fn controlled(client: &Client) {
         .owns(maps.clone(), watcher::Config::default())
         .run(
             |object, context| Box::pin(reconcile(object, context)),
-            |_, error, _| {
-                eprintln!("again: {error}");
-                Action::requeue(Duration::from_millis(50))
-            },
+            |_, _, _| Action::requeue(Duration::from_millis(50)),
             Arc::clone(&context),
         )
         .for_each(async |_| {});
