@@ -219,16 +219,21 @@ async fn follow(
         let client = &clients[usize::try_from(at).unwrap()];
         let mut stream = Stream::accepting(client, &path, accept).await.unwrap();
         // None, too: whoever comes back at once must not be told anything twice.
+        let before = watched.seen.len();
+        let mut is_silent = false;
         for _ in 0..dice.below(7) {
             match timeout(SOON, stream.next()).await.expect("an event, or the end") {
                 Some(event) => watched.take(&event, name),
-                None => break,
+                None => {
+                    is_silent = watched.seen.len() == before;
+                    break;
+                }
             }
         }
         drop(stream);
         pieces.fetch_add(1, Ordering::Relaxed);
         if let Some(writes) = written.borrow().as_deref()
-            && watched.seen.len() >= selection.expected(writes).len()
+            && (is_silent || watched.seen.len() >= selection.expected(writes).len())
         {
             break;
         }
