@@ -7,6 +7,7 @@
 
 mod bench;
 mod certificates;
+mod clients;
 mod cluster;
 mod create;
 mod delete;

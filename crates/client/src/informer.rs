@@ -6,7 +6,10 @@ use futures::StreamExt as _;
 use serde::de::DeserializeOwned;
 use std::{
     collections::BTreeMap,
-    sync::{Arc, PoisonError, RwLock},
+    sync::{
+        Arc, PoisonError, RwLock,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 use tokio::{
@@ -75,6 +78,7 @@ struct Shared<K> {
     objects: RwLock<BTreeMap<Key, Arc<K>>>,
     /// 0 before the first list.
     revision: watch::Sender<u64>,
+    lists: AtomicU64,
     changes: broadcast::Sender<Change<K>>,
 }
 
@@ -92,6 +96,7 @@ where
         let shared = Arc::new(Shared {
             objects: RwLock::default(),
             revision: watch::Sender::new(0),
+            lists: AtomicU64::new(0),
             changes: broadcast::Sender::new(CHANGES),
         });
         let informer = Self { shared: Arc::clone(&shared) };
@@ -135,6 +140,13 @@ where
     #[must_use]
     pub fn revision(&self) -> u64 {
         *self.shared.revision.borrow()
+    }
+
+    /// How often everything was listed: more than once where a watch could not go on from what was seen, so that
+    /// versions in between may have been passed over.
+    #[must_use]
+    pub fn lists(&self) -> u64 {
+        self.shared.lists.load(Ordering::Acquire)
     }
 
     /// Returns once [`Informer::revision`] is at least `revision`.
@@ -182,6 +194,7 @@ where
     K: Resource + Metadata<Ty = ObjectMeta> + DeserializeOwned + Send + Sync + 'static,
 {
     fn replace(&self, items: Vec<K>, revision: u64) {
+        self.lists.fetch_add(1, Ordering::AcqRel);
         let new: BTreeMap<Key, Arc<K>> =
             items.into_iter().map(|object| (Key::of(&object), Arc::new(object))).collect();
         let old = {

@@ -599,6 +599,7 @@ impl Maker<'_> {
         .collect();
         let answer = match action {
             Action::List => self.list(*takes),
+            Action::Delete if kind.tells_deleted() => self.one(*takes),
             Action::Delete | Action::DeleteCollection => meta_ref("Status"),
             Action::Connect => json!({"type": "string"}),
             Action::Get if *subresource == "log" => json!({"type": "string"}),

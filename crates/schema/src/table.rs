@@ -10,7 +10,7 @@ use k8s_openapi::{
         apps::v1 as apps, authentication::v1 as authentication, authorization::v1 as authorization,
         autoscaling::v1 as autoscaling_v1, autoscaling::v2 as autoscaling, batch::v1 as batch,
         coordination::v1 as coordination, core::v1 as core, discovery::v1 as discovery,
-        policy::v1 as policy, rbac::v1 as rbac, scheduling::v1 as scheduling,
+        events::v1 as events, policy::v1 as policy, rbac::v1 as rbac, scheduling::v1 as scheduling,
     },
     apiextensions_apiserver::pkg::apis::apiextensions::v1 as apiextensions,
     apimachinery::pkg::apis::meta::v1 as meta,
@@ -123,6 +123,7 @@ impl Registry {
         self.kind::<core::ConfigMap>();
         self.kind::<core::Secret>();
         self.kind::<core::Event>();
+        self.kind::<events::Event>();
         self.kind::<core::ServiceAccount>();
         self.kind::<core::ReplicationController>();
         self.kind::<core::PodTemplate>();

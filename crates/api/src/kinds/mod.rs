@@ -5,6 +5,7 @@ mod cron_job;
 mod daemon_set;
 mod deployment;
 mod disruption;
+pub mod event;
 mod job;
 mod node;
 mod plain;
@@ -207,6 +208,14 @@ impl Kind {
         }
     }
 
+    /// Whether who deletes is answered with the last form, and not only that it is done. As upstream: clients
+    /// decode the one or the other by the kind.
+    #[must_use]
+    pub fn tells_deleted(&self) -> bool {
+        let of_core = ["PodTemplate", "ResourceQuota", "Service", "ServiceAccount"];
+        self.graceful || (self.group.is_empty() && of_core.contains(&self.kind))
+    }
+
     /// What to tell who writes this object: fields for its Pods that no node acts upon (§1.1).
     #[must_use]
     pub fn warnings(&self, object: &Value) -> Vec<String> {
@@ -227,7 +236,7 @@ impl std::fmt::Debug for Kind {
 /// the order of `kubectl get all`.
 #[must_use]
 pub fn all() -> &'static [Kind] {
-    static ALL: [Kind; 30] = [
+    static ALL: [Kind; 31] = [
         pod::KIND,
         template::POD_TEMPLATE,
         replicas::REPLICATION_CONTROLLER,
@@ -239,6 +248,7 @@ pub fn all() -> &'static [Kind] {
         plain::CONFIG_MAP,
         plain::SECRET,
         plain::EVENT,
+        event::KIND,
         plain::SERVICE_ACCOUNT,
         quota::RESOURCE_QUOTA,
         quota::LIMIT_RANGE,

@@ -65,11 +65,14 @@ pub(crate) fn router(kube: Arc<Kube>) -> Router {
     let reviews = guard::routes(Arc::clone(&kube.guard));
     Router::new()
         .route("/version", get(version))
+        .route("/version/", get(version))
         .route("/healthz", get(async || "ok"))
         .route("/livez", get(async || "ok"))
         .route("/readyz", get(ready))
         .route("/api", get(discovered::core))
+        .route("/api/", get(discovered::core))
         .route("/apis", get(discovered::groups))
+        .route("/apis/", get(discovered::groups))
         .route("/openapi/v2", get(documents::second))
         .route("/openapi/v3", get(documents::index))
         .route("/openapi/v3/{*path}", get(documents::document))
@@ -187,6 +190,11 @@ pub(crate) fn query(request: &Request) -> Result<Query, Status> {
         .map_err(|e| Status::bad_request(e.to_string()))
 }
 
+/// Whether a parameter means yes. As upstream reads them, only one that is absent, `false` or 0 means no.
+fn flag(query: &Query, name: &str) -> bool {
+    query.get(name).is_some_and(|value| !value.eq_ignore_ascii_case("false") && value != "0")
+}
+
 async fn resource(State(kube): State<Arc<Kube>>, request: Request) -> Response {
     match handle(&kube, request).await {
         Ok(response) => response,
@@ -223,7 +231,6 @@ async fn at_target(kube: &Kube, target: Target, request: Request) -> Result<Resp
         return Err(Status::no_such_path());
     }
     let query = query(&request)?;
-    let flag = |name: &str| query.get(name).is_some_and(|v| v == "true" || v == "1");
     let caller = caller(&request, &query)?;
     let format = Format::of(&request, &query)?;
     let method = request.method().clone();
@@ -235,7 +242,7 @@ async fn at_target(kube: &Kube, target: Target, request: Request) -> Result<Resp
         | (Method::GET | Method::POST, false, "exec" | "attach" | "portforward") => {
             proxy::to_kubelet(kube, &target, &query, request).await
         }
-        (Method::GET, true, "") if flag("watch") => {
+        (Method::GET, true, "") if flag(&query, "watch") => {
             let selection = selection(&target, &query)?;
             watch::answer(&kube.registry, &target, selection, &query, format).await
         }
@@ -385,6 +392,11 @@ async fn list(
 ) -> Result<Response, Status> {
     let selection = selection(target, query)?;
     let kind: &Kind = &target.kind;
+    if query.contains_key("sendInitialEvents") {
+        let path = api::field::Path::new("sendInitialEvents");
+        let error = FieldError::forbidden(&path, "sendInitialEvents is forbidden for list");
+        return Err(Status::invalid_named("meta.k8s.io", "ListOptions", "", &[error]));
+    }
     let found = kube.registry.list(kind.stored(), &target.namespace, &selection).await?;
     let mut list_meta = json!({"resourceVersion": found.revision.to_string()});
     if let Some(fields) = list_meta.as_object_mut() {
@@ -571,7 +583,7 @@ async fn patch_object(
     if !types.contains(&content_type.as_str()) {
         return Err(Status::unsupported_media_type(&types.join(", ")));
     }
-    let forced = query.get("force").map(|force| matches!(force.as_str(), "true" | "1"));
+    let forced = query.contains_key("force").then(|| flag(query, "force"));
     let Target { kind, namespace, name, subresource } = target;
     let (kind, registry): (&Kind, _) = (kind, &kube.registry);
     let sent = answer::patch_body(request).await?;
@@ -673,7 +685,7 @@ async fn delete(
     let Target { kind, namespace, name, .. } = target;
     let outcome = kube.registry.delete(kind.stored(), namespace, name, &options, caller).await?;
     let body = match outcome {
-        DeleteOutcome::Removed(object) if !kind.graceful => {
+        DeleteOutcome::Removed(object) if !kind.tells_deleted() => {
             Status::success(kind, name, meta::uid(&object))
         }
         DeleteOutcome::Removed(object) | DeleteOutcome::Terminating(object) => {

@@ -3,6 +3,7 @@
 use super::{
     Query, Target,
     answer::{Form, Format, metadata_only},
+    flag,
 };
 use crate::registry::{ListQuery, Registry, decode, prefix, stamp};
 use api::{
@@ -25,7 +26,7 @@ use store::{
 };
 use tokio::time::{Instant, timeout_at};
 
-/// Between bookmarks on a stream without events (WCH-5).
+/// Between bookmarks (WCH-5).
 const BOOKMARK_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Before the end of a stream, for the last bookmark (WCH-5).
@@ -33,6 +34,8 @@ const LAST_BOOKMARK: Duration = Duration::from_secs(2);
 
 /// For what came before a watch's definition changed.
 const FINISH_DEADLINE: Duration = Duration::from_secs(3);
+/// Of one stream; an instant further away could not be told.
+const SECONDS_MAX: u64 = 365 * 24 * 3600;
 
 struct Watch {
     kind: KindRef,
@@ -43,7 +46,11 @@ struct Watch {
     watcher: Watcher,
     /// Of the kind's definition: its end, or another form of it, is the watch's.
     definition: Option<Watcher>,
+    /// The client knows everything up to here.
+    start: Revision,
     end: Instant,
+    /// When the next bookmark is due, or the end.
+    bookmark_at: Instant,
     ready: Vec<Bytes>,
     done: bool,
 }
@@ -59,21 +66,18 @@ pub(super) async fn answer(
     let form = format.form;
     let kind: &Kind = &target.kind;
     let seconds = match query.get("timeoutSeconds").map(|text| text.parse::<u64>()) {
-        Some(Ok(seconds)) if seconds > 0 => seconds,
+        Some(Ok(seconds)) if seconds > 0 => seconds.min(SECONDS_MAX),
         Some(Ok(_)) | None => rand::random_range(1800..3600),
         Some(Err(_)) => return Err(Status::bad_request("timeoutSeconds is not a number")),
     };
-    let flag = |name: &str| query.get(name).is_some_and(|v| v == "true" || v == "1");
-    let initial = flag("sendInitialEvents");
-    if initial && selection.resource_version_match != "NotOlderThan" {
-        let path = api::field::Path::new("resourceVersionMatch");
-        let detail = "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan";
-        return Err(Status::invalid(kind, "", &[api::field::FieldError::forbidden(&path, detail)]));
-    }
+    let bookmarks = flag(query, "allowWatchBookmarks");
+    let initial = query.contains_key("sendInitialEvents").then(|| flag(query, "sendInitialEvents"));
+    check(&selection, initial)?;
     let definition = follow_definition(registry, kind)?;
     let mut ready = Vec::new();
-    let from_now = matches!(selection.resource_version.as_str(), "" | "0");
-    let start = if from_now || initial {
+    let text = selection.resource_version.as_str();
+    let from_now = matches!(text, "" | "0");
+    let start = if initial.unwrap_or(from_now) {
         let first = ListQuery {
             resource_version_match: String::new(),
             limit: 0,
@@ -84,12 +88,16 @@ pub(super) async fn answer(
         for object in &found.items {
             ready.push(line("ADDED", &shown(kind, object, form, registry.now())));
         }
-        if initial {
+        if initial.is_some() && bookmarks {
             ready.push(bookmark(kind, found.revision, form, true));
         }
         Revision::new(found.revision)
+    } else if from_now {
+        if text.is_empty() {
+            registry.linearize().await?;
+        }
+        registry.store().view().revision()
     } else {
-        let text = &selection.resource_version;
         Revision::new(text.parse().map_err(|_| {
             Status::bad_request(format!("invalid resource version \"{text}\": must be a number"))
         })?)
@@ -99,18 +107,23 @@ pub(super) async fn answer(
         start: start.next(),
     };
     let body = match registry.store().watch(request) {
-        Ok(watcher) => Body::from_stream(lines(Watch {
-            kind: target.kind.clone(),
-            selection,
-            registry: registry.clone(),
-            form,
-            bookmarks: flag("allowWatchBookmarks"),
-            watcher,
-            definition,
-            end: Instant::now() + Duration::from_secs(seconds),
-            ready,
-            done: false,
-        })),
+        Ok(watcher) => {
+            let (now, length) = (Instant::now(), Duration::from_secs(seconds));
+            Body::from_stream(lines(Watch {
+                kind: target.kind.clone(),
+                selection,
+                registry: registry.clone(),
+                form,
+                bookmarks,
+                watcher,
+                definition,
+                start,
+                end: now + length,
+                bookmark_at: bookmark_after(now, now + length),
+                ready,
+                done: false,
+            }))
+        }
         // Not an HTTP error: clients look for it in the stream (WCH-2).
         Err(error) => Body::from(line("ERROR", &ended(start, &error).to_json())),
     };
@@ -144,6 +157,30 @@ async fn redefined(kind: &Kind, definition: &mut Option<Watcher>) -> Revision {
         }
     }
     watcher.progress()
+}
+
+/// Parameters that go together (WCH-6).
+fn check(selection: &ListQuery, initial: Option<bool>) -> Result<(), Status> {
+    let matching = selection.resource_version_match.as_str();
+    let detail = match initial {
+        Some(_) if matching != "NotOlderThan" => {
+            "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan"
+        }
+        None if !matching.is_empty() => {
+            "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided"
+        }
+        Some(_) | None => return Ok(()),
+    };
+    let path = api::field::Path::new("resourceVersionMatch");
+    let error = api::field::FieldError::forbidden(&path, detail);
+    Err(Status::invalid_named("meta.k8s.io", "ListOptions", "", &[error]))
+}
+
+/// When the next bookmark of a stream is due that ends then: one comes shortly before the end, so that
+/// whoever comes back has missed little.
+fn bookmark_after(now: Instant, end: Instant) -> Instant {
+    let last = end.checked_sub(LAST_BOOKMARK).filter(|last| now < *last);
+    (now + BOOKMARK_INTERVAL).min(last.unwrap_or(end))
 }
 
 fn ended(start: Revision, error: &WatchError) -> Status {
@@ -205,26 +242,28 @@ fn lines(watch: Watch) -> impl Stream<Item = Result<Bytes, Infallible>> + Send {
 }
 
 impl Watch {
+    /// Waits for what comes next, and tells of it. A stream on which much goes on has its bookmarks and its
+    /// end at the same times as a silent one: of what goes on, it may be shown nothing.
     async fn step(&mut self) {
-        let now = Instant::now();
-        // One before the end, too, so that whoever comes back has missed little.
-        let last = self.end.checked_sub(LAST_BOOKMARK).filter(|last| now < *last);
-        let wake = (now + BOOKMARK_INTERVAL).min(last.unwrap_or(self.end));
-        let next = timeout_at(wake, self.watcher.next());
+        let next = timeout_at(self.bookmark_at, self.watcher.next());
         let message = tokio::select! {
             biased;
             message = next => message,
             at = redefined(&self.kind, &mut self.definition) => return self.finish(at).await,
         };
-        let Ok(message) = message else {
-            if self.bookmarks && last.is_some() {
-                let revision = self.watcher.progress().get();
+        if let Ok(message) = message {
+            self.take(message);
+        }
+        let now = Instant::now();
+        if now >= self.bookmark_at && !self.done {
+            if self.bookmarks && now < self.end {
+                // This replica may be behind what the client has seen elsewhere.
+                let revision = self.watcher.progress().max(self.start).get();
                 self.ready.push(bookmark(&self.kind, revision, self.form, false));
             }
-            self.done = Instant::now() >= self.end;
-            return;
-        };
-        self.take(message);
+            self.bookmark_at = bookmark_after(now, self.end);
+            self.done = now >= self.end;
+        }
     }
 
     /// What came before the definition changed is still told.

@@ -14,7 +14,7 @@ pub(crate) use write::not_decodable;
 pub use write::{Apply, Caller, DeleteOutcome, Fence, Manager, Written};
 
 use api::{
-    kinds::Kind,
+    kinds::{self, Kind},
     meta::metadata_mut,
     selector::{FieldSelector, LabelSelector},
     status::Status,
@@ -90,7 +90,8 @@ pub(crate) fn key(kind: &Kind, namespace: &str, name: &str) -> String {
 
 /// Of everything of a kind, in one namespace or in all.
 pub(crate) fn prefix(kind: &Kind, namespace: &str) -> String {
-    let group = if kind.group.is_empty() { String::new() } else { format!("{}/", kind.group) };
+    let group = kinds::event::stored_group(kind);
+    let group = if group.is_empty() { String::new() } else { format!("{group}/") };
     let namespace = if kind.namespaced && !namespace.is_empty() {
         format!("{namespace}/")
     } else {
@@ -124,6 +125,7 @@ pub(crate) fn decode(kind: &Kind, kv: &KeyValue) -> Result<Value, Status> {
         // Stored under an older schema, maybe.
         custom.complete_stored(&mut object);
     }
+    kinds::event::from_stored(kind, &mut object);
     stamp(kind, &mut object, kv.mod_revision);
     Ok(object)
 }

@@ -180,7 +180,9 @@ pub(super) fn remove(key: &str) -> TxnOp {
 
 /// The stored form: without what is filled in when it is read.
 fn encode(object: &Value) -> Bytes {
-    serde_json::to_vec(&meta::without_version(object)).expect("a JSON value can be written").into()
+    let mut object = meta::without_version(object);
+    kinds::event::to_stored(&mut object);
+    serde_json::to_vec(&object).expect("a JSON value can be written").into()
 }
 
 /// Nothing in the range was made after `revision`.
@@ -389,6 +391,10 @@ impl Registry {
                     }
                     self.refresh().await?;
                 }
+                // By a state that others have left behind already, perhaps.
+                Err(status) if status.is_already_exists() && generated.is_none() && attempts == 1 => {
+                    self.refresh().await?;
+                }
                 Err(status) if status.is_already_exists() && generated.is_some() => {
                     if attempts >= ATTEMPTS {
                         return Err(Status::no_unique_name(kind, &name));
@@ -454,7 +460,10 @@ impl Registry {
         }
         let namespaces = kinds::by_alias("namespaces").expect("Namespace is served");
         let key = key(namespaces, "", namespace);
-        if attempt == 0 && self.store.view().get(key.as_bytes()).is_none() {
+        let takes_none = |kv: &KeyValue| {
+            decode(namespaces, kv).is_ok_and(|namespace| meta::is_terminating(&namespace))
+        };
+        if attempt == 0 && self.store.view().get(key.as_bytes()).as_ref().is_none_or(takes_none) {
             self.refresh().await?;
         }
         let kv = self.stored(namespaces, "", namespace)?;
@@ -467,6 +476,7 @@ impl Registry {
     pub(super) fn new_metadata(&self, kind: &Kind, object: &mut Value) {
         let now = meta::time(self.now());
         if kind.is("Event")
+            && kind.group.is_empty()
             && let Some(fields) = object.as_object_mut()
         {
             // Those who have no clock of their own leave the times to the server.
@@ -553,11 +563,16 @@ impl Registry {
         if meta::name(&object) != name {
             return Err(Status::other_name(meta::name(&object), name));
         }
-        if kind.create_on_update
-            && self.store.view().get(key(kind, namespace, name).as_bytes()).is_none()
-        {
-            metadata_mut(&mut object).remove("resourceVersion");
-            return self.create(kind, namespace, object, caller).await;
+        if kind.create_on_update {
+            let key = key(kind, namespace, name);
+            let is_missing = || self.store.view().get(key.as_bytes()).is_none();
+            if is_missing() {
+                self.refresh().await?;
+            }
+            if is_missing() {
+                metadata_mut(&mut object).remove("resourceVersion");
+                return self.create(kind, namespace, object, caller).await;
+            }
         }
         if !kind.unconditional_update && meta::resource_version(&object).is_empty() {
             // CC-2
@@ -589,12 +604,18 @@ impl Registry {
             if attempt >= ATTEMPTS && (!charged || Instant::now() >= until) {
                 break;
             }
-            if attempt > 0 || self.store.view().get(key.as_bytes()).is_none() {
+            let is_current = attempt > 0 || self.store.view().get(key.as_bytes()).is_none();
+            if is_current {
                 self.refresh().await?;
             }
             let kv = self.stored(kind, namespace, name)?;
             let old = decode(kind, &kv)?;
-            let mut new = change(&old)?;
+            let mut new = match change(&old) {
+                Ok(new) => new,
+                // Asked about a state that others have left behind already, perhaps.
+                Err(_) if !is_current => continue,
+                Err(status) => return Err(status),
+            };
             if quota::is_status(kind, subresource)
                 && let Some(fields) = new.as_object_mut()
             {
@@ -602,7 +623,7 @@ impl Registry {
             }
             let version = meta::resource_version(&new).to_owned();
             if !version.is_empty() && version != meta::resource_version(&old) {
-                if attempt == 0 && version.parse::<u64>().is_ok_and(|v| v > kv.mod_revision.get()) {
+                if !is_current {
                     // Written through another replica a moment ago.
                     continue;
                 }
@@ -610,15 +631,26 @@ impl Registry {
             }
             let uid = meta::uid(&new);
             if !uid.is_empty() && uid != meta::uid(&old) {
+                if !is_current {
+                    continue;
+                }
                 let found = meta::uid(&old);
                 let detail = format!(
                     "Precondition failed: UID in precondition: {uid}, UID in object meta: {found}"
                 );
                 return Err(Status::conflict(kind, name, &detail));
             }
-            let new = self.prepare(kind, new, &old, subresource, &caller.manager)?;
-            caller.admit(kind, subresource, Write::Update { old: &old, new: &new })?;
-            let mut compares = self.admit_change(kind, &new)?;
+            let prepared = self.prepare(kind, new, &old, subresource, &caller.manager);
+            let admitted = prepared.and_then(|new| {
+                caller.admit(kind, subresource, Write::Update { old: &old, new: &new })?;
+                let compares = self.admit_change(kind, &new)?;
+                Ok((new, compares))
+            });
+            let (new, mut compares) = match admitted {
+                Ok(admitted) => admitted,
+                Err(_) if !is_current => continue,
+                Err(status) => return Err(status),
+            };
             compares.push(unchanged(&key, &kv));
             let charge = if subresource != "status" && quota::may_grow(kind, &old, &new) {
                 self.charge(kind, Some(&old), &new).await?
@@ -630,6 +662,10 @@ impl Registry {
             stamp(kind, &mut shown, kv.mod_revision);
             let same = encode(&new) == encode(&old) && is_stored_as_now(kind, &kv);
             if same || caller.dry_run {
+                if !is_current {
+                    // What changes nothing here may take back what somebody else has changed meanwhile.
+                    continue;
+                }
                 // Nothing to write: no revision, no event (CC-4).
                 return Ok(Written { object: shown, created: false });
             }
@@ -849,20 +885,29 @@ impl Registry {
     ) -> Result<DeleteOutcome, Status> {
         let key = key(kind, namespace, name);
         for attempt in 0..ATTEMPTS {
-            if attempt > 0 || self.store.view().get(key.as_bytes()).is_none() {
+            let is_current = attempt > 0 || self.store.view().get(key.as_bytes()).is_none();
+            if is_current {
                 self.refresh().await?;
             }
             let kv = self.stored(kind, namespace, name)?;
             let mut old = decode(kind, &kv)?;
-            check(&old)?;
-            caller.admit(kind, "", Write::Delete(&old))?;
             if kind.is("Namespace") && ["default", "kube-system", "kube-public"].contains(&name) {
                 return Err(Status::forbidden(kind, name, "this namespace may not be deleted"));
             }
-            if kind.is("CustomResourceDefinition") {
-                begin_removal(&mut old, self.now());
-            }
-            let decision = begin_delete(kind, &old, options, self.now())?;
+            let dry_run = caller.dry_run || options.dry_run;
+            let decided = check(&old).and_then(|()| {
+                caller.admit(kind, "", Write::Delete(&old))?;
+                if kind.is("CustomResourceDefinition") {
+                    begin_removal(&mut old, self.now());
+                }
+                begin_delete(kind, &old, options, self.now())
+            });
+            let decision = match decided {
+                // As in `change`: neither refused nor left alone for what is no longer so.
+                Err(_) | Ok(DeleteDecision::Unchanged) if !is_current => continue,
+                Ok(_) if !is_current && dry_run => continue,
+                decided => decided?,
+            };
             let compares = vec![unchanged(&key, &kv)];
             let (steps, mut left) = match decision {
                 DeleteDecision::Unchanged => return Ok(DeleteOutcome::Terminating(old)),
@@ -871,7 +916,7 @@ impl Registry {
                     (vec![put_object(kind, &key, &marked, kv.lease)], Some(marked))
                 }
             };
-            if caller.dry_run || options.dry_run {
+            if dry_run {
                 return Ok(left.map_or(DeleteOutcome::Removed(old), DeleteOutcome::Terminating));
             }
             if let Ok(revision) = self.commit(caller, compares, steps).await? {
@@ -1041,6 +1086,7 @@ fn stamp_times(kind: &Kind, new: &mut Value, old: &Value, now: i64) {
         stamp("/spec/taints", "timeAdded", &["key", "effect"], &evicts);
     }
     if kind.is("Event")
+        && kind.group.is_empty()
         && let Some(event) = new.as_object_mut()
     {
         event.entry("lastTimestamp").or_insert(now);
@@ -1085,6 +1131,10 @@ fn place(kind: &Kind, namespace: &str, object: &mut Value) -> Result<(), Status>
     }
     if kind.namespaced {
         is_in(namespace, object)?;
+    }
+    if let Some(fields) = object.as_object_mut() {
+        fields.insert("kind".to_owned(), kind.kind.into());
+        fields.insert("apiVersion".to_owned(), kind.api_version().into());
     }
     let metadata = metadata_mut(object);
     if kind.namespaced {

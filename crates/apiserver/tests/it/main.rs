@@ -23,13 +23,16 @@ mod admission;
 mod audit;
 mod bodies;
 mod custom;
+mod events;
 mod kubectl;
 mod node;
 mod past;
 mod pki;
 mod relay;
 mod sessions;
+mod stale;
 mod tls;
+mod watches;
 mod workloads;
 
 struct Api {
@@ -45,22 +48,29 @@ impl Api {
     async fn with(access: apiserver::AccessConfig, pki: apiserver::Pki) -> Self {
         let store = Arc::new(LocalStore::new(Self::clock()));
         store.begin_epoch(Epoch(1));
-        let api = Self::over(store, access, pki);
+        let as_store = Arc::clone(&store) as Arc<dyn store::Store>;
+        let api = Self::configured(as_store, store, access, pki);
         api.server.ensure_defaults().await.unwrap();
         api
     }
 
     /// Another replica, as far as the API can tell.
     fn beside(&self) -> Self {
-        let (access, pki) = <(apiserver::AccessConfig, apiserver::Pki)>::default();
-        Self::over(Arc::clone(&self.store), access, pki)
+        Self::over(Arc::clone(&self.store) as Arc<dyn store::Store>, Arc::clone(&self.store))
     }
 
-    fn clock() -> Arc<dyn Fn() -> Timestamp + Send + Sync> {
+    fn clock() -> apiserver::registry::Clock {
         Arc::new(|| Timestamp(1_700_000_000_000_000))
     }
 
-    fn over(
+    /// Over what leads to `store`.
+    fn over(as_store: Arc<dyn store::Store>, store: Arc<LocalStore>) -> Self {
+        let (access, pki) = <(apiserver::AccessConfig, apiserver::Pki)>::default();
+        Self::configured(as_store, store, access, pki)
+    }
+
+    fn configured(
+        as_store: Arc<dyn store::Store>,
         store: Arc<LocalStore>,
         access: apiserver::AccessConfig,
         pki: apiserver::Pki,
@@ -74,7 +84,6 @@ impl Api {
             access,
             pki,
         };
-        let as_store = Arc::clone(&store) as Arc<dyn store::Store>;
         let as_cluster = Arc::clone(&store) as Arc<dyn store::Cluster>;
         let server = ApiServer::new(as_store, as_cluster, config, Self::clock());
         Self { server, store }
@@ -406,6 +415,29 @@ async fn a_watch_with_a_selector_sees_what_enters_and_what_leaves() {
 }
 
 #[tokio::test]
+async fn who_deletes_is_told_the_last_form_of_some_kinds() {
+    // §2.3
+    let api = Api::new().await;
+    for (plural, object, want) in [
+        ("services", json!({"spec": {"ports": [{"port": 80}]}}), "Service"),
+        ("serviceaccounts", json!({}), "ServiceAccount"),
+        ("resourcequotas", json!({}), "ResourceQuota"),
+        ("pods", pod("gone"), "Pod"),
+        ("configmaps", json!({}), "Status"),
+    ] {
+        let path = format!("/api/v1/namespaces/default/{plural}");
+        let mut object = object;
+        object["metadata"] = json!({"name": "gone"});
+        let (code, made) = api.json(Method::POST, &path, object).await;
+        assert_eq!(code, 201, "{made}");
+        let (code, told) = api.json(Method::DELETE, &format!("{path}/gone"), Value::Null).await;
+        assert_eq!((code, &told["kind"]), (200, &json!(want)), "{told}");
+        let uid = if want == "Status" { &told["details"]["uid"] } else { &told["metadata"]["uid"] };
+        assert_eq!(uid, &made["metadata"]["uid"]);
+    }
+}
+
+#[tokio::test]
 async fn two_services_never_share_an_address() {
     let api = Api::new().await;
     let path = "/api/v1/namespaces/default/services";
@@ -461,6 +493,10 @@ async fn discovery_of_everything_is_sent_once() {
     }
     let (code, group) = api.json(Method::GET, "/apis/coordination.k8s.io", Value::Null).await;
     assert_eq!((code, &group["kind"]), (200, &json!("APIGroup")));
+    // As the Python client asks.
+    for path in ["/api/", "/apis/", "/version/", "/api/v1/", "/apis/apps/", "/apis/apps/v1/"] {
+        assert_eq!(api.json(Method::GET, path, Value::Null).await.0, 200, "{path}");
+    }
 }
 
 #[tokio::test]
