@@ -741,8 +741,9 @@ async fn a_new_leader_brings_the_default_roles_up_to_date() {
         role["rules"].as_array().map_or(0, Vec::len)
     };
     let there = async {
-        // Roles are made before bindings, and what they gather is written into them last.
-        while api.json(Method::GET, &bound, Value::Null).await.0 != 200 || rules("edit").await == 0
+        while api.json(Method::GET, &bound, Value::Null).await.0 != 200
+            || rules("system:basic-user").await == 0
+            || rules("edit").await == 0
         {
             tokio::task::yield_now().await;
         }
