@@ -5,7 +5,8 @@
 //! expect to be named; but nobody without credentials sees more than whether the API is well.
 
 use crate::{
-    AUTHENTICATED, BOOTSTRAPPERS, MASTERS, SERVICE_ACCOUNTS, UNAUTHENTICATED,
+    AUTHENTICATED, BOOTSTRAPPERS, MASTERS, REPLICA_BOOTSTRAPPERS, SERVICE_ACCOUNTS,
+    UNAUTHENTICATED,
     rbac::{GROUP, own_rules},
     rule::Rule,
     uncovered,
@@ -331,9 +332,10 @@ const ROLES: &[Role] = &[
 pub const NODE_SESSION: &str = "/trireme.node.v1.NodeService/Session";
 /// The RPC by which a node gets a new certificate in the place of its own, as a path.
 pub const RENEW: &str = "/trireme.cluster.v1.CertificateService/RenewCertificate";
+
 /// The RPC by which a machine becomes a node, as a path.
 pub const JOIN_NODE: &str = "/trireme.cluster.v1.JoinService/JoinNode";
-/// The RPC by which a machine becomes a replica, as a path.
+/// The RPC by which a machine becomes a replica and gets what replicas share, as a path.
 pub const JOIN_REPLICA: &str = "/trireme.cluster.v1.JoinService/JoinReplica";
 
 /// A ClusterRoleBinding: its name, the role, the kind and the names of its subjects.
@@ -357,11 +359,12 @@ const BINDINGS: &[(&str, &str, &str, &[&str])] = &[
     // Nodes get it by the node authoriser, each for its own.
     ("system:node", "system:node", "Group", &[]),
     ("system:node-bootstrapper", "system:node-bootstrapper", "Group", &[BOOTSTRAPPERS]),
+    // A token for nodes must not do for replicas: these get the authority's key.
     (
         "system:replica-bootstrapper",
         "system:replica-bootstrapper",
         "Group",
-        &[api::bootstrap::REPLICAS],
+        &[REPLICA_BOOTSTRAPPERS],
     ),
     ("system:kube-scheduler", "system:kube-scheduler", "User", &["system:kube-scheduler"]),
     (
@@ -573,6 +576,31 @@ mod tests {
             (kind.default)(&mut object);
             assert_eq!(object, before);
             assert_eq!((kind.validate_create)(&object), [], "{object}");
+        }
+    }
+
+    #[test]
+    fn a_token_for_nodes_brings_no_replica() {
+        let mut objects = Objects::default();
+        for role in cluster_roles() {
+            objects.set("clusterroles", "", meta::name(&role), Some(&role));
+        }
+        for binding in cluster_role_bindings() {
+            objects.set("clusterrolebindings", "", meta::name(&binding), Some(&binding));
+        }
+        let policies = Policies::compile(&objects);
+        let node = Identity::new("system:bootstrap:a", &[BOOTSTRAPPERS, AUTHENTICATED]);
+        let replica = Identity::new("system:bootstrap:b", &[BOOTSTRAPPERS, REPLICA_BOOTSTRAPPERS]);
+        for (who, path, want) in [
+            (&node, JOIN_NODE, true),
+            (&node, JOIN_REPLICA, false),
+            (&node, NODE_SESSION, false),
+            (&node, RENEW, false),
+            (&replica, JOIN_REPLICA, true),
+            (&node, "/trireme.cluster.v1.AdminService/Backup", false),
+        ] {
+            let found = policies.decide(who, &Attributes::path("post", path));
+            assert_eq!(found.is_allowed(), want, "{who:?} {path}");
         }
     }
 

@@ -28,6 +28,8 @@ pub const ANONYMOUS: &str = "system:anonymous";
 pub const NODES: &str = "system:nodes";
 /// The group of those who want to become nodes.
 pub const BOOTSTRAPPERS: &str = api::bootstrap::GROUP;
+/// The group of those among them who want to become replicas.
+pub const REPLICA_BOOTSTRAPPERS: &str = api::bootstrap::REPLICAS;
 /// The group of all service accounts; with `:NAMESPACE` behind it those of one.
 pub const SERVICE_ACCOUNTS: &str = "system:serviceaccounts";
 

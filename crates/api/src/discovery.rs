@@ -72,8 +72,8 @@ pub fn api_versions() -> Value {
 }
 
 /// The rows, what is only asked, and behind them what definitions made.
-fn served(custom: &[KindRef]) -> impl Iterator<Item = &Kind> {
-    let rows = kinds::served().chain(kinds::reviews());
+fn served<'a>(custom: &'a [KindRef]) -> impl Iterator<Item = &'a Kind> {
+    let rows = kinds::served().chain(kinds::reviews()).map(|kind| -> &'a Kind { kind });
     rows.chain(custom.iter().map(|kind| &**kind))
 }
 

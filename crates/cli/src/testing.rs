@@ -3,7 +3,7 @@
 use crate::target::Target;
 use api::caller::{ControllerOrigin, Identity};
 use apiserver::{ApiServer, Config};
-use client::{Client, ClientError};
+use client::{Client, ClientError, endpoints::Endpoints, transport::Access};
 use http::Method;
 use serde_json::{Value, json};
 use std::{
@@ -42,6 +42,8 @@ impl Api {
             service_prefix: [10, 96],
             pod_prefix: [10, 244],
             node_silence: Duration::from_secs(50),
+            access: apiserver::AccessConfig::default(),
+            pki: apiserver::Pki::default(),
         };
         let as_store = Arc::clone(&store) as Arc<dyn store::Store>;
         let as_cluster = Arc::clone(&store) as Arc<dyn store::Cluster>;
@@ -74,13 +76,14 @@ impl Api {
     }
 
     fn client(&self, origin: Option<ControllerOrigin>) -> Client {
-        let identity = Identity { user: "test".to_owned(), groups: Vec::new() };
+        let identity = Identity::new("test", &[]);
         Client::in_process(self.server.door(), identity, origin)
     }
 
     pub(crate) fn target(&self, namespace: &str) -> Target {
         let namespace = namespace.to_owned();
-        Target { client: self.client(None), endpoints: Vec::new(), namespace }
+        let endpoints = Endpoints::new(Vec::new(), Access::default());
+        Target { client: self.client(None), endpoints, namespace, authority: None }
     }
 
     async fn call(&self, method: Method, path: &str, body: Value) -> Value {

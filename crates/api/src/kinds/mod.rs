@@ -160,9 +160,11 @@ impl Kind {
     /// The kind that objects of this one are stored as; nearly always itself.
     #[must_use]
     pub fn stored(&self) -> &Self {
-        let hub =
-            self.hub.as_ref().and_then(|hub| by_resource(self.group, hub.version, self.plural));
-        hub.unwrap_or(self)
+        let stored = |hub: &Hub| by_resource(self.group, hub.version, self.plural);
+        match self.hub.as_ref().and_then(stored) {
+            Some(stored) => stored,
+            None => self,
+        }
     }
 
     /// The stored object that one of this version stands for.

@@ -31,7 +31,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
         mpsc::{Receiver, SyncSender, sync_channel},
     },
     thread::JoinHandle,
@@ -43,6 +43,8 @@ use store::Revision;
 const QUEUE: usize = 8192;
 /// Lines that wait for their turn at most; beyond that the first goes.
 const WAITING_MAX: usize = 4096;
+/// Bytes of the first, and of the second, at most: a line holds bodies, if it is to.
+const BYTES_MAX: usize = 64 << 20;
 /// Lines that are written at once.
 const BATCH: usize = 256;
 /// For what is on its way when the log ends: a disk that hangs must not keep the process.
@@ -97,6 +99,8 @@ struct Order {
     inner: Mutex<Waiting>,
     /// `None` ends the thread.
     sender: SyncSender<Option<Vec<u8>>>,
+    /// Bytes on their way to the disk.
+    queued: Arc<AtomicUsize>,
     lost: Arc<AtomicU64>,
 }
 
@@ -109,6 +113,8 @@ struct Waiting {
     lowest: BTreeSet<(u64, u64)>,
     /// By revision and number.
     lines: BTreeMap<(u64, u64), Vec<u8>>,
+    /// Of all of them.
+    bytes: usize,
 }
 
 impl Waiting {
@@ -122,8 +128,13 @@ impl Waiting {
     fn next(&mut self) -> Option<Vec<u8>> {
         let ((revision, _), _) = self.lines.first_key_value()?;
         let floor = self.lowest.first().map(|(floor, _)| *floor);
-        let turn = floor.is_none_or(|floor| *revision <= floor) || self.lines.len() > WAITING_MAX;
-        if turn { self.lines.pop_first().map(|(_, line)| line) } else { None }
+        let too_many = self.lines.len() > WAITING_MAX || self.bytes > BYTES_MAX;
+        if !too_many && floor.is_some_and(|floor| *revision > floor) {
+            return None;
+        }
+        let (_, line) = self.lines.pop_first()?;
+        self.bytes -= line.len();
+        Some(line)
     }
 }
 
@@ -135,9 +146,13 @@ impl Order {
     }
 
     fn send(&self, line: Vec<u8>) {
-        if self.sender.try_send(Some(line)).is_err()
-            && self.lost.fetch_add(1, Ordering::Relaxed) == 0
-        {
+        let bytes = line.len();
+        let fits = self.queued.fetch_add(bytes, Ordering::Relaxed) + bytes <= BYTES_MAX;
+        if fits && self.sender.try_send(Some(line)).is_ok() {
+            return;
+        }
+        self.queued.fetch_sub(bytes, Ordering::Relaxed);
+        if self.lost.fetch_add(1, Ordering::Relaxed) == 0 {
             tracing::error!("audit lines come faster than they are written, and are lost");
         }
     }
@@ -150,6 +165,7 @@ impl Order {
         if revision == 0 {
             self.send(line);
         } else {
+            inner.bytes += line.len();
             inner.lines.insert((revision, id), line);
         }
         while let Some(line) = inner.next() {
@@ -200,8 +216,15 @@ impl Audit {
         let (running, ended) = sync_channel(0);
         let lost = Arc::new(AtomicU64::new(0));
         let level = config.level;
-        let writer =
-            Writer { config, file: None, bytes: 0, lost: Arc::clone(&lost), failing: false };
+        let queued = Arc::new(AtomicUsize::new(0));
+        let writer = Writer {
+            config,
+            file: None,
+            bytes: 0,
+            queued: Arc::clone(&queued),
+            lost: Arc::clone(&lost),
+            failing: false,
+        };
         let thread = std::thread::Builder::new()
             .name("audit".to_owned())
             .spawn(move || {
@@ -210,7 +233,7 @@ impl Audit {
             })
             .inspect_err(|error| tracing::error!(%error, "the audit log has no thread"))
             .ok()?;
-        let order = Order { inner: Mutex::default(), sender, lost: Arc::clone(&lost) };
+        let order = Order { inner: Mutex::default(), sender, queued, lost: Arc::clone(&lost) };
         let (order, thread) = (Some(Arc::new(order)), Some(thread));
         Some(Self { level, order, lost, thread, ended: Mutex::new(ended) })
     }
@@ -242,6 +265,7 @@ struct Writer {
     config: AuditConfig,
     file: Option<File>,
     bytes: u64,
+    queued: Arc<AtomicUsize>,
     lost: Arc<AtomicU64>,
     failing: bool,
 }
@@ -261,7 +285,11 @@ impl Writer {
                 }
             }
             let count = batch.len() as u64;
-            match self.write(&batch.concat()) {
+            let lines = batch.concat();
+            drop(batch);
+            let written = self.write(&lines);
+            self.queued.fetch_sub(lines.len(), Ordering::Relaxed);
+            match written {
                 Ok(()) if self.failing => {
                     self.failing = false;
                     let lost = self.lost.load(Ordering::Relaxed);
@@ -565,7 +593,8 @@ mod tests {
 
     fn order() -> (Arc<Order>, Receiver<Option<Vec<u8>>>) {
         let (sender, lines) = sync_channel(QUEUE);
-        let order = Order { inner: Mutex::default(), sender, lost: Arc::default() };
+        let order =
+            Order { inner: Mutex::default(), sender, queued: Arc::default(), lost: Arc::default() };
         (Arc::new(order), lines)
     }
 
@@ -617,6 +646,14 @@ mod tests {
         }
         assert_eq!(next(&lines), b"2");
         assert!(lines.try_recv().is_err());
+        // One as large as all may be together lets those before it go, and does not fit behind them.
+        let large = writes(&order);
+        large.proposes(Revision::new(9000));
+        order.finish(large.id, 9001, vec![b'x'; BYTES_MAX]);
+        assert_eq!(next(&lines), b"3");
+        assert_eq!(order.lost.load(Ordering::Relaxed), 0);
+        order.finish(stuck.id, 0, b"stuck".to_vec());
+        assert_eq!(order.lost.load(Ordering::Relaxed), 1);
     }
 
     proptest! {
@@ -685,6 +722,7 @@ mod tests {
             config: AuditConfig { path: path.to_owned(), ..config.clone() },
             file: None,
             bytes: 0,
+            queued: Arc::new(AtomicUsize::new(6)),
             lost: Arc::clone(&lost),
             failing: false,
         };

@@ -34,10 +34,10 @@ impl Guard {
         let roles = defaults::cluster_roles().map(|object| (kind("clusterroles"), object));
         let bindings =
             defaults::cluster_role_bindings().map(|object| (kind("clusterrolebindings"), object));
-        for (kind, default) in roles.chain(bindings) {
-            self.ensure(kind, default, caller).await?;
-        }
-        Ok(())
+        // All at once: a new cluster is no use before they are there.
+        let all = roles.chain(bindings);
+        let each = all.map(|(kind, default)| self.ensure(kind, default, caller));
+        futures::future::try_join_all(each).await.map(drop)
     }
 
     async fn ensure(&self, kind: &Kind, default: Value, caller: &Caller) -> Result<(), Status> {
@@ -91,7 +91,10 @@ impl Guard {
         loop {
             // It begins before they are read: no change falls between.
             let request = WatchRequest { range: range.clone(), start: Revision::ZERO };
-            let Ok(mut watcher) = self.registry.store().watch(request) else { return };
+            let Ok(mut watcher) = self.registry.store().watch(request) else {
+                // The store has stopped; whoever waits for this ends it.
+                return std::future::pending().await;
+            };
             loop {
                 while let Err(error) = self.gather(&caller).await {
                     tracing::warn!(%error, "aggregated roles are not up to date");

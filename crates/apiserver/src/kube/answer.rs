@@ -176,7 +176,7 @@ pub(crate) fn failure(status: &Status) -> Response {
 
 pub(super) fn object_answer(
     code: StatusCode,
-    kind: &'static Kind,
+    kind: &Kind,
     object: &Value,
     format: Format,
     now: i64,

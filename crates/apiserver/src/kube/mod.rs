@@ -24,7 +24,7 @@ use api::{
     deletion::DeleteOptions,
     discovery,
     field::FieldError,
-    kinds::{Kind, KindRef},
+    kinds::{self, Kind, KindRef},
     meta,
     selector::{FieldSelector, LabelSelector},
     status::Status,
@@ -485,7 +485,7 @@ fn check_fields_since(
 }
 
 fn written_answer(
-    kind: &'static Kind,
+    kind: &Kind,
     written: &Written,
     format: Format,
     now: i64,

@@ -2,10 +2,11 @@
 //!
 //! They are reads of the kind like any other, so that whoever may see an object may see what it was.
 
-use super::{Kube, Query, Target, answer, selection};
+use super::{Kube, Query, Target, answer, selection, shown};
 use crate::registry::{ListQuery, Moment};
 use answer::{Form, Format, metadata_only, object_answer};
 use api::{
+    kinds::Kind,
     meta,
     past::{AT, HISTORY, REVISION_HEADER, TIME_HEADER, When},
     status::Status,
@@ -73,7 +74,7 @@ fn stamped(mut response: Response, moment: Moment) -> Response {
 
 async fn get(kube: &Kube, target: &Target, when: When, format: Format) -> Result<Response, Status> {
     let Target { kind, namespace, name, .. } = target;
-    let (object, moment) = kube.registry.get_at(kind, namespace, name, when).await?;
+    let (object, moment) = kube.registry.get_at(kind.stored(), namespace, name, when).await?;
     // Ages are those of then.
     let then = moment.seconds.unwrap_or_else(|| kube.registry.now());
     Ok(stamped(object_answer(StatusCode::OK, kind, &object, format, then), moment))
@@ -96,8 +97,8 @@ async fn list(
             ..wanted
         };
     }
-    let kind = target.kind;
-    let found = kube.registry.list(kind, &target.namespace, &wanted).await?;
+    let kind: &Kind = &target.kind;
+    let found = kube.registry.list(kind.stored(), &target.namespace, &wanted).await?;
     let mut list_meta = json!({"resourceVersion": found.revision.to_string()});
     if let Some(fields) = list_meta.as_object_mut() {
         if !found.continue_token.is_empty() {
@@ -109,15 +110,17 @@ async fn list(
     }
     let then = moment.seconds.unwrap_or_else(|| kube.registry.now());
     let body = match format.form {
-        Form::Table(include) => table(kind, &found.items, include, list_meta, then),
+        Form::Table(include) => {
+            table(kind.stored(), &found.items, include, list_meta, then)
+        }
         Form::Metadata => json!({
             "kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1",
             "metadata": list_meta,
-            "items": found.items.iter().map(metadata_only).collect::<Vec<_>>(),
+            "items": found.items.iter().map(|i| metadata_only(&kind.show(i))).collect::<Vec<_>>(),
         }),
         Form::Object => json!({
-            "kind": format!("{}List", kind.kind), "apiVersion": kind.api_version(),
-            "metadata": list_meta, "items": found.items,
+            "kind": kind.list_kind(), "apiVersion": kind.api_version(),
+            "metadata": list_meta, "items": shown(kind, found.items),
         }),
     };
     Ok(stamped(answer::written(StatusCode::OK, &body, format), moment))
@@ -142,13 +145,14 @@ async fn history(
             .parse()
             .map_err(|_| Status::bad_request(format!("limit: {text:?} is not a number")))?,
     };
-    let history = kube.registry.history(kind, namespace, name, limit).await?;
+    let history = kube.registry.history(kind.stored(), namespace, name, limit).await?;
     let versions = history.versions.into_iter().map(|version| {
         let mut shown = version.at.to_json();
         if let Some(fields) = shown.as_object_mut() {
             fields.insert("created".to_owned(), version.created.into());
             fields.insert("deleted".to_owned(), version.object.is_none().into());
-            fields.insert("object".to_owned(), version.object.unwrap_or(Value::Null));
+            let object = version.object.map(|object| kind.show(&object).into_owned());
+            fields.insert("object".to_owned(), object.unwrap_or(Value::Null));
         }
         shown
     });

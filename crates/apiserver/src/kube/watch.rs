@@ -199,7 +199,7 @@ fn line(kind: &str, object: &Value) -> Bytes {
     text.into()
 }
 
-fn shown(kind: &'static Kind, object: &Value, form: Form, now: i64) -> Value {
+fn shown(kind: &Kind, object: &Value, form: Form, now: i64) -> Value {
     match form {
         Form::Object => kind.show(object).into_owned(),
         Form::Metadata => metadata_only(&kind.show(object)),

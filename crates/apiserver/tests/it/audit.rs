@@ -13,11 +13,22 @@ async fn audited(path: &Path, level: AuditLevel) -> Secured {
     Secured::new(AccessConfig { audit: Some(audit), ..AccessConfig::default() }).await
 }
 
-/// All lines, when nothing writes any more.
-async fn lines(secured: Secured, path: &Path) -> Vec<Value> {
+/// All lines, when there is what the last request left.
+async fn lines(secured: Secured, path: &Path, last: impl Fn(&[Value]) -> bool) -> Vec<Value> {
     secured.end().await;
-    let text = std::fs::read_to_string(path).unwrap();
-    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    let read = async {
+        loop {
+            let text = std::fs::read_to_string(path).unwrap();
+            // One that is being written is none yet.
+            let whole = text.split_inclusive('\n').filter(|line| line.ends_with('\n'));
+            let lines: Vec<Value> = whole.map(|line| serde_json::from_str(line).unwrap()).collect();
+            if last(&lines) {
+                return lines;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(20), read).await.unwrap()
 }
 
 fn of<'a>(lines: &'a [Value], verb: &str, resource: &str, user: &str) -> Vec<&'a Value> {
@@ -46,7 +57,8 @@ async fn writes_are_written_down_in_the_order_of_their_revisions() {
         }
     });
     futures::future::join_all(writes).await;
-    let all = lines(secured, &path).await;
+    let all =
+        lines(secured, &path, |all| of(all, "create", "configmaps", "root").len() == 200).await;
     let created = of(&all, "create", "configmaps", "root");
     assert_eq!(created.len(), 200);
     let revision = |line: &Value| -> Option<u64> {
@@ -81,7 +93,9 @@ async fn a_line_says_who_did_what_and_what_came_of_it_but_no_secret() {
     );
     let mut wrong = secured.client(None).await.unwrap().with("authorization", "Bearer x");
     assert_eq!(wrong.get("/version").await.0, 401);
-    let all = lines(secured, &path).await;
+    let all =
+        lines(secured, &path, |all| all.iter().any(|line| line["responseStatus"]["code"] == 401))
+            .await;
     assert!(
         !all.iter().any(|line| line.to_string().contains("aHVudGVyMg")),
         "a Secret was written down"

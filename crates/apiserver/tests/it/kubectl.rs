@@ -20,7 +20,7 @@ fn installed() -> Vec<PathBuf> {
     let mut found: Vec<PathBuf> = entries
         .filter(|entry| {
             let name = entry.file_name().to_string_lossy().into_owned();
-            name.strip_prefix("kubectl").is_some_and(|v| v.is_empty() || v.starts_with(".1."))
+            name.strip_prefix("kubectl").is_some_and(|version| version.starts_with(".1."))
         })
         .map(|entry| entry.path())
         .collect();
@@ -90,68 +90,53 @@ async fn every_kubectl_asks_what_it_may_and_gets_tokens() {
     let alice = dir.path().join("alice");
     let shown = secured.authority.client("alice", &["people"]);
     std::fs::write(&alice, kubeconfig(&secured, &certified(&shown))).unwrap();
-    for program in installed() {
+    let programs = installed();
+    let last = programs.last().cloned();
+    let each = programs.iter().map(async |program| {
         let version = program.file_name().unwrap().to_string_lossy().into_owned();
         let home = dir.path().join(&version);
+        std::fs::create_dir(&home).unwrap();
         let check = async |config: &Path, arguments: &str, well: bool, says: &[&str]| {
-            let (ended, said) = run(&program, &home, config, arguments).await;
+            let (ended, said) = run(program, &home, config, arguments).await;
             assert_eq!(ended, well, "{version} {arguments}: {said}");
             for text in says {
                 assert!(said.contains(text), "{version} {arguments}: {said}");
             }
             said
         };
+        let list = ["*.*", "[*]", "selfsubjectaccessreviews.authorization.k8s.io"];
         check(&root, "auth can-i create pods", true, &["yes"]).await;
-        check(
-            &root,
-            "auth can-i --list",
-            true,
-            &["*.*", "[*]", "selfsubjectaccessreviews.authorization.k8s.io"],
-        )
-        .await;
-        check(&root, "auth whoami", true, &["root", "system:masters", "system:authenticated"])
-            .await;
+        check(&root, "auth can-i --list", true, &list).await;
+        let groups = ["root", "system:masters", "system:authenticated"];
+        check(&root, "auth whoami", true, &groups).await;
+        check(&alice, "auth can-i list secrets", false, &["no"]).await;
+        check(&alice, "get pods --as=root", false, &["cannot impersonate resource \"users\""]).await;
+        let token = check(&root, "create token robot --duration=10m", true, &["eyJ"]).await;
+        let robot = home.join("robot");
+        std::fs::write(&robot, kubeconfig(&secured, &json!({"token": token.trim()}))).unwrap();
+        let names = ["system:serviceaccount:default:robot", "system:serviceaccounts:default"];
+        check(&robot, "auth whoami", true, &names).await;
+        if Some(program) != last.as_ref() {
+            return;
+        }
+        // The server's words, which do not depend on who hears them.
         check(&root, "auth can-i list secrets --as=alice -n default", false, &["no"]).await;
         check(&alice, "auth can-i list pods", true, &["yes"]).await;
         check(&alice, "auth can-i list pods --all-namespaces", false, &["no"]).await;
         check(&alice, "auth can-i get /version", true, &["yes"]).await;
-        check(&alice, "auth can-i --list -n default", true, &["pods/log", "[get list watch]"])
-            .await;
-        check(
-            &alice,
-            "auth whoami -o jsonpath={.status.userInfo.groups}",
-            true,
-            &["[\"people\",\"system:authenticated\"]"],
-        )
-        .await;
+        let list = ["pods/log", "[get list watch]"];
+        check(&alice, "auth can-i --list -n default", true, &list).await;
+        let forbidden = "Error from server (Forbidden): nodes is forbidden: User \"alice\" cannot list resource \
+                         \"nodes\" in API group \"\" at the cluster scope";
+        check(&alice, "get nodes", false, &[forbidden]).await;
         check(&alice, "get pods", true, &["No resources found"]).await;
-        check(&alice, "get nodes", false, &[
-            "Error from server (Forbidden): nodes is forbidden: User \"alice\" cannot list resource \"nodes\" in \
-             API group \"\" at the cluster scope",
-        ]).await;
-        check(&alice, "get pods --as=root", false, &["cannot impersonate resource \"users\""])
-            .await;
-        let token = check(&root, "create token robot --duration=10m", true, &["eyJ"]).await;
-        let config = dir.path().join("robot");
-        std::fs::write(&config, kubeconfig(&secured, &json!({"token": token.trim()}))).unwrap();
-        check(
-            &config,
-            "auth whoami",
-            true,
-            &["system:serviceaccount:default:robot", "system:serviceaccounts:default"],
-        )
-        .await;
-        check(&config, "get configmaps", true, &["No resources found"]).await;
-        check(&config, "get secrets", false, &["Forbidden"]).await;
-        std::fs::write(&config, kubeconfig(&secured, &json!({"token": "eyJ.x.y"}))).unwrap();
+        check(&robot, "get configmaps", true, &["No resources found"]).await;
+        check(&robot, "get secrets", false, &["Forbidden"]).await;
+        std::fs::write(&robot, kubeconfig(&secured, &json!({"token": "eyJ.x.y"}))).unwrap();
         let unauthorized = "error: You must be logged in to the server";
-        check(&config, "get configmaps", false, &[unauthorized]).await;
-        check(
-            &root,
-            "create token robot --duration=1m",
-            false,
-            &["may not specify a duration less than 10 minutes"],
-        )
-        .await;
-    }
+        check(&robot, "get configmaps", false, &[unauthorized]).await;
+        let short = "may not specify a duration less than 10 minutes";
+        check(&root, "create token robot --duration=1m", false, &[short]).await;
+    });
+    futures::future::join_all(each).await;
 }

@@ -677,7 +677,7 @@ async fn what_may_not_be_looked_at_is_said_and_not_guessed() {
         let answer = http::Response::builder().status(403).body(body).unwrap();
         Box::pin(std::future::ready(Ok(answer)))
     });
-    let identity = api::caller::Identity { user: "test".to_owned(), groups: Vec::new() };
+    let identity = api::caller::Identity::new("test", &[]);
     let client = client::Client::in_process(BoxCloneSyncService::new(guarded), identity, None);
     let target = Target { client, ..api.target("default") };
     let text = report_pending(&target, "web", api.now()).await.unwrap().text();
