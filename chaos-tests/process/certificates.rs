@@ -80,10 +80,17 @@ fn every_port_takes_those_for_whom_it_is() {
         for url in [&api, &etcd, &raft, &kubelet] {
             assert!(!speaks_plaintext(url).await, "{url}");
         }
-        let (admin, node, peer) =
-            (dir.join("pki/admin.pem"), dir.join("node-1/pki/node-1.pem"), dir.join("replica-1/pki/peer.pem"));
-        let files: [(&str, Option<&PathBuf>); 4] =
-            [("nobody", None), ("admin", Some(&admin)), ("node", Some(&node)), ("peer", Some(&peer))];
+        let (admin, node, peer) = (
+            dir.join("pki/admin.pem"),
+            dir.join("node-1/pki/node-1.pem"),
+            dir.join("replica-1/pki/peer.pem"),
+        );
+        let files: [(&str, Option<&PathBuf>); 4] = [
+            ("nobody", None),
+            ("admin", Some(&admin)),
+            ("node", Some(&node)),
+            ("peer", Some(&peer)),
+        ];
         // Whoever is let in gets some answer; the raft port knows no such request, and answers as HTTP/2 does.
         for (port, url, path, lets_in) in [
             ("api", &api, "/healthz", vec!["nobody", "admin", "node", "peer"]),
@@ -143,15 +150,18 @@ async fn kubeconfigs(cluster: &Cluster) {
 
 /// As `cluster etcd-env` says, if there is an etcdctl.
 async fn etcdctl(cluster: &Cluster, etcd: &str) {
-    let said = program(&["cluster", "etcd-env", "--data-dir", cluster.dir().to_str().unwrap()]).await;
+    let said =
+        program(&["cluster", "etcd-env", "--data-dir", cluster.dir().to_str().unwrap()]).await;
     assert!(said.code == 0 && said.out.contains("ETCDCTL_CACERT="), "{said:?}");
     if !Path::new("/usr/bin/etcdctl").exists() {
         eprintln!("skipped: no etcdctl is installed");
         return;
     }
-    let script = format!("{}etcdctl put there safely && etcdctl get there --print-value-only", said.out);
+    let script =
+        format!("{}etcdctl put there safely && etcdctl get there --print-value-only", said.out);
     let run = |script: String| async move {
-        let output = tokio::process::Command::new("sh").args(["-c", &script]).output().await.unwrap();
+        let output =
+            tokio::process::Command::new("sh").args(["-c", &script]).output().await.unwrap();
         (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap())
     };
     let (out, err) = run(script).await;
@@ -218,7 +228,9 @@ fn certificates_of_seconds_are_renewed_under_open_connections_and_new_ones() {
                 // An authority stays.
                 let renewed = hashes.iter().filter(|(who, _)| who.1 != "authority");
                 if renewed.map(|(_, seen)| seen.len()).min().unwrap_or_default() > RENEWALS {
-                    assert!(hashes.iter().all(|(who, seen)| who.1 != "authority" || seen.len() == 1));
+                    assert!(
+                        hashes.iter().all(|(who, seen)| who.1 != "authority" || seen.len() == 1)
+                    );
                     return;
                 }
                 sleep(Duration::from_millis(500)).await;

@@ -347,8 +347,9 @@ async fn ends_on_term(cluster: &Cluster) {
     cluster.delete("leaves", Some(30)).await;
     let deleted = (Instant::now(), unix_now());
     for id in 1..=3 {
-        let said =
-            cluster.cli(&["get", "pod", "leaves", "--server", &cluster.endpoints.urls[id - 1]]).await;
+        let said = cluster
+            .cli(&["get", "pod", "leaves", "--server", &cluster.endpoints.urls[id - 1]])
+            .await;
         assert!(said.out.contains("Terminating"), "S32, replica {id}: {said:?}");
     }
     cluster.gone("leaves", SOON).await;

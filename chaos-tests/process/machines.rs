@@ -88,9 +88,25 @@ impl Machines {
         let ports: [String; 4] = ports();
         let [api, raft, etcd, kubelet] = ports.each_ref().map(String::as_str);
         let mut all = vec![
-            "join", "--data-dir", &dir, "--server", server, "--token", token, "--ca-hash", hash,
-            "--name", name, "--api-port", api, "--raft-port", raft, "--etcd-port", etcd,
-            "--kubelet-port", kubelet,
+            "join",
+            "--data-dir",
+            &dir,
+            "--server",
+            server,
+            "--token",
+            token,
+            "--ca-hash",
+            hash,
+            "--name",
+            name,
+            "--api-port",
+            api,
+            "--raft-port",
+            raft,
+            "--etcd-port",
+            etcd,
+            "--kubelet-port",
+            kubelet,
         ];
         all.extend(role);
         let said = program(&all).await;
@@ -101,7 +117,9 @@ impl Machines {
 
     async fn cli(&self, at: &str, arguments: &[&str]) -> Said {
         let dir = self.path(at);
-        program(&[arguments, &["--data-dir", dir.as_str()]].concat()).await
+        let end = arguments.iter().position(|word| *word == "--").unwrap_or(arguments.len());
+        let (verb, rest) = arguments.split_at(end);
+        program(&[verb, &["--data-dir", dir.as_str()], rest].concat()).await
     }
 
     /// How many members are where in the group, as the replica of this directory says.
@@ -118,7 +136,8 @@ impl Machines {
     }
 
     async fn roles_are(&self, at: &str, want: &[(&str, usize)]) {
-        let want: BTreeMap<String, usize> = want.iter().map(|(r, n)| ((*r).to_owned(), *n)).collect();
+        let want: BTreeMap<String, usize> =
+            want.iter().map(|(r, n)| ((*r).to_owned(), *n)).collect();
         eventually(format!("{want:?}"), SOON * 2, async || {
             let found = self.roles(at).await?;
             if found == want { Ok(()) } else { Err(format!("{found:?}")) }
@@ -143,8 +162,19 @@ async fn story(machines: &mut Machines) {
     let [api, raft, etcd] = ports();
     let first = machines.path("r1");
     let init = [
-        "init", "--data-dir", &first, "--advertise", HOST, "--name", "r1", "--api-port", &api,
-        "--raft-port", &raft, "--etcd-port", &etcd,
+        "init",
+        "--data-dir",
+        &first,
+        "--advertise",
+        HOST,
+        "--name",
+        "r1",
+        "--api-port",
+        &api,
+        "--raft-port",
+        &raft,
+        "--etcd-port",
+        &etcd,
     ];
     let invited = Invitations::read(&done(program(&init).await));
     let again = program(&init).await;
@@ -185,7 +215,11 @@ async fn story(machines: &mut Machines) {
     assert_ne!(text, ends);
     fs::write(&config, ends).unwrap();
     machines.start("kubelet", "n1");
-    done(machines.cli("r2", &["wait", "node/n1", "--for", "condition=Ready"]).await);
+    eventually("the node is there", SOON * 2, async || {
+        let said = machines.cli("r2", &["wait", "node/n1", "--for", "condition=Ready"]).await;
+        if said.code == 0 { Ok(()) } else { Err(said.err) }
+    })
+    .await;
     // Names are taken, wherever the files would be.
     fs::create_dir(machines.dir.join("other")).unwrap();
     let other = Machines { dir: machines.dir.join("other"), running: BTreeMap::new() };
@@ -214,7 +248,7 @@ async fn story(machines: &mut Machines) {
     .unwrap();
     done(machines.cli("r3", &["apply", "-f", pod.to_str().unwrap()]).await);
     done(machines.cli("r3", &["wait", "pod/lives", "--for", "condition=Ready"]).await);
-    let said = machines.cli("r2", &["exec", "lives", "--", "echo", "here"]).await;
+    let said = machines.cli("r2", &["exec", "lives", "--", "run", "print here"]).await;
     assert_eq!((said.code, said.out.trim()), (0, "here"), "{said:?}");
     done(machines.cli("r2", &["delete", "pod", "lives"]).await);
 }
@@ -235,7 +269,8 @@ async fn refusals(machines: &Machines, invited: &Invitations) {
     sleep(Duration::from_secs(2)).await;
     let other_secret = format!("{}.0123456789abcdef", for_nodes.split('.').next().unwrap());
     let other_hash = format!("sha256:{}", "0".repeat(64));
-    let (elsewhere, at_replica) = ("https://127.0.0.1:1".to_owned(), ["--node", "--advertise", HOST]);
+    let (elsewhere, at_replica) =
+        ("https://127.0.0.1:1".to_owned(), ["--node", "--advertise", HOST]);
     for (token, hash, server, role, want) in [
         (for_nodes, &other_hash, server, &node, "shows no authority with the hash"),
         (for_nodes, hash, &elsewhere, &node, "Connection refused"),
@@ -254,11 +289,8 @@ async fn refusals(machines: &Machines, invited: &Invitations) {
 #[test]
 fn machines_join_with_a_token_and_one_may_be_lost() {
     assert!(nix::unistd::geteuid().is_root(), "this test runs real containers: it needs root");
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .unwrap();
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(async {
         let dir = tempfile::Builder::new().prefix("trireme-machines-").tempdir().unwrap();
         let mut machines = Machines { dir: dir.path().to_owned(), running: BTreeMap::new() };

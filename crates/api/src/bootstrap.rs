@@ -127,7 +127,9 @@ pub fn has_expired(secret: &Value, now_seconds: i64) -> bool {
 /// # Errors
 /// Why the token does not count, in words.
 pub fn identity(secret: &Value, token: &Token, now_seconds: i64) -> Result<Identity, &'static str> {
-    if secret.get("type").and_then(Value::as_str) != Some(TYPE) || value(secret, "token-id") != token.id {
+    if secret.get("type").and_then(Value::as_str) != Some(TYPE)
+        || value(secret, "token-id") != token.id
+    {
         return Err("is none");
     }
     // All of it is looked at, wherever the first difference is.
@@ -193,7 +195,13 @@ mod tests {
             ("another", whole.clone(), other, NOW, Err("has another secret")),
             ("no secret", with("token-secret", ""), token(), NOW, Err("has another secret")),
             ("another id", with("token-id", "uvwxyz"), token(), NOW, Err("is none")),
-            ("a password", json!({"type": "Opaque", "data": whole["data"]}), token(), NOW, Err("is none")),
+            (
+                "a password",
+                json!({"type": "Opaque", "data": whole["data"]}),
+                token(),
+                NOW,
+                Err("is none"),
+            ),
             (
                 "for signing",
                 with("usage-bootstrap-authentication", "false"),
@@ -214,7 +222,8 @@ mod tests {
                 assert_eq!(who.user, "system:bootstrap:abcdef");
                 who.groups
             });
-            let want = want.map(|groups: Vec<&str>| groups.into_iter().map(str::to_owned).collect());
+            let want =
+                want.map(|groups: Vec<&str>| groups.into_iter().map(str::to_owned).collect());
             assert_eq!(groups, want, "{name}");
         }
     }

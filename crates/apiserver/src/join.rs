@@ -43,7 +43,11 @@ impl Joins {
         let name = bootstrap::secret_name(&token.id);
         let secret = self.registry.get(secrets, bootstrap::NAMESPACE, &name, "").await;
         let secret = secret.map_err(|status| {
-            if status.is_not_found() { refused("is none") } else { Status::unavailable(status.message) }
+            if status.is_not_found() {
+                refused("is none")
+            } else {
+                Status::unavailable(status.message)
+            }
         })?;
         bootstrap::identity(&secret, &token, self.registry.now()).map_err(refused)
     }
@@ -59,7 +63,9 @@ impl Joins {
     /// The node's name must be free.
     async fn check_node(&self, name: &str) -> Result<(), Status> {
         if let Some(wrong) = names::subdomain(name).first() {
-            return Err(Status::invalid_argument(format!("{name:?} is no name for a node: {wrong}")));
+            return Err(Status::invalid_argument(format!(
+                "{name:?} is no name for a node: {wrong}"
+            )));
         }
         let nodes = kinds::by_alias("nodes").expect("Node is served");
         match self.registry.get(nodes, "", name, "").await {
@@ -76,7 +82,8 @@ impl Joins {
         let of_members = members.iter().flat_map(|m| m.peer_urls.iter().chain([&m.api_url]));
         let urls: Vec<&String> = of_members.chain(&self.endpoints).collect();
         let of_replica = |host: &str| urls.iter().any(|url| host_of(url).as_deref() == Some(host));
-        let reserved = |host: &str| host == "localhost" || host.split('.').next() == Some("kubernetes");
+        let reserved =
+            |host: &str| host == "localhost" || host.split('.').next() == Some("kubernetes");
         match hosts.iter().find(|host| of_replica(host) || reserved(host)) {
             Some(host) => Err(Status::invalid_argument(format!(
                 "{host:?} is where a replica is; a node needs an address of its own"
@@ -160,10 +167,8 @@ impl JoinService for Joins {
         let now = Moment(self.registry.now());
         let user = pki::names::node_user(&name);
         let client = Profile::client(user.as_str(), &[pki::names::NODES]);
-        let serving = Profile {
-            organizations: client.organizations.clone(),
-            ..Profile::server(user, hosts)
-        };
+        let serving =
+            Profile { organizations: client.organizations.clone(), ..Profile::server(user, hosts) };
         let sign = |profile: &Profile, asked: &str| {
             let key = pki::Key::of_request(asked).map_err(invalid)?;
             authority.sign(profile, &key, now, pki::LIFETIME).map_err(invalid)
@@ -194,7 +199,9 @@ impl JoinService for Joins {
             return Err(Status::invalid_argument(format!("{name:?} is no name: {wrong}")));
         }
         if !peer_url.starts_with("https://") || host_of(&peer_url).is_none() {
-            return Err(Status::invalid_argument(format!("{peer_url:?} must read https://HOST:PORT")));
+            return Err(Status::invalid_argument(format!(
+                "{peer_url:?} must read https://HOST:PORT"
+            )));
         }
         let authority = self.authority()?;
         let file = self.pki.service_account_key_file.as_ref().ok_or_else(|| {

@@ -95,7 +95,10 @@ pub(crate) async fn list(target: &Target, json: bool) -> Result<(), Failure> {
 
 /// Now, to say how many days are left of a certificate.
 pub(crate) fn now() -> Moment {
-    #[expect(clippy::disallowed_methods, reason = "said to who has asked, and nothing depends on it")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "said to who has asked, and nothing depends on it"
+    )]
     let now = std::time::SystemTime::now();
     let since = now.duration_since(UNIX_EPOCH).unwrap_or_default();
     Moment(i64::try_from(since.as_secs()).unwrap_or(i64::MAX))
@@ -169,7 +172,13 @@ fn print(rows: &[Row]) {
         match seen {
             Seen::Error { error } => println!("{of:<12} {name:<10} {error}"),
             Seen::Certificate {
-                usage, subject, issuer, not_after, days_left, next_renewal, ..
+                usage,
+                subject,
+                issuer,
+                not_after,
+                days_left,
+                next_renewal,
+                ..
             } => println!(
                 "{of:<12} {name:<10} {usage:<14} {subject:<30} {issuer:<12} {not_after:<20} \
                  {days_left:>5}  {}",

@@ -454,8 +454,7 @@ async fn verb(command: Command, files: &impl Files) -> Result<ExitCode, Failure>
             get::wait(&Target::new(target)?, &object, &wanted, timeout).await?;
         }
         Command::Token { verb: TokenVerb::Create { replicas, ttl, description, target } } => {
-            let wanted =
-                token::Wanted { for_replicas: replicas, ttl_seconds: ttl, description };
+            let wanted = token::Wanted { for_replicas: replicas, ttl_seconds: ttl, description };
             token::create(&Target::new(target)?, &wanted).await?;
         }
         Command::Token { verb: TokenVerb::List { json, target } } => {

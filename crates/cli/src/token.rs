@@ -33,8 +33,7 @@ pub(crate) async fn create(target: &Target, wanted: &Wanted) -> Result<(), Failu
         let hash = pki::pin_of_pem(&pem, "the authority");
         let hash = hash.map_err(|error| Failure::Input(error.to_string()))?;
         let server = target.endpoints.urls.first().map(String::as_str).unwrap_or_default();
-        let role =
-            if wanted.for_replicas { "--replica --advertise ADDRESS" } else { "--node" };
+        let role = if wanted.for_replicas { "--replica --advertise ADDRESS" } else { "--node" };
         eprintln!(
             "trireme join --data-dir /var/lib/trireme --server {server} --token {} --ca-hash {hash} {role}",
             token.text()
@@ -69,8 +68,10 @@ impl Row {
 }
 
 pub(crate) async fn list(target: &Target, json: bool) -> Result<(), Failure> {
-    let options =
-        ListOptions { field_selector: format!("type={}", bootstrap::TYPE), ..ListOptions::default() };
+    let options = ListOptions {
+        field_selector: format!("type={}", bootstrap::TYPE),
+        ..ListOptions::default()
+    };
     let secrets = target.client.list::<Secret>(Some(bootstrap::NAMESPACE), &options).await?;
     let now = crate::certs::now().0;
     let mut rows = Vec::new();
@@ -130,9 +131,13 @@ mod tests {
 
     #[test]
     fn a_time_to_live_has_a_unit() {
-        for (text, want) in
-            [("30s", Some(30)), ("15m", Some(900)), ("24h", Some(86_400)), ("7d", Some(604_800)), ("0", Some(0))]
-        {
+        for (text, want) in [
+            ("30s", Some(30)),
+            ("15m", Some(900)),
+            ("24h", Some(86_400)),
+            ("7d", Some(604_800)),
+            ("0", Some(0)),
+        ] {
             assert_eq!(seconds(text).ok(), want, "{text}");
         }
         for text in ["", "5", "h", "-1h", "0h", "1.5h", "99999999999999999d", "1w"] {

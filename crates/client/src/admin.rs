@@ -275,7 +275,8 @@ pub async fn replace_member(
             &endpoints.access,
             deadline + Duration::from_secs(30),
         )
-        .await {
+        .await
+        {
             Ok(mut client) => match client.replace_member(request).await {
                 Ok(answer) => {
                     let mut steps = answer.into_inner();

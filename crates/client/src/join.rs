@@ -81,9 +81,7 @@ async fn connect(endpoints: &Endpoints, url: &str) -> Result<JoinClient, ClientE
 }
 
 fn unreachable(url: &str, error: String) -> ClientError {
-    ClientError::Unreachable {
-        attempts: vec![crate::Attempt { endpoint: url.to_owned(), error }],
-    }
+    ClientError::Unreachable { attempts: vec![crate::Attempt { endpoint: url.to_owned(), error }] }
 }
 
 fn failed(url: &str, status: &tonic::Status) -> ClientError {

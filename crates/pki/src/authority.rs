@@ -1,8 +1,9 @@
 //! Who signs.
 
 use crate::{
-    Certificate, Moment, PkiError, Profile, certificate, files,
+    Certificate, Moment, PkiError, Profile, certificate,
     certificate::{first, parse},
+    files,
 };
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName,
@@ -351,7 +352,9 @@ mod tests {
             Profile::client("alice", &[]),
             Profile::server(
                 "kube-apiserver",
-                ["kubernetes.default.svc", "127.0.0.1", "::1", "10.96.0.1"].map(str::to_owned).into(),
+                ["kubernetes.default.svc", "127.0.0.1", "::1", "10.96.0.1"]
+                    .map(str::to_owned)
+                    .into(),
             ),
             Profile {
                 usage: Usage::PEER,

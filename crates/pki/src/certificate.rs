@@ -91,12 +91,7 @@ impl Profile {
     /// A server.
     #[must_use]
     pub fn server(name: impl Into<String>, hosts: Vec<String>) -> Self {
-        Self {
-            common_name: name.into(),
-            organizations: Vec::new(),
-            hosts,
-            usage: Usage::SERVER,
-        }
+        Self { common_name: name.into(), organizations: Vec::new(), hosts, usage: Usage::SERVER }
     }
 }
 

@@ -13,12 +13,8 @@ mod fresh;
 pub mod names;
 pub mod tls;
 
-pub use authority::{
-    Authority, Key, LIFETIME, LIFETIME_OF_AUTHORITY, new_key, random, request,
-};
-pub use certificate::{
-    Certificate, Moment, Profile, Usage, certificate_pem, pin, pin_of_pem,
-};
+pub use authority::{Authority, Key, LIFETIME, LIFETIME_OF_AUTHORITY, new_key, random, request};
+pub use certificate::{Certificate, Moment, Profile, Usage, certificate_pem, pin, pin_of_pem};
 pub use error::PkiError;
 pub use files::{create_secret, read, write_public, write_secret};
 pub use fresh::Fresh;

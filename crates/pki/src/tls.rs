@@ -339,10 +339,12 @@ impl ServerCertVerifier for Pinned {
         })?;
         let mut roots = RootCertStore::empty();
         roots.add(authority.clone().into_owned())?;
-        let verifier =
-            WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&self.provider))
-                .build()
-                .map_err(|error| Error::General(error.to_string()))?;
+        let verifier = WebPkiServerVerifier::builder_with_provider(
+            Arc::new(roots),
+            Arc::clone(&self.provider),
+        )
+        .build()
+        .map_err(|error| Error::General(error.to_string()))?;
         verifier.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
     }
 
@@ -519,19 +521,103 @@ mod tests {
         };
         let offered = || Clients::Offered { authorities: trust() };
         let rows = [
-            ("shows one", served.clone(), offered(), Some(issue(&own, &node)), "localhost", Ok(Some("system:node:a"))),
+            (
+                "shows one",
+                served.clone(),
+                offered(),
+                Some(issue(&own, &node)),
+                "localhost",
+                Ok(Some("system:node:a")),
+            ),
             ("by address", served.clone(), offered(), None, "127.0.0.1", Ok(None)),
-            ("needs none", served.clone(), Clients::Unasked, Some(issue(&own, &node)), "localhost", Ok(None)),
-            ("has none", served.clone(), required(&[]), None, "localhost", Err("NoCertificatesPresented")),
-            ("is foreign", served.clone(), offered(), Some(issue(&other, &node)), "localhost", Err("BadSignature")),
-            ("has expired", served.clone(), offered(), Some(past(&own, &node)), "localhost", Err("Expired")),
-            ("is a server's", served.clone(), offered(), Some(served.clone()), "localhost", Err("InvalidPurpose")),
-            ("has the organisation", served.clone(), required(&["trireme:replicas"]), Some(issue(&own, &peer)), "localhost", Ok(Some("r"))),
-            ("has another", served.clone(), required(&["trireme:replicas"]), Some(issue(&own, &node)), "localhost", Err("ApplicationVerificationFailure")),
-            ("another server", served.clone(), offered(), None, "example.org", Err("NotValidForName")),
-            ("a foreign server", issue(&other, &server_profile()), offered(), None, "localhost", Err("BadSignature")),
-            ("an expired server", past(&own, &server_profile()), offered(), None, "localhost", Err("Expired")),
-            ("a client as a server", issue(&own, &Profile { hosts: vec!["localhost".to_owned()], ..node.clone() }), offered(), None, "localhost", Err("InvalidPurpose")),
+            (
+                "needs none",
+                served.clone(),
+                Clients::Unasked,
+                Some(issue(&own, &node)),
+                "localhost",
+                Ok(None),
+            ),
+            (
+                "has none",
+                served.clone(),
+                required(&[]),
+                None,
+                "localhost",
+                Err("NoCertificatesPresented"),
+            ),
+            (
+                "is foreign",
+                served.clone(),
+                offered(),
+                Some(issue(&other, &node)),
+                "localhost",
+                Err("BadSignature"),
+            ),
+            (
+                "has expired",
+                served.clone(),
+                offered(),
+                Some(past(&own, &node)),
+                "localhost",
+                Err("Expired"),
+            ),
+            (
+                "is a server's",
+                served.clone(),
+                offered(),
+                Some(served.clone()),
+                "localhost",
+                Err("InvalidPurpose"),
+            ),
+            (
+                "has the organisation",
+                served.clone(),
+                required(&["trireme:replicas"]),
+                Some(issue(&own, &peer)),
+                "localhost",
+                Ok(Some("r")),
+            ),
+            (
+                "has another",
+                served.clone(),
+                required(&["trireme:replicas"]),
+                Some(issue(&own, &node)),
+                "localhost",
+                Err("ApplicationVerificationFailure"),
+            ),
+            (
+                "another server",
+                served.clone(),
+                offered(),
+                None,
+                "example.org",
+                Err("NotValidForName"),
+            ),
+            (
+                "a foreign server",
+                issue(&other, &server_profile()),
+                offered(),
+                None,
+                "localhost",
+                Err("BadSignature"),
+            ),
+            (
+                "an expired server",
+                past(&own, &server_profile()),
+                offered(),
+                None,
+                "localhost",
+                Err("Expired"),
+            ),
+            (
+                "a client as a server",
+                issue(&own, &Profile { hosts: vec!["localhost".to_owned()], ..node.clone() }),
+                offered(),
+                None,
+                "localhost",
+                Err("InvalidPurpose"),
+            ),
         ];
         for (name, serves, clients, shows, host, want) in rows {
             let server = server(shown(&serves), clients).unwrap();
@@ -591,12 +677,40 @@ mod tests {
         let own_pin = own.pin().unwrap();
         for (name, serves, shows, pin, host, want) in [
             ("shown", &served, Some(own.pem()), own_pin.clone(), "localhost", Ok(())),
-            ("upper case", &served, Some(own.pem()), own_pin.to_uppercase().replace("SHA", "sha"), "localhost", Ok(())),
+            (
+                "upper case",
+                &served,
+                Some(own.pem()),
+                own_pin.to_uppercase().replace("SHA", "sha"),
+                "localhost",
+                Ok(()),
+            ),
             ("not shown", &served, None, own_pin.clone(), "localhost", Err("shows no authority")),
-            ("another's hash", &served, Some(own.pem()), other.pin().unwrap(), "localhost", Err("shows no authority")),
+            (
+                "another's hash",
+                &served,
+                Some(own.pem()),
+                other.pin().unwrap(),
+                "localhost",
+                Err("shows no authority"),
+            ),
             // Anybody can show an authority whose key somebody else has.
-            ("not of it", &foreign, Some(own.pem()), own_pin.clone(), "localhost", Err("BadSignature")),
-            ("another host", &served, Some(own.pem()), own_pin, "example.org", Err("NotValidForName")),
+            (
+                "not of it",
+                &foreign,
+                Some(own.pem()),
+                own_pin.clone(),
+                "localhost",
+                Err("BadSignature"),
+            ),
+            (
+                "another host",
+                &served,
+                Some(own.pem()),
+                own_pin,
+                "example.org",
+                Err("NotValidForName"),
+            ),
         ] {
             let server = server_of(shown(serves), shows.map(bytes), Clients::Unasked).unwrap();
             match (shake(&pinned(&pin).unwrap(), &server, host), want) {

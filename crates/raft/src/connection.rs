@@ -181,9 +181,7 @@ pub(crate) fn accept(
                 return Some(Ok(Accepted::new(Link::Plain(stream), stop)));
             };
             match timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
-                Ok(Ok(stream)) => {
-                    Some(Ok(Accepted::new(Link::Tls(Box::new(stream.into())), stop)))
-                }
+                Ok(Ok(stream)) => Some(Ok(Accepted::new(Link::Tls(Box::new(stream.into())), stop))),
                 Ok(Err(error)) => {
                     tracing::debug!(%error, "TLS handshake of a peer");
                     None

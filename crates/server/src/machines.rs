@@ -133,7 +133,11 @@ impl Making {
         let place = std::path::absolute(data_dir)
             .with_context(|| format!("resolve {}", data_dir.display()))?;
         let has_something = fs::read_dir(&place).is_ok_and(|mut entries| entries.next().is_some());
-        ensure!(!has_something, "{} holds something already; choose another --data-dir", place.display());
+        ensure!(
+            !has_something,
+            "{} holds something already; choose another --data-dir",
+            place.display()
+        );
         let mut aside = place.file_name().context("--data-dir: names no directory")?.to_owned();
         aside.push(".new");
         let aside = place.with_file_name(aside);
@@ -209,7 +213,12 @@ fn replica_config(
 }
 
 /// Certificates, configuration, and what clients on this machine need.
-fn furnish(making: &Making, config: &ReplicaConfig, name: &str, host: &str) -> anyhow::Result<Issuer> {
+fn furnish(
+    making: &Making,
+    config: &ReplicaConfig,
+    name: &str,
+    host: &str,
+) -> anyhow::Result<Issuer> {
     let issuer = Issuer::open(Pki::new(&making.aside), pki::LIFETIME)?;
     let hosts = api_hosts(&[name, host], &config.nodes.first_service_ip());
     let mut peers = vec![name.to_owned()];
@@ -225,7 +234,10 @@ fn furnish(making: &Making, config: &ReplicaConfig, name: &str, host: &str) -> a
     making.write("etcd-endpoints", &(config.etcd_urls.join("\n") + "\n"))?;
     let admin = issuer.admin()?;
     let tls = Some((issuer.authority().pem(), admin.as_str()));
-    making.write("kubeconfig", &kubeconfig(CLUSTER, urls.first().copied().unwrap_or_default(), tls))?;
+    making.write(
+        "kubeconfig",
+        &kubeconfig(CLUSTER, urls.first().copied().unwrap_or_default(), tls),
+    )?;
     Ok(issuer)
 }
 
@@ -235,7 +247,8 @@ fn furnish(making: &Making, config: &ReplicaConfig, name: &str, host: &str) -> a
 /// The directory is not empty, or something cannot be written: then there is nothing.
 pub fn init(place: &Place) -> anyhow::Result<String> {
     let name = name_of(place)?;
-    let host = place.advertise.clone().context("--advertise: by which address do others reach it?")?;
+    let host =
+        place.advertise.clone().context("--advertise: by which address do others reach it?")?;
     let making = Making::begin(&place.data_dir)?;
     let member = MemberConfig {
         id: 1,
@@ -289,8 +302,7 @@ fn inviting(invitation: &Invitation) -> anyhow::Result<Endpoints> {
         "--token: must read ID.SECRET, six and sixteen of a to z and 0 to 9"
     );
     let tls = pki::tls::pinned(&invitation.ca_hash).context("--ca-hash")?;
-    let access =
-        Access { tls: Some(Tls::new(tls)), token: Some(invitation.token.clone()) };
+    let access = Access { tls: Some(Tls::new(tls)), token: Some(invitation.token.clone()) };
     let server = invitation.server.trim_end_matches('/').to_owned();
     access.check(&server).map_err(|error| anyhow::anyhow!("--server: {server:?}: {error}"))?;
     ensure!(server.starts_with("https://"), "--server: {server:?} must read https://HOST:PORT");
@@ -411,7 +423,8 @@ pub async fn join_replica(place: &Place, invitation: &Invitation) -> anyhow::Res
     let name = name_of(place)?;
     let inviting = inviting(invitation)?;
     let server = inviting.urls.first().cloned().unwrap_or_default();
-    let host = place.advertise.clone().context("--advertise: by which address do others reach it?")?;
+    let host =
+        place.advertise.clone().context("--advertise: by which address do others reach it?")?;
     let making = Making::begin(&place.data_dir)?;
     let peer_url = url(&host, place.raft_port);
     let given = join::replica(&inviting, &server, &name, &peer_url).await.map_err(refused)?;
@@ -486,4 +499,3 @@ pub(crate) async fn create_first(file: PathBuf, client: client::Client) -> anyho
 
 /// Between two tries to create the first objects.
 const FIRST_AGAIN: Duration = Duration::from_millis(200);
-

@@ -144,7 +144,8 @@ fn pki(config: &ReplicaConfig) -> anyhow::Result<apiserver::Pki> {
         pki::Authority::load(&files.cert_file, &files.key_file).context("authority").map(Arc::new)
     });
     let mut shown = Vec::new();
-    let mut show = |name: &str, file: &std::path::Path| shown.push((name.to_owned(), file.to_owned()));
+    let mut show =
+        |name: &str, file: &std::path::Path| shown.push((name.to_owned(), file.to_owned()));
     if let Some(files) = &config.authority {
         show("authority", &files.cert_file);
     }

@@ -14,8 +14,8 @@ use axum::{
     response::Response,
 };
 use hyper_util::rt::TokioIo;
-use serde_json::Value;
 use rustls::pki_types::ServerName;
+use serde_json::Value;
 use std::{io, num::IntErrorKind, sync::Arc, time::Duration};
 use tokio::{
     io::{AsyncRead, AsyncWrite, copy_bidirectional_with_sizes},

@@ -75,9 +75,7 @@ async fn who_trusts_the_authority_is_served_and_who_is_not_trusted_has_done_noth
     let mut tasks = JoinSet::new();
     let (own, other) = (Arc::new(authority()), authority());
     let (api, url) = serve(&own, &mut tasks).await;
-    for (name, access) in
-        [("named", access(&own, Some(&own))), ("anonymous", access(&own, None))]
-    {
+    for (name, access) in [("named", access(&own, Some(&own))), ("anonymous", access(&own, None))] {
         let endpoints = endpoints(&url, access);
         create(endpoints.clone(), name).await.unwrap();
         admin::status(&endpoints).await.unwrap();

@@ -1,11 +1,11 @@
 //! Peers that prove who they are.
 
 use crate::cluster::{Cluster, put};
-use raft::PeerTls;
 use pki::{
     Authority, Moment, Profile, Usage,
     tls::{Clients, Pem, Shown},
 };
+use raft::PeerTls;
 use std::{collections::BTreeMap, time::Duration};
 use store::{Origin, Store as _};
 use tokio::{

@@ -5,8 +5,8 @@ use super::{
     certificates::{Issuer, Pki, api_hosts},
 };
 use crate::config::{
-    ApiConfig, DiskConfig, FaultsConfig, HistoryConfig, ImagesConfig, ListenConfig, MemberConfig, NodeConfig,
-    NodesConfig, RaftConfig, ReplicaConfig, RuntimeKind, TimerProfile, read,
+    ApiConfig, DiskConfig, FaultsConfig, HistoryConfig, ImagesConfig, ListenConfig, MemberConfig,
+    NodeConfig, NodesConfig, RaftConfig, ReplicaConfig, RuntimeKind, TimerProfile, read,
 };
 use crate::{clock, kubeconfig::kubeconfig, telemetry::LogConfig, tls};
 use anyhow::{Context as _, ensure};
@@ -165,10 +165,7 @@ impl Layout {
     #[must_use]
     pub fn endpoints(&self) -> Endpoints {
         let urls = self.replicas.iter().map(|r| self.client_url(r.id)).collect();
-        Endpoints {
-            connect_timeout: CONNECT_TIMEOUT,
-            ..Endpoints::new(urls, self.access.clone())
-        }
+        Endpoints { connect_timeout: CONNECT_TIMEOUT, ..Endpoints::new(urls, self.access.clone()) }
     }
 
     /// A replica's directory.
