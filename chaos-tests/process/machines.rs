@@ -117,7 +117,9 @@ impl Machines {
 
     async fn cli(&self, at: &str, arguments: &[&str]) -> Said {
         let dir = self.path(at);
-        program(&[arguments, &["--data-dir", dir.as_str()]].concat()).await
+        let end = arguments.iter().position(|word| *word == "--").unwrap_or(arguments.len());
+        let (verb, rest) = arguments.split_at(end);
+        program(&[verb, &["--data-dir", dir.as_str()], rest].concat()).await
     }
 
     /// How many members are where in the group, as the replica of this directory says.
@@ -213,7 +215,11 @@ async fn story(machines: &mut Machines) {
     assert_ne!(text, ends);
     fs::write(&config, ends).unwrap();
     machines.start("kubelet", "n1");
-    done(machines.cli("r2", &["wait", "node/n1", "--for", "condition=Ready"]).await);
+    eventually("the node is there", SOON * 2, async || {
+        let said = machines.cli("r2", &["wait", "node/n1", "--for", "condition=Ready"]).await;
+        if said.code == 0 { Ok(()) } else { Err(said.err) }
+    })
+    .await;
     // Names are taken, wherever the files would be.
     fs::create_dir(machines.dir.join("other")).unwrap();
     let other = Machines { dir: machines.dir.join("other"), running: BTreeMap::new() };
@@ -242,7 +248,7 @@ async fn story(machines: &mut Machines) {
     .unwrap();
     done(machines.cli("r3", &["apply", "-f", pod.to_str().unwrap()]).await);
     done(machines.cli("r3", &["wait", "pod/lives", "--for", "condition=Ready"]).await);
-    let said = machines.cli("r2", &["exec", "lives", "--", "echo", "here"]).await;
+    let said = machines.cli("r2", &["exec", "lives", "--", "run", "print here"]).await;
     assert_eq!((said.code, said.out.trim()), (0, "here"), "{said:?}");
     done(machines.cli("r2", &["delete", "pod", "lives"]).await);
 }

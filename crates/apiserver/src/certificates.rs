@@ -53,6 +53,12 @@ fn renewed(
     now: Moment,
 ) -> Result<String, Status> {
     let invalid = |error: pki::PkiError| Status::invalid_argument(error.to_string());
+    // Whoever has stolen an administrator's certificate has it until it expires, and not for ever.
+    if pki::names::node_of(user).is_none() {
+        return Err(Status::permission_denied(format!(
+            "user {user:?} is no node, and only nodes renew"
+        )));
+    }
     let old = authority.check(request.certificate.as_bytes(), now);
     let old = old.map_err(|error| Status::permission_denied(error.to_string()))?;
     if old.profile.common_name != user {
@@ -119,6 +125,8 @@ mod tests {
         };
         let own = authority.issue(&profile, NOW, HOUR).unwrap();
         let served = authority.issue(&serving, NOW, HOUR).unwrap();
+        let admin = Profile::client("admin", &["system:masters"]);
+        let admin = authority.issue(&admin, NOW, HOUR).unwrap();
         let foreign = other.issue(&profile, NOW, HOUR).unwrap();
         let asked = pki::request(&pki::new_key().unwrap(), "system:masters").unwrap();
         let soon = NOW.after(HOUR / 2);
@@ -126,6 +134,7 @@ mod tests {
             ("a client's", node, &own, asked.as_str(), soon, Ok(&profile)),
             ("a server's", node, &served, &asked, soon, Ok(&serving)),
             ("of another", "system:node:b", &own, &asked, soon, Err(Code::PermissionDenied)),
+            ("an administrator's", "admin", &admin, &asked, soon, Err(Code::PermissionDenied)),
             ("of a stranger", node, &foreign, &asked, soon, Err(Code::PermissionDenied)),
             ("too late", node, &own, &asked, NOW.after(HOUR * 2), Err(Code::PermissionDenied)),
             ("for no key", node, &own, "key", soon, Err(Code::InvalidArgument)),

@@ -206,13 +206,14 @@ impl Replicas {
 /// handshake for done and has sent its request, which nobody has read then. The type of the error is lost on its
 /// way through HTTP/2.
 fn unproven(why: &str) -> bool {
-    const ALERTS: [&str; 8] = [
+    const ALERTS: [&str; 9] = [
         "AccessDenied",
         "BadCertificate",
         "CertificateExpired",
         "CertificateRequired",
         "CertificateRevoked",
         "CertificateUnknown",
+        "DecryptError",
         "UnknownCA",
         "UnsupportedCertificate",
     ];

@@ -171,16 +171,15 @@ impl Certificate {
     }
 }
 
+/// Other names than these two are for no server.
 fn host(name: &GeneralName<'_>) -> Option<String> {
-    match name {
-        GeneralName::DNSName(name) => Some((*name).to_owned()),
-        GeneralName::IPAddress(bytes) => {
-            let v4: Option<[u8; 4]> = (*bytes).try_into().ok();
-            let v6: Option<[u8; 16]> = (*bytes).try_into().ok();
-            v4.map(IpAddr::from).or_else(|| v6.map(IpAddr::from)).map(|ip| ip.to_string())
-        }
-        _ => None,
+    if let GeneralName::DNSName(name) = name {
+        return Some((*name).to_owned());
     }
+    let GeneralName::IPAddress(bytes) = name else { return None };
+    let v4: Option<[u8; 4]> = (*bytes).try_into().ok();
+    let v6: Option<[u8; 16]> = (*bytes).try_into().ok();
+    v4.map(IpAddr::from).or_else(|| v6.map(IpAddr::from)).map(|ip| ip.to_string())
 }
 
 /// The public key of an authority as kubeadm names it: `sha256:` and the hash of its

@@ -212,11 +212,12 @@ fn certified(
     }
     let key = PrivateKeyDer::from_pem_slice(&shown.key.read()?)
         .map_err(|error| PkiError::malformed(&key_origin, format!("no key in it: {error}")))?;
-    CertifiedKey::from_der(chain, key, provider).map(Arc::new).map_err(|error| match error {
-        Error::InconsistentKeys(_) => {
+    CertifiedKey::from_der(chain, key, provider).map(Arc::new).map_err(|error| {
+        if matches!(error, Error::InconsistentKeys(_)) {
             PkiError::Mismatch { certificate: chain_origin, key: key_origin }
+        } else {
+            PkiError::malformed(&key_origin, error.to_string())
         }
-        error => PkiError::malformed(&key_origin, error.to_string()),
     })
 }
 

@@ -7,18 +7,21 @@ use serde_json::json;
 /// authority's certificate. Without them, the server is talked to in plaintext.
 pub(crate) fn kubeconfig(cluster: &str, server: &str, tls: Option<(&str, &str)>) -> String {
     let encode = |pem: &str| BASE64_STANDARD.encode(pem);
-    let mut of_cluster = json!({"server": server});
-    let mut of_user = json!({});
-    if let Some((authority, shown)) = tls {
-        // Of each half only its own: some clients take the first block whatever it is.
-        let at = shown.find("-----BEGIN PRIVATE KEY").unwrap_or(shown.len());
-        let (certificate, key) = shown.split_at(at);
-        of_cluster["certificate-authority-data"] = json!(encode(authority));
-        of_user = json!({
-            "client-certificate-data": encode(certificate),
-            "client-key-data": encode(key),
-        });
-    }
+    let (of_cluster, of_user) = match tls {
+        None => (json!({"server": server}), json!({})),
+        Some((authority, shown)) => {
+            // Of each half only its own: some clients take the first block whatever it is.
+            let at = shown.find("-----BEGIN PRIVATE KEY").unwrap_or(shown.len());
+            let (certificate, key) = shown.split_at(at);
+            let of_cluster =
+                json!({"server": server, "certificate-authority-data": encode(authority)});
+            let of_user = json!({
+                "client-certificate-data": encode(certificate),
+                "client-key-data": encode(key),
+            });
+            (of_cluster, of_user)
+        }
+    };
     let user = pki::names::ADMIN;
     let config = json!({
         "apiVersion": "v1",

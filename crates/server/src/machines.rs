@@ -321,7 +321,7 @@ fn refused(error: ClientError) -> anyhow::Error {
             anyhow::anyhow!("{}", all.join("; "))
         }
         ClientError::Api(status) => anyhow::anyhow!("{}", status.message),
-        other => other.into(),
+        other @ (ClientError::Unknown { .. } | ClientError::Decode { .. }) => other.into(),
     }
 }
 

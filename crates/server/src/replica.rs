@@ -241,10 +241,11 @@ fn way_out(error: StartError, config: &ReplicaConfig) -> anyhow::Error {
         return error.into();
     }
     let others = config.members.iter().filter(|m| m.id != config.id);
-    let server = others.map(|m| m.client_url.as_str()).next().unwrap_or("http://HOST:PORT");
+    let server = others.map(|m| m.client_url.as_str()).next().unwrap_or("https://HOST:PORT");
+    let scheme = if config.raft.tls.is_some() { "https" } else { "http" };
     anyhow::Error::from(error).context(format!(
         "replica {} must not start on a damaged disk; build it again from the others: move {} aside, \
-         run `trireme cluster replace-member {} --peer-url http://HOST:PORT --server {server}` with the \
+         run `trireme cluster replace-member {} --peer-url {scheme}://HOST:PORT --server {server}` with the \
          address of the new one, and start that as it says",
         config.id,
         config.data_dir.display(),

@@ -39,6 +39,9 @@ const CLUSTER: &str = "trireme-dev";
 /// On one machine, who does not answer by then hangs.
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
 
+/// After a renewal that has failed.
+const AGAIN: Duration = Duration::from_secs(60);
+
 /// Each node has a /24 of the Pods' /16, of which the first is left out.
 const NODES_MAX: u32 = 255;
 
@@ -142,10 +145,14 @@ impl Layout {
     /// Renews the administrator's certificate, and the kubeconfig with it, when it is time; the processes renew
     /// their own.
     pub(super) fn renew_admin(&mut self, lifetime: Duration) -> anyhow::Result<()> {
-        if self.admin_renewal.is_some_and(|due| due <= clock::moment()) {
-            let issuer = Issuer::open(Pki::new(&self.dir), lifetime)?;
-            self.admin_renewal = Some(self.write_kubeconfig(&issuer)?);
+        let now = clock::moment();
+        if self.admin_renewal.is_none_or(|due| due > now) {
+            return Ok(());
         }
+        // If it fails.
+        self.admin_renewal = Some(now.after(AGAIN));
+        let issuer = Issuer::open(Pki::new(&self.dir), lifetime)?;
+        self.admin_renewal = Some(self.write_kubeconfig(&issuer)?);
         Ok(())
     }
 

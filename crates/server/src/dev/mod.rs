@@ -281,7 +281,9 @@ impl DevCluster {
             if timeout(Duration::from_millis(500), shutdown.cancelled()).await.is_ok() {
                 return Ok(());
             }
-            self.renew_admin()?;
+            if let Err(error) = self.renew_admin() {
+                say(format!("the administrator's certificate was not renewed: {error:#}"));
+            }
             let mut ended = Vec::new();
             for (id, process) in &mut self.replicas {
                 if let Some(status) = process.ended()? {
