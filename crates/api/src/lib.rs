@@ -28,4 +28,5 @@ pub mod status;
 pub mod table;
 
 mod cel;
+mod pattern;
 mod validation;

@@ -483,7 +483,7 @@ fn list_method<'a>(
                 budget.spend(size(item))?;
             }
             let mut places = items.iter().enumerate().filter(|(_, item)| item.same(wanted));
-            let found = if name == "indexOf" { places.next() } else { places.last() };
+            let found = if name == "indexOf" { places.next() } else { places.next_back() };
             Ok(Val::Int(found.and_then(|(at, _)| i64::try_from(at).ok()).unwrap_or(-1)))
         }
         "join" => {
