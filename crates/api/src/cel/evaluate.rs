@@ -206,10 +206,13 @@ impl<'a> Evaluation<'a, '_> {
     ) -> Evaluated<'a> {
         // Names of functions that stand in front of a dot.
         if let Some(Expr::Ident(space)) = target
-            && space == "optional"
+            && functions::SPACES.contains(&space.as_str())
         {
             let values: Result<Vec<_>, Fault> = arguments.iter().map(|a| self.value(a)).collect();
-            return functions::optional(name, values?);
+            return match space.as_str() {
+                "sets" => functions::sets(name, &values?, self.budget),
+                _ => functions::optional(name, values?),
+            };
         }
         let target = target.map(|target| self.value(target)).transpose()?;
         // The other choice is only looked at when it is needed.
