@@ -35,4 +35,5 @@ pub mod status;
 pub mod table;
 
 mod cel;
+mod pattern;
 mod validation;

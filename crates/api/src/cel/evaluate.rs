@@ -35,8 +35,6 @@ pub(crate) struct Budget {
 /// What it costs to compile a pattern, and each of its bytes.
 const PATTERN_STEPS: u64 = 500;
 const PATTERN_BYTE_STEPS: u64 = 10;
-/// Bytes that a compiled pattern may take.
-const PATTERN_BYTES_MAX: usize = 1 << 20;
 
 impl Budget {
     pub(crate) const fn new(steps: u64) -> Self {
@@ -53,7 +51,7 @@ impl Budget {
             return Ok(known.clone());
         }
         self.spend(PATTERN_STEPS + PATTERN_BYTE_STEPS * text.len() as u64)?;
-        let regex = regex::RegexBuilder::new(text).size_limit(PATTERN_BYTES_MAX).build();
+        let regex = crate::pattern::compile(text);
         let regex = regex.map_err(|e| Fault::Error(format!("invalid pattern {text:?}: {e}")))?;
         self.patterns.insert(text.to_owned(), regex.clone());
         Ok(regex)
@@ -208,10 +206,13 @@ impl<'a> Evaluation<'a, '_> {
     ) -> Evaluated<'a> {
         // Names of functions that stand in front of a dot.
         if let Some(Expr::Ident(space)) = target
-            && space == "optional"
+            && functions::SPACES.contains(&space.as_str())
         {
             let values: Result<Vec<_>, Fault> = arguments.iter().map(|a| self.value(a)).collect();
-            return functions::optional(name, values?);
+            return match space.as_str() {
+                "sets" => functions::sets(name, &values?, self.budget),
+                _ => functions::optional(name, values?),
+            };
         }
         let target = target.map(|target| self.value(target)).transpose()?;
         // The other choice is only looked at when it is needed.

@@ -42,6 +42,7 @@ const METHODS: &[&str] = &[
     "family",
     "find",
     "findAll",
+    "format",
     "getDate",
     "getDayOfMonth",
     "getDayOfWeek",
@@ -81,10 +82,15 @@ const METHODS: &[&str] = &[
 ];
 /// Behind `optional.`
 const OPTIONAL: &[&str] = &["none", "of", "ofNonZeroValue"];
+/// Behind `sets.`
+const SETS: &[&str] = &["contains", "equivalent", "intersects"];
+/// What stands before a dot and is no value.
+pub(super) const SPACES: &[&str] = &["optional", "sets"];
 
 pub(super) fn is_known(space: Option<&str>, name: &str, is_method: bool) -> bool {
     match space {
         Some("optional") => OPTIONAL.contains(&name),
+        Some("sets") => SETS.contains(&name),
         _ if is_method => METHODS.contains(&name),
         _ => GLOBAL.contains(&name),
     }
@@ -133,6 +139,37 @@ pub(super) fn optional<'a>(name: &str, arguments: Vec<Val<'a>>) -> Called<'a> {
         }
         _ => none(&format!("optional.{name}")),
     }
+}
+
+/// Lists as sets of their values.
+pub(super) fn sets<'a>(name: &str, arguments: &[Val<'a>], budget: &mut Budget) -> Called<'a> {
+    let [a, b] = arguments else { return none(&format!("sets.{name}")) };
+    let (Some(a), Some(b)) = (a.items(), b.items()) else { return none(&format!("sets.{name}")) };
+    let mut has = |all: &[Val<'a>], item: &Val<'a>| {
+        budget.spend(all.len() as u64 * size(item))?;
+        Ok::<bool, Fault>(all.iter().any(|own| own.same(item)))
+    };
+    let mut has_all = |all: &[Val<'a>], items: &[Val<'a>]| {
+        for item in items {
+            if !has(all, item)? {
+                return Ok::<bool, Fault>(false);
+            }
+        }
+        Ok(true)
+    };
+    let found = match name {
+        "contains" => has_all(&a, &b)?,
+        "equivalent" => has_all(&a, &b)? && has_all(&b, &a)?,
+        "intersects" => {
+            let mut any = false;
+            for item in &b {
+                any = any || has_all(&a, std::slice::from_ref(item))?;
+            }
+            any
+        }
+        _ => return none(&format!("sets.{name}")),
+    };
+    Ok(Val::Bool(found))
 }
 
 fn none<'a>(name: &str) -> Called<'a> {
@@ -351,6 +388,13 @@ fn text_method<'a>(
             budget.spend(found.len() as u64)?;
             Val::list(found)
         }
+        ("format", None, 1) => {
+            let values = arguments.first().and_then(Val::items);
+            let Some(values) = values else { return none("format") };
+            let made = formatted(text, &values)?;
+            budget.spend(made.len() as u64 / 10)?;
+            Val::text(made)
+        }
         ("lowerAscii", None, 0) => Val::text(text.to_ascii_lowercase()),
         ("upperAscii", None, 0) => Val::text(text.to_ascii_uppercase()),
         ("trim", None, 0) => Val::text(text.trim()),
@@ -415,6 +459,86 @@ fn text_method<'a>(
             Val::list(all.into_iter().map(Val::text).collect())
         }
         _ => return none(name),
+    })
+}
+
+/// Fills values into a text, as `%s` and its like say.
+fn formatted(text: &str, values: &[Val<'_>]) -> Result<String, Fault> {
+    let wrong = |why: String| Fault::Error(format!("format: {why}"));
+    let (mut out, mut values, mut letters) =
+        (String::new(), values.iter(), text.chars().peekable());
+    while let Some(c) = letters.next() {
+        if c != '%' {
+            out.push(c);
+            continue;
+        }
+        let mut precision = None;
+        if letters.next_if_eq(&'.').is_some() {
+            let mut digits = String::new();
+            while let Some(digit) = letters.next_if(char::is_ascii_digit) {
+                digits.push(digit);
+            }
+            let parsed: Option<usize> = digits.parse().ok().filter(|digits| *digits <= 100);
+            precision = Some(parsed.ok_or_else(|| wrong("invalid precision".to_owned()))?);
+        }
+        let verb = letters.next().ok_or_else(|| wrong("unexpected end of text".to_owned()))?;
+        if verb == '%' {
+            out.push('%');
+            continue;
+        }
+        let value = values.next().ok_or_else(|| wrong("too few values".to_owned()))?;
+        let digits = precision.unwrap_or(6);
+        let filled = match (verb, value) {
+            ('s', value) => shown(value, 0).ok_or_else(|| wrong("no text".to_owned()))?,
+            ('d', Val::Int(n)) => n.to_string(),
+            ('d', Val::Uint(n)) => n.to_string(),
+            ('f', Val::Double(n)) => format!("{n:.digits$}"),
+            ('b', Val::Int(n)) => format!("{n:b}"),
+            ('o', Val::Int(n)) => format!("{n:o}"),
+            ('x', Val::Int(n)) => format!("{n:x}"),
+            ('X', Val::Int(n)) => format!("{n:X}"),
+            (verb, value) => {
+                let of = value.type_name();
+                return Err(wrong(format!("%{verb} cannot be filled with {of}")));
+            }
+        };
+        out.push_str(&filled);
+    }
+    Ok(out)
+}
+
+/// A value as a text has it; `None` for one that is too deep or has no text.
+fn shown(value: &Val<'_>, depth: usize) -> Option<String> {
+    if depth > 20 {
+        return None;
+    }
+    Some(match value {
+        Val::Null => "null".to_owned(),
+        Val::Bool(flag) => flag.to_string(),
+        Val::Int(n) => n.to_string(),
+        Val::Uint(n) => n.to_string(),
+        Val::Double(n) => n.to_string(),
+        Val::Text(text) => text.clone().into_owned(),
+        Val::Duration(of) => seconds(*of),
+        Val::Time(time) => time.to_string(),
+        Val::Type(name) => (*name).to_owned(),
+        Val::Address(address) => address.to_string(),
+        Val::Quantity(quantity) => quantity.to_string(),
+        Val::Bytes(bytes) => String::from_utf8_lossy(bytes).into_owned(),
+        Val::List(_) | Val::Array(..) => {
+            let items = value.items()?;
+            let items: Option<Vec<_>> = items.iter().map(|item| shown(item, depth + 1)).collect();
+            format!("[{}]", items?.join(", "))
+        }
+        Val::Map(_) | Val::Object(..) => {
+            let keys = value.items()?;
+            let pair = |key| {
+                Some(format!("{}: {}", shown(key, depth + 1)?, shown(&value.get(key)?, depth + 1)?))
+            };
+            let pairs: Option<Vec<_>> = keys.iter().map(pair).collect();
+            format!("{{{}}}", pairs?.join(", "))
+        }
+        Val::Optional(_) => return None,
     })
 }
 

@@ -6,6 +6,8 @@ use std::fmt;
 /// evaluating it.
 const DEPTH_MAX: usize = 60;
 const STEPS_MAX: usize = 5_000;
+/// Bytes of an expression.
+const BYTES_MAX: usize = 64 << 10;
 
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Literal {
@@ -126,11 +128,14 @@ const SIGNS: &[&str] = &[
 ];
 
 pub(super) fn parse(text: &str) -> Result<Expr, String> {
+    if text.len() > BYTES_MAX {
+        return Err(format!("the expression has more than {BYTES_MAX} bytes"));
+    }
     let tokens = tokens(text)?;
     if tokens.len() > STEPS_MAX {
         return Err(format!("the expression has more than {STEPS_MAX} words"));
     }
-    let mut parser = Parser { tokens, at: 0, depth: 0 };
+    let mut parser = Parser { text, tokens, at: 0, depth: 0 };
     let expr = parser.expression()?;
     match parser.peek() {
         // What is evaluated recurses once more for each step of a chain.
@@ -147,7 +152,8 @@ fn place(text: &str, at: usize) -> String {
     format!("{line}:{column}")
 }
 
-fn tokens(text: &str) -> Result<Vec<(Token, String)>, String> {
+/// Each with the byte where it begins.
+fn tokens(text: &str) -> Result<Vec<(Token, usize)>, String> {
     let mut tokens = Vec::new();
     let mut at = 0;
     loop {
@@ -161,8 +167,8 @@ fn tokens(text: &str) -> Result<Vec<(Token, String)>, String> {
             at += rest.find('\n').unwrap_or(rest.len());
             continue;
         }
-        let here = place(text, at);
-        let wrong = |why: &str| format!("{here}: {why}");
+        let here = at;
+        let wrong = |why: &str| format!("{}: {why}", place(text, here));
         let text_at = text_prefix(rest);
         let (token, length) = if let Some((raw, bytes, prefix)) = text_at {
             let quoted = rest.get(prefix..).unwrap_or_default();
@@ -192,8 +198,7 @@ fn tokens(text: &str) -> Result<Vec<(Token, String)>, String> {
         at += length;
         tokens.push((token, here));
     }
-    let end = place(text, text.len());
-    tokens.push((Token::End, end));
+    tokens.push((Token::End, text.len()));
     Ok(tokens)
 }
 
@@ -320,22 +325,24 @@ fn number(rest: &str) -> Option<(Literal, usize)> {
     Some((Literal::Int(value.ok()?), end))
 }
 
-struct Parser {
-    tokens: Vec<(Token, String)>,
+struct Parser<'t> {
+    text: &'t str,
+    tokens: Vec<(Token, usize)>,
     at: usize,
     depth: usize,
 }
 
 type Parsed = Result<Expr, String>;
 
-impl Parser {
+impl Parser<'_> {
     fn peek(&self) -> &Token {
         self.tokens.get(self.at).map_or(&Token::End, |(token, _)| token)
     }
 
     fn unexpected(&self) -> String {
-        let (token, place) =
-            self.tokens.get(self.at).map_or((&Token::End, ""), |(token, at)| (token, at.as_str()));
+        let (token, at) =
+            self.tokens.get(self.at).map_or((&Token::End, 0), |(token, at)| (token, *at));
+        let place = place(self.text, at);
         let found = match token {
             Token::End => "<EOF>".to_owned(),
             Token::Sign(sign) => (*sign).to_owned(),

@@ -91,6 +91,13 @@ fn expressions_have_the_values_that_cel_gives_them() {
         ("r'\\d' == '\\\\d' && \"\"\"a\"b\"\"\" == 'a\"b' && '\\u0061' == 'a'", "true"),
         ("oldSelf.replicas == self.replicas // unchanged", "true"),
         ("isIP('10.0.0.1') && ip('::1').family() == 6 && isCIDR('10.0.0.0/8')", "true"),
+        ("'%s has %d of %s, %.1f%%'.format(['w', 3, ['a', 1], 99.5])", "w has 3 of [a, 1], 99.5%"),
+        ("'%x'.format([255])", "ff"),
+        ("sets.contains(self.list, ['a']) && !sets.contains(['a'], self.list)", "true"),
+        (
+            "sets.equivalent(['a', 'b', 'c', 'a'], self.list) && sets.intersects(self.list, ['c', 'z'])",
+            "true",
+        ),
         // What decides decides, whatever the other side is.
         ("self.labels.none == 'x' || true", "true"),
         ("[0, 1].exists(x, 1 / x == 1)", "true"),
@@ -113,6 +120,9 @@ fn what_has_no_value_says_why() {
         ("self.name.frobnicate()", "undeclared reference to 'frobnicate' (in container '')"),
         ("self.name ==", "1:13: Syntax error: unexpected '<EOF>'"),
         ("self.name = 'x'", "1:11: token recognition error at: '='"),
+        ("'%d'.format(['x']) == ''", "format: %d cannot be filled with string"),
+        ("'%s %s'.format([1]) == ''", "format: too few values"),
+        ("sets.union([1], [2]) == []", "undeclared reference to 'union' (in container '')"),
         ("has(self)", "invalid argument to has() macro"),
         ("'a", "1:1: unterminated text"),
     ] {

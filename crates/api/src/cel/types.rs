@@ -66,7 +66,9 @@ impl<'s> Check<'s> {
             }
             Expr::Call { name, target, arguments } => {
                 let space = match target.as_deref() {
-                    Some(Expr::Ident(space)) if space == "optional" => Some("optional"),
+                    Some(Expr::Ident(space)) => {
+                        functions::SPACES.iter().copied().find(|known| known == space)
+                    }
                     _ => None,
                 };
                 if !functions::is_known(space, name, target.is_some()) {

@@ -466,7 +466,7 @@ pub(crate) fn check_definition(schema: &Value, path: &Path) -> Vec<FieldError> {
 fn definition_parts(schema: &Value, path: &Path, errors: &mut Vec<FieldError>) {
     let Some(fields) = schema.as_object() else { return };
     if let Some(pattern) = fields.get("pattern").and_then(Value::as_str)
-        && let Err(error) = structure::regex(pattern)
+        && let Err(error) = crate::pattern::compile(pattern)
     {
         let detail = format!("must be a valid regular expression, but isn't: {error}");
         errors.push(FieldError::invalid(&path.child("pattern"), pattern, detail));

@@ -1,14 +1,13 @@
 //! A structural schema, read once from its definition, so that checking an object needs no look into JSON
 //! Schema and no pattern is compiled twice.
 
+use crate::pattern;
 use regex::Regex;
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 
 /// How deep schemas may be nested: reading and walking one recurses.
 const DEPTH_MAX: usize = 100;
-/// Bytes that one compiled pattern may take.
-const PATTERN_BYTES_MAX: usize = 4 << 20;
 
 /// What JSON type a value must have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -160,14 +159,6 @@ impl Schema {
     }
 }
 
-/// Compiled as RE2 would, which both have their syntax from.
-pub(super) fn regex(pattern: &str) -> Result<Regex, String> {
-    regex::RegexBuilder::new(pattern)
-        .size_limit(PATTERN_BYTES_MAX)
-        .build()
-        .map_err(|error| error.to_string())
-}
-
 fn read(schema: &Value, depth: usize) -> Result<Schema, String> {
     let below = depth.checked_sub(1).ok_or("the schema is nested too deep")?;
     let empty = Map::new();
@@ -192,7 +183,7 @@ fn read(schema: &Value, depth: usize) -> Result<Schema, String> {
     let pattern = match text("pattern") {
         "" => None,
         text => {
-            let regex = regex(text).map_err(|e| format!("pattern {text:?}: {e}"))?;
+            let regex = pattern::compile(text).map_err(|e| format!("pattern {text:?}: {e}"))?;
             Some(Pattern { text: text.to_owned(), regex })
         }
     };

@@ -247,6 +247,20 @@ mod tests {
             };
             change(&registry, change_schema, "").await;
         }
+        let stale = registry.find_kind(at, false).unwrap();
+        let columns = json!([{"name": "A", "type": "string", "jsonPath": ".a"}]);
+        let change_columns = |d: &mut Value| {
+            d["spec"]["versions"][0]["additionalPrinterColumns"] = columns.clone();
+        };
+        change(&registry, change_columns, "").await;
+        let object = json!({"metadata": {"name": "w"}});
+        let refused = registry.create(&stale, "", object.clone(), &caller).await.unwrap_err();
+        assert_eq!(refused.code, 503, "{refused}");
+        // A change of conditions is none of the kind.
+        let kind = registry.find_kind(at, false).unwrap();
+        change(&registry, |d| d["metadata"]["labels"] = json!({"a": "b"}), "").await;
+        registry.create(&kind, "", object, &caller).await.unwrap();
+        drop((stale, kind));
         let now = (registry.find_kind(at, false).unwrap(), registry.documents());
         assert!(before.iter().all(|(kind, _)| kind.upgrade().is_none()), "kinds are freed");
         assert!(before.iter().all(|(_, documents)| documents.upgrade().is_none()));
