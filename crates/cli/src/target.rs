@@ -166,7 +166,9 @@ pub(crate) fn named_or<'a>(
 
 pub(crate) fn kind(alias: &str) -> Result<&'static Kind, Failure> {
     kinds::by_alias(alias).ok_or_else(|| {
-        let known: Vec<&str> = kinds::all().iter().map(|k| k.plural).collect();
+        let mut known: Vec<&str> = kinds::all().iter().map(|k| k.plural).collect();
+        // Events are one kind in two forms.
+        known.dedup();
         Failure::Input(format!("there is no kind {alias:?}; there are: {}", known.join(", ")))
     })
 }
