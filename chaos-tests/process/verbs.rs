@@ -314,8 +314,8 @@ const ROWS: &[(&str, &[Step])] = &[
         "autoscale",
         &[
             Says("autoscale deployment web --min=1 --max=3", &["web autoscaled"]),
-            Says("get hpa.v1.autoscaling web -o jsonpath={.apiVersion}", &["autoscaling/v1"]),
-            Says("get hpa.v2.autoscaling web -o jsonpath={.apiVersion}", &["autoscaling/v2"]),
+            Says("get horizontalpodautoscalers.v1.autoscaling web -o jsonpath={.apiVersion}", &["autoscaling/v1"]),
+            Says("get horizontalpodautoscalers.v2.autoscaling web -o jsonpath={.apiVersion}", &["autoscaling/v2"]),
         ],
     ),
     (
