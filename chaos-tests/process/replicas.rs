@@ -96,8 +96,11 @@ async fn quota_holds(cluster: &Cluster) {
         let ClientError::Api(status) = refused else { panic!("{refused}") };
         assert!(status.code == 403 && status.message.contains("exceeded quota: q"), "{status}");
     }
-    let found: Value =
-        cluster.client.call(Method::GET, &format!("{inside}/resourcequotas/q"), None).await.unwrap();
+    let found: Value = cluster
+        .client
+        .call(Method::GET, &format!("{inside}/resourcequotas/q"), None)
+        .await
+        .unwrap();
     assert_eq!(found["status"]["used"], json!({"secrets": "20", "count/secrets": "20"}));
 }
 
