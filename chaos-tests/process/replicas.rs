@@ -60,6 +60,7 @@ fn any_replica_answers_and_one_decides() {
         together(vec![
             ("P3: only followers are asked", Box::pin(followers_serve(cluster))),
             ("P4: a watch goes from replica to replica", Box::pin(watch_moves(cluster))),
+            ("a quota holds for writers at all replicas", Box::pin(quota_holds(cluster))),
         ])
         .await;
         repeats_have_one_effect(cluster).await;
@@ -74,6 +75,33 @@ fn without_a_majority_the_reason_is_said_and_a_wrong_start_is_refused() {
         wrong_starts_are_refused(cluster).await;
         majority_lost(cluster).await;
     });
+}
+
+async fn quota_holds(cluster: &Cluster) {
+    let post = async |id: u64, path: &str, body: Value| {
+        let body = Some(body.to_string().into_bytes());
+        cluster.only(id).call::<Value>(Method::POST, path, body).await
+    };
+    let named = |name: &str| json!({"metadata": {"name": name}});
+    post(1, "/api/v1/namespaces", named("limited")).await.unwrap();
+    let inside = "/api/v1/namespaces/limited";
+    let mut quota = named("q");
+    quota["spec"] = json!({"hard": {"secrets": "20", "count/secrets": "20"}});
+    post(2, &format!("{inside}/resourcequotas"), quota).await.unwrap();
+    let secrets = format!("{inside}/secrets");
+    let tries = (0..60).map(|i| post(i % 3 + 1, &secrets, named(&format!("s{i}"))));
+    let tries = futures::future::join_all(tries).await;
+    assert_eq!(tries.iter().filter(|tried| tried.is_ok()).count(), 20, "{tries:?}");
+    for refused in tries.into_iter().filter_map(Result::err) {
+        let ClientError::Api(status) = refused else { panic!("{refused}") };
+        assert!(status.code == 403 && status.message.contains("exceeded quota: q"), "{status}");
+    }
+    let found: Value = cluster
+        .client
+        .call(Method::GET, &format!("{inside}/resourcequotas/q"), None)
+        .await
+        .unwrap();
+    assert_eq!(found["status"]["used"], json!({"secrets": "20", "count/secrets": "20"}));
 }
 
 async fn pid_of(cluster: &Cluster, id: u64) -> Pid {

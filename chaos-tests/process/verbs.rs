@@ -103,7 +103,10 @@ const ROWS: &[(&str, &[Step])] = &[
             Says("create clusterrole {ns} --verb=get --resource=pods", &["/{ns} created"]),
             Says("create clusterrolebinding {ns} --clusterrole={ns} --user=u", &["/{ns} created"]),
             Says("create quota q --hard=pods=99", &["resourcequota/q created"]),
-            Says("wait --for=jsonpath={.status.hard.pods}=99 quota/q --timeout=20s", &["condition met"]),
+            Says(
+                "wait --for=jsonpath={.status.hard.pods}=99 quota/q --timeout=20s",
+                &["condition met"],
+            ),
             Says("create priorityclass {ns} --value=7", &["/{ns} created"]),
             Says("create pdb pdb --selector=app=none --min-available=1", &["/pdb created"]),
             Told("create -f -", POD, &["pod/web created"]),
@@ -314,8 +317,14 @@ const ROWS: &[(&str, &[Step])] = &[
         "autoscale",
         &[
             Says("autoscale deployment web --min=1 --max=3", &["web autoscaled"]),
-            Says("get hpa.v1.autoscaling web -o jsonpath={.apiVersion}", &["autoscaling/v1"]),
-            Says("get hpa.v2.autoscaling web -o jsonpath={.apiVersion}", &["autoscaling/v2"]),
+            Says(
+                "get horizontalpodautoscalers.v1.autoscaling web -o jsonpath={.apiVersion}",
+                &["autoscaling/v1"],
+            ),
+            Says(
+                "get horizontalpodautoscalers.v2.autoscaling web -o jsonpath={.apiVersion}",
+                &["autoscaling/v2"],
+            ),
         ],
     ),
     (

@@ -66,15 +66,17 @@ pub fn refusals(spec: &Value, path: &Path) -> Vec<FieldError> {
     found
 }
 
-/// Every place in the spec that a row means; of containers, init containers too.
+/// Every place in the spec that a row means; of containers, init containers and added ones too.
 fn places(spec: &Value, path: &Path, place: &str) -> Vec<Path> {
     let (place, wanted) = place.split_once('=').map_or((place, None), |(p, v)| (p, Some(v)));
     let mut found = Vec::new();
     let steps: Vec<&str> = place.split('/').collect();
     walk(spec, path.clone(), &steps, wanted, &mut found);
     if let Some(("containers", rest)) = steps.split_first().map(|(first, rest)| (*first, rest)) {
-        let inits: Vec<&str> = [&["initContainers"], rest].concat();
-        walk(spec, path.clone(), &inits, wanted, &mut found);
+        for list in ["initContainers", "ephemeralContainers"] {
+            let others: Vec<&str> = [&[list], rest].concat();
+            walk(spec, path.clone(), &others, wanted, &mut found);
+        }
     }
     found
 }
@@ -150,6 +152,10 @@ mod tests {
             (
                 json!({"containers": [{"securityContext": {"seLinuxOptions": {"level": "x"}}}]}),
                 vec!["spec.containers[0].securityContext.seLinuxOptions"],
+            ),
+            (
+                json!({"ephemeralContainers": [{"securityContext": {"seLinuxOptions": {"level": "x"}}}]}),
+                vec!["spec.ephemeralContainers[0].securityContext.seLinuxOptions"],
             ),
         ] {
             let errors = refusals(&spec, &Path::new("spec"));

@@ -214,13 +214,12 @@ impl Registry {
         self.commit_with(caller, compares, success, Vec::new()).await
     }
 
-    /// The same with steps on objects of another kind, all or nothing; each but the first takes a
-    /// revision of its own, since they are of one kind (FEN-38).
+    /// The same with steps on other objects, all or nothing; each takes a revision of its own (FEN-38).
     async fn commit_with(
         &self,
         caller: &Caller,
         mut compares: Vec<Compare>,
-        mut success: Vec<TxnOp>,
+        success: Vec<TxnOp>,
         others: Vec<TxnOp>,
     ) -> Result<Result<Revision, Raced>, Status> {
         if let Some(fence) = &caller.fence {
@@ -230,15 +229,13 @@ impl Registry {
             Some(ControllerOrigin { epoch }) => Origin::Controller { epoch: Epoch(*epoch) },
             None => Origin::Client,
         };
-        let mut others = others.into_iter();
-        success.extend(others.next());
-        let first = Txn { compare: compares, success, failure: Vec::new() };
-        let more: Vec<Txn> =
-            others.map(|step| Txn { success: vec![step], ..Txn::default() }).collect();
-        let op = if more.is_empty() {
-            Op::Txn(first)
+        let own = Txn { compare: compares, success, failure: Vec::new() };
+        let op = if others.is_empty() {
+            Op::Txn(own)
         } else {
-            Op::Atomic(std::iter::once(first).chain(more).collect())
+            let others = others.into_iter().map(|step| vec![step]);
+            let others = others.map(|success| Txn { success, ..Txn::default() });
+            Op::Atomic(std::iter::once(own).chain(others).collect())
         };
         let proposal = Proposal { request: self.request_id(), origin, op };
         if let Some(witness) = &caller.witness {

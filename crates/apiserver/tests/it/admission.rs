@@ -208,6 +208,7 @@ async fn quotas_are_charged_together_and_each_under_a_revision_of_its_own() {
     let (_, list) = api.json(Method::GET, QUOTAS, Value::Null).await;
     let version = |i: usize| list["items"][i]["metadata"]["resourceVersion"].clone();
     assert_ne!(version(0), version(1));
+    assert!([0, 1].iter().all(|i| version(*i) != read["metadata"]["resourceVersion"]));
     let before = api.store.view().revision();
     api.refused(PODS, pod("q")).await;
     assert_eq!(api.store.view().revision(), before, "all or nothing");
