@@ -4,6 +4,7 @@
 //! `node` keeps the kubelets' sessions, `admin` tells how the group is. All of them share one port.
 
 mod admin;
+mod flow;
 mod history;
 mod kube;
 mod node;
@@ -14,5 +15,6 @@ mod yaml;
 
 pub mod registry;
 
+pub use flow::Limits;
 pub use history::Retention;
 pub use serve::{ApiServer, Body, Config};

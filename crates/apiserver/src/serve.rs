@@ -2,6 +2,7 @@
 
 use crate::{
     admin::Admin,
+    flow::{Flow, Limits},
     history::{self, Retention},
     kube::{self, Kube},
     node::NodeSessions,
@@ -25,6 +26,10 @@ use tower::{Service, ServiceExt as _, util::BoxCloneSyncService};
 /// The body of every request and answer on the door inside this process.
 pub type Body = UnsyncBoxBody<Bytes, Box<dyn std::error::Error + Send + Sync>>;
 
+/// Requests that a client may have under way on one HTTP/2 connection: clients of Go share one among all
+/// their watches.
+const STREAMS_MAX: u32 = 1000;
+
 /// What the API server is told.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -38,6 +43,8 @@ pub struct Config {
     pub pod_prefix: [u8; 2],
     /// Silence after which a node counts as lost.
     pub node_silence: Duration,
+    /// What is done at once for clients.
+    pub limits: Limits,
 }
 
 /// All services over one store.
@@ -45,6 +52,7 @@ pub struct Config {
 pub struct ApiServer {
     router: Router,
     registry: Registry,
+    bounds: listen::Bounds,
 }
 
 impl ApiServer {
@@ -56,11 +64,17 @@ impl ApiServer {
         clock: Clock,
     ) -> Self {
         let registry = Registry::new(Arc::clone(&store), clock, config.service_prefix);
+        let flow = Flow::new(&config.limits);
+        let bounds = listen::Bounds {
+            connections: config.limits.connections,
+            answer_timeout: Some(config.limits.answer_timeout),
+            streams: STREAMS_MAX,
+        };
         let sessions = NodeSessions::new(registry.clone(), config);
         let grpc = tonic::service::Routes::new(NodeServiceServer::new(sessions))
             .add_service(AdminServiceServer::new(Admin { store, cluster }))
             .into_axum_router();
-        let kube = Arc::new(Kube { registry: registry.clone() });
+        let kube = Arc::new(Kube { registry: registry.clone(), flow });
         let rest = kube::router(kube);
         let router = Router::new().fallback_service(tower::service_fn(
             move |request: axum::extract::Request| {
@@ -72,7 +86,7 @@ impl ApiServer {
                 service.oneshot(request)
             },
         ));
-        Self { router, registry }
+        Self { router, registry, bounds }
     }
 
     /// The objects themselves.
@@ -126,6 +140,6 @@ impl ApiServer {
         tls: Option<Arc<rustls::ServerConfig>>,
         shutdown: CancellationToken,
     ) {
-        listen::listen(listener, tls, self.router, shutdown).await;
+        listen::listen_within(self.bounds, listener, tls, self.router, shutdown).await;
     }
 }

@@ -1,6 +1,6 @@
 //! Configuration files: TOML, every key with a default and a unit, a misspelt key an error with its line.
 
-use crate::telemetry::LogConfig;
+use crate::{limits::LimitsConfig, telemetry::LogConfig};
 use anyhow::{Context as _, bail, ensure};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::{
@@ -118,6 +118,9 @@ pub struct ListenConfig {
     /// Serve without TLS beyond loopback. Anyone who reaches the port may then do anything.
     #[serde(default)]
     pub allow_plaintext: bool,
+    /// What is done at once for clients; of the Kubernetes API only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limits: Option<LimitsConfig>,
 }
 
 /// Certificates of a listener, as PEM files.
@@ -323,6 +326,11 @@ pub trait Check {
 
 impl Check for ReplicaConfig {
     fn check(&self) -> anyhow::Result<()> {
+        if let Some(limits) = &self.api.limits {
+            limits.check()?;
+        }
+        let elsewhere = self.etcd.as_ref().is_some_and(|etcd| etcd.limits.is_some());
+        ensure!(!elsewhere, "etcd.limits: only the Kubernetes API has limits");
         ensure!(self.id > 0, "id: must be above 0");
         let ids: BTreeSet<u64> = self.members.iter().map(|m| m.id).collect();
         ensure!(ids.len() == self.members.len(), "members: two have the same id");
@@ -404,6 +412,7 @@ impl Check for NodeConfig {
             self.api.tls.is_none(),
             "api.tls: this version's replicas reach a node without TLS only; leave it out"
         );
+        ensure!(self.api.limits.is_none(), "api.limits: only the Kubernetes API has limits");
         check_listener("api", self.api.listen, self.api.tls.is_some() || self.api.allow_plaintext)?;
         ensure!(self.count > 0, "count: at least one node");
         ensure!(
@@ -496,6 +505,24 @@ clientUrl = "http://127.0.0.1:6443"
                 "faults.allowFaults",
             ),
             ("not a URL", "http://127.0.0.1:2380", "127.0.0.1", "members[0].peerUrl"),
+            (
+                "no seats at all",
+                "[raft]\n",
+                "[api.limits]\npeople = 0\n[raft]\n",
+                "api.limits.people: must be above 0",
+            ),
+            (
+                "less than one body",
+                "[raft]\n",
+                "[api.limits]\nbodyBytes = 1000\n[raft]\n",
+                "api.limits.bodyBytes",
+            ),
+            (
+                "limits of another API",
+                "[raft]\n",
+                "[etcd]\nlisten = \"127.0.0.1:2379\"\n[etcd.limits]\n[raft]\n",
+                "etcd.limits",
+            ),
         ] {
             let text = REPLICA.replacen(from, to, 1);
             assert_ne!(text, REPLICA, "{name}");

@@ -47,6 +47,7 @@ pub async fn run(config: ReplicaConfig, shutdown: CancellationToken) -> anyhow::
         service_prefix: prefix("nodes.serviceCidr", &config.nodes.service_cidr)?,
         pod_prefix: prefix("nodes.podCidr", &config.nodes.pod_cidr)?,
         node_silence: config.nodes.silence,
+        limits: config.api.limits.clone().unwrap_or_default().limits(),
     };
     let api = ApiServer::new(
         Arc::clone(&store) as Arc<dyn store::Store>,

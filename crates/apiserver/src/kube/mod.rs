@@ -3,14 +3,17 @@
 mod answer;
 mod discovered;
 mod documents;
+mod gzip;
+mod list;
 mod proxy;
 mod watch;
 
 use crate::{
+    flow::{Asker, Flow, Verb},
     patch,
     registry::{Apply, Caller, DeleteOutcome, ListQuery, Manager, Registry, Written},
 };
-use answer::{Form, Format, body_json, metadata_only, object_answer};
+use answer::{Format, body_json, object_answer, stored_answer};
 use api::{
     caller::ControllerOrigin,
     deletion::DeleteOptions,
@@ -20,7 +23,6 @@ use api::{
     meta,
     selector::{FieldSelector, LabelSelector},
     status::Status,
-    table::table,
 };
 use axum::{
     Router,
@@ -47,6 +49,7 @@ const BODY_BYTES_MAX: usize = 3 << 20;
 /// What the routes share.
 pub(crate) struct Kube {
     pub(crate) registry: Registry,
+    pub(crate) flow: Flow,
 }
 
 pub(crate) fn router(kube: Arc<Kube>) -> Router {
@@ -57,9 +60,13 @@ pub(crate) fn router(kube: Arc<Kube>) -> Router {
         .route("/readyz", get(ready))
         .route("/api", get(async |request: Request| discovered::root(&request, true)))
         .route("/apis", get(async |request: Request| discovered::root(&request, false)))
+        .route("/metrics", get(async |State(kube): State<Arc<Kube>>| kube.flow.render()))
         .route("/openapi/v2", get(async |request: Request| documents::second(&request)))
         .route("/openapi/v3", get(async |request: Request| documents::index(&request)))
-        .route("/openapi/v3/{*path}", get(documents::document))
+        .route(
+            "/openapi/v3/{*path}",
+            get(documents::document).layer(axum::middleware::from_fn(gzip::layer)),
+        )
         .route("/api/{*path}", any(resource))
         .route("/apis/{*path}", any(resource))
         .fallback(async || answer::failure(&Status::no_such_path()))
@@ -158,13 +165,15 @@ fn query(request: &Request) -> Result<Query, Status> {
 }
 
 async fn resource(State(kube): State<Arc<Kube>>, request: Request) -> Response {
+    let zipped = gzip::is_asked(request.headers());
     match handle(&kube, request).await {
-        Ok(response) => response,
+        Ok(response) => gzip::compress(zipped, response),
         Err(status) => answer::failure(&status),
     }
 }
 
 async fn handle(kube: &Kube, request: Request) -> Result<Response, Status> {
+    let begun = tokio::time::Instant::now();
     let target = match parse(request.uri().path())? {
         Path::Discovery(document) => return Ok(answer::json(StatusCode::OK, &document)),
         Path::Node { name, path } => return proxy::to_node(kube, &name, &path, request).await,
@@ -177,27 +186,48 @@ async fn handle(kube: &Kube, request: Request) -> Result<Response, Status> {
     }
     let query = query(&request)?;
     let flag = |name: &str| query.get(name).is_some_and(|v| v == "true" || v == "1");
-    let caller = caller(&request, &query)?;
-    let format = Format::of(&request, &query)?;
+    let connects = matches!(target.subresource.as_str(), "log" | "exec" | "attach" | "portforward");
+    let verb = Verb::of(request.method(), &target.name, flag("watch"), connects);
+    let answer = act(kube, &target, &query, verb, request).await;
+    let code = answer.as_ref().map_or_else(|status| status.code, |answer| answer.status().as_u16());
+    kube.flow.answered(verb, code, begun.elapsed());
+    answer
+}
+
+async fn act(
+    kube: &Kube,
+    target: &Target,
+    query: &Query,
+    verb: Verb,
+    request: Request,
+) -> Result<Response, Status> {
+    let asker = Asker::of(&request);
+    let caller = caller(&request, query)?;
+    let format = Format::of(&request, query)?;
+    if verb == Verb::Connect {
+        return connect(kube, target, query, &asker, request).await;
+    }
+    let (request, _room) = kube.flow.body(&asker, request, BODY_BYTES_MAX).await?;
+    // Long answers have seats of their own, until they have been sent.
+    let _seat = match verb {
+        Verb::List | Verb::Watch => None,
+        _ => kube.flow.small(&asker).await?,
+    };
     let method = request.method().clone();
     match (method, target.name.is_empty(), target.subresource.as_str()) {
-        (Method::GET, false, "log")
-        | (Method::GET | Method::POST, false, "exec" | "attach" | "portforward") => {
-            proxy::to_kubelet(kube, &target, &query, request).await
+        (Method::GET, true, "") if verb == Verb::Watch => {
+            let selection = selection(target, query)?;
+            watch::answer(kube, target, selection, query, format, &asker).await
         }
-        (Method::GET, true, "") if flag("watch") => {
-            let selection = selection(&target, &query)?;
-            watch::answer(&kube.registry, &target, selection, &query, format).await
-        }
-        (Method::GET, true, "") => list(kube, &target, &query, format).await,
+        (Method::GET, true, "") => list::answer(kube, target, query, format, &asker).await,
         (Method::GET, false, "" | "status") => {
             let version = query.get("resourceVersion").map_or("", String::as_str);
             let registry = &kube.registry;
-            let object =
-                registry.get(target.kind, &target.namespace, &target.name, version).await?;
-            Ok(object_answer(StatusCode::OK, target.kind, &object, format, registry.now()))
+            let Target { kind, namespace, name, .. } = target;
+            let object = registry.get_stored(kind, namespace, name, version).await?;
+            stored_answer(kind, &object, format, registry.now())
         }
-        (Method::POST, true, "") => create(kube, &target, request, &query, &caller, format).await,
+        (Method::POST, true, "") => create(kube, target, request, query, &caller, format).await,
         (Method::POST, false, "binding") => {
             let binding = body_json(request).await?;
             kube.registry.bind(&target.namespace, &target.name, &binding, &caller).await?;
@@ -210,35 +240,60 @@ async fn handle(kube: &Kube, request: Request) -> Result<Response, Status> {
         }
         (Method::PUT, false, "" | "status" | "finalize") => {
             let object = body_json(request).await?;
-            let warnings = check_fields(target.kind, &object, &query)?;
-            let Target { kind, namespace, name, subresource } = &target;
+            let warnings = check_fields(target.kind, &object, query)?;
+            let Target { kind, namespace, name, subresource } = target;
             let registry = &kube.registry;
             let written =
                 registry.update(kind, namespace, name, object, subresource, &caller).await?;
             Ok(written_answer(kind, &written, format, registry.now(), &warnings))
         }
         (Method::PATCH, false, "" | "status" | "scale") => {
-            patch_object(kube, &target, request, &query, &caller, format).await
+            patch_object(kube, target, request, query, &caller, format).await
         }
         (Method::GET, false, "scale") => {
             let version = query.get("resourceVersion").map_or("", String::as_str);
-            let Target { kind, namespace, name, .. } = &target;
+            let Target { kind, namespace, name, .. } = target;
             let object = kube.registry.get(kind, namespace, name, version).await?;
             scale_answer(kind, &object, format)
         }
         (Method::PUT, false, "scale") => {
             let scale = body_json(request).await?;
-            let Target { kind, namespace, name, .. } = &target;
+            let Target { kind, namespace, name, .. } = target;
             let change = |_| Ok(scale.clone());
             let written = kube.registry.scale(kind, namespace, name, &caller, change).await?;
             scale_answer(kind, &written.object, format)
         }
-        (Method::DELETE, false, "") => delete(kube, &target, request, &query, &caller).await,
-        (Method::DELETE, true, "") => delete_all(kube, &target, request, &query, &caller).await,
+        (Method::DELETE, false, "") => delete(kube, target, request, query, &caller).await,
+        (Method::DELETE, true, "") => delete_all(kube, target, request, query, &caller).await,
         (method, _, _) => {
             Err(Status::method_not_allowed(target.kind, &method.as_str().to_lowercase()))
         }
     }
+}
+
+/// A log, or a connection into a Pod.
+async fn connect(
+    kube: &Kube,
+    target: &Target,
+    query: &Query,
+    asker: &Asker,
+    mut request: Request,
+) -> Result<Response, Status> {
+    let is_log = target.subresource == "log";
+    let method = request.method();
+    if target.name.is_empty() || (method != Method::GET && (is_log || method != Method::POST)) {
+        let action = method.as_str().to_lowercase();
+        return Err(Status::method_not_allowed(target.kind, &action));
+    }
+    let follows = query.get("follow").is_some_and(|follow| follow == "true");
+    let seat = match is_log && !follows {
+        true => kube.flow.small(asker).await?,
+        false => kube.flow.long_running(asker).await?,
+    };
+    if let Some(seat) = seat {
+        request.extensions_mut().insert(Arc::new(seat));
+    }
+    proxy::to_kubelet(kube, target, query, request).await
 }
 
 /// What a write answers that leaves no object of its own.
@@ -319,39 +374,6 @@ fn selection(target: &Target, query: &Query) -> Result<ListQuery, Status> {
         },
         continue_token: text("continue"),
     })
-}
-
-async fn list(
-    kube: &Kube,
-    target: &Target,
-    query: &Query,
-    format: Format,
-) -> Result<Response, Status> {
-    let selection = selection(target, query)?;
-    let kind = target.kind;
-    let found = kube.registry.list(kind, &target.namespace, &selection).await?;
-    let mut list_meta = json!({"resourceVersion": found.revision.to_string()});
-    if let Some(fields) = list_meta.as_object_mut() {
-        if !found.continue_token.is_empty() {
-            fields.insert("continue".to_owned(), found.continue_token.into());
-        }
-        if let Some(remaining) = found.remaining {
-            fields.insert("remainingItemCount".to_owned(), remaining.into());
-        }
-    }
-    let body = match format.form {
-        Form::Table(include) => table(kind, &found.items, include, list_meta, kube.registry.now()),
-        Form::Metadata => json!({
-            "kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1",
-            "metadata": list_meta,
-            "items": found.items.iter().map(metadata_only).collect::<Vec<_>>(),
-        }),
-        Form::Object => json!({
-            "kind": format!("{}List", kind.kind), "apiVersion": kind.api_version(),
-            "metadata": list_meta, "items": found.items,
-        }),
-    };
-    Ok(answer::written(StatusCode::OK, &body, format))
 }
 
 /// Refuses or reports fields that the kind does not have (HTTP-2).

@@ -1,6 +1,6 @@
 //! The writing verbs: decide on a read state, then compare-and-swap.
 
-use super::{Registry, WRITE_DEADLINE, decode, key, stamp, store_status};
+use super::{Registry, WRITE_DEADLINE, decode, key, stamp, store_status, stored::is_terminating};
 use api::{
     caller::ControllerOrigin,
     deletion::{DeleteDecision, DeleteOptions, begin_delete, is_released},
@@ -11,6 +11,7 @@ use api::{
     status::Status,
 };
 use bytes::Bytes;
+use serde::{Serialize, Serializer, ser::SerializeMap as _};
 use serde_json::{Value, json};
 use store::{
     Compare, CompareOperator, CompareTarget, DeleteRange, Epoch, KeyRange, KeyValue, LeaseId, Op,
@@ -124,7 +125,35 @@ pub(super) fn remove(key: &str) -> TxnOp {
 
 /// The stored form: without what is filled in when it is read.
 fn encode(object: &Value) -> Bytes {
-    serde_json::to_vec(&meta::without_version(object)).expect("a JSON value can be written").into()
+    serde_json::to_vec(&Unversioned(object)).expect("a JSON value can be written").into()
+}
+
+/// As [`meta::without_version`], without a copy of the whole object.
+struct Unversioned<'a>(&'a Value);
+
+impl Serialize for Unversioned<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let (Some(fields), Some(Value::Object(_))) = (self.0.as_object(), self.0.get("metadata"))
+        else {
+            return meta::without_version(self.0).serialize(serializer);
+        };
+        let mut map = serializer.serialize_map(None)?;
+        for (name, value) in fields {
+            match value.as_object().filter(|_| name == "metadata") {
+                Some(metadata) => map.serialize_entry(name, &UnversionedMetadata(metadata))?,
+                None => map.serialize_entry(name, value)?,
+            }
+        }
+        map.end()
+    }
+}
+
+struct UnversionedMetadata<'a>(&'a serde_json::Map<String, Value>);
+
+impl Serialize for UnversionedMetadata<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().filter(|(name, _)| *name != "resourceVersion"))
+    }
 }
 
 /// The transaction found its compares false: somebody else was first.
@@ -243,11 +272,15 @@ impl Registry {
         }
         drop_empty(metadata_mut(&mut object));
         (kind.default)(&mut object);
-        let asked = object;
+        let mut asked = object;
         let mut attempts = 0;
         loop {
             attempts += 1;
-            let mut object = asked.clone();
+            // Only with a name of the server's choice is there a second attempt.
+            let mut object = match &generated {
+                Some(_) => asked.clone(),
+                None => std::mem::take(&mut asked),
+            };
             if let Some(prefix) = &generated {
                 let name = format!("{prefix}{}", names::generated_suffix(rand::random()));
                 metadata_mut(&mut object).insert("name".to_owned(), name.into());
@@ -290,7 +323,7 @@ impl Registry {
                 self.allocate_address(object, &mut compares, &mut steps)?;
             }
             if let Some(old) = self.store.view().get(own.as_bytes()) {
-                let terminating = decode(kind, &old).is_ok_and(|o| meta::is_terminating(&o));
+                let terminating = is_terminating(kind, &old).unwrap_or_default();
                 return Err(Status::already_exists(kind, &name, terminating));
             }
             if caller.dry_run {
@@ -327,7 +360,7 @@ impl Registry {
             self.refresh().await?;
         }
         let kv = self.stored(namespaces, "", namespace)?;
-        if meta::is_terminating(&decode(namespaces, &kv)?) {
+        if is_terminating(namespaces, &kv)? {
             return Err(Status::namespace_terminating(kind, name, namespace));
         }
         Ok(Some(unchanged(&key, &kv)))

@@ -18,6 +18,8 @@ use std::{sync::Arc, time::Duration};
 use store::{Epoch, Op, Origin, Proposal, RequestId, Store as _, Timestamp, local::LocalStore};
 use tower::ServiceExt as _;
 
+mod flow;
+mod lists;
 mod node;
 mod relay;
 mod workloads;
@@ -29,6 +31,10 @@ struct Api {
 
 impl Api {
     async fn new() -> Self {
+        Self::with(apiserver::Limits::default()).await
+    }
+
+    async fn with(limits: apiserver::Limits) -> Self {
         let clock = || Arc::new(|| Timestamp(1_700_000_000_000_000));
         let store = Arc::new(LocalStore::new(clock()));
         store.begin_epoch(Epoch(1));
@@ -38,6 +44,7 @@ impl Api {
             service_prefix: [10, 96],
             pod_prefix: [10, 244],
             node_silence: Duration::from_secs(50),
+            limits,
         };
         let as_store = Arc::clone(&store) as Arc<dyn store::Store>;
         let as_cluster = Arc::clone(&store) as Arc<dyn store::Cluster>;

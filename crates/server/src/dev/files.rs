@@ -234,6 +234,7 @@ fn loopback(port: u16) -> ListenConfig {
         listen: SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
         tls: None,
         allow_plaintext: false,
+        limits: None,
     }
 }
 
