@@ -53,6 +53,8 @@ struct State {
 #[derive(Debug)]
 struct Waiter {
     ticket: u64,
+    /// Its turn among those with as many seats: its ticket, or 0 for who had a seat already.
+    turn: u64,
     cost: u32,
     grant: oneshot::Sender<Seat>,
 }
@@ -98,18 +100,18 @@ impl Seats {
 
     /// A seat for a request of `user` that costs as much as `cost` others, at once or soon.
     pub(super) async fn enter(self: &Arc<Self>, user: &Arc<str>, cost: u32) -> Result<Seat, Full> {
-        let entered = self.enter_within(user, cost, self.size.queue, self.size.patience).await;
+        let entered = self.wait(user, cost, Some((self.size.queue, self.size.patience))).await;
         let counter = if entered.is_ok() { &self.served } else { &self.refused };
         counter.fetch_add(1, Ordering::Relaxed);
         entered
     }
 
-    async fn enter_within(
+    /// `bounds` are on the queue and on the time in it; without them, somebody waits who had a seat already.
+    async fn wait(
         self: &Arc<Self>,
         user: &Arc<str>,
         cost: u32,
-        queue: usize,
-        patience: Duration,
+        bounds: Option<(usize, Duration)>,
     ) -> Result<Seat, Full> {
         let cost = cost.clamp(1, self.size.seats.max(1));
         let (mut granted, ticket) = {
@@ -117,19 +119,25 @@ impl Seats {
             if state.waiters == 0 && state.taken + cost <= self.size.seats {
                 return Ok(self.take(&mut state, user, cost));
             }
-            if state.waiters >= queue && !state.make_room(user) {
+            let full = bounds.is_some_and(|(queue, _)| state.waiters >= queue);
+            if full && !state.make_room(user) {
                 return Err(Full);
             }
             let (grant, granted) = oneshot::channel();
             state.next += 1;
             state.waiters += 1;
             let ticket = state.next;
-            let waiter = Waiter { ticket, cost, grant };
-            state.waiting.entry(Arc::clone(user)).or_default().push_back(waiter);
+            let turn = if bounds.is_some() { ticket } else { 0 };
+            let waiter = Waiter { ticket, turn, cost, grant };
+            let queue = state.waiting.entry(Arc::clone(user)).or_default();
+            match turn {
+                0 => queue.push_front(waiter),
+                _ => queue.push_back(waiter),
+            }
             (granted, ticket)
         };
         let leave = Leave { seats: self, user, ticket };
-        let deadline = Instant::now().checked_add(patience);
+        let deadline = bounds.and_then(|(_, patience)| Instant::now().checked_add(patience));
         loop {
             match timeout(LOOK, &mut granted).await {
                 Ok(Ok(seat)) => return Ok(seat),
@@ -188,7 +196,7 @@ impl Seats {
             let running = |user: &Arc<str>| state.running.get(user).copied().unwrap_or_default();
             let fronts = state.waiting.iter();
             let fronts = fronts.filter_map(|(user, queue)| Some((user, queue.front()?)));
-            let next = fronts.min_by_key(|(user, waiter)| (running(user), waiter.ticket));
+            let next = fronts.min_by_key(|(user, waiter)| (running(user), waiter.turn));
             let Some((user, waiter)) = next else { return grants };
             if state.taken + waiter.cost > self.size.seats {
                 return grants;
@@ -290,7 +298,7 @@ impl Seat {
         }
         // Without an end: the answer has begun, and the client's patience is what counts.
         let user = Arc::clone(&self.held.user);
-        let again = self.seats.enter_within(&user, self.held.cost, usize::MAX, Duration::MAX).await;
+        let again = self.seats.wait(&user, self.held.cost, None).await;
         if let Ok(seat) = again {
             seat.lend();
             *self = seat;

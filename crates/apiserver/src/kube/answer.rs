@@ -104,7 +104,9 @@ pub(super) fn metadata_only(object: &Value) -> Value {
 }
 
 pub(super) fn json(code: StatusCode, body: &Value) -> Response {
-    let mut response = Response::new(Body::from(body.to_string()));
+    // Not its `Display`, which goes through a formatter.
+    let text = serde_json::to_vec(body).expect("a JSON value can be written");
+    let mut response = Response::new(Body::from(text));
     *response.status_mut() = code;
     let json = HeaderValue::from_static("application/json");
     response.headers_mut().insert(header::CONTENT_TYPE, json);

@@ -209,10 +209,8 @@ async fn act(
     }
     let (request, _room) = kube.flow.body(&asker, request, BODY_BYTES_MAX).await?;
     // Long answers have seats of their own, until they have been sent.
-    let _seat = match verb {
-        Verb::List | Verb::Watch => None,
-        _ => kube.flow.small(&asker).await?,
-    };
+    let long = matches!(verb, Verb::List | Verb::Watch);
+    let _seat = if long { None } else { kube.flow.small(&asker).await? };
     let method = request.method().clone();
     match (method, target.name.is_empty(), target.subresource.as_str()) {
         (Method::GET, true, "") if verb == Verb::Watch => {

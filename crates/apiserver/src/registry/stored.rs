@@ -265,10 +265,8 @@ impl<'de> Visitor<'de> for Look<'_> {
     }
 
     fn visit_str<E>(self, text: &str) -> Result<(), E> {
-        match self.what {
-            What::Text(want) if want == text => Ok(()),
-            _ => self.scalar(),
-        }
+        let wanted = matches!(self.what, What::Text(want) if want == text);
+        if wanted { Ok(()) } else { self.scalar() }
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<(), A::Error> {
