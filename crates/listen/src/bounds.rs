@@ -75,15 +75,21 @@ impl Progress {
     /// Returns when the client is to be given up on: it has said nothing within `head`, or has taken nothing
     /// on within `answer`.
     pub(crate) async fn given_up(self: Arc<Self>, head: Duration, answer: Option<Duration>) {
-        sleep(head).await;
-        if self.heard.load(Ordering::Relaxed) < PREFACE_BYTES {
-            tracing::debug!("a connection on which nothing came");
-            return;
-        }
-        let Some(answer) = answer else { return std::future::pending().await };
-        let limit = u64::try_from(answer.as_millis()).unwrap_or(u64::MAX);
+        let limit = answer.map(|answer| u64::try_from(answer.as_millis()).unwrap_or(u64::MAX));
+        let look = answer.map_or(head, |answer| (answer / 4).clamp(Duration::from_millis(1), head));
         loop {
-            sleep((answer / 4).max(Duration::from_millis(1))).await;
+            sleep(look).await;
+            let late = self.begun.elapsed() >= head;
+            if late && self.heard.load(Ordering::Relaxed) < PREFACE_BYTES {
+                tracing::debug!("a connection on which nothing came");
+                return;
+            }
+            let Some(limit) = limit else {
+                if late {
+                    return std::future::pending().await;
+                }
+                continue;
+            };
             let now = self.millis();
             let stands = |waiting: &Waiting| {
                 let since = waiting.0.load(Ordering::Relaxed);
