@@ -90,7 +90,8 @@ async fn who_trusts_the_authority_is_served_and_who_is_not_trusted_has_done_noth
             Err(ClientError::Unreachable { attempts }) => {
                 assert!(attempts[0].error.contains(want), "{name}: {attempts:?}");
             }
-            // Never an unknown outcome.
+            // Where the socket was closed under the request, its client cannot know.
+            Err(ClientError::Unknown { .. }) if name == "foreign-client" => {}
             found => panic!("{name}: {found:?}"),
         }
         let (code, _) = api.json(Method::GET, &format!("{MAPS}/{name}"), Value::Null).await;
