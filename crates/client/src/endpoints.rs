@@ -192,7 +192,9 @@ impl Replicas {
             Ok(Ok(answer)) => {
                 Outcome::Answer(answer.map(|body| body.map_err(Into::into).boxed_unsync()))
             }
-            Ok(Err(error)) if error.is_connect() => Outcome::Refused(cause(&error)),
+            Ok(Err(error)) if error.is_connect() || unsent(&error) => {
+                Outcome::Refused(cause(&error))
+            }
             Ok(Err(error)) => match cause(&error) {
                 why if unproven(&why) => Outcome::Refused(why),
                 why => Outcome::Lost(why),
@@ -200,6 +202,19 @@ impl Replicas {
             Err(_) => Outcome::Lost("no answer in time".to_owned()),
         }
     }
+}
+
+/// Whether a connection was lost before a request began to go out over it.
+fn unsent(error: &(dyn std::error::Error + 'static)) -> bool {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        let of_hyper = error.downcast_ref::<hyper::Error>();
+        if of_hyper.is_some_and(|error| error.is_canceled() || error.is_closed()) {
+            return true;
+        }
+        next = error.source();
+    }
+    false
 }
 
 /// Whether a server has refused this client's certificate. In TLS 1.3 it says so when the client takes the

@@ -587,14 +587,7 @@ mod tests {
                 "localhost",
                 Err("ApplicationVerificationFailure"),
             ),
-            (
-                "another server",
-                served.clone(),
-                offered(),
-                None,
-                "example.org",
-                Err("NotValidForName"),
-            ),
+            ("another server", served, offered(), None, "example.org", Err("NotValidForName")),
             (
                 "a foreign server",
                 issue(&other, &server_profile()),

@@ -116,13 +116,14 @@ impl Registry {
             return Ok(Charge { compares: vec![seen.is_all(namespace)], ..Charge::default() });
         }
         let turn = self.turns.take(namespace).await;
-        let mut charge = self.try_charge(kind, old, new, false).await;
-        if charge.is_err() {
-            // There may be room that this replica, or the quota itself, does not know of yet.
-            self.linearize().await?;
-            charge = self.try_charge(kind, old, new, true).await;
+        if let Ok(charge) = self.try_charge(kind, old, new, false).await {
+            return Ok(Charge { _turn: turn, ..charge });
         }
-        charge.map(|charge| Charge { _turn: turn, ..charge })
+        // Nobody waits for those that are refused.
+        drop(turn);
+        // There may be room that this replica, or the quota itself, does not know of yet.
+        self.linearize().await?;
+        self.try_charge(kind, old, new, true).await
     }
 
     async fn try_charge(
