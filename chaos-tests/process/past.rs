@@ -18,7 +18,7 @@ fn json(said: &Said) -> Value {
 async fn everywhere(cluster: &Cluster, replicas: &[u64], arguments: &[&str]) -> Value {
     let mut answers = Vec::new();
     for id in replicas {
-        let server = cluster.endpoints[usize::try_from(*id).unwrap() - 1].as_str();
+        let server = cluster.endpoints.urls[usize::try_from(*id).unwrap() - 1].as_str();
         let said = cluster.cli(&[arguments, &["--server", server, "-o", "json"]].concat()).await;
         answers.push(json(&said));
     }
