@@ -110,9 +110,7 @@ async fn list(
     }
     let then = moment.seconds.unwrap_or_else(|| kube.registry.now());
     let body = match format.form {
-        Form::Table(include) => {
-            table(kind.stored(), &found.items, include, list_meta, then)
-        }
+        Form::Table(include) => table(kind.stored(), &found.items, include, list_meta, then),
         Form::Metadata => json!({
             "kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1",
             "metadata": list_meta,

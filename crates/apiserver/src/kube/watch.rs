@@ -308,7 +308,7 @@ impl Watch {
     /// What this watch sees of a change: entering the selection is ADDED, leaving it DELETED, with
     /// what was before at the revision of the change (WCH-3).
     fn event_line(&self, event: &Event) -> Option<Bytes> {
-        let read = |kv: &KeyValue| decode(&self.kind, kv).ok();
+        let read = |kv: &KeyValue| decode(self.kind.stored(), kv).ok();
         let selected = |object: &Value| self.selection.matches(&self.kind, object);
         let new = match event.kind {
             EventKind::Put => read(&event.kv),
@@ -324,7 +324,7 @@ impl Watch {
             (true, true) => Some(line("MODIFIED", &show(&new?))),
             (true, false) => {
                 let mut last = old?;
-                stamp(&self.kind, &mut last, event.kv.mod_revision);
+                stamp(self.kind.stored(), &mut last, event.kv.mod_revision);
                 Some(line("DELETED", &show(&last)))
             }
             (false, false) => None,
