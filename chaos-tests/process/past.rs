@@ -1,6 +1,6 @@
 //! What the client verbs tell of the past, at every replica and after a leader has died.
 
-use crate::cluster::{Cluster, Said, SOON, eventually, with_cluster};
+use crate::cluster::{Cluster, SOON, Said, eventually, with_cluster};
 use serde_json::Value;
 
 const MAP: &str = "apiVersion: v1
@@ -18,7 +18,7 @@ fn json(said: &Said) -> Value {
 async fn everywhere(cluster: &Cluster, replicas: &[u64], arguments: &[&str]) -> Value {
     let mut answers = Vec::new();
     for id in replicas {
-        let server = cluster.endpoints[usize::try_from(*id).unwrap() - 1].as_str();
+        let server = cluster.endpoints.urls[usize::try_from(*id).unwrap() - 1].as_str();
         let said = cluster.cli(&[arguments, &["--server", server, "-o", "json"]].concat()).await;
         answers.push(json(&said));
     }
@@ -40,7 +40,10 @@ fn every_replica_tells_the_same_of_the_past() {
         let told = everywhere(cluster, &[1, 2, 3], &["history", "configmap/site"]).await;
         let versions = told["versions"].as_array().unwrap();
         assert_eq!(versions.len(), 2, "{told}");
-        assert_eq!(versions[1]["changes"][0]["new"].as_str().map(|v| v.contains("two")), Some(true));
+        assert_eq!(
+            versions[1]["changes"][0]["new"].as_str().map(|v| v.contains("two")),
+            Some(true)
+        );
         let then = versions[0]["revision"].as_str().unwrap();
         let killed = cluster.kill_leader().await;
         let left: Vec<u64> = (1..=3).filter(|id| *id != killed).collect();

@@ -32,7 +32,7 @@ struct Shared {
 
 impl Balancer {
     pub(super) async fn start(cluster: &Cluster) -> Self {
-        let targets = cluster.endpoints.iter();
+        let targets = cluster.endpoints.urls.iter();
         let targets = targets.map(|url| url.split_once("://").unwrap().1.to_owned()).collect();
         let shared =
             Arc::new(Shared { targets, turn: AtomicUsize::new(0), newest: AtomicU64::new(0) });

@@ -321,17 +321,22 @@ fn marked(object: &Value, finalizers: &[String], stamp: i64, grace: i64) -> Valu
     if first && let Some(generation) = metadata.get("generation").and_then(Value::as_i64) {
         metadata.insert("generation".to_owned(), generation.saturating_add(1).into());
     }
-    if object.get("kind").is_some_and(|kind| kind == "Namespace") {
+    if is_namespace(&object) {
         meta::child_mut(&mut object, "status").insert("phase".to_owned(), "Terminating".into());
     }
     object
 }
 
+/// A definition may make another kind of that name.
+fn is_namespace(object: &Value) -> bool {
+    let text = |key: &str| object.get(key).and_then(Value::as_str).unwrap_or_default();
+    text("kind") == "Namespace" && text("apiVersion") == "v1"
+}
+
 /// A namespace that nobody has emptied yet (NS-1).
 fn has_content(object: &Value) -> bool {
     let finalizers = object.pointer("/spec/finalizers").and_then(Value::as_array);
-    object.get("kind").is_some_and(|kind| kind == "Namespace")
-        && finalizers.is_some_and(|list| !list.is_empty())
+    is_namespace(object) && finalizers.is_some_and(|list| !list.is_empty())
 }
 
 /// Whether an update has left an object that only waited for its last finalizer (DELAPI-3).
@@ -528,7 +533,7 @@ mod tests {
         // NS-1
         let kind = by_resource("", "v1", "namespaces").unwrap();
         let namespace = json!({
-            "kind": "Namespace", "metadata": {"name": "n"}, "spec": {"finalizers": ["kubernetes"]},
+            "apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "n"}, "spec": {"finalizers": ["kubernetes"]},
             "status": {"phase": "Active"},
         });
         let decision = begin_delete(kind, &namespace, &DeleteOptions::default(), 1000).unwrap();

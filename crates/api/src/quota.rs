@@ -15,6 +15,8 @@ use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Objects of the core that have a name of their own beside `count/…`.
+/// Events in the form of today's recorders.
+const EVENTS: &str = "events.events.k8s.io";
 const COUNTED: &[&str] = &[
     "configmaps",
     "persistentvolumeclaims",
@@ -131,6 +133,8 @@ impl Quota {
                 None => continue,
             };
             let (plural, group) = counted.split_once('.').unwrap_or((counted, ""));
+            // Under both of their names there are the same Events.
+            let group = if counted == EVENTS { "" } else { group };
             numbers.push((name.clone(), group.to_owned(), plural.to_owned()));
         }
         let by_number = |name: &str| numbers.iter().any(|(known, ..)| known == name);
@@ -161,6 +165,10 @@ impl Quota {
             _ => Quantities::new(),
         };
         usage.insert(format!("count/{}", kind.resource()), one());
+        if kind.is("Event") {
+            usage.insert("count/events".to_owned(), one());
+            usage.insert(format!("count/{EVENTS}"), one());
+        }
         if kind.group.is_empty() && COUNTED.contains(&kind.plural) {
             usage.insert(kind.plural.to_owned(), one());
         }

@@ -220,7 +220,9 @@ pub(crate) async fn delete(
         let path = target.path(kind, namespace, name);
         let object: Value = target.client.call(Method::DELETE, &path, Some(body.clone())).await?;
         println!("{} \"{name}\" deleted", kind.singular);
-        begun.push((path, meta::uid(&object).to_owned()));
+        // Some kinds' deletions are answered with a Status about the object.
+        let told = object.pointer("/details/uid").and_then(Value::as_str);
+        begun.push((path, told.unwrap_or_else(|| meta::uid(&object)).to_owned()));
     }
     for (path, uid) in begun.iter().filter(|_| wait) {
         loop {

@@ -4,7 +4,7 @@ use crate::{caches::Caches, queue::Queue};
 use api::{
     core::CustomResourceDefinition,
     custom::{CLEANUP, Taken, accept_names},
-    meta, pod,
+    kinds, meta, pod,
 };
 use client::{
     Client, ClientError, DeleteOptions, Patch, WriteOptions,
@@ -173,7 +173,10 @@ impl Controller {
 
     /// Deletes all objects of a definition; when the last one has gone, the definition may go, too.
     async fn empty(&self, key: &Key, definition: &Value) -> Result<(), ClientError> {
-        if pod::condition_status(definition, "Established") != "True" {
+        let group = definition.pointer("/spec/group").and_then(Value::as_str).unwrap_or_default();
+        // Under such a name the server's own objects would be deleted.
+        let own = kinds::is_own_group(group);
+        if own || pod::condition_status(definition, "Established") != "True" {
             return self.release(key, "NeverEstablished", "resource was never established").await;
         }
         let path = collection(definition);

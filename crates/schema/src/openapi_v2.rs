@@ -19,7 +19,7 @@ pub fn document() -> &'static [u8] {
 /// The same with custom resources.
 #[must_use]
 pub fn document_with(custom: &[KindRef]) -> Vec<u8> {
-    encode(kinds::all().iter().chain(custom.iter().map(|kind| &**kind)))
+    encode(kinds::served().chain(custom.iter().map(|kind| &**kind)))
 }
 
 /// The content type of [`document`], as kube-apiserver writes it.

@@ -365,6 +365,8 @@ fn validate(object: &Value) -> Vec<FieldError> {
     } else if !group.contains('.') {
         let detail = "should be a domain with at least one dot";
         errors.push(FieldError::invalid(&at, group, detail));
+    } else if super::is_own_group(&group) {
+        errors.push(FieldError::invalid(&at, group, "is served by the API server itself"));
     }
     errors.extend(validate_approval(object, &text(spec, "/group")));
     let scope = text(spec, "/scope");

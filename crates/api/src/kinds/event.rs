@@ -93,7 +93,7 @@ fn complete(event: &Value) -> Vec<FieldError> {
 /// The group under which objects of a kind are kept.
 #[must_use]
 pub fn stored_group(kind: &Kind) -> &'static str {
-    if kind.group == GROUP { "" } else { kind.group }
+    if kind.group == GROUP && kind.custom.is_none() { "" } else { kind.group }
 }
 
 /// Whether an object is kept in another form than its own.
@@ -112,7 +112,7 @@ pub fn to_stored(object: &mut Value) {
 
 /// An object that was kept as this kind shows it.
 pub fn from_stored(kind: &Kind, object: &mut Value) {
-    if kind.group == GROUP {
+    if kind.group == GROUP && kind.custom.is_none() {
         rename(object, NAMES.iter().map(|(new, core)| (*core, *new)));
     }
 }

@@ -286,6 +286,12 @@ pub fn served() -> impl Iterator<Item = &'static Kind> + Clone {
     all().iter().chain(versions())
 }
 
+/// Whether a group is the server's own: no definition may put anything beside its rows, or under their keys.
+#[must_use]
+pub fn is_own_group(group: &str) -> bool {
+    served().chain(reviews()).any(|kind| kind.group == group)
+}
+
 /// By URL.
 #[must_use]
 pub fn by_resource(group: &str, version: &str, plural: &str) -> Option<&'static Kind> {

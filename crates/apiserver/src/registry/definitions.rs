@@ -102,7 +102,7 @@ impl Registry {
         if let Some(kind) = kinds::by_resource(group, version, plural) {
             return Some(KindRef::Static(kind));
         }
-        if group.is_empty() {
+        if kinds::is_own_group(group) {
             return None;
         }
         let (_, definition) = self.definition(&format!("{plural}.{group}"))?;
@@ -187,9 +187,8 @@ fn served_of(all: &[(String, Read)]) -> Vec<KindRef> {
     let established = all.iter().map(|(_, read)| read).filter(|read| read.definition.established);
     let kinds = established.flat_map(|read| &read.definition.kinds);
     let served = kinds.filter(|kind| {
-        // A row of the same name is what is served.
-        kind.custom.as_ref().is_some_and(|custom| custom.served)
-            && kinds::by_resource(kind.group, kind.version, kind.plural).is_none()
+        // Where there are rows, they are what is served.
+        kind.custom.as_ref().is_some_and(|custom| custom.served) && !kinds::is_own_group(kind.group)
     });
     served.map(|kind| KindRef::Custom(Arc::clone(kind))).collect()
 }

@@ -406,8 +406,18 @@ impl Registry {
             if !errors.is_empty() {
                 return Err(Status::invalid(kind, &name, &errors));
             }
-            caller.admit(kind, "", Write::Create(&object))?;
-            admitted.check(kind, &object)?;
+            let decided = caller
+                .admit(kind, "", Write::Create(&object))
+                .and_then(|()| admitted.check(kind, &object));
+            match decided {
+                // As in `change`: not refused for what is no longer so.
+                Err(_) if attempts == 0 => {
+                    self.refresh().await?;
+                    attempts = 1;
+                    continue;
+                }
+                decided => decided?,
+            }
             if let Manager::Updates(manager) = &caller.manager {
                 let now = meta::time(self.now());
                 object = schema::managed::track_update(kind, None, object, manager, &now, "");
@@ -424,9 +434,7 @@ impl Registry {
                     self.refresh().await?;
                 }
                 // By a state that others have left behind already, perhaps.
-                Err(status)
-                    if status.is_already_exists() && generated.is_none() && attempts == 1 =>
-                {
+                Err(Status { code: 409 | 422, .. }) if generated.is_none() && attempts == 1 => {
                     self.refresh().await?;
                 }
                 Err(status) if status.is_already_exists() && generated.is_some() => {
@@ -687,7 +695,11 @@ impl Registry {
             };
             compares.push(unchanged(&key, &kv));
             let charge = if subresource != "status" && quota::may_grow(kind, &old, &new) {
-                self.charge(kind, Some(&old), &new).await?
+                match self.charge(kind, Some(&old), &new).await {
+                    // What it grows by is told by what was there.
+                    Err(_) if !is_current => continue,
+                    charge => charge?,
+                }
             } else {
                 quota::Charge::default()
             };
@@ -987,9 +999,15 @@ impl Registry {
             if attempt > 0 {
                 self.refresh().await?;
             }
-            let kv = self.stored(pods, namespace, name)?;
-            let bound = api::binding::bind(&decode(pods, &kv)?, binding, self.now())?;
-            let target = self.stored(nodes, "", node)?;
+            let decided = self.stored(pods, namespace, name).and_then(|kv| {
+                let bound = api::binding::bind(&decode(pods, &kv)?, binding, self.now())?;
+                Ok((kv, bound, self.stored(nodes, "", node)?))
+            });
+            let (kv, bound, target) = match decided {
+                // As in `change`: not refused for what is no longer so.
+                Err(_) if attempt == 0 => continue,
+                decided => decided?,
+            };
             let (pod_key, node_key) = (key(pods, namespace, name), key(nodes, "", node));
             let compares = vec![
                 unchanged(&pod_key, &kv),

@@ -272,13 +272,17 @@ fn content(facts: &Facts, report: &mut Report, since: &str) {
         "NamespaceDeletionDiscoveryFailure",
         "NamespaceDeletionGroupVersionParsingFailure",
         "NamespaceDeletionContentFailure",
+        "NamespaceContentRemaining",
     ] {
         if let Some(said) = condition(&facts.object, kind).filter(|c| at(c, "/status") == "True") {
             report.because("namespace controller", at(said, "/message"));
         }
     }
     let waits = items(&facts.object, "/spec/finalizers");
-    if facts.content.is_empty() && waits.iter().any(|f| f == "kubernetes") {
+    // Kinds that a definition made are not looked at here; the controller does.
+    let remains = condition(&facts.object, "NamespaceContentRemaining")
+        .is_some_and(|said| at(said, "/status") == "True");
+    if facts.content.is_empty() && !remains && waits.iter().any(|f| f == "kubernetes") {
         let summary = format!("{since}, and it is empty: its controller has to say so");
         name_it(report, "Empty", summary);
         let text = "takes the finalizer kubernetes off when it has looked again";
