@@ -150,6 +150,7 @@ async fn a_certificate_is_renewed_for_who_shows_it() {
             found => panic!("{found:?}"),
         }
     }
-    let listed = certificates::list(&endpoints(&url, access(&own, Some(&own))), &url).await.unwrap();
+    let listed =
+        certificates::list(&endpoints(&url, access(&own, Some(&own))), &url).await.unwrap();
     assert!(listed[0].certificate.as_ref().unwrap_err().contains("/nowhere"), "{listed:?}");
 }
