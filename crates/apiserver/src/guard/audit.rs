@@ -11,13 +11,13 @@
 use super::{Verdict, reviews::user_info};
 use crate::{
     flow::{Asker, Flow, Room},
-    kube::BODY_BYTES_MAX,
+    kube::{BODY_BYTES_MAX, Length},
     registry::{Registry, Witness},
 };
 use access::{Attributes, Resource, Target};
 use api::{meta, status::Status};
 use axum::{
-    body::{Body, Bytes},
+    body::{Body, Bytes, HttpBody as _},
     extract::Request,
     http::{HeaderValue, Method, header},
     response::Response,
@@ -501,7 +501,11 @@ impl Record {
             return self.named(response);
         }
         let (parts, body) = response.into_parts();
-        // What is made in this process and whole.
+        // What is made in this process and whole, or piece by piece; not what a node sends, perhaps for ever.
+        if body.size_hint().exact().is_none() && parts.extensions.get::<Length>().is_none() {
+            self.finish(code, None);
+            return self.named(Response::from_parts(parts, body));
+        }
         match axum::body::to_bytes(body, usize::MAX).await {
             Ok(bytes) => {
                 let object = readable(&bytes);

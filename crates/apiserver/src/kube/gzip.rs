@@ -20,7 +20,7 @@ const PIECE_BYTES: usize = 64 << 10;
 
 /// An extension of an answer that is made piece by piece: how many bytes it will have, about.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Length(pub(super) usize);
+pub(crate) struct Length(pub(super) usize);
 
 /// Compresses what the inner service answers.
 pub(super) async fn layer(request: Request, next: Next) -> Response {

@@ -10,6 +10,7 @@ mod proxy;
 mod watch;
 
 pub(crate) use answer::{Format, body_json, failure, json, written};
+pub(crate) use gzip::Length;
 pub(crate) use proxy::over_tls;
 
 use crate::{
