@@ -18,8 +18,9 @@ pub fn document() -> &'static [u8] {
 
 /// The same with custom resources.
 #[must_use]
-pub fn document_with(custom: &[KindRef]) -> Vec<u8> {
-    encode(kinds::served().chain(custom.iter().map(|kind| &**kind)))
+pub fn document_with<'a>(custom: &'a [KindRef]) -> Vec<u8> {
+    let rows = kinds::served().map(|kind| -> &'a Kind { kind });
+    encode(rows.chain(custom.iter().map(|kind| &**kind)))
 }
 
 /// The content type of [`document`], as kube-apiserver writes it.

@@ -16,7 +16,7 @@ use crate::{
 use access::{Attributes, Resource, Target};
 use api::{meta, status::Status};
 use axum::{
-    body::{Body, Bytes},
+    body::{Body, Bytes, HttpBody as _},
     extract::Request,
     http::{HeaderValue, Method, header},
     response::Response,
@@ -484,6 +484,10 @@ impl Record {
         }
         let (parts, body) = response.into_parts();
         // What is made in this process and whole.
+        if body.size_hint().exact().is_none() {
+            self.finish(code, None);
+            return self.named(Response::from_parts(parts, body));
+        }
         match axum::body::to_bytes(body, usize::MAX).await {
             Ok(bytes) => {
                 let object = readable(&bytes);
