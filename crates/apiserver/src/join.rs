@@ -11,7 +11,10 @@ use crate::{
 };
 use api::{bootstrap, caller::Identity, kinds, names};
 use pki::{Authority, Moment, Profile};
-use std::sync::Arc;
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    sync::Arc,
+};
 use store::{Cluster, MemberChange, MemberInfo};
 use tonic::{Request, Response, Status};
 
@@ -23,6 +26,8 @@ pub(crate) struct Joins {
     pub(crate) pki: Pki,
     /// URLs of replicas as configured.
     pub(crate) endpoints: Vec<String>,
+    /// First two bytes of every Service's address.
+    pub(crate) service_prefix: [u8; 2],
 }
 
 impl Joins {
@@ -54,17 +59,49 @@ impl Joins {
     /// A certificate that is valid for a replica's host would let a node take its place.
     fn check_hosts(&self, hosts: &[String], members: &[MemberInfo]) -> Result<(), Status> {
         let of_members = members.iter().flat_map(|m| m.peer_urls.iter().chain([&m.api_url]));
-        let urls: Vec<&String> = of_members.chain(&self.endpoints).collect();
-        let of_replica = |host: &str| urls.iter().any(|url| host_of(url).as_deref() == Some(host));
-        let reserved =
-            |host: &str| host == "localhost" || host.split('.').next() == Some("kubernetes");
-        match hosts.iter().find(|host| of_replica(host) || reserved(host)) {
-            Some(host) => Err(Status::invalid_argument(format!(
+        let mut replicas: Vec<String> =
+            of_members.chain(&self.endpoints).filter_map(|url| host_of(url)).collect();
+        replicas.extend(members.iter().map(|member| member.name.clone()));
+        check_hosts(hosts, &replicas, self.service_prefix)
+    }
+}
+
+/// Addresses and plain names only, none of which a replica answers to, however it is written: a wildcard, or
+/// other letters, would be valid for more than they look like.
+fn check_hosts(
+    hosts: &[String],
+    replicas: &[String],
+    service_prefix: [u8; 2],
+) -> Result<(), Status> {
+    for host in hosts {
+        let taken = match host.parse::<IpAddr>() {
+            Ok(ip) => {
+                let ip = ip.to_canonical();
+                let same =
+                    |other: &String| other.parse().is_ok_and(|o: IpAddr| o.to_canonical() == ip);
+                let of_service =
+                    matches!(ip, IpAddr::V4(ip) if ip.octets().starts_with(&service_prefix));
+                let own = [IpAddr::from(Ipv4Addr::LOCALHOST), Ipv6Addr::LOCALHOST.into()];
+                of_service || own.contains(&ip) || replicas.iter().any(same)
+            }
+            Err(_) => {
+                if let Some(wrong) = names::subdomain(host).first() {
+                    let text =
+                        format!("{host:?} is neither an address nor the name of a host: {wrong}");
+                    return Err(Status::invalid_argument(text));
+                }
+                host == "localhost"
+                    || host.split('.').next() == Some("kubernetes")
+                    || replicas.iter().any(|other| other.eq_ignore_ascii_case(host))
+            }
+        };
+        if taken {
+            return Err(Status::invalid_argument(format!(
                 "{host:?} is where a replica is; a node needs an address of its own"
-            ))),
-            None => Ok(()),
+            )));
         }
     }
+    Ok(())
 }
 
 /// Who asks, as was found out before.
@@ -223,6 +260,36 @@ mod tests {
             name: name.to_owned(),
             peer_urls: vec![url.to_owned()],
             ..MemberInfo::default()
+        }
+    }
+
+    #[test]
+    fn a_node_s_hosts_are_no_replica_s_however_they_are_written() {
+        let replicas = ["10.0.0.1", "fd00::1", "one.example.org", "replica-1"].map(str::to_owned);
+        for (host, want) in [
+            ("10.0.0.2", None),
+            ("node-1", None),
+            ("node-1.example.org", None),
+            ("10.0.0.1", Some("where a replica is")),
+            ("::ffff:10.0.0.1", Some("where a replica is")),
+            ("fd00:0:0::1", Some("where a replica is")),
+            ("10.96.0.1", Some("where a replica is")),
+            ("127.0.0.1", Some("where a replica is")),
+            ("::1", Some("where a replica is")),
+            ("localhost", Some("where a replica is")),
+            ("replica-1", Some("where a replica is")),
+            ("one.example.org", Some("where a replica is")),
+            ("kubernetes.default.svc", Some("where a replica is")),
+            ("One.example.org", Some("neither an address nor the name of a host")),
+            ("*.example.org", Some("neither an address nor the name of a host")),
+            ("", Some("neither an address nor the name of a host")),
+        ] {
+            let found = check_hosts(&[host.to_owned()], &replicas, [10, 96]);
+            match (found, want) {
+                (Ok(()), None) => {}
+                (Err(status), Some(want)) => assert!(status.message().contains(want), "{status}"),
+                (found, want) => panic!("{host}: {found:?}, not {want:?}"),
+            }
         }
     }
 

@@ -114,12 +114,18 @@ pub(crate) fn apply(target: &Value, operations: &Value) -> Result<Value, Status>
 
 fn step(target: &mut Value, operation: &Value, taken: &mut Taken) -> Result<(), Status> {
     let text = |key: &str| operation.get(key).and_then(Value::as_str);
+    // Without the value: this goes to logs, and the object may be a Secret.
+    let named: Map<String, Value> = ["op", "path", "from"]
+        .into_iter()
+        .filter_map(|key| Some((key.to_owned(), operation.get(key)?.clone())))
+        .collect();
+    let named = Value::Object(named);
     let fails = |what: &str| {
         Status::new(
             422,
             "Invalid",
             format!(
-                "the server rejected our request due to an error in our request: {what}: {operation}"
+                "the server rejected our request due to an error in our request: {what}: {named}"
             ),
         )
     };

@@ -91,6 +91,7 @@ impl ApiServer {
             cluster: Arc::clone(&cluster),
             pki: pki.clone(),
             endpoints: config.endpoints.clone(),
+            service_prefix: config.service_prefix,
         };
         let sessions =
             NodeSessions::new(registry.clone(), Arc::clone(&cluster), config, Arc::clone(&guard));

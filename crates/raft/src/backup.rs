@@ -13,6 +13,7 @@ use crate::{
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::{
     fmt, io,
     path::{Path, PathBuf},
@@ -256,7 +257,9 @@ impl BackupWriter {
         let mut name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?.to_owned();
         name.push(format!(".{}.partial", std::process::id()));
         let temporary = path.with_file_name(name);
-        let file = std::fs::File::create_new(&temporary)?;
+        // It holds every Secret.
+        let mut options = std::fs::OpenOptions::new();
+        let file = options.read(true).write(true).create_new(true).mode(0o600).open(&temporary)?;
         Ok(Self { path: path.to_owned(), temporary, file, named: false })
     }
 

@@ -548,6 +548,12 @@ impl Check for NodeConfig {
         );
         check_tls("api", self.api.tls.as_ref())?;
         check_listener("api", self.api.listen, self.api.tls.is_some() || self.api.allow_plaintext)?;
+        let asks_nobody = self.api.tls.as_ref().is_some_and(|tls| tls.client_ca_file.is_none());
+        ensure!(
+            !asks_nobody || self.api.listen.ip().is_loopback(),
+            "api.tls.clientCaFile: without it, whoever reaches {} runs commands in every Pod",
+            self.api.listen
+        );
         ensure!(self.count > 0, "count: at least one node");
         ensure!(
             self.count == 1 || self.runtime == RuntimeKind::Fake,

@@ -187,6 +187,10 @@ enum Recover {
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
 pub(crate) fn run(arguments: Arguments) -> ExitCode {
+    if matches!(arguments.role, Role::Server { .. } | Role::Etcd { .. }) {
+        // Logs and snapshots hold every Secret.
+        nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
+    }
     if let Role::Etcd { flags } = arguments.role {
         return etcd::run(flags);
     }

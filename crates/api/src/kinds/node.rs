@@ -3,7 +3,11 @@
 use super::{
     Kind, column, decodes, keep_status, plain::PLAIN, take_status, text, valid_metadata, wide,
 };
-use crate::{core, table::age};
+use crate::{
+    core,
+    field::{FieldError, Path},
+    table::age,
+};
 use serde_json::Value;
 
 /// `Ready`, `NotReady` or `Unknown`, and whether it takes Pods (TAB-3).
@@ -57,6 +61,12 @@ pub(super) const KIND: Kind = Kind {
     validate_update: |new, old| {
         let mut errors = valid_metadata(new, false);
         errors.extend(crate::validation::metadata_update(new, old));
+        // Or a node could take the addresses of another one's Pods.
+        let range = |object: &Value| text(object, "/spec/podCIDR");
+        if !range(old).is_empty() && range(new) != range(old) {
+            let detail = "node updates may not change podCIDR except from \"\" to valid";
+            errors.push(FieldError::forbidden(&Path::new("spec").child("podCIDR"), detail));
+        }
         errors
     },
     columns: &[

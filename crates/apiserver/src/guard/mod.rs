@@ -31,7 +31,7 @@ use access::{
     node::Write,
     rbac::{GROUP, own_rules},
 };
-use api::{caller::Identity, kinds::Kind, meta, status::Status};
+use api::{bootstrap, caller::Identity, kinds::Kind, meta, status::Status};
 use audit::{Audit, Record};
 use authenticate::{Unauthenticated, certified, take_token};
 use axum::{
@@ -158,6 +158,12 @@ fn is_health(asked: &Attributes) -> bool {
         && ["/healthz", "/livez", "/readyz"].iter().any(|health| {
             path.strip_prefix(health).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
         })
+}
+
+/// Whether a write leaves a bootstrap token with which a replica may come.
+fn brings_replicas(write: Write<'_>) -> bool {
+    let (Write::Create(new) | Write::Update { new, .. }) = write else { return false };
+    bootstrap::value(new, "auth-extra-groups").contains(bootstrap::REPLICAS)
 }
 
 impl Guard {
@@ -341,7 +347,8 @@ impl Guard {
         let writes = matches!(verb, "create" | "update" | "patch" | "delete" | "deletecollection");
         let may_create = matches!(verb, "update" | "patch") && of.subresource.is_empty();
         let is_node = node::name(who).is_some();
-        if is_master(who) || !writes || !(is_node || may_create || of.group == GROUP) {
+        let secrets = of.group.is_empty() && of.resource == "secrets";
+        if is_master(who) || !writes || !(is_node || may_create || secrets || of.group == GROUP) {
             return None;
         }
         let (guard, who, of) = (Arc::clone(self), who.clone(), of.clone());
@@ -360,6 +367,14 @@ impl Guard {
                 let decision = guard.decide(&who, &create);
                 if !decision.is_allowed() {
                     return Err(create.refusal(&who.user, decision.reason()));
+                }
+            }
+            if kind.is("Secret") && brings_replicas(write) {
+                // Such a token is worth the authority's key: nobody makes one who may not use it.
+                let join = Attributes::path("post", access::defaults::JOIN_REPLICA);
+                let decision = guard.decide(&who, &join);
+                if !decision.is_allowed() {
+                    return Err(join.refusal(&who.user, decision.reason()));
                 }
             }
             if kind.group == GROUP { guard.may_grant(&who, kind, write) } else { Ok(()) }

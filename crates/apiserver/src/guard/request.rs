@@ -1,6 +1,7 @@
 //! What a request asks for, by its method, path and query: read as the routes read them, so that what is
 //! allowed is what is done.
 
+use crate::kube::flag;
 use access::{Attributes, Resource, Target};
 use axum::http::{Method, Uri};
 use std::collections::BTreeMap;
@@ -45,7 +46,7 @@ pub(crate) fn attributes(method: &Method, uri: &Uri) -> Attributes {
                 of.name = name;
             }
             of.on_node = required(fields, "spec.nodeName").unwrap_or_default();
-            let watch = query.get("watch").is_some_and(|watch| watch == "true" || watch == "1");
+            let watch = flag(&query, "watch");
             if watch { "watch" } else { "list" }
         }
         Method::GET | Method::HEAD => "get",
@@ -112,6 +113,8 @@ mod tests {
             ("GET", "/api/v1/pods?watch=true", "watch  pods  "),
             ("GET", "/api/v1/pods?watch=false&watch=1", "watch  pods  "),
             ("GET", "/api/v1/pods?watch=1&watch=false", "list  pods  "),
+            ("GET", "/api/v1/pods?watch=yes", "watch  pods  "),
+            ("GET", "/api/v1/pods?watch=", "watch  pods  "),
             ("GET", "/api/v1/namespaces/ns/pods/p?watch=true", "get  pods ns p"),
             ("GET", "/api//v1/namespaces/ns//pods", "list  pods ns "),
             ("POST", "/api/v1/namespaces/ns/pods", "create  pods ns "),

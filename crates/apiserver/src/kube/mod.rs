@@ -213,7 +213,7 @@ pub(crate) fn query(request: &Request) -> Result<Query, Status> {
 }
 
 /// Whether a parameter means yes. As upstream reads them, only one that is absent, `false` or 0 means no.
-fn flag(query: &Query, name: &str) -> bool {
+pub(crate) fn flag(query: &Query, name: &str) -> bool {
     query.get(name).is_some_and(|value| !value.eq_ignore_ascii_case("false") && value != "0")
 }
 

@@ -44,6 +44,9 @@ pub(super) struct Shared {
     pub(super) certified: bool,
 }
 
+/// Requests of one node that are under way or wait for that.
+const IN_HAND_MAX: usize = 512;
+
 struct Session {
     registry: Registry,
     config: Arc<Config>,
@@ -127,7 +130,8 @@ pub(super) async fn run(
                     send(outgoing, To::Synced(Synced { revision: event.revision })).await?;
                 }
             }
-            message = incoming.message() => match message {
+            // What is read is kept until it is done: a node that asks for more than that waits.
+            message = incoming.message(), if work.len() < IN_HAND_MAX => match message {
                 Ok(Some(FromNode { message: Some(message) })) => work.take(&session, message),
                 Ok(Some(FromNode { message: None })) => {}
                 Ok(None) | Err(_) => return Ok(()),
@@ -170,6 +174,10 @@ fn change(event: &PodEvent) -> PodChange {
 }
 
 impl Work {
+    fn len(&self) -> usize {
+        self.running.len() + self.waiting.values().map(VecDeque::len).sum::<usize>()
+    }
+
     fn take(&mut self, session: &Arc<Session>, message: From) {
         let key = match &message {
             From::PodStatus(m) => m.uid.clone(),
