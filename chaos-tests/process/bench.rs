@@ -56,6 +56,35 @@ fn assert_left_nothing(dir: &Path) {
 }
 
 #[test]
+fn the_api_is_measured_under_creates_and_under_a_crowd_and_nothing_is_left() {
+    let dir = tempfile::tempdir().unwrap();
+    let arguments = "bench api --connections 1,4 --seconds 1 --warm-up 0.2 --lists 3 --watches 5 \
+                     --pods 64 --churn 20 --small 50 --json";
+    let output = Command::new(TRIREME)
+        .args(arguments.split_whitespace())
+        .env("TMPDIR", dir.path())
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    let report: Value = serde_json::from_slice(&output.stdout).expect(&errors);
+    assert!(output.status.success(), "{report} {errors}");
+    assert_left_nothing(dir.path());
+    let number = |value: &Value| value.as_f64().unwrap();
+    for (run, connections) in report["creates"].as_array().unwrap().iter().zip([1, 4]) {
+        assert_eq!(run["connections"], connections);
+        let p99 = number(&run["latency"]["p99_ms"]);
+        assert!(number(&run["created_per_s"]) > 1.0 && p99 > 0.0, "{run}");
+        assert_eq!(run["processes"].as_object().unwrap().len(), 3, "{run}");
+    }
+    let crowd = &report["crowd"];
+    for what in ["small_alone", "small", "list"] {
+        assert!(number(&crowd[what]["count"]) > 1.0, "{what}: {crowd}");
+    }
+    assert!(number(&crowd["events_per_s"]) > 5.0 && crowd["events_missing"] == 0, "{crowd}");
+}
+
+#[test]
 fn every_workload_measures_something_and_leaves_nothing() {
     for (workload, more) in [
         ("put", "--clients 16 --rate 200"),

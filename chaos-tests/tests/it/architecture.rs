@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 const ARROWS: &[(&str, &[&str])] = &[
     ("access", &["api"]),
     ("apiserver", &["access", "api", "listen", "pki", "protobuf", "schema", "store"]),
-    ("bench", &["etcd"]),
+    ("bench", &["client", "etcd"]),
     ("cli", &["api", "client", "pki", "scheduler"]),
     ("client", &["api"]),
     ("controllers", &["api", "client"]),

@@ -360,6 +360,11 @@ impl FieldSelector {
         self.requirements.is_empty()
     }
 
+    /// The fields that it asks for.
+    pub fn labels(&self) -> impl Iterator<Item = &str> {
+        self.requirements.iter().map(|r| r.label.as_str())
+    }
+
     /// The value that the field must have, if the selector says so: what an index is asked for
     /// (SEL-3).
     #[must_use]

@@ -6,6 +6,7 @@
 
 mod admin;
 mod certificates;
+mod flow;
 mod guard;
 mod history;
 mod join;
@@ -19,6 +20,7 @@ mod serve;
 pub mod registry;
 
 pub use certificates::Pki;
+pub use flow::Limits;
 pub use guard::{AccessConfig, AuditConfig, AuditLevel, KeyError, ServiceAccountKey};
 pub use history::Retention;
 pub use serve::{ApiServer, Body, Config};

@@ -3,6 +3,7 @@
 use crate::{
     admin::Admin,
     certificates::{Certificates, Pki},
+    flow::{Flow, Limits},
     guard::{AccessConfig, Door, Guard, Guarded},
     history::{self, Retention},
     join::Joins,
@@ -32,6 +33,10 @@ use tower::{Service, ServiceExt as _, util::BoxCloneSyncService};
 /// The body of every request and answer on the door inside this process.
 pub type Body = UnsyncBoxBody<Bytes, Box<dyn std::error::Error + Send + Sync>>;
 
+/// Requests that a client may have under way on one HTTP/2 connection: clients of Go share one among all
+/// their watches.
+const STREAMS_MAX: u32 = 1000;
+
 /// What the API server is told.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -49,6 +54,8 @@ pub struct Config {
     pub access: AccessConfig,
     /// Its certificates, and who signs.
     pub pki: Pki,
+    /// What is done at once for clients.
+    pub limits: Limits,
 }
 
 /// All services over one store.
@@ -57,6 +64,7 @@ pub struct ApiServer {
     router: Router,
     registry: Registry,
     guard: Arc<Guard>,
+    bounds: listen::Bounds,
 }
 
 impl ApiServer {
@@ -70,8 +78,14 @@ impl ApiServer {
         let pki = config.pki.clone();
         let certificates = Certificates { pki: pki.clone(), clock: Arc::clone(&clock) };
         let registry = Registry::new(Arc::clone(&store), clock, config.service_prefix);
+        let flow = Arc::new(Flow::new(&config.limits));
+        let bounds = listen::Bounds {
+            connections: config.limits.connections,
+            answer_timeout: Some(config.limits.answer_timeout),
+            streams: STREAMS_MAX,
+        };
         let access = std::mem::take(&mut config.access);
-        let guard = Arc::new(Guard::new(registry.clone(), access));
+        let guard = Arc::new(Guard::new(registry.clone(), access, Arc::clone(&flow)));
         let joins = Joins {
             registry: registry.clone(),
             cluster: Arc::clone(&cluster),
@@ -87,8 +101,8 @@ impl ApiServer {
             .add_service(JoinServiceServer::new(joins))
             .into_axum_router();
         let kubelets = pki.kubelets.as_deref().map(kube::over_tls);
-        let kube =
-            Arc::new(Kube { registry: registry.clone(), guard: Arc::clone(&guard), kubelets });
+        let (registry_, guard_) = (registry.clone(), Arc::clone(&guard));
+        let kube = Arc::new(Kube { registry: registry_, flow, guard: guard_, kubelets });
         let rest = kube::router(kube);
         let router = Router::new().fallback_service(tower::service_fn(
             move |request: axum::extract::Request| {
@@ -100,7 +114,7 @@ impl ApiServer {
                 service.oneshot(request)
             },
         ));
-        Self { router, registry, guard }
+        Self { router, registry, guard, bounds }
     }
 
     /// The objects themselves.
@@ -185,6 +199,6 @@ impl ApiServer {
     ) {
         let door = if tls.is_some() { Door::Tls } else { Door::Plain };
         let guarded = Guarded::new(self.guard, self.router, door);
-        listen::listen(listener, tls, guarded, shutdown).await;
+        listen::listen_within(self.bounds, listener, tls, guarded, shutdown).await;
     }
 }

@@ -44,7 +44,6 @@ impl Histogram {
     }
 
     /// How many were counted.
-    #[cfg(test)]
     pub(crate) fn count(&self) -> u64 {
         self.total
     }

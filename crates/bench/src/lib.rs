@@ -1,5 +1,6 @@
-//! Load for any server of the etcd v3 API, and what it measured.
+//! Load for any server of the etcd v3 API or of Kubernetes', and what it measured.
 
+mod api;
 mod cluster;
 mod compare;
 mod drive;
@@ -20,6 +21,7 @@ mod usage;
 mod watch;
 mod wire;
 
+pub use api::{ApiEndpoint, ApiPlan, ApiReport, CreateRun, Crowd, CrowdRun, Latency, Process, api};
 pub use cluster::System;
 pub use compare::{Subject, compare};
 pub use failover::{FailoverPlan, FailoverRatio, FailoverReport, Fault, SystemFailover, failover};

@@ -26,6 +26,8 @@ use std::{
 };
 use target::Target;
 
+pub use target::endpoints;
+
 #[cfg(test)]
 mod testing;
 

@@ -12,6 +12,7 @@ use client::{
     transport::{Access, Tls},
 };
 use pki::tls::{Pem, Shown};
+use std::path::Path;
 
 pub(crate) struct Target {
     pub(crate) client: Client,
@@ -54,6 +55,19 @@ fn chosen(arguments: &TargetArguments) -> Result<(Vec<String>, Kubeconfig), Fail
         Kubeconfig::default()
     };
     Ok((urls, config))
+}
+
+/// The server of a kubeconfig's current context, and who one is there.
+///
+/// # Errors
+/// In words, what is wrong with the file.
+pub fn endpoints(kubeconfig: &Path) -> Result<Endpoints, String> {
+    let config = kubeconfig::read(&kubeconfig.to_string_lossy());
+    let config = config.map_err(|failure| failure.lines().join("\n"))?;
+    let tls = config.authority.map(|pem| pki::tls::client(pem, config.shown));
+    let tls = tls.transpose().map_err(|error| chain(&error))?;
+    let access = Access { tls: tls.map(Tls::new), token: config.token };
+    Ok(Endpoints::new(vec![config.server.trim_end_matches('/').to_owned()], access))
 }
 
 impl Target {

@@ -42,6 +42,7 @@ impl Api {
             service_prefix: [10, 96],
             pod_prefix: [10, 244],
             node_silence: Duration::from_secs(50),
+            limits: apiserver::Limits::default(),
             access: apiserver::AccessConfig::default(),
             pki: apiserver::Pki::default(),
         };

@@ -1,11 +1,14 @@
 //! One port: HTTP/1 and HTTP/2, with or without TLS, for any service.
 
 mod authority;
+mod bounds;
 mod hpack;
 
 pub use authority::Authority;
+pub use bounds::Bounds;
 
 use axum::{Extension, body::Body};
+use bounds::{Progress, Watched};
 use futures::{
     FutureExt as _, TryFutureExt as _,
     future::{BoxFuture, select},
@@ -18,12 +21,7 @@ use hyper_util::{
     service::TowerToHyperService,
 };
 use rustls::pki_types::CertificateDer;
-use std::{
-    convert::Infallible,
-    net::SocketAddr,
-    sync::{Arc, LazyLock},
-    time::Duration,
-};
+use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpListener,
@@ -32,7 +30,7 @@ use tokio::{
 };
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
-use tower::{Layer as _, Service};
+use tower::{Layer as _, Service, ServiceExt as _};
 
 /// For a TLS handshake and for a request's head.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -45,8 +43,7 @@ pub type PeerCertificates = Arc<[CertificateDer<'static>]>;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PeerAddress(pub SocketAddr);
 
-/// Serves on a listener, HTTP/1 and HTTP/2, until `shutdown`; then lets requests that have begun end for a
-/// moment. `service` is a router, or routes by itself; each request gets a clone.
+/// As [`listen_within`] the default bounds.
 pub async fn listen<S>(
     listener: TcpListener,
     tls: Option<Arc<rustls::ServerConfig>>,
@@ -57,6 +54,23 @@ pub async fn listen<S>(
     S: Clone + Send + 'static,
     S::Future: Send + 'static,
 {
+    listen_within(Bounds::default(), listener, tls, service, shutdown).await;
+}
+
+/// Serves on a listener, HTTP/1 and HTTP/2, until `shutdown`; then lets requests that have begun end for a
+/// moment. `service` is a router, or routes by itself; each request gets a clone.
+pub async fn listen_within<S>(
+    bounds: Bounds,
+    listener: TcpListener,
+    tls: Option<Arc<rustls::ServerConfig>>,
+    service: S,
+    shutdown: CancellationToken,
+) where
+    S: Service<Request<Incoming>, Response = Response<Body>, Error = Infallible>,
+    S: Clone + Send + 'static,
+    S::Future: Send + 'static,
+{
+    let protocol = Protocol { builder: builder(&bounds), bounds };
     let acceptor = tls.map(TlsAcceptor::from);
     let mut connections = JoinSet::new();
     loop {
@@ -66,6 +80,8 @@ pub async fn listen<S>(
         };
         while connections.try_join_next().is_some() {}
         let (stream, peer) = match accepted {
+            // Closed before it costs anything.
+            Ok(_) if connections.len() >= bounds.connections => continue,
             Ok(accepted) => accepted,
             Err(error) => {
                 // Out of descriptors, mostly: others must end first.
@@ -76,11 +92,10 @@ pub async fn listen<S>(
         };
         let _ = stream.set_nodelay(true);
         let service = Extension(PeerAddress(peer)).layer(service.clone());
-        let shutdown = shutdown.clone();
-        let acceptor = acceptor.clone();
+        let (acceptor, shutdown, protocol) = (acceptor.clone(), shutdown.clone(), protocol.clone());
         connections.spawn(async move {
             match acceptor {
-                None => connection(stream, service, shutdown).await,
+                None => connection(protocol, stream, service, shutdown).await,
                 Some(acceptor) => match timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
                     Ok(Ok(stream)) => {
                         let shown = stream.get_ref().1.peer_certificates();
@@ -89,9 +104,9 @@ pub async fn listen<S>(
                         match shown {
                             Some(shown) => {
                                 let service = Extension(shown).layer(service);
-                                connection(stream, service, shutdown).await;
+                                connection(protocol, stream, service, shutdown).await;
                             }
-                            None => connection(stream, service, shutdown).await,
+                            None => connection(protocol, stream, service, shutdown).await,
                         }
                     }
                     Ok(Err(error)) => tracing::debug!(%error, "TLS handshake"),
@@ -107,32 +122,73 @@ pub async fn listen<S>(
     }
 }
 
-/// How every connection is served. HTTP/2's windows hold the largest request and a batch of events, so that
-/// a sender rarely waits for leave to send on.
-static PROTOCOL: LazyLock<Builder<TokioExecutor>> = LazyLock::new(|| {
+/// How every connection of a listener is served.
+#[derive(Clone)]
+struct Protocol {
+    builder: Builder<TokioExecutor>,
+    bounds: Bounds,
+}
+
+/// Bytes of an answer that wait for a client in one connection's, or one stream's, own buffer.
+const SEND_BUFFER_BYTES: usize = 128 << 10;
+/// Of a request's head.
+const HEAD_BYTES: u32 = 64 << 10;
+/// Streams that a client has reset and this side has not looked at yet: more are an attack.
+const RESETS_WAITING: usize = 20;
+/// Between two questions whether an HTTP/2 client is still there, and for its answer.
+const PING_INTERVAL: Duration = Duration::from_secs(30);
+const PING_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// HTTP/2's windows hold the largest request and a batch of events, so that a sender rarely waits for leave
+/// to send on.
+fn builder(bounds: &Bounds) -> Builder<TokioExecutor> {
     let mut builder = Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(HANDSHAKE_TIMEOUT);
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HANDSHAKE_TIMEOUT)
+        .max_buf_size(SEND_BUFFER_BYTES);
     builder
         .http2()
         .timer(TokioTimer::new())
-        .max_concurrent_streams(1024)
+        .max_concurrent_streams(bounds.streams)
+        .max_header_list_size(HEAD_BYTES)
+        .max_pending_accept_reset_streams(Some(RESETS_WAITING))
+        .max_send_buf_size(SEND_BUFFER_BYTES)
+        .keep_alive_interval(Some(PING_INTERVAL))
+        .keep_alive_timeout(PING_TIMEOUT)
         .initial_stream_window_size(1 << 20)
         .initial_connection_window_size(4 << 20);
     builder
-});
+}
 
 /// Not an async function: the compiler cannot see that one which holds what is served may change threads.
-fn connection<I, S>(io: I, service: S, shutdown: CancellationToken) -> BoxFuture<'static, ()>
+fn connection<I, S>(
+    protocol: Protocol,
+    io: I,
+    service: S,
+    shutdown: CancellationToken,
+) -> BoxFuture<'static, ()>
 where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     S: Service<Request<Incoming>, Response = Response<Body>, Error = Infallible>,
     S: Clone + Send + 'static,
     S::Future: Send + 'static,
 {
-    let io = TokioIo::new(Authority::new(io));
-    let served = PROTOCOL.serve_connection_with_upgrades(io, TowerToHyperService::new(service));
+    let progress = Progress::new();
+    let io = TokioIo::new(Authority::new(Watched::new(io, Arc::clone(&progress))));
+    let given_up =
+        Box::pin(Arc::clone(&progress).given_up(HANDSHAKE_TIMEOUT, protocol.bounds.answer_timeout));
+    let follows = protocol.bounds.answer_timeout.is_some();
+    let service = service.map_response(
+        move |response| {
+            if follows { progress.follow(response) } else { response }
+        },
+    );
+    let service = TowerToHyperService::new(service);
+    let served = protocol.builder.serve_connection_with_upgrades(io, service).into_owned();
     let served = served.inspect_err(|error| tracing::debug!(error, "connection"));
     // Watches and node sessions have no end of their own; their clients go elsewhere.
-    let stopped = Box::pin(shutdown.cancelled_owned());
+    let stopped = Box::pin(select(Box::pin(shutdown.cancelled_owned()), given_up));
     Box::pin(select(Box::pin(served), stopped).map(|_| ()))
 }

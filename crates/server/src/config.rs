@@ -1,6 +1,6 @@
 //! Configuration files: TOML, every key with a default and a unit, a misspelt key an error with its line.
 
-use crate::telemetry::LogConfig;
+use crate::{limits::LimitsConfig, telemetry::LogConfig};
 use anyhow::{Context as _, bail, ensure};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::{
@@ -134,6 +134,9 @@ pub struct ApiConfig {
     /// Write requests down; not without it.
     #[serde(default)]
     pub audit: Option<AuditConfig>,
+    /// What is done at once for clients.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limits: Option<LimitsConfig>,
 }
 
 /// Where and how requests of the API are written down.
@@ -442,6 +445,9 @@ pub trait Check {
 
 impl Check for ReplicaConfig {
     fn check(&self) -> anyhow::Result<()> {
+        if let Some(limits) = &self.api.limits {
+            limits.check()?;
+        }
         ensure!(self.id > 0, "id: must be above 0");
         let ids: BTreeSet<u64> = self.members.iter().map(|m| m.id).collect();
         ensure!(ids.len() == self.members.len(), "members: two have the same id");
@@ -685,6 +691,24 @@ clientUrl = "http://127.0.0.1:6443"
                 "api.tls.clientOrganizations",
             ),
             ("not a URL", "http://127.0.0.1:2380", "127.0.0.1", "members[0].peerUrl"),
+            (
+                "no seats at all",
+                "[raft]\n",
+                "[api.limits]\npeople = 0\n[raft]\n",
+                "api.limits.people: must be above 0",
+            ),
+            (
+                "less than one body",
+                "[raft]\n",
+                "[api.limits]\nbodyBytes = 1000\n[raft]\n",
+                "api.limits.bodyBytes",
+            ),
+            (
+                "limits of another API",
+                "[raft]\n",
+                "[etcd]\nlisten = \"127.0.0.1:2379\"\n[etcd.limits]\n[raft]\n",
+                "unknown field `limits`",
+            ),
         ] {
             let text = REPLICA.replacen(from, to, 1);
             assert_ne!(text, REPLICA, "{name}");

@@ -11,6 +11,7 @@ pub mod demo;
 pub mod dev;
 pub mod etcd_role;
 pub mod hollow;
+pub mod limits;
 pub mod machines;
 pub mod node;
 pub mod recovery;

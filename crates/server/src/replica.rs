@@ -56,6 +56,7 @@ pub async fn run(config: ReplicaConfig, shutdown: CancellationToken) -> anyhow::
         node_silence: config.nodes.silence,
         access: access(&config)?,
         pki: pki.clone(),
+        limits: config.api.limits.clone().unwrap_or_default().limits(),
     };
     let api = ApiServer::new(
         Arc::clone(&store) as Arc<dyn store::Store>,

@@ -1,10 +1,13 @@
 //! `trireme bench`: what can be measured, and how a command line asks for it.
 
 use crate::roles::until_asked;
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, Error, bail, ensure};
 use clap::{Args, Subcommand, ValueEnum};
 use serde::Serialize;
-use server::bench as pods;
+use server::{
+    bench as pods,
+    dev::{DevCluster, DevOptions},
+};
 use std::{fmt::Display, path::PathBuf, process::ExitCode, time::Duration};
 
 #[derive(Debug, Subcommand)]
@@ -99,6 +102,48 @@ pub(crate) enum Workload {
         runs: usize,
         #[command(flatten)]
         systems: SystemArguments,
+    },
+    /// Load on the Kubernetes API: creates of Pods, and a crowd of readers beside small requests.
+    ///
+    /// The Pods are for a scheduler that is not there. A cluster of three replicas is started, or --server
+    /// says which runs already, any API server of Kubernetes.
+    Api {
+        /// Connections that create Pods, one run for each number; 0 leaves these out.
+        #[arg(long, value_delimiter = ',', default_values_t = [1, 16, 64])]
+        connections: Vec<usize>,
+        /// Connections that list all Pods at once, again and again; then the crowd comes, too.
+        #[arg(long, default_value_t = 0)]
+        lists: usize,
+        /// Connections that watch all Pods.
+        #[arg(long, default_value_t = 0)]
+        watches: usize,
+        /// Pods that the crowd reads.
+        #[arg(long, default_value_t = 5000, value_parser = clap::value_parser!(u64).range(16..=1_000_000))]
+        pods: u64,
+        /// Pods changed a second meanwhile.
+        #[arg(long, default_value_t = 10)]
+        churn: u64,
+        /// Small requests a second whose latency counts, half gets and half patches.
+        #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u64).range(1..))]
+        small: u64,
+        /// Seconds of each run.
+        #[arg(long, default_value_t = 10.0, value_parser = parse_seconds)]
+        seconds: f64,
+        /// Seconds of the same load before each run of creates.
+        #[arg(long, default_value_t = 2.0, value_parser = parse_seconds)]
+        warm_up: f64,
+        /// Servers that run, all of one cluster, separated by commas; https:// with --kubeconfig only.
+        #[arg(long, value_delimiter = ',')]
+        server: Vec<String>,
+        /// For its current context: the server, if --server names none, and who one is there.
+        #[arg(long)]
+        kubeconfig: Option<PathBuf>,
+        /// Processes of those servers on this machine: their CPU time and memory are reported.
+        #[arg(long, value_delimiter = ',')]
+        pids: Vec<u32>,
+        /// One JSON object on standard output.
+        #[arg(long)]
+        json: bool,
     },
     /// Start Pods one after another on an idle cluster, and say where the time goes.
     Start {
@@ -447,6 +492,48 @@ pub(crate) async fn run(workload: Workload) -> anyhow::Result<ExitCode> {
             print(&report, systems.json)?;
             Ok(if report.held() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
+        Workload::Api {
+            connections,
+            lists,
+            watches,
+            pods,
+            churn,
+            small,
+            seconds,
+            warm_up,
+            server,
+            kubeconfig,
+            pids,
+            json,
+        } => {
+            let pods = usize::try_from(pods).context("--pods")?;
+            let endpoints = match kubeconfig {
+                Some(path) => {
+                    let named = cli::endpoints(&path).map_err(Error::msg)?;
+                    let named = if server.is_empty() { named } else { named.at(server) };
+                    bench::ApiEndpoint::all(&named)?
+                }
+                None => server
+                    .iter()
+                    .map(|url| bench::ApiEndpoint::plain(url))
+                    .collect::<Result<_, _>>()?,
+            };
+            let plan = bench::ApiPlan {
+                endpoints,
+                pids: pids.iter().map(|pid| (pid.to_string(), *pid)).collect(),
+                connections: connections.into_iter().filter(|count| *count > 0).collect(),
+                time: Duration::from_secs_f64(seconds),
+                warm_up: Duration::from_secs_f64(warm_up),
+                crowd: (lists + watches > 0).then_some(bench::Crowd {
+                    pods,
+                    lists,
+                    watches,
+                    churn,
+                    small,
+                }),
+            };
+            api(plan, json).await
+        }
         Workload::Start { pods, json } => pods_start(pods, json).await,
         Workload::Steady { minutes, writers, pause_ms, json } => {
             pods_steady(minutes, writers, pause_ms, json).await
@@ -455,6 +542,32 @@ pub(crate) async fn run(workload: Workload) -> anyhow::Result<ExitCode> {
             pods_many(pods::PodsOptions { replicas, hollow, pods }, json).await
         }
     }
+}
+
+/// On a cluster that is made for it, if the plan names none.
+async fn api(mut plan: bench::ApiPlan, json: bool) -> anyhow::Result<ExitCode> {
+    let say = std::sync::Mutex::new(progress(json));
+    let say = move |line| {
+        let mut say = say.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        (*say)(line);
+    };
+    if !plan.endpoints.is_empty() {
+        let report = interruptible(bench::api(plan, say)).await?;
+        print(&report, json)?;
+        return Ok(if report.held() { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+    }
+    let dir = tempfile::tempdir().context("make a directory")?;
+    let options = DevOptions { nodes: 0, restart: false, ..DevOptions::new(dir.path().to_owned()) };
+    let cluster = DevCluster::start(options).await?;
+    plan.endpoints = bench::ApiEndpoint::all(&cluster.endpoints())?;
+    plan.pids = cluster.pids();
+    let report = interruptible(bench::api(plan, say)).await;
+    let report = report.map_err(|error| error.context(cluster.log_tails()));
+    let stopped = cluster.stop().await;
+    let report = report?;
+    stopped?;
+    print(&report, json)?;
+    Ok(if report.held() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 async fn measure(

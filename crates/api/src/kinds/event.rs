@@ -96,10 +96,16 @@ pub fn stored_group(kind: &Kind) -> &'static str {
     if kind.group == GROUP && kind.custom.is_none() { "" } else { kind.group }
 }
 
+/// Whether an object is kept in another form than its own.
+#[must_use]
+pub fn is_renamed(object: &Value) -> bool {
+    let version = object.get("apiVersion").and_then(Value::as_str).unwrap_or_default();
+    version.strip_prefix(GROUP).is_some_and(|rest| rest.starts_with('/'))
+}
+
 /// An object of this kind as it is kept.
 pub fn to_stored(object: &mut Value) {
-    let version = object.get("apiVersion").and_then(Value::as_str).unwrap_or_default();
-    if version.strip_prefix(GROUP).is_some_and(|rest| rest.starts_with('/')) {
+    if is_renamed(object) {
         to_core(object);
     }
 }

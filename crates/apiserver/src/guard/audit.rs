@@ -10,7 +10,8 @@
 
 use super::{Verdict, reviews::user_info};
 use crate::{
-    kube::BODY_BYTES_MAX,
+    flow::{Asker, Flow, Room},
+    kube::{BODY_BYTES_MAX, Length},
     registry::{Registry, Witness},
 };
 use access::{Attributes, Resource, Target};
@@ -374,6 +375,8 @@ pub(crate) struct Record {
     /// Goes on after its answer has begun.
     streams: bool,
     written: bool,
+    /// Of the body, until the answer is there.
+    room: Option<Arc<Room>>,
 }
 
 fn micro_time(registry: &Registry) -> Value {
@@ -434,6 +437,7 @@ impl Record {
             annotations: Map::new(),
             streams,
             written: false,
+            room: None,
         })
     }
 
@@ -441,21 +445,35 @@ impl Record {
     /// what it writes.
     ///
     /// # Errors
-    /// 413 for a body that is larger than any that is taken.
-    pub(super) async fn follow(&mut self, request: Request) -> Result<Request, Status> {
-        let (mut parts, mut body) = request.into_parts();
+    /// As [`Flow::body`].
+    pub(super) async fn follow(
+        &mut self,
+        mut request: Request,
+        flow: &Flow,
+    ) -> Result<Request, Status> {
         let witness: Arc<dyn Witness> = Arc::clone(&self.writes) as Arc<dyn Witness>;
-        parts.extensions.insert(witness);
-        let reads = matches!(parts.method, Method::GET | Method::HEAD);
-        if self.level >= AuditLevel::Request && !reads {
-            let bytes = axum::body::to_bytes(body, BODY_BYTES_MAX).await;
-            let bytes = bytes.map_err(|error| Status::too_large(&error.to_string()))?;
-            if let Some(object) = readable(&bytes) {
-                self.event.insert("requestObject".to_owned(), object);
-            }
-            body = Body::from(bytes);
+        request.extensions_mut().insert(witness);
+        if self.level == AuditLevel::RequestResponse {
+            // What is compressed could not be written down.
+            request.headers_mut().remove(header::ACCEPT_ENCODING);
         }
-        Ok(Request::from_parts(parts, body))
+        let reads = matches!(*request.method(), Method::GET | Method::HEAD);
+        if self.level < AuditLevel::Request || reads {
+            return Ok(request);
+        }
+        let asker = Asker::of(&request);
+        let (request, room) = flow.body(&asker, request, BODY_BYTES_MAX).await?;
+        let (mut parts, body) = request.into_parts();
+        let bytes = axum::body::to_bytes(body, BODY_BYTES_MAX).await;
+        let bytes = bytes.map_err(|error| Status::too_large(&error.to_string()))?;
+        if let Some(object) = readable(&bytes) {
+            self.event.insert("requestObject".to_owned(), object);
+        }
+        // Whoever is behind finds that it has been taken in already.
+        let room = Arc::new(room);
+        parts.extensions.insert(Arc::clone(&room));
+        self.room = Some(room);
+        Ok(Request::from_parts(parts, Body::from(bytes)))
     }
 
     /// Who it was, and whether they may.
@@ -483,8 +501,8 @@ impl Record {
             return self.named(response);
         }
         let (parts, body) = response.into_parts();
-        // What is made in this process and whole.
-        if body.size_hint().exact().is_none() {
+        // What is made in this process and whole, or piece by piece; not what a node sends, perhaps for ever.
+        if body.size_hint().exact().is_none() && parts.extensions.get::<Length>().is_none() {
             self.finish(code, None);
             return self.named(Response::from_parts(parts, body));
         }

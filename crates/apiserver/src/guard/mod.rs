@@ -21,6 +21,7 @@ pub use tokens::{KeyError, ServiceAccountKey};
 pub(crate) use reviews::{routes, token_request};
 
 use crate::{
+    flow::Flow,
     kube,
     registry::{Admission, Registry},
 };
@@ -66,7 +67,7 @@ pub struct AccessConfig {
 }
 
 /// Whoever shows nothing where that is enough.
-const UNSECURED: &str = "system:unsecured";
+pub(crate) const UNSECURED: &str = "system:unsecured";
 
 /// Marks a request that came where whoever shows nothing may do anything.
 #[derive(Debug, Clone, Copy)]
@@ -92,6 +93,7 @@ pub(crate) struct Guard {
     /// What concerns no single node.
     node_rules: Vec<Rule>,
     audit: Option<Audit>,
+    flow: Arc<Flow>,
 }
 
 /// The routes behind the guard.
@@ -165,7 +167,7 @@ fn brings_replicas(write: Write<'_>) -> bool {
 }
 
 impl Guard {
-    pub(crate) fn new(registry: Registry, config: AccessConfig) -> Self {
+    pub(crate) fn new(registry: Registry, config: AccessConfig, flow: Arc<Flow>) -> Self {
         let AccessConfig { enforce_without_tls, service_account_key, audit } = config;
         Self {
             facts: Facts::new(registry.clone()),
@@ -174,6 +176,7 @@ impl Guard {
             key: service_account_key,
             node_rules: defaults::rules_of("system:node"),
             audit: audit.and_then(Audit::start),
+            flow,
         }
     }
 
@@ -193,14 +196,14 @@ impl Guard {
         if let Some(record) = &mut record {
             record.decided(&verdict);
         }
+        request.extensions_mut().insert(verdict.acting().clone());
         let ready = match (passed, &mut record) {
-            (Ok(()), Some(record)) => record.follow(request).await,
+            (Ok(()), Some(record)) => record.follow(request, &self.flow).await,
             (Ok(()), None) => Ok(request),
             (Err(status), _) => Err(status),
         };
         let response = match ready {
             Ok(mut request) => {
-                request.extensions_mut().insert(verdict.acting().clone());
                 if let Some(admission) = self.admission(verdict.acting(), &asked) {
                     request.extensions_mut().insert(admission);
                 }

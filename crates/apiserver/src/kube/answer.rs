@@ -1,6 +1,7 @@
 //! Bodies in and out: JSON, YAML or protobuf in, JSON or a table out.
 
 use super::{BODY_BYTES_MAX, Query};
+use crate::registry::Stored;
 use api::{
     kinds::Kind,
     status::Status,
@@ -103,7 +104,9 @@ pub(super) fn metadata_only(object: &Value) -> Value {
 }
 
 pub(crate) fn json(code: StatusCode, body: &Value) -> Response {
-    let mut response = Response::new(Body::from(body.to_string()));
+    // Not its `Display`, which goes through a formatter.
+    let text = serde_json::to_vec(body).expect("a JSON value can be written");
+    let mut response = Response::new(Body::from(text));
     *response.status_mut() = code;
     let json = HeaderValue::from_static("application/json");
     response.headers_mut().insert(header::CONTENT_TYPE, json);
@@ -119,6 +122,10 @@ pub(crate) fn written(code: StatusCode, body: &Value, format: Format) -> Respons
         Ok(text) => text,
         Err(error) => return failure(&Status::internal(error)),
     };
+    yaml(code, text)
+}
+
+pub(super) fn yaml(code: StatusCode, text: String) -> Response {
     let mut response = Response::new(Body::from(text));
     *response.status_mut() = code;
     let yaml = HeaderValue::from_static("application/yaml");
@@ -190,6 +197,27 @@ pub(super) fn object_answer(
             written(code, &table(kind.stored(), [object], include, list_meta, now), format)
         }
     }
+}
+
+/// A stored object, as JSON without having been read where that is what the client wants.
+pub(super) fn stored_answer(
+    kind: &Kind,
+    object: &Stored,
+    format: Format,
+    now: i64,
+) -> Result<Response, Status> {
+    let mut text = Vec::with_capacity(object.len());
+    match format {
+        Format { form: Form::Object, yaml: false } => object.write(kind, &mut text)?,
+        Format { form: Form::Metadata, yaml: false } => {
+            object.write_metadata_at(kind, object.kv().mod_revision, &mut text)?;
+        }
+        _ => return Ok(object_answer(StatusCode::OK, kind, &object.value(kind)?, format, now)),
+    }
+    let mut response = Response::new(Body::from(text));
+    let json = HeaderValue::from_static("application/json");
+    response.headers_mut().insert(header::CONTENT_TYPE, json);
+    Ok(response)
 }
 
 /// What an object may be sent in.

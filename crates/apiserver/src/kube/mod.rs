@@ -3,14 +3,18 @@
 mod answer;
 mod discovered;
 mod documents;
+mod gzip;
+mod list;
 mod past;
 mod proxy;
 mod watch;
 
 pub(crate) use answer::{Format, body_json, failure, json, written};
+pub(crate) use gzip::Length;
 pub(crate) use proxy::over_tls;
 
 use crate::{
+    flow::{Asker, Flow, Verb},
     guard::{self, Guard},
     patch,
     registry::{
@@ -18,7 +22,7 @@ use crate::{
         not_decodable,
     },
 };
-use answer::{Form, Sent, metadata_only, object_answer};
+use answer::{Sent, object_answer, stored_answer};
 use api::{
     caller::ControllerOrigin,
     deletion::DeleteOptions,
@@ -28,13 +32,13 @@ use api::{
     meta,
     selector::{FieldSelector, LabelSelector},
     status::Status,
-    table::table,
 };
 use axum::{
     Router,
     body::Body,
     extract::{Request, State},
     http::{Method, StatusCode, header},
+    middleware::Next,
     response::Response,
     routing::{any, get},
 };
@@ -56,6 +60,7 @@ pub(crate) const BODY_BYTES_MAX: usize = 3 << 20;
 /// What the routes share.
 pub(crate) struct Kube {
     pub(crate) registry: Registry,
+    pub(crate) flow: Arc<Flow>,
     pub(crate) guard: Arc<Guard>,
     /// How nodes are asked; without it, in plaintext.
     pub(crate) kubelets: Option<TlsConnector>,
@@ -73,14 +78,31 @@ pub(crate) fn router(kube: Arc<Kube>) -> Router {
         .route("/api/", get(discovered::core))
         .route("/apis", get(discovered::groups))
         .route("/apis/", get(discovered::groups))
+        .route("/metrics", get(async |State(kube): State<Arc<Kube>>| kube.flow.render()))
         .route("/openapi/v2", get(documents::second))
         .route("/openapi/v3", get(documents::index))
-        .route("/openapi/v3/{*path}", get(documents::document))
+        .route(
+            "/openapi/v3/{*path}",
+            get(documents::document).layer(axum::middleware::from_fn(gzip::layer)),
+        )
         .route("/api/{*path}", any(resource))
         .route("/apis/{*path}", any(resource))
         .fallback(async || answer::failure(&Status::no_such_path()))
-        .with_state(kube)
-        .merge(reviews)
+        .with_state(Arc::clone(&kube))
+        .merge(reviews.layer(axum::middleware::from_fn_with_state(kube, small)))
+}
+
+/// Bounds what is a small request of its own, as those of objects are.
+async fn small(State(kube): State<Arc<Kube>>, request: Request, next: Next) -> Response {
+    let asker = Asker::of(&request);
+    let entered = async {
+        let (request, room) = kube.flow.body(&asker, request, BODY_BYTES_MAX).await?;
+        Ok((request, room, kube.flow.small(&asker).await?))
+    };
+    match entered.await {
+        Ok((request, _room, _seat)) => next.run(request).await,
+        Err(status) => answer::failure(&status),
+    }
 }
 
 async fn version() -> Response {
@@ -196,8 +218,9 @@ pub(crate) fn flag(query: &Query, name: &str) -> bool {
 }
 
 async fn resource(State(kube): State<Arc<Kube>>, request: Request) -> Response {
+    let zipped = gzip::is_asked(request.headers());
     match handle(&kube, request).await {
-        Ok(response) => response,
+        Ok(response) => gzip::compress(zipped, response),
         Err(status) => answer::failure(&status),
     }
 }
@@ -225,36 +248,57 @@ async fn handle(kube: &Kube, request: Request) -> Result<Response, Status> {
 }
 
 async fn at_target(kube: &Kube, target: Target, request: Request) -> Result<Response, Status> {
+    let begun = tokio::time::Instant::now();
     if !target.subresource.is_empty()
         && !target.kind.subresources.contains(&target.subresource.as_str())
     {
         return Err(Status::no_such_path());
     }
     let query = query(&request)?;
-    let caller = caller(&request, &query)?;
-    let format = Format::of(&request, &query)?;
+    let connects = matches!(target.subresource.as_str(), "log" | "exec" | "attach" | "portforward");
+    let verb = Verb::of(request.method(), &target.name, flag(&query, "watch"), connects);
+    let answer = act(kube, &target, &query, verb, request).await;
+    let code = answer.as_ref().map_or_else(|status| status.code, |answer| answer.status().as_u16());
+    kube.flow.answered(verb, code, begun.elapsed());
+    answer
+}
+
+async fn act(
+    kube: &Kube,
+    target: &Target,
+    query: &Query,
+    verb: Verb,
+    request: Request,
+) -> Result<Response, Status> {
+    let asker = Asker::of(&request);
+    let caller = caller(&request, query)?;
+    let format = Format::of(&request, query)?;
+    let past = request.method() == Method::GET && past::is_asked(query);
+    if verb == Verb::Connect && !past {
+        return connect(kube, target, query, &asker, request).await;
+    }
+    let (request, _room) = kube.flow.body(&asker, request, BODY_BYTES_MAX).await?;
+    // Long answers have seats of their own, until they have been sent.
+    let long = matches!(verb, Verb::List | Verb::Watch);
+    let _seat = if long { None } else { kube.flow.small(&asker).await? };
     let method = request.method().clone();
-    if method == Method::GET && past::is_asked(&query) {
-        return past::answer(kube, &target, &query, format).await;
+    if past {
+        return past::answer(kube, target, query, format, &asker).await;
     }
     match (method, target.name.is_empty(), target.subresource.as_str()) {
-        (Method::GET, false, "log")
-        | (Method::GET | Method::POST, false, "exec" | "attach" | "portforward") => {
-            proxy::to_kubelet(kube, &target, &query, request).await
+        (Method::GET, true, "") if verb == Verb::Watch => {
+            let selection = selection(target, query)?;
+            watch::answer(kube, target, selection, query, format, &asker).await
         }
-        (Method::GET, true, "") if flag(&query, "watch") => {
-            let selection = selection(&target, &query)?;
-            watch::answer(&kube.registry, &target, selection, &query, format).await
-        }
-        (Method::GET, true, "") => list(kube, &target, &query, format).await,
+        (Method::GET, true, "") => list::answer(kube, target, query, format, &asker).await,
         (Method::GET, false, "" | "status" | kinds::EPHEMERAL_CONTAINERS) => {
             let version = query.get("resourceVersion").map_or("", String::as_str);
             let registry = &kube.registry;
-            let kind = target.kind.stored();
-            let object = registry.get(kind, &target.namespace, &target.name, version).await?;
-            Ok(object_answer(StatusCode::OK, &target.kind, &object, format, registry.now()))
+            let Target { kind, namespace, name, .. } = target;
+            let object = registry.get_stored(kind.stored(), namespace, name, version).await?;
+            stored_answer(kind, &object, format, registry.now())
         }
-        (Method::POST, true, "") => create(kube, &target, request, &query, &caller, format).await,
+        (Method::POST, true, "") => create(kube, target, request, query, &caller, format).await,
         (Method::POST, false, "binding") => {
             let binding = body_json(request).await?;
             kube.registry.bind(&target.namespace, &target.name, &binding, &caller).await?;
@@ -270,8 +314,8 @@ async fn at_target(kube: &Kube, target: Target, request: Request) -> Result<Resp
         }
         (Method::PUT, false, "" | "status" | "finalize" | kinds::EPHEMERAL_CONTAINERS) => {
             let sent = answer::sent(request).await?;
-            let warnings = check_fields(&target.kind, &sent, &query)?;
-            let Target { kind, namespace, name, subresource } = &target;
+            let warnings = check_fields(&target.kind, &sent, query)?;
+            let Target { kind, namespace, name, subresource } = target;
             let object = accepted(kind, sent.value)?;
             let (registry, stored) = (&kube.registry, kind.stored());
             let written =
@@ -279,27 +323,52 @@ async fn at_target(kube: &Kube, target: Target, request: Request) -> Result<Resp
             Ok(written_answer(kind, &written, format, registry.now(), &warnings))
         }
         (Method::PATCH, false, "" | "status" | "scale" | kinds::EPHEMERAL_CONTAINERS) => {
-            patch_object(kube, &target, request, &query, &caller, format).await
+            patch_object(kube, target, request, query, &caller, format).await
         }
         (Method::GET, false, "scale") => {
             let version = query.get("resourceVersion").map_or("", String::as_str);
-            let Target { kind, namespace, name, .. } = &target;
+            let Target { kind, namespace, name, .. } = target;
             let object = kube.registry.get(kind, namespace, name, version).await?;
             scale_answer(kind, &object, format)
         }
         (Method::PUT, false, "scale") => {
             let scale = body_json(request).await?;
-            let Target { kind, namespace, name, .. } = &target;
+            let Target { kind, namespace, name, .. } = target;
             let change = |_| Ok(scale.clone());
             let written = kube.registry.scale(kind, namespace, name, &caller, change).await?;
             scale_answer(kind, &written.object, format)
         }
-        (Method::DELETE, false, "") => delete(kube, &target, request, &query, &caller).await,
-        (Method::DELETE, true, "") => delete_all(kube, &target, request, &query, &caller).await,
+        (Method::DELETE, false, "") => delete(kube, target, request, query, &caller).await,
+        (Method::DELETE, true, "") => delete_all(kube, target, request, query, &caller).await,
         (method, _, _) => {
             Err(Status::method_not_allowed(&target.kind, &method.as_str().to_lowercase()))
         }
     }
+}
+
+/// A log, or a connection into a Pod.
+async fn connect(
+    kube: &Kube,
+    target: &Target,
+    query: &Query,
+    asker: &Asker,
+    mut request: Request,
+) -> Result<Response, Status> {
+    let is_log = target.subresource == "log";
+    let method = request.method();
+    if target.name.is_empty() || (method != Method::GET && (is_log || method != Method::POST)) {
+        let action = method.as_str().to_lowercase();
+        return Err(Status::method_not_allowed(&target.kind, &action));
+    }
+    let follows = query.get("follow").is_some_and(|follow| follow == "true");
+    let seat = match is_log && !follows {
+        true => kube.flow.small(asker).await?,
+        false => kube.flow.long_running(asker).await?,
+    };
+    if let Some(seat) = seat {
+        request.extensions_mut().insert(Arc::new(seat));
+    }
+    proxy::to_kubelet(kube, target, query, request).await
 }
 
 /// What a write answers that leaves no object of its own.
@@ -382,46 +451,6 @@ fn selection(target: &Target, query: &Query) -> Result<ListQuery, Status> {
         },
         continue_token: text("continue"),
     })
-}
-
-async fn list(
-    kube: &Kube,
-    target: &Target,
-    query: &Query,
-    format: Format,
-) -> Result<Response, Status> {
-    let selection = selection(target, query)?;
-    let kind: &Kind = &target.kind;
-    if query.contains_key("sendInitialEvents") {
-        let path = api::field::Path::new("sendInitialEvents");
-        let error = FieldError::forbidden(&path, "sendInitialEvents is forbidden for list");
-        return Err(Status::invalid_named("meta.k8s.io", "ListOptions", "", &[error]));
-    }
-    let found = kube.registry.list(kind.stored(), &target.namespace, &selection).await?;
-    let mut list_meta = json!({"resourceVersion": found.revision.to_string()});
-    if let Some(fields) = list_meta.as_object_mut() {
-        if !found.continue_token.is_empty() {
-            fields.insert("continue".to_owned(), found.continue_token.into());
-        }
-        if let Some(remaining) = found.remaining {
-            fields.insert("remainingItemCount".to_owned(), remaining.into());
-        }
-    }
-    let body = match format.form {
-        Form::Table(include) => {
-            table(kind.stored(), &found.items, include, list_meta, kube.registry.now())
-        }
-        Form::Metadata => json!({
-            "kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1",
-            "metadata": list_meta,
-            "items": found.items.iter().map(|i| metadata_only(&kind.show(i))).collect::<Vec<_>>(),
-        }),
-        Form::Object => json!({
-            "kind": kind.list_kind(), "apiVersion": kind.api_version(),
-            "metadata": list_meta, "items": shown(kind, found.items),
-        }),
-    };
-    Ok(answer::written(StatusCode::OK, &body, format))
 }
 
 /// Stored objects as a version has them.

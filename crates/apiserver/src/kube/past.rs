@@ -3,7 +3,10 @@
 //! They are reads of the kind like any other, so that whoever may see an object may see what it was.
 
 use super::{Kube, Query, Target, answer, selection, shown};
-use crate::registry::{ListQuery, Moment};
+use crate::{
+    flow::Asker,
+    registry::{ListQuery, Moment},
+};
 use answer::{Form, Format, metadata_only, object_answer};
 use api::{
     kinds::Kind,
@@ -32,6 +35,7 @@ pub(super) async fn answer(
     target: &Target,
     query: &Query,
     format: Format,
+    asker: &Asker,
 ) -> Result<Response, Status> {
     let excluded = ["watch", "resourceVersion", "resourceVersionMatch"];
     let found = excluded.iter().find(|name| query.get(**name).is_some_and(|v| !v.is_empty()));
@@ -53,7 +57,7 @@ pub(super) async fn answer(
             let when = When::parse(written)
                 .map_err(|wrong| Status::bad_request(format!("{AT}: {wrong}")))?;
             if target.name.is_empty() {
-                list(kube, target, query, when, format).await
+                list(kube, target, query, (when, format), asker).await
             } else {
                 get(kube, target, when, format).await
             }
@@ -84,8 +88,8 @@ async fn list(
     kube: &Kube,
     target: &Target,
     query: &Query,
-    when: When,
-    format: Format,
+    (when, format): (When, Format),
+    asker: &Asker,
 ) -> Result<Response, Status> {
     let (_, moment) = kube.registry.moment(when).await?;
     let mut wanted = selection(target, query)?;
@@ -98,6 +102,8 @@ async fn list(
         };
     }
     let kind: &Kind = &target.kind;
+    let cost = kube.registry.cost(kind, &target.namespace, &wanted);
+    let _seat = kube.flow.list(asker, cost).await?;
     let found = kube.registry.list(kind.stored(), &target.namespace, &wanted).await?;
     let mut list_meta = json!({"resourceVersion": found.revision.to_string()});
     if let Some(fields) = list_meta.as_object_mut() {

@@ -2,6 +2,7 @@
 //! a connection is upgraded to.
 
 use super::{Kube, Query, Target};
+use crate::flow::Seat;
 use api::{
     field::{FieldError, Path},
     kinds, meta,
@@ -13,6 +14,7 @@ use axum::{
     http::{HeaderValue, Method, StatusCode, Uri, header, uri::Authority},
     response::Response,
 };
+use http_body_util::BodyExt as _;
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
 use serde_json::Value;
@@ -177,6 +179,7 @@ async fn relay(
         .await
         .map_err(|e| unreachable(&e))?;
     let upgrade = hyper::upgrade::on(&mut request);
+    let seat = request.extensions_mut().remove::<Arc<Seat>>();
     let (mut parts, body) = request.into_parts();
     parts.uri = path.parse::<Uri>().map_err(|e| Status::bad_request(e.to_string()))?;
     // They are for this server; a node is not to act in the caller's name.
@@ -203,6 +206,7 @@ async fn relay(
         let far = hyper::upgrade::on(&mut answer);
         #[expect(clippy::disallowed_methods, reason = "ends when either end of the relay closes")]
         tokio::spawn(async move {
+            let _seat = seat;
             match futures::future::try_join(upgrade, far).await {
                 Ok((near, far)) => {
                     let (mut near, mut far) = (TokioIo::new(near), TokioIo::new(far));
@@ -217,6 +221,11 @@ async fn relay(
         return Ok(Response::from_parts(parts, Body::empty()));
     }
     let (parts, body) = answer.into_parts();
+    // As long as the answer goes on.
+    let body = body.map_frame(move |frame| {
+        let _ = &seat;
+        frame
+    });
     Ok(Response::from_parts(parts, Body::new(body)))
 }
 

@@ -1,11 +1,14 @@
 //! Watches as a stream of JSON lines (WCH-1…WCH-8).
 
 use super::{
-    Query, Target,
+    Kube, Query, Target,
     answer::{Form, Format, metadata_only},
     flag,
 };
-use crate::registry::{ListQuery, Registry, decode, prefix, stamp};
+use crate::{
+    flow::{Asker, Seat},
+    registry::{ListQuery, Registry, Stored, prefix, shows_as_stored, stamp},
+};
 use api::{
     kinds::{Kind, KindRef},
     meta,
@@ -17,12 +20,16 @@ use axum::{
     http::{HeaderValue, header},
     response::Response,
 };
-use futures::{Stream, stream};
+use futures::{FutureExt as _, Stream, stream};
 use serde_json::{Value, json};
-use std::{convert::Infallible, time::Duration};
+use std::{
+    convert::Infallible,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 use store::{
     Event, EventKind, KeyRange, KeyValue, Revision,
-    watch::{WatchError, WatchMessage, WatchRequest, Watcher},
+    watch::{WatchBatch, WatchError, WatchMessage, WatchRequest, Watcher},
 };
 use tokio::time::{Instant, timeout_at};
 
@@ -36,6 +43,8 @@ const LAST_BOOKMARK: Duration = Duration::from_secs(2);
 const FINISH_DEADLINE: Duration = Duration::from_secs(3);
 /// Of one stream; an instant further away could not be told.
 const SECONDS_MAX: u64 = 365 * 24 * 3600;
+/// Bytes that are sent at once, about.
+const BATCH_BYTES: usize = 64 << 10;
 
 struct Watch {
     kind: KindRef,
@@ -51,17 +60,28 @@ struct Watch {
     end: Instant,
     /// When the next bookmark is due, or the end.
     bookmark_at: Instant,
+    /// What there was at the beginning, as far as it has not been sent.
+    initial: std::vec::IntoIter<Stored>,
+    /// Behind that.
+    initial_end: Option<Bytes>,
+    /// Until that is sent.
+    list_seat: Option<Seat>,
     ready: Vec<Bytes>,
+    ready_bytes: usize,
     done: bool,
+    /// Of the watch itself.
+    _seat: Option<Seat>,
 }
 
 pub(super) async fn answer(
-    registry: &Registry,
+    kube: &Kube,
     target: &Target,
     selection: ListQuery,
     query: &Query,
     format: Format,
+    asker: &Asker,
 ) -> Result<Response, Status> {
+    let registry = &kube.registry;
     // Events are JSON, whatever else is accepted.
     let form = format.form;
     let kind: &Kind = &target.kind;
@@ -73,8 +93,9 @@ pub(super) async fn answer(
     let bookmarks = flag(query, "allowWatchBookmarks");
     let initial = query.contains_key("sendInitialEvents").then(|| flag(query, "sendInitialEvents"));
     check(&selection, initial)?;
+    let seat = kube.flow.long_running(asker).await?;
     let definition = follow_definition(registry, kind)?;
-    let mut ready = Vec::new();
+    let (mut initial_objects, mut initial_end, mut list_seat) = (Vec::new(), None, None);
     let text = selection.resource_version.as_str();
     let from_now = matches!(text, "" | "0");
     let start = if initial.unwrap_or(from_now) {
@@ -84,13 +105,12 @@ pub(super) async fn answer(
             continue_token: String::new(),
             ..selection.clone()
         };
-        let found = registry.list(kind.stored(), &target.namespace, &first).await?;
-        for object in &found.items {
-            ready.push(line("ADDED", &shown(kind, object, form, registry.now())));
-        }
-        if initial.is_some() && bookmarks {
-            ready.push(bookmark(kind, found.revision, form, true));
-        }
+        let cost = registry.cost(kind, &target.namespace, &first);
+        list_seat = kube.flow.list(asker, cost).await?;
+        let found = registry.page(kind.stored(), &target.namespace, &first).await?;
+        initial_objects = found.items;
+        let says_end = initial.is_some() && bookmarks;
+        initial_end = says_end.then(|| bookmark(kind, found.revision, form, true));
         Revision::new(found.revision)
     } else if from_now {
         if text.is_empty() {
@@ -102,10 +122,9 @@ pub(super) async fn answer(
             Status::bad_request(format!("invalid resource version \"{text}\": must be a number"))
         })?)
     };
-    let request = WatchRequest {
-        range: KeyRange::prefix(prefix(kind, &target.namespace)),
-        start: start.next(),
-    };
+    let named = selection.name_in(kind, &target.namespace);
+    let range = named.unwrap_or_else(|| KeyRange::prefix(prefix(kind, &target.namespace)));
+    let request = WatchRequest { range, start: start.next() };
     let body = match registry.store().watch(request) {
         Ok(watcher) => {
             let (now, length) = (Instant::now(), Duration::from_secs(seconds));
@@ -120,8 +139,13 @@ pub(super) async fn answer(
                 start,
                 end: now + length,
                 bookmark_at: bookmark_after(now, now + length),
-                ready,
+                initial: initial_objects.into_iter(),
+                initial_end,
+                list_seat,
+                ready: Vec::new(),
+                ready_bytes: 0,
                 done: false,
+                _seat: seat,
             }))
         }
         // Not an HTTP error: clients look for it in the stream (WCH-2).
@@ -199,15 +223,30 @@ fn line(kind: &str, object: &Value) -> Bytes {
     text.into()
 }
 
-fn shown(kind: &Kind, object: &Value, form: Form, now: i64) -> Value {
+/// Writes an event of a stored object, as of a revision.
+fn write_line(
+    event: &str,
+    kind: &Kind,
+    object: &Stored,
+    (form, revision, now): (Form, Revision, i64),
+    out: &mut Vec<u8>,
+) -> Result<(), Status> {
+    out.extend_from_slice(b"{\"type\":\"");
+    out.extend_from_slice(event.as_bytes());
+    out.extend_from_slice(b"\",\"object\":");
     match form {
-        Form::Object => kind.show(object).into_owned(),
-        Form::Metadata => metadata_only(&kind.show(object)),
+        Form::Object => object.write_at(kind, revision, out)?,
+        Form::Metadata => object.write_metadata_at(kind, revision, out)?,
         Form::Table(include) => {
-            let list_meta = json!({"resourceVersion": meta::resource_version(object)});
-            table(kind.stored(), [object], include, list_meta, now)
+            let (mut value, kind) = (object.value(kind)?, kind.stored());
+            stamp(kind, &mut value, revision);
+            let list_meta = json!({"resourceVersion": meta::resource_version(&value)});
+            let shown = table(kind, [&value], include, list_meta, now);
+            serde_json::to_writer(&mut *out, &shown).map_err(Status::internal)?;
         }
     }
+    out.extend_from_slice(b"}\n");
+    Ok(())
 }
 
 fn bookmark(kind: &Kind, revision: u64, form: Form, initial_end: bool) -> Bytes {
@@ -230,18 +269,90 @@ fn lines(watch: Watch) -> impl Stream<Item = Result<Bytes, Infallible>> + Send {
     stream::unfold(watch, async |mut watch| {
         loop {
             if !watch.ready.is_empty() {
-                let ready = std::mem::take(&mut watch.ready).concat();
-                return Some((Ok(ready.into()), watch));
+                return Some((Ok(watch.take_ready()), watch));
             }
             if watch.done {
                 return None;
             }
-            watch.step().await;
+            if !watch.begin().await {
+                watch.step().await;
+            }
         }
     })
 }
 
+/// What all watches of the same objects make of a batch together, if these are shown as they are stored.
+#[derive(Debug)]
+struct Shared {
+    version: &'static str,
+    changes: Vec<Change>,
+}
+
+/// An event as watches see it, each part made by the first that needs it.
+#[derive(Debug, Default)]
+struct Change {
+    /// As it is now, and as it was before.
+    objects: [OnceLock<Option<Stored>>; 2],
+    /// What selectors look into, of both.
+    names: [OnceLock<Option<Value>>; 2],
+    fields: [OnceLock<Option<Value>>; 2],
+    /// By form and by type.
+    lines: [[OnceLock<Option<Bytes>>; 3]; 2],
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Side {
+    New = 0,
+    Old = 1,
+}
+
+impl Shared {
+    fn of(kind: &Kind, batch: &WatchBatch) -> Self {
+        let changes = batch.events.iter().map(|_| Change::default()).collect();
+        Self { version: kind.version, changes }
+    }
+}
+
 impl Watch {
+    /// The next of what there was at the beginning; false when that has been sent.
+    async fn begin(&mut self) -> bool {
+        if self.initial.as_slice().is_empty() {
+            self.list_seat = None;
+            let end = self.initial_end.take();
+            let found = end.is_some();
+            self.ready.extend(end);
+            return found;
+        }
+        if let Some(seat) = &mut self.list_seat {
+            seat.go_on().await;
+        }
+        let mut lines = Vec::new();
+        while lines.len() < BATCH_BYTES {
+            let Some(object) = self.initial.next() else { break };
+            let shown = (self.form, object.kv().mod_revision, self.registry.now());
+            if let Err(status) = write_line("ADDED", &self.kind, &object, shown, &mut lines) {
+                // It has been read before.
+                lines.extend_from_slice(&line("ERROR", &status.to_json()));
+                self.done = true;
+                break;
+            }
+        }
+        self.ready.push(lines.into());
+        true
+    }
+
+    fn take_ready(&mut self) -> Bytes {
+        self.ready_bytes = 0;
+        match self.ready.as_mut_slice() {
+            [one] => {
+                let one = std::mem::take(one);
+                self.ready.clear();
+                one
+            }
+            _ => std::mem::take(&mut self.ready).concat().into(),
+        }
+    }
+
     /// Waits for what comes next, and tells of it. A stream on which much goes on has its bookmarks and its
     /// end at the same times as a silent one: of what goes on, it may be shown nothing.
     async fn step(&mut self) {
@@ -252,7 +363,7 @@ impl Watch {
             at = redefined(&self.kind, &mut self.definition) => return self.finish(at).await,
         };
         if let Ok(message) = message {
-            self.take(message);
+            self.take_all(message);
         }
         let now = Instant::now();
         if now >= self.bookmark_at && !self.done {
@@ -285,14 +396,23 @@ impl Watch {
         }
     }
 
+    /// Takes what has come besides, too: one write for all of it.
+    fn take_all(&mut self, mut message: Option<WatchMessage>) {
+        loop {
+            self.take(message);
+            if self.done || self.ready_bytes >= BATCH_BYTES {
+                return;
+            }
+            match self.watcher.next().now_or_never() {
+                Some(more) => message = more,
+                None => return,
+            }
+        }
+    }
+
     fn take(&mut self, message: Option<WatchMessage>) {
         match message {
-            Some(WatchMessage::Events(batch)) => {
-                for event in batch.events.iter() {
-                    let line = self.event_line(event);
-                    self.ready.extend(line);
-                }
-            }
+            Some(WatchMessage::Events(batch)) => self.take_batch(&batch),
             Some(WatchMessage::Canceled { reason, resume }) => {
                 // Whoever is only too slow comes back at the revision it has.
                 if matches!(reason, WatchError::Compacted { .. }) {
@@ -305,29 +425,73 @@ impl Watch {
         }
     }
 
+    fn take_batch(&mut self, batch: &WatchBatch) {
+        // What is shown of other kinds is not in the batch alone: the same Events have two forms.
+        let shared = shows_as_stored(&self.kind)
+            .then(|| batch.memo.get_or_make(|| Shared::of(&self.kind, batch)))
+            .flatten();
+        // Others may have made something else of it, or follow another version of these objects.
+        let shared = shared.filter(|shared| shared.version == self.kind.version);
+        for (place, event) in batch.events.iter().enumerate() {
+            let line = match shared.and_then(|shared| shared.changes.get(place)) {
+                Some(change) => self.event_line(change, event),
+                None => self.event_line(&Change::default(), event),
+            };
+            self.ready_bytes += line.as_ref().map_or(0, Bytes::len);
+            self.ready.extend(line);
+        }
+    }
+
     /// What this watch sees of a change: entering the selection is ADDED, leaving it DELETED, with
     /// what was before at the revision of the change (WCH-3).
-    fn event_line(&self, event: &Event) -> Option<Bytes> {
-        let read = |kv: &KeyValue| decode(self.kind.stored(), kv).ok();
-        let selected = |object: &Value| self.selection.matches(&self.kind, object);
+    fn event_line(&self, change: &Change, event: &Event) -> Option<Bytes> {
         let new = match event.kind {
-            EventKind::Put => read(&event.kv),
+            EventKind::Put => self.object(change, Side::New, Some(&event.kv)),
             EventKind::Delete => None,
         };
-        let old = event.prev.as_deref().and_then(read);
-        let is_in = new.as_ref().is_some_and(selected);
-        let was_in = old.as_ref().is_some_and(selected);
-        let now = self.registry.now();
-        let show = |object: &Value| shown(&self.kind, object, self.form, now);
-        match (was_in, is_in) {
-            (false, true) => Some(line("ADDED", &show(&new?))),
-            (true, true) => Some(line("MODIFIED", &show(&new?))),
-            (true, false) => {
-                let mut last = old?;
-                stamp(self.kind.stored(), &mut last, event.kv.mod_revision);
-                Some(line("DELETED", &show(&last)))
-            }
-            (false, false) => None,
+        let old = self.object(change, Side::Old, event.prev.as_ref());
+        let is_in = new.is_some_and(|object| self.selects(change, Side::New, object));
+        let was_in = old.is_some_and(|object| self.selects(change, Side::Old, object));
+        let (place, name, object) = match (was_in, is_in) {
+            (false, true) => (0, "ADDED", new?),
+            (true, true) => (1, "MODIFIED", new?),
+            (true, false) => (2, "DELETED", old?),
+            (false, false) => return None,
+        };
+        let write = || {
+            let mut text = Vec::with_capacity(object.len() + 64);
+            let shown = (self.form, event.kv.mod_revision, self.registry.now());
+            let written = write_line(name, &self.kind, object, shown, &mut text);
+            written.ok().map(|()| Bytes::from(text))
+        };
+        let form = match self.form {
+            Form::Object => 0,
+            Form::Metadata => 1,
+            // Ages in it are as of now, and few watch tables.
+            Form::Table(_) => return write(),
+        };
+        change.lines.get(form)?.get(place)?.get_or_init(write).clone()
+    }
+
+    fn object<'a>(
+        &self,
+        change: &'a Change,
+        side: Side,
+        kv: Option<&Arc<KeyValue>>,
+    ) -> Option<&'a Stored> {
+        let examine = || self.registry.known().examine(&self.kind, Arc::clone(kv?)).ok();
+        change.objects.get(side as usize)?.get_or_init(examine).as_ref()
+    }
+
+    fn selects(&self, change: &Change, side: Side, object: &Stored) -> bool {
+        if !self.selection.is_selective() {
+            return true;
         }
+        let parts = if self.selection.asks_names_only() { &change.names } else { &change.fields };
+        let Some(parts) = parts.get(side as usize) else { return false };
+        let kind = self.kind.stored();
+        let read = || self.selection.selectable(kind, object.kv()).ok();
+        let parts = parts.get_or_init(read).as_ref();
+        parts.is_some_and(|parts| self.selection.matches(kind, parts))
     }
 }

@@ -1,6 +1,6 @@
 //! Which changes of Pods concern which node: one watch for all sessions of a replica (SEL-3).
 
-use crate::registry::{Registry, decode, prefix};
+use crate::registry::{Known, NODE_NAME, Registry, prefix};
 use api::kinds::{self, Kind};
 use serde_json::Value;
 use std::{
@@ -8,7 +8,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 use store::{
-    Event, EventKind, KeyRange, Revision,
+    Event, EventKind, KeyRange, KeyValue, Revision,
     watch::{WatchError, WatchMessage, WatchRequest, Watcher},
 };
 use tokio::sync::mpsc;
@@ -62,8 +62,12 @@ fn pod_range() -> KeyRange {
     KeyRange::prefix(prefix(pod_kind(), ""))
 }
 
-fn node_of(pod: &Value) -> &str {
-    pod.pointer("/spec/nodeName").and_then(Value::as_str).unwrap_or_default()
+/// The node that a stored Pod is on.
+fn node_of(pod: &KeyValue) -> Option<String> {
+    match NODE_NAME.read(&pod.value).ok()?.pointer_mut("/spec/nodeName").map(Value::take) {
+        Some(Value::String(name)) if !name.is_empty() => Some(name),
+        _ => None,
+    }
 }
 
 impl PodIndex {
@@ -93,11 +97,12 @@ impl PodIndex {
         let view = self.registry.store().view();
         let range = pod_range();
         let missed = (known > Revision::ZERO).then(|| view.changes_after(&range, known));
+        let known_versions = self.registry.known();
         let of_node = |found: Option<(String, PodEvent)>| {
             found.filter(|(of, _)| of == node).map(|(_, event)| event)
         };
         let (pods, resumed) = if let Some(Ok(missed)) = missed {
-            (missed.filter_map(|change| of_node(changed(change))).collect(), true)
+            (missed.filter_map(|change| of_node(changed(known_versions, change))).collect(), true)
         } else {
             let live = view.live(&range);
             // Every node of a crowd that comes back asks for this: only what names it is decoded.
@@ -105,7 +110,8 @@ impl PodIndex {
             let own = live.filter(|kv| {
                 std::str::from_utf8(&kv.value).is_ok_and(|text| text.contains(&named))
             });
-            (own.filter_map(|kv| of_node(event(pod_kind(), kv, false))).collect(), false)
+            let own = own.filter_map(|kv| of_node(event(known_versions, kv, false)));
+            (own.collect(), false)
         };
         Ok(Followed { revision: view.revision(), pods, resumed, changes })
     }
@@ -116,36 +122,33 @@ fn begin(registry: &Registry) -> Result<Watcher, WatchError> {
 }
 
 /// What a change means to the node that the Pod is, or was, on.
-fn changed(change: &Event) -> Option<(String, PodEvent)> {
+fn changed(known: &Known, change: &Event) -> Option<(String, PodEvent)> {
     match change.kind {
-        EventKind::Put => event(pod_kind(), &change.kv, false),
+        EventKind::Put => event(known, &change.kv, false),
         EventKind::Delete => {
-            let (node, mut event) = event(pod_kind(), change.prev.as_deref()?, true)?;
+            let (node, mut event) = event(known, change.prev.as_ref()?, true)?;
             event.revision = change.kv.mod_revision.get();
             Some((node, event))
         }
     }
 }
 
-fn event(kind: &Kind, kv: &store::KeyValue, removed: bool) -> Option<(String, PodEvent)> {
-    let pod = decode(kind, kv).ok()?;
-    let node = node_of(&pod);
-    if node.is_empty() {
-        return None;
-    }
-    let event = PodEvent {
-        pod: serde_json::to_vec(&pod).ok()?.into(),
-        removed,
-        revision: kv.mod_revision.get(),
-    };
-    Some((node.to_owned(), event))
+fn event(known: &Known, kv: &Arc<KeyValue>, removed: bool) -> Option<(String, PodEvent)> {
+    let node = node_of(kv)?;
+    let kind = pod_kind();
+    let stored = known.examine(kind, Arc::clone(kv)).ok()?;
+    let mut pod = Vec::with_capacity(stored.len());
+    stored.write(kind, &mut pod).ok()?;
+    Some((node, PodEvent { pod: pod.into(), removed, revision: kv.mod_revision.get() }))
 }
 
 async fn watch(registry: &Registry, inner: &Mutex<Inner>, mut watcher: Watcher) {
     loop {
         match watcher.next().await {
             Some(WatchMessage::Events(batch)) => {
-                for (node, event) in batch.events.iter().filter_map(|change| changed(change)) {
+                for (node, event) in
+                    batch.events.iter().filter_map(|change| changed(registry.known(), change))
+                {
                     deliver(inner, &node, &event);
                 }
             }

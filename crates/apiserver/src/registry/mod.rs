@@ -4,12 +4,16 @@ mod admission;
 mod admit;
 mod definitions;
 mod evict;
+mod page;
 mod past;
 mod quota;
+mod stored;
 mod write;
 
 pub use admission::{Admission, Witness};
+pub(crate) use page::Page;
 pub use past::{History, Moment, Version};
+pub(crate) use stored::{Known, NODE_NAME, Stored, shows_as_stored};
 pub(crate) use write::not_decodable;
 pub use write::{Apply, Caller, DeleteOutcome, Fence, Manager, Written};
 
@@ -49,6 +53,8 @@ pub struct Registry {
     service_prefix: [u8; 2],
     turns: quota::Turns,
     definitions: Arc<definitions::Definitions>,
+    /// Which stored versions can be shown as they are.
+    known: Arc<Known>,
 }
 
 /// What to list.
@@ -173,6 +179,7 @@ impl Registry {
             service_prefix,
             turns: quota::Turns::default(),
             definitions: Arc::default(),
+            known: Arc::default(),
         }
     }
 
@@ -180,6 +187,11 @@ impl Registry {
     #[must_use]
     pub fn store(&self) -> &Arc<dyn Store> {
         &self.store
+    }
+
+    /// Which stored versions can be shown as they are.
+    pub(crate) fn known(&self) -> &Known {
+        &self.known
     }
 
     pub(crate) fn request_id(&self) -> RequestId {
@@ -227,85 +239,6 @@ impl Registry {
             Some(kv) => decode(kind, &kv),
             None => Err(Status::not_found(kind, name)),
         }
-    }
-
-    /// Objects of a kind; in all namespaces when `namespace` is empty.
-    ///
-    /// # Errors
-    /// 400 and 422 for what cannot be asked, 410 for what is no longer kept.
-    pub async fn list(
-        &self,
-        kind: &Kind,
-        namespace: &str,
-        query: &ListQuery,
-    ) -> Result<ListResult, Status> {
-        check_list(kind, query)?;
-        let prefix = prefix(kind, namespace);
-        let token = (!query.continue_token.is_empty())
-            .then(|| read_token(&query.continue_token))
-            .transpose()?;
-        self.reach(match &token {
-            Some((Some(_), _)) => "0",
-            Some((None, _)) => "",
-            None => &query.resource_version,
-        })
-        .await?;
-        let view = self.store.view();
-        let exact = query.resource_version_match == "Exact"
-            || (query.resource_version_match.is_empty() && query.limit > 0);
-        let rest = token.as_ref().map(|(_, start)| write_token(None, start));
-        let (revision, start) = match token {
-            Some((revision, start)) => {
-                (revision.unwrap_or_else(|| view.revision()), format!("{prefix}{start}"))
-            }
-            None if !matches!(query.resource_version.as_str(), "" | "0") && exact => {
-                (parse_revision(&query.resource_version)?, prefix.clone())
-            }
-            None => (view.revision(), prefix.clone()),
-        };
-        let all = KeyRange::prefix(prefix.clone());
-        let range = match all {
-            KeyRange::Between { end, .. } => KeyRange::Between { start: start.into(), end },
-            KeyRange::One(_) | KeyRange::From(_) => all,
-        };
-        // A list "at any revision" is served whole, from memory.
-        let limit = if query.resource_version == "0" { 0 } else { query.limit };
-        let selective = !query.labels.is_empty() || !query.fields.is_empty();
-        let request = everything(range, revision, if selective { 0 } else { limit });
-        let found = view
-            .range(&request)
-            .map_err(|_| rest.map_or_else(Status::list_expired, Status::continue_expired))?;
-        let mut items = Vec::new();
-        let mut next = None;
-        for kv in &found.kvs {
-            if limit > 0 && items.len() as u64 == limit {
-                next = Some(kv.key.clone());
-                break;
-            }
-            let object = decode(kind, kv)?;
-            if query.matches(kind, &object) {
-                items.push(object);
-            }
-        }
-        if next.is_none() && found.more {
-            next = found.kvs.last().map(|kv| [kv.key.as_ref(), b"\0"].concat().into());
-        }
-        let remaining =
-            (next.is_some() && !selective).then(|| found.count.saturating_sub(items.len() as u64));
-        let continue_token = next.map_or_else(String::new, |next| {
-            let next = String::from_utf8_lossy(&next);
-            write_token(Some(revision), next.strip_prefix(&prefix).unwrap_or_default())
-        });
-        Ok(ListResult { items, revision: revision.get(), continue_token, remaining })
-    }
-}
-
-impl ListQuery {
-    /// Whether the selectors accept an object.
-    #[must_use]
-    pub fn matches(&self, kind: &Kind, object: &Value) -> bool {
-        (self.labels.is_empty() || self.labels.matches(&api::meta::labels(object)))
-            && (self.fields.is_empty() || self.fields.matches(kind, object))
     }
 }
 

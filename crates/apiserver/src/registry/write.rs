@@ -2,6 +2,7 @@
 
 use super::{
     Admission, Registry, WRITE_DEADLINE, Witness, decode, key, quota, stamp, store_status,
+    stored::is_terminating,
 };
 use access::node::Write;
 use api::{
@@ -15,6 +16,7 @@ use api::{
     status::Status,
 };
 use bytes::Bytes;
+use serde::{Serialize, Serializer, ser::SerializeMap as _};
 use serde_json::{Value, json};
 use std::sync::Arc;
 use store::{
@@ -180,6 +182,11 @@ pub(super) fn remove(key: &str) -> TxnOp {
 
 /// The stored form: without what is filled in when it is read.
 fn encode(object: &Value) -> Bytes {
+    if !kinds::event::is_renamed(object) {
+        return serde_json::to_vec(&Unversioned(object))
+            .expect("a JSON value can be written")
+            .into();
+    }
     let mut object = meta::without_version(object);
     kinds::event::to_stored(&mut object);
     serde_json::to_vec(&object).expect("a JSON value can be written").into()
@@ -189,6 +196,34 @@ fn encode(object: &Value) -> Bytes {
 pub(super) fn not_made_since(range: KeyRange, revision: Revision) -> Compare {
     let target = CompareTarget::CreateRevision(revision.next());
     Compare { range, operator: CompareOperator::Less, target }
+}
+
+/// As [`meta::without_version`], without a copy of the whole object.
+struct Unversioned<'a>(&'a Value);
+
+impl Serialize for Unversioned<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let (Some(fields), Some(Value::Object(_))) = (self.0.as_object(), self.0.get("metadata"))
+        else {
+            return meta::without_version(self.0).serialize(serializer);
+        };
+        let mut map = serializer.serialize_map(None)?;
+        for (name, value) in fields {
+            match value.as_object().filter(|_| name == "metadata") {
+                Some(metadata) => map.serialize_entry(name, &UnversionedMetadata(metadata))?,
+                None => map.serialize_entry(name, value)?,
+            }
+        }
+        map.end()
+    }
+}
+
+struct UnversionedMetadata<'a>(&'a serde_json::Map<String, Value>);
+
+impl Serialize for UnversionedMetadata<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().filter(|(name, _)| *name != "resourceVersion"))
+    }
 }
 
 /// The transaction found its compares false: somebody else was first.
@@ -433,7 +468,7 @@ impl Registry {
             steps.push(step);
         }
         if let Some(old) = self.store.view().get(own.as_bytes()) {
-            let terminating = decode(kind, &old).is_ok_and(|o| meta::is_terminating(&o));
+            let terminating = is_terminating(kind, &old).unwrap_or_default();
             return Err(Status::already_exists(kind, &name, terminating));
         }
         let charge = self.charge(kind, None, object).await?;
@@ -474,7 +509,7 @@ impl Registry {
             self.refresh().await?;
         }
         let kv = self.stored(namespaces, "", namespace)?;
-        if meta::is_terminating(&decode(namespaces, &kv)?) {
+        if is_terminating(namespaces, &kv)? {
             return Err(Status::namespace_terminating(kind, name, namespace));
         }
         Ok(Some(unchanged(&key, &kv)))

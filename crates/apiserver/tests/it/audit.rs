@@ -148,3 +148,19 @@ async fn a_full_disk_does_not_stop_the_api() {
     };
     tokio::time::timeout(std::time::Duration::from_secs(20), counted).await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_long_answer_is_written_down_though_its_client_takes_gzip() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("audit.log");
+    let secured = audited(&path, AuditLevel::RequestResponse).await;
+    let shown = secured.authority.client("root", &["system:masters"]);
+    let mut root = secured.client(Some(&shown)).await.unwrap().with("accept-encoding", "gzip");
+    let map = json!({"metadata": {"name": "m"}, "data": {"text": "x".repeat(200_000)}});
+    assert_eq!(root.json(Method::POST, MAPS, map).await.0, 201);
+    let (_, list) = root.get(MAPS).await;
+    let all = lines(secured, &path, |all| !of(all, "list", "configmaps", "root").is_empty()).await;
+    let listed = of(&all, "list", "configmaps", "root");
+    assert_eq!(listed[0]["responseObject"]["items"], list["items"]);
+    assert_eq!(list["items"][0]["metadata"]["name"], "m");
+}

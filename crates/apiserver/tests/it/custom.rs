@@ -272,6 +272,12 @@ async fn objects_are_the_same_in_every_version_and_stored_in_one() {
     assert_eq!((code, &said["status"]["phase"]), (200, &json!("Up")), "{said}");
     let (_, read) = api.json(Method::GET, &format!("{WIDGETS}/w"), Value::Null).await;
     assert_eq!((&read["spec"]["replicas"], &read["status"]["phase"]), (&json!(7), &json!("Up")));
+    let (_, less) = api.json(Method::GET, &format!("{beta}/w"), Value::Null).await;
+    assert_eq!(less["apiVersion"], "example.com/v1beta1");
+    for (path, one) in [(WIDGETS, &read), (beta.as_str(), &less)] {
+        let (_, list) = api.json(Method::GET, path, Value::Null).await;
+        assert_eq!(list["items"], json!([one]), "{path}");
+    }
 
     // Whoever asks in a deprecated version is told.
     let warning = |headers: &http::HeaderMap| headers.get("warning").cloned();

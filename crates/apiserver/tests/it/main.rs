@@ -24,7 +24,9 @@ mod audit;
 mod bodies;
 mod custom;
 mod events;
+mod flow;
 mod kubectl;
+mod lists;
 mod node;
 mod past;
 mod pki;
@@ -46,10 +48,18 @@ impl Api {
     }
 
     async fn with(access: apiserver::AccessConfig, pki: apiserver::Pki) -> Self {
+        Self::made(access, pki, apiserver::Limits::default()).await
+    }
+
+    async fn made(
+        access: apiserver::AccessConfig,
+        pki: apiserver::Pki,
+        limits: apiserver::Limits,
+    ) -> Self {
         let store = Arc::new(LocalStore::new(Self::clock()));
         store.begin_epoch(Epoch(1));
         let as_store = Arc::clone(&store) as Arc<dyn store::Store>;
-        let api = Self::configured(as_store, store, access, pki);
+        let api = Self::configured(as_store, store, access, pki, limits);
         api.server.ensure_defaults().await.unwrap();
         api
     }
@@ -66,7 +76,7 @@ impl Api {
     /// Over what leads to `store`.
     fn over(as_store: Arc<dyn store::Store>, store: Arc<LocalStore>) -> Self {
         let (access, pki) = <(apiserver::AccessConfig, apiserver::Pki)>::default();
-        Self::configured(as_store, store, access, pki)
+        Self::configured(as_store, store, access, pki, apiserver::Limits::default())
     }
 
     fn configured(
@@ -74,6 +84,7 @@ impl Api {
         store: Arc<LocalStore>,
         access: apiserver::AccessConfig,
         pki: apiserver::Pki,
+        limits: apiserver::Limits,
     ) -> Self {
         let config = Config {
             name: "test".to_owned(),
@@ -83,6 +94,7 @@ impl Api {
             node_silence: Duration::from_secs(50),
             access,
             pki,
+            limits,
         };
         let as_cluster = Arc::clone(&store) as Arc<dyn store::Cluster>;
         let server = ApiServer::new(as_store, as_cluster, config, Self::clock());

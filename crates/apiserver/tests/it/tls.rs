@@ -34,10 +34,14 @@ fn shown(pem: &str) -> Shown {
     Shown { chain: bytes(pem), key: bytes(pem) }
 }
 
-/// Who trusts `trusted` and shows what `signer` has signed.
+/// An administrator who trusts `trusted` and shows what `signer` has signed.
 fn access(trusted: &Authority, signer: Option<&Authority>) -> Access {
-    let profile = Profile::client(NODE, &["system:nodes"]);
-    let pem = signer.map(|signer| signer.issue(&profile, THEN, CENTURY).unwrap());
+    access_of(&Profile::client("root", &["system:masters"]), trusted, signer)
+}
+
+/// The same of anybody.
+fn access_of(profile: &Profile, trusted: &Authority, signer: Option<&Authority>) -> Access {
+    let pem = signer.map(|signer| signer.issue(profile, THEN, CENTURY).unwrap());
     let tls = pki::tls::client(bytes(trusted.pem()), pem.as_deref().map(shown)).unwrap();
     Access { tls: Some(Tls::new(tls)), token: None }
 }
@@ -75,10 +79,12 @@ async fn who_trusts_the_authority_is_served_and_who_is_not_trusted_has_done_noth
     let mut tasks = JoinSet::new();
     let (own, other) = (Arc::new(authority()), authority());
     let (api, url) = serve(&own, &mut tasks).await;
-    for (name, access) in [("named", access(&own, Some(&own))), ("anonymous", access(&own, None))] {
-        let endpoints = endpoints(&url, access);
-        create(endpoints.clone(), name).await.unwrap();
-        admin::status(&endpoints).await.unwrap();
+    let named = endpoints(&url, access(&own, Some(&own)));
+    create(named.clone(), "named").await.unwrap();
+    admin::status(&named).await.unwrap();
+    match create(endpoints(&url, access(&own, None)), "anonymous").await {
+        Err(ClientError::Api(status)) => assert_eq!(status.code, 403, "{status}"),
+        found => panic!("{found:?}"),
     }
     for (name, access, want) in [
         // An alert, or a connection that is closed before anything was sent.
@@ -121,7 +127,8 @@ async fn a_certificate_is_renewed_for_who_shows_it() {
     let mut tasks = JoinSet::new();
     let own = Arc::new(authority());
     let (_api, url) = serve(&own, &mut tasks).await;
-    let (named, anonymous) = (access(&own, Some(&own)), access(&own, None));
+    let node = Profile::client(NODE, &["system:nodes"]);
+    let (named, anonymous) = (access_of(&node, &own, Some(&own)), access(&own, None));
     let issue = |name: &str| {
         let pem = own.issue(&Profile::client(name, &["system:nodes"]), THEN, CENTURY).unwrap();
         pki::certificate_pem(pem.as_bytes(), "it").unwrap()
@@ -134,7 +141,7 @@ async fn a_certificate_is_renewed_for_who_shows_it() {
     assert_eq!(own.of_own(new.as_bytes()).unwrap().profile.common_name, NODE);
     for (access, name, want) in [
         (&named, "system:node:b", "cannot renew the certificate of \"system:node:b\""),
-        (&anonymous, NODE, "must show a certificate"),
+        (&anonymous, NODE, "User \"system:anonymous\" cannot post path"),
     ] {
         match ask(access, name).await {
             Err(ClientError::Unreachable { attempts }) => {
@@ -143,6 +150,7 @@ async fn a_certificate_is_renewed_for_who_shows_it() {
             found => panic!("{found:?}"),
         }
     }
-    let listed = certificates::list(&endpoints(&url, named), &url).await.unwrap();
+    let listed =
+        certificates::list(&endpoints(&url, access(&own, Some(&own))), &url).await.unwrap();
     assert!(listed[0].certificate.as_ref().unwrap_err().contains("/nowhere"), "{listed:?}");
 }

@@ -55,6 +55,7 @@ impl Cluster {
             node_silence: Duration::from_secs(50),
             access: apiserver::AccessConfig::default(),
             pki: apiserver::Pki::default(),
+            limits: apiserver::Limits::default(),
         };
         let as_store = Arc::clone(&store) as Arc<dyn store::Store>;
         let as_cluster = Arc::clone(&store) as Arc<dyn store::Cluster>;

@@ -70,6 +70,7 @@ impl Pki {
             service_account_key_file: Some(self.service_account_key()),
             tls: Some(self.listener(Self::server(replica_dir), &[])),
             audit: None,
+            limits: None,
         }
     }
 

@@ -276,6 +276,7 @@ fn new_replicas(
                     service_account_key_file: None,
                     tls: None,
                     audit: None,
+                    limits: None,
                 },
                 |pki| pki.api(&dir.join(&member.name), loopback(*api)),
             ),
