@@ -353,9 +353,13 @@ async fn a_quota_keeps_it_from_being_made() {
             {"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "message": message}]},
     });
     api.make("/apis/apps/v1/namespaces/default/replicasets", set).await;
+    for name in ["one", "two"] {
+        api.make(PODS, pod(name, json!({}))).await;
+    }
+    // What is used, the server counts.
     let quota = json!({
         "metadata": {"name": "team"}, "spec": {"hard": {"pods": "2", "requests.cpu": "10"}},
-        "status": {"hard": {"pods": "2", "requests.cpu": "10"}, "used": {"pods": "2", "requests.cpu": "1"}},
+        "status": {},
     });
     api.make("/api/v1/namespaces/default/resourcequotas", quota).await;
     insta::assert_snapshot!(explained(&api, "web-6d4-x2k9p").await);
@@ -571,6 +575,7 @@ async fn an_empty_namespace_waits_for_its_controller() {
     let api = Api::new().await;
     api.make("/api/v1/namespaces", json!({"metadata": {"name": "shop"}})).await;
     api.delete("/api/v1/namespaces/shop", json!({})).await;
+    api.delete("/api/v1/namespaces/shop/serviceaccounts/default", json!({})).await;
     api.at(10);
     insta::assert_snapshot!(why(&api, "default", "ns/shop").await);
 }
