@@ -274,10 +274,10 @@ async fn refusals(machines: &Machines, invited: &Invitations) {
     for (token, hash, server, role, want) in [
         (for_nodes, &other_hash, server, &node, "shows no authority with the hash"),
         (for_nodes, hash, &elsewhere, &node, "Connection refused"),
-        (&short, hash, server, &node, "has expired"),
-        (&deleted, hash, server, &node, "is none"),
-        (&other_secret, hash, server, &node, "has another secret"),
-        (for_nodes, hash, server, &replica, "is not of \"system:bootstrappers:trireme:replicas\""),
+        (&short, hash, server, &node, "the token is not taken"),
+        (&deleted, hash, server, &node, "the token is not taken"),
+        (&other_secret, hash, server, &node, "the token is not taken"),
+        (for_nodes, hash, server, &replica, "the token is for something else"),
         (for_replicas, hash, server, &at_replica, "is where a replica is"),
     ] {
         let said = machines.join("refused", token, hash, server, role).await;

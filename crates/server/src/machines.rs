@@ -320,6 +320,16 @@ fn refused(error: ClientError) -> anyhow::Error {
                 attempts.iter().map(|a| format!("{}: {}", a.endpoint, a.error)).collect();
             anyhow::anyhow!("{}", all.join("; "))
         }
+        // A replica does not say to strangers which of it.
+        ClientError::Api(status) if status.code == 401 => anyhow::anyhow!(
+            "the token is not taken: there is none of this id, its secret is another, or it has expired; \
+             `trireme token list` on a replica shows them, `token create` makes one"
+        ),
+        ClientError::Api(status) if status.code == 403 => anyhow::anyhow!(
+            "the token is for something else ({}); `trireme token create` makes one for nodes, with --replicas \
+             one for replicas",
+            status.message
+        ),
         ClientError::Api(status) => anyhow::anyhow!("{}", status.message),
         other @ (ClientError::Unknown { .. } | ClientError::Decode { .. }) => other.into(),
     }

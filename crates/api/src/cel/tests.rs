@@ -1,3 +1,5 @@
+//! What expressions come to, and what they may not.
+
 use super::*;
 use proptest::prelude::*;
 use serde_json::{Value, json};

@@ -1,3 +1,5 @@
+//! Definitions read, and objects held against them.
+
 use super::*;
 use crate::status::Status;
 
