@@ -11,6 +11,14 @@
 //! machine, a [`Scheduler`] for one that leads or still believes so. Time does not exist: whatever may happen
 //! late may happen at any time.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a panic in a test is its failure"
+)]
+
 use stateright::{Checker as _, HasDiscoveries, Model, Property};
 use std::collections::BTreeSet;
 
