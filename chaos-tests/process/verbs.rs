@@ -408,9 +408,9 @@ const ROWS: &[(&str, &[Step])] = &[
     (
         "create token",
         &[
-            Says("create serviceaccount robot", &["serviceaccount/robot created"]),
-            Says("create token robot --duration=10m", &["eyJ"]),
-            Fails("create token robot --duration=1m", "less than 10 minutes"),
+            Says("create serviceaccount bot", &["serviceaccount/bot created"]),
+            Says("create token bot --duration=10m", &["eyJ"]),
+            Fails("create token bot --duration=1m", "less than 10 minutes"),
             Fails("create token none", "serviceaccounts \"none\" not found"),
         ],
     ),
