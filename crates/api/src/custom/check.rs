@@ -170,16 +170,7 @@ impl Check {
         path: &str,
         errors: &mut Vec<FieldError>,
     ) {
-        let (least, most) = schema.item_count;
-        let count = items.len() as u64;
-        if least.is_some_and(|least| count < least) {
-            let least = least.unwrap_or_default();
-            let detail = format!("{path} in body should have at least {least} items");
-            errors.push(FieldError::invalid(&at(path), count, detail));
-        }
-        if let Some(most) = most.filter(|most| count > *most) {
-            errors.push(too_many(path, items.len(), most));
-        }
+        check_count(schema.item_count, items.len(), "items", path, errors);
         let Some(known) = &schema.items else { return };
         for (i, item) in items.iter().enumerate() {
             let before = same_item(&schema.list, item, old);
@@ -195,16 +186,7 @@ impl Check {
         path: &str,
         errors: &mut Vec<FieldError>,
     ) {
-        let (least, most) = schema.property_count;
-        let count = fields.len() as u64;
-        if least.is_some_and(|least| count < least) {
-            let least = least.unwrap_or_default();
-            let detail = format!("{path} in body should have at least {least} properties");
-            errors.push(FieldError::invalid(&at(path), count, detail));
-        }
-        if let Some(most) = most.filter(|most| count > *most) {
-            errors.push(too_many(path, fields.len(), most));
-        }
+        check_count(schema.property_count, fields.len(), "properties", path, errors);
         for name in schema.required.iter().filter(|name| !fields.contains_key(*name)) {
             errors.push(FieldError::required(&at(&child(path, name)), ""));
         }
@@ -228,6 +210,24 @@ impl Check {
                 },
             }
         }
+    }
+}
+
+/// How many items or properties there are, held against the least and the most.
+fn check_count(
+    (least, most): (Option<u64>, Option<u64>),
+    found: usize,
+    what: &str,
+    path: &str,
+    errors: &mut Vec<FieldError>,
+) {
+    let count = found as u64;
+    if let Some(least) = least.filter(|least| count < *least) {
+        let detail = format!("{path} in body should have at least {least} {what}");
+        errors.push(FieldError::invalid(&at(path), count, detail));
+    }
+    if let Some(most) = most.filter(|most| count > *most) {
+        errors.push(too_many(path, found, most));
     }
 }
 
