@@ -193,16 +193,21 @@ async fn members_that_answer_no_sooner_than_the_next_heartbeat_still_serve_reads
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_lead_is_handed_over_on_request() {
     let cluster = Cluster::start(3).await;
-    let (leader, _) = cluster.leader().await;
-    let next = cluster.store(leader).transfer_leader(None, PATIENCE).await.unwrap();
-    assert_ne!(next, leader);
-    let (now, _) = cluster.leader().await;
-    // Where many tests share two cores, an election may have brought it back already.
-    if now != leader {
+    for last in [false, false, true] {
+        let (leader, _) = cluster.leader().await;
+        let next = cluster.store(leader).transfer_leader(None, PATIENCE).await.unwrap();
+        assert_ne!(next, leader);
+        let (now, _) = cluster.leader().await;
+        if now == leader && !last {
+            // Where many tests share two cores, an election has brought it back at once: not every time.
+            continue;
+        }
+        assert_ne!(now, leader);
         assert_eq!(
             cluster.store(leader).transfer_leader(None, PATIENCE).await,
             Err(StoreError::NotLeader)
         );
+        break;
     }
 }
 
