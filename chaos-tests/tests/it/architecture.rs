@@ -6,14 +6,15 @@ use std::collections::BTreeSet;
 /// Which of our crates each of our crates imports.
 const ARROWS: &[(&str, &[&str])] = &[
     ("access", &["api"]),
-    ("apiserver", &["access", "api", "listen", "pki", "protobuf", "schema", "store"]),
+    ("apiserver", &["access", "api", "listen", "pki", "protobuf", "schema", "store", "world"]),
     ("bench", &["client", "etcd"]),
     ("cli", &["api", "client", "pki", "scheduler"]),
-    ("client", &["api"]),
+    ("client", &["api", "world"]),
     ("controllers", &["api", "client"]),
-    ("etcd", &["store"]),
-    ("kubelet", &["api", "client", "listen", "pki"]),
-    ("raft", &["store"]),
+    ("etcd", &["store", "world"]),
+    ("kubelet", &["api", "client", "listen", "pki", "world"]),
+    ("listen", &["world"]),
+    ("raft", &["store", "world"]),
     ("scheduler", &["api", "client"]),
     ("schema", &["api"]),
     (
@@ -30,6 +31,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "raft",
             "scheduler",
             "store",
+            "world",
         ],
     ),
     ("trireme", &["bench", "cli", "kubelet", "server"]),

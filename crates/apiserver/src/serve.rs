@@ -26,9 +26,9 @@ use http_body_util::{BodyExt as _, combinators::UnsyncBoxBody};
 use serde_json::{Value, json};
 use std::{convert::Infallible, sync::Arc, time::Duration};
 use store::{Cluster, Epoch, Store};
-use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tower::{Service, ServiceExt as _, util::BoxCloneSyncService};
+use world::net::TcpListener;
 
 /// The body of every request and answer on the door inside this process.
 pub type Body = UnsyncBoxBody<Bytes, Box<dyn std::error::Error + Send + Sync>>;
@@ -193,7 +193,7 @@ impl ApiServer {
     /// As [`listen::listen`]. With `tls` everybody must show who they are; without, see [`AccessConfig`].
     pub async fn serve(
         self,
-        listener: TcpListener,
+        listener: impl Into<TcpListener>,
         tls: Option<Arc<rustls::ServerConfig>>,
         shutdown: CancellationToken,
     ) {

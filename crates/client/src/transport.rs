@@ -16,7 +16,6 @@ use std::{
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
     time::timeout,
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
@@ -26,6 +25,7 @@ use tonic::{
     service::{Interceptor, interceptor::InterceptedService},
     transport::{Channel, Endpoint},
 };
+use world::net::TcpStream;
 
 /// Whom to trust, and what to show, at `https` URLs.
 #[derive(Clone)]
@@ -120,7 +120,7 @@ async fn open(uri: &Uri, tls: Option<TlsConnector>) -> io::Result<Stream> {
     let bare = host.trim_start_matches('[').trim_end_matches(']');
     let secure = uri.scheme_str() == Some("https");
     let port = uri.port_u16().unwrap_or(if secure { 443 } else { 80 });
-    let stream = TcpStream::connect((bare, port)).await?;
+    let stream = TcpStream::connect(bare, port).await?;
     stream.set_nodelay(true)?;
     if !secure {
         return Ok(Stream::Plain(stream));

@@ -143,7 +143,7 @@ impl Maintenance for MaintenanceService {
         let asked = u64::try_from(request.into_inner().revision).unwrap_or_default();
         let revision = if asked == 0 { view.revision() } else { Revision::new(asked) };
         let now = view.revision();
-        let hashed = tokio::task::spawn_blocking(move || view.hash_kv(revision)).await;
+        let hashed = world::blocking(move || view.hash_kv(revision)).await;
         let hashed = hashed.map_err(|error| Status::internal(error.to_string()))?;
         let (hash, compacted) = hashed.map_err(|rejection| error::of_rejection(&rejection))?;
         Ok(Response::new(HashKvResponse {

@@ -28,11 +28,11 @@ use std::{
     time::Duration,
 };
 use tokio::{
-    net::TcpListener,
     sync::{Notify, broadcast::error::RecvError, mpsc, watch},
     task::JoinSet,
 };
 use tokio_util::sync::CancellationToken;
+use world::net::TcpListener;
 
 /// A node.
 #[derive(Debug, Clone)]
@@ -159,7 +159,7 @@ pub async fn serve(
 ) {
     let mut tasks = JoinSet::new();
     let dir = config.data_dir.join("journal");
-    let opened = tokio::task::spawn_blocking(move || Disk::open(&dir)).await;
+    let opened = world::blocking(move || Disk::open(&dir)).await;
     let journal = Arc::new(Journal::default());
     // Written until the last worker is gone.
     let stop_writing = CancellationToken::new();

@@ -68,7 +68,7 @@ impl Journal {
                 () = shutdown.cancelled() => true,
             };
             let changes = self.take();
-            let written = tokio::task::spawn_blocking(move || {
+            let written = world::blocking(move || {
                 disk.apply(changes);
                 disk
             });

@@ -24,13 +24,13 @@ use rustls::pki_types::CertificateDer;
 use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    net::TcpListener,
     task::JoinSet,
     time::timeout,
 };
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tower::{Layer as _, Service, ServiceExt as _};
+use world::net::TcpListener;
 
 /// For a TLS handshake and for a request's head.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -45,7 +45,7 @@ pub struct PeerAddress(pub SocketAddr);
 
 /// As [`listen_within`] the default bounds.
 pub async fn listen<S>(
-    listener: TcpListener,
+    listener: impl Into<TcpListener>,
     tls: Option<Arc<rustls::ServerConfig>>,
     service: S,
     shutdown: CancellationToken,
@@ -61,7 +61,7 @@ pub async fn listen<S>(
 /// moment. `service` is a router, or routes by itself; each request gets a clone.
 pub async fn listen_within<S>(
     bounds: Bounds,
-    listener: TcpListener,
+    listener: impl Into<TcpListener>,
     tls: Option<Arc<rustls::ServerConfig>>,
     service: S,
     shutdown: CancellationToken,
@@ -70,6 +70,7 @@ pub async fn listen_within<S>(
     S: Clone + Send + 'static,
     S::Future: Send + 'static,
 {
+    let listener = listener.into();
     let protocol = Protocol { builder: builder(&bounds), bounds };
     let acceptor = tls.map(TlsAcceptor::from);
     let mut connections = JoinSet::new();

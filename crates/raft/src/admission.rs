@@ -87,7 +87,7 @@ async fn keep(
     write: impl FnOnce(&Core) -> io::Result<()> + Send + 'static,
 ) -> Result<(), String> {
     let shared = Arc::clone(core);
-    let written = tokio::task::spawn_blocking(move || write(&shared)).await;
+    let written = world::blocking(move || write(&shared)).await;
     let written = written.map_err(io::Error::other).and_then(|result| result);
     written.map_err(|error| format!("write the identity: {error}"))
 }

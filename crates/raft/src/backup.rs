@@ -317,7 +317,7 @@ impl RaftStore {
         let revision = view.revision();
         let cluster = self.core.identity.cluster();
         let stopped = |error: &dyn fmt::Display| StoreError::Stopped { detail: error.to_string() };
-        let counted = tokio::task::spawn_blocking(move || {
+        let counted = world::blocking(move || {
             let mut snapshot_bytes = 0;
             let mut pace = Pace::begin(Duration::ZERO);
             snapshot::stream(&meta, view.export(), |bytes| {

@@ -17,16 +17,15 @@ use std::{
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::{TcpListener, TcpStream},
     time::timeout,
 };
 use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
-use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::transport::{
     Channel, Endpoint,
     server::{Connected, TcpConnectInfo},
 };
+use world::net::{TcpListener, TcpStream};
 
 /// For a peer to shake hands.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -151,7 +150,7 @@ async fn open(target: &Uri, tls: Option<TlsConnector>) -> io::Result<Link> {
     let host = target.host().unwrap_or_default();
     let host = host.trim_start_matches('[').trim_end_matches(']');
     let port = target.port_u16().unwrap_or(if tls.is_some() { 443 } else { 80 });
-    let stream = TcpStream::connect((host, port)).await?;
+    let stream = TcpStream::connect(host, port).await?;
     stream.set_nodelay(true)?;
     let Some(tls) = tls else { return Ok(Link::Plain(stream)) };
     let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
@@ -166,7 +165,7 @@ pub(crate) fn accept(
     stop: CancellationToken,
 ) -> impl Stream<Item = io::Result<Accepted>> + Send + use<> {
     let acceptor = tls.map(|tls| TlsAcceptor::from(Arc::clone(&tls.server)));
-    let connections = TcpListenerStream::new(listener).map(move |accepted| {
+    let connections = connections_of(listener).map(move |accepted| {
         let (acceptor, stop) = (acceptor.clone(), stop.clone());
         async move {
             let stream = match accepted.and_then(|stream| {
@@ -194,6 +193,12 @@ pub(crate) fn accept(
         }
     });
     connections.buffer_unordered(HANDSHAKES).filter_map(std::future::ready)
+}
+
+fn connections_of(listener: TcpListener) -> impl Stream<Item = io::Result<TcpStream>> + Send {
+    futures::stream::poll_fn(move |cx| {
+        listener.poll_accept(cx).map_ok(|(stream, _)| stream).map(Some)
+    })
 }
 
 pub(crate) struct Accepted {
@@ -242,6 +247,7 @@ impl Connected for Accepted {
     type ConnectInfo = TcpConnectInfo;
 
     fn connect_info(&self) -> TcpConnectInfo {
-        self.stream.tcp().connect_info()
+        let tcp = self.stream.tcp();
+        TcpConnectInfo { local_addr: tcp.local_addr().ok(), remote_addr: tcp.peer_addr().ok() }
     }
 }

@@ -119,7 +119,7 @@ async fn stalls(core: &Core, most: Duration) {
 async fn room(core: &Core, config: &RaftConfig, dir: PathBuf) {
     loop {
         let (disk, asked) = (Arc::clone(&config.disk.disk), dir.clone());
-        let found = tokio::task::spawn_blocking(move || disk.free_bytes(&asked)).await;
+        let found = world::blocking(move || disk.free_bytes(&asked)).await;
         match found.map_err(std::io::Error::other).and_then(|free| free) {
             Ok(free) => {
                 let live = core.hub.view().live_bytes();

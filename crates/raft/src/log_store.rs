@@ -36,7 +36,7 @@ impl LogStore {
     async fn read(&self, start: u64, end: u64, bytes_max: usize) -> io::Result<Vec<Entry>> {
         let bodies = if self.wal.read_blocks(start, end) {
             let wal = Arc::clone(&self.wal);
-            tokio::task::spawn_blocking(move || wal.read(start, end, bytes_max))
+            world::blocking(move || wal.read(start, end, bytes_max))
                 .await
                 .map_err(io::Error::other)??
         } else {

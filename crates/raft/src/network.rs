@@ -176,7 +176,7 @@ impl RaftNetworkV2<TypeConfig> for Connection {
             loop {
                 let file = file.clone();
                 let read = move || file.piece(offset, SNAPSHOT_PIECE);
-                let piece = tokio::task::spawn_blocking(read).await.map_err(io::Error::other)??;
+                let piece = world::blocking(read).await.map_err(io::Error::other)??;
                 if piece.is_empty() {
                     drop(sender);
                     return Ok(());

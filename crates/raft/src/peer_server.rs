@@ -58,7 +58,7 @@ fn stalled() -> Status {
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> io::Result<T> + Send + 'static,
 ) -> io::Result<T> {
-    tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
+    world::blocking(work).await.map_err(io::Error::other)?
 }
 
 impl PeerServer {

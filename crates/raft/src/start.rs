@@ -37,11 +37,11 @@ use std::{
 };
 use store::Leadership;
 use tokio::{
-    net::TcpListener,
     sync::{Notify, Semaphore, mpsc, watch},
     task::JoinSet,
 };
 use tokio_util::sync::CancellationToken;
+use world::net::TcpListener;
 
 /// Proposals that may wait for a place in a batch; beyond it callers are told that it is busy.
 const QUEUE: usize = 16_384;
@@ -106,7 +106,7 @@ impl RaftStore {
     pub async fn start(
         config: RaftConfig,
         clock: Clock,
-        listener: TcpListener,
+        listener: impl Into<TcpListener>,
     ) -> Result<Arc<Self>, StartError> {
         let dirs = ["log", "snapshots"].map(|name| config.data_dir.join(name));
         let disk = Arc::clone(&config.disk.disk);
@@ -131,7 +131,7 @@ impl RaftStore {
             })
         };
         let segment_bytes = config.segment_bytes;
-        let (wal, machine) = tokio::task::spawn_blocking(move || {
+        let (wal, machine) = world::blocking(move || {
             let wal = Wal::open(Arc::clone(&disk), &log_dir, segment_bytes, on_failure)?;
             let purged = wal.marks().purged.map(|(last, _)| last);
             let machine = StateMachine::open(disk, snapshot_dir, purged)
@@ -201,7 +201,7 @@ impl RaftStore {
             _lock: lock,
         });
         let mut tasks = JoinSet::new();
-        tasks.spawn(serve(&config, Arc::clone(&core), listener, stop.clone()));
+        tasks.spawn(serve(&config, Arc::clone(&core), listener.into(), stop.clone()));
         tasks.spawn(sweep);
         tasks.spawn(batch(Arc::clone(&core), queue, stop.clone()));
         tasks.spawn(forward(Arc::clone(&core), outgoing, stop.clone()));

@@ -259,7 +259,7 @@ impl Current {
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> io::Result<T> + Send + 'static,
 ) -> io::Result<T> {
-    tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
+    world::blocking(work).await.map_err(io::Error::other)?
 }
 
 /// Writes one snapshot beside the applying.

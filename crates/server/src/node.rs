@@ -21,8 +21,8 @@ use std::{
     sync::Arc,
     time::Duration,
 };
-use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+use world::net::TcpListener;
 
 /// A replica that hangs is left after this.
 const SILENCE_MAX: Duration = Duration::from_millis(600);

@@ -108,7 +108,7 @@ async fn renew(files: &Files, old: &Certificate, signer: &Signer) -> anyhow::Res
             pki::write_public(&path, bytes.as_bytes())
         }
     };
-    tokio::task::spawn_blocking(write).await.context("write it")??;
+    world::blocking(write).await.context("write it")??;
     Ok(new)
 }
 

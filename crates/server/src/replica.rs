@@ -18,9 +18,10 @@ use raft::{
     disk::{Disk, FaultDisk, Faults, RealDisk},
 };
 use std::{collections::BTreeMap, net::Ipv4Addr, sync::Arc, time::Duration};
-use tokio::{net::TcpListener, task::JoinSet};
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tower::util::MapRequest;
+use world::net::TcpListener;
 
 /// For the lead to be handed over.
 const HANDOVER: Duration = Duration::from_secs(2);

@@ -190,7 +190,7 @@ fn table_rows(kind: &Kind, objects: &[Value], include: IncludeObject, now: i64) 
 
 /// Made in one piece, and therefore not among those who serve others.
 async fn in_yaml(list: Listing) -> Result<Response, Status> {
-    let made = tokio::task::spawn_blocking(move || {
+    let made = world::blocking(move || {
         let value: Value = serde_json::from_slice(&list.whole()?).map_err(Status::internal)?;
         serde_yaml_ng::to_string(&value).map_err(Status::internal)
     });

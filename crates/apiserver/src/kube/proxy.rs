@@ -21,10 +21,10 @@ use serde_json::Value;
 use std::{io, num::IntErrorKind, sync::Arc, time::Duration};
 use tokio::{
     io::{AsyncRead, AsyncWrite, copy_bidirectional_with_sizes},
-    net::TcpStream,
     time::timeout,
 };
 use tokio_rustls::TlsConnector;
+use world::net::TcpStream;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -161,7 +161,8 @@ async fn relay(
         .flatten()
         .find(|a| text(a, "/type") == "InternalIP")
         .map(|a| text(a, "/address"));
-    let port = node.pointer("/status/daemonEndpoints/kubeletEndpoint/Port").and_then(Value::as_u64);
+    let port = node.pointer("/status/daemonEndpoints/kubeletEndpoint/Port");
+    let port = port.and_then(Value::as_u64).and_then(|port| u16::try_from(port).ok());
     let (Some(address), Some(port)) = (address, port) else {
         return Err(Status::unavailable(format!("node {node_name} has not said where it listens")));
     };
@@ -171,7 +172,7 @@ async fn relay(
     let unreachable = |error: &dyn std::fmt::Display| {
         Status::internal(format!("node {node_name} at {authority} does not answer: {error}"))
     };
-    let stream = timeout(CONNECT_TIMEOUT, connect(&address, &authority, kube.kubelets.as_ref()))
+    let stream = timeout(CONNECT_TIMEOUT, connect(&address, port, kube.kubelets.as_ref()))
         .await
         .map_err(|e| unreachable(&e))?
         .map_err(|e| unreachable(&e))?;
@@ -241,12 +242,8 @@ trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
 
 /// The kubelet's certificate must be valid for the address that its node has in the API.
-async fn connect(
-    address: &str,
-    authority: &str,
-    tls: Option<&TlsConnector>,
-) -> io::Result<Box<dyn Io>> {
-    let stream = TcpStream::connect(authority).await?;
+async fn connect(address: &str, port: u16, tls: Option<&TlsConnector>) -> io::Result<Box<dyn Io>> {
+    let stream = TcpStream::connect(address, port).await?;
     let _ = stream.set_nodelay(true);
     let Some(tls) = tls else { return Ok(Box::new(stream)) };
     let name = ServerName::try_from(address.to_owned()).map_err(io::Error::other)?;

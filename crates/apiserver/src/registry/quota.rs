@@ -178,7 +178,7 @@ impl Registry {
         drop(view);
         let (quota, now) = (quota.clone(), self.now());
         // Thousands of Pods take longer to look at than others should wait.
-        let counted = tokio::task::spawn_blocking(move || {
+        let counted = world::blocking(move || {
             for (kind, kvs) in stored {
                 for kv in kvs {
                     quota.tally(kind, [&decode(kind, &kv)?], now, &mut total);

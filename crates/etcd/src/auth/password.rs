@@ -46,7 +46,7 @@ impl Passwords {
         work: impl FnOnce() -> Result<T, bcrypt::BcryptError> + Send + 'static,
     ) -> Result<T, Status> {
         let _permit = self.permits.acquire().await.map_err(|_| error::stopped())?;
-        match tokio::task::spawn_blocking(work).await {
+        match world::blocking(work).await {
             Ok(Ok(done)) => Ok(done),
             Ok(Err(error)) => Err(Status::internal(format!("hash a password: {error}"))),
             Err(_) => Err(error::stopped()),

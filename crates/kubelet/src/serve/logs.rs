@@ -161,7 +161,7 @@ fn lines(
         loop {
             // Asked before the file is read: what was written until the end is in it.
             let runs = follow && follower.runs().await;
-            let read = tokio::task::spawn_blocking(move || (log.read(), log)).await;
+            let read = world::blocking(move || (log.read(), log)).await;
             let Ok((fresh, reader)) = read else { return None };
             log = reader;
             let bytes = shown.take(&fresh.unwrap_or_default());

@@ -23,8 +23,9 @@ use axum::{
 };
 use serde_json::{Value, json};
 use std::{pin::pin, sync::Arc, time::Duration};
-use tokio::{net::TcpListener, time::timeout};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
+use world::net::TcpListener;
 
 /// Bytes that wait between a connection and what it is for, in each direction of each stream.
 const PIPE: usize = 64 << 10;

@@ -117,7 +117,7 @@ impl Node {
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
         let (runtime, clock) = (Arc::clone(&self.runtime), Arc::clone(&self.clock));
-        let listener = self.listener.take();
+        let listener = self.listener.take().map(Into::into);
         tasks.spawn(agent::serve(config, runtime, clock, listener, ends, stop.clone()));
         tasks.spawn(answer(Arc::clone(&self.state), asked, told.clone()));
         told.send(connected("replica-1")).await.unwrap();

@@ -20,10 +20,11 @@ use etcd::auth::{AuthConfig, Clock};
 use raft::{Member, RaftConfig, RaftStore};
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use store::{Cluster, Store};
-use tokio::{net::TcpListener, task::JoinSet};
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tower::util::MapRequest;
 use units::ListenUrl;
+use world::net::TcpListener;
 
 /// For the lead to be handed over.
 const HANDOVER: Duration = Duration::from_secs(2);
