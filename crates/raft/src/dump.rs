@@ -43,7 +43,7 @@ pub fn read_log(
         let source = io::Error::from(io::ErrorKind::NotFound);
         return Err(failed(&format!("read {}", dir.display()))(source));
     }
-    let _lock = identity::lock(data_dir)?;
+    let _lock = identity::lock(&RealDisk, data_dir)?;
     let on_failure = Box::new(|error: &WalError| tracing::error!(%error, "the log has failed"));
     // The size of a segment matters only to who writes one.
     let wal = Wal::open(Arc::new(RealDisk), &dir, 64 << 20, on_failure)?;

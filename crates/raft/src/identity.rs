@@ -5,25 +5,18 @@
 
 use crate::{
     config::RaftConfig,
+    disk::{DirLock, Disk, RealDisk},
     start::StartError,
     types::{Member, decode, encode},
 };
-use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use std::{
     collections::BTreeMap,
-    fs::{self, File, OpenOptions},
-    io::{self, Write as _},
+    fs, io,
     path::{Path, PathBuf},
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
 };
-
-/// Held as long as the data directory is in use.
-#[derive(Debug)]
-pub(crate) struct DirLock {
-    _file: Flock<File>,
-}
 
 fn fail(step: String) -> impl FnOnce(io::Error) -> StartError {
     move |source| StartError::Io { step, source }
@@ -31,21 +24,11 @@ fn fail(step: String) -> impl FnOnce(io::Error) -> StartError {
 
 /// # Errors
 /// [`StartError::InUse`].
-pub(crate) fn lock(dir: &Path) -> Result<DirLock, StartError> {
-    let path = dir.join("LOCK");
-    let file = OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(&path)
-        .map_err(fail(format!("open {}", path.display())))?;
-    match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-        Ok(file) => Ok(DirLock { _file: file }),
-        Err((_, nix::errno::Errno::EWOULDBLOCK)) => Err(StartError::InUse(dir.to_owned())),
-        Err((_, errno)) => {
-            Err(StartError::Io { step: format!("lock {}", path.display()), source: errno.into() })
-        }
-    }
+pub(crate) fn lock(disk: &dyn Disk, dir: &Path) -> Result<DirLock, StartError> {
+    disk.lock(dir).map_err(|error| match error.kind() {
+        io::ErrorKind::WouldBlock => StartError::InUse(dir.to_owned()),
+        _ => fail(format!("lock {}", dir.display()))(error),
+    })
 }
 
 /// What this disk may do.
@@ -102,6 +85,7 @@ pub fn owner(data_dir: &Path) -> io::Result<Option<Owner>> {
 /// The identity file and what it holds.
 #[derive(Debug)]
 pub(crate) struct Identity {
+    disk: Arc<dyn Disk>,
     dir: PathBuf,
     record: Mutex<Record>,
 }
@@ -122,7 +106,8 @@ impl Identity {
             Err(StartError::Identity(format!("data directory {} {why}", dir.display())))
         };
         let cluster = if config.join { 0 } else { cluster_id(&config.token, &config.members) };
-        let record = match fs::read(&path) {
+        let storage = &config.disk.disk;
+        let record = match storage.read(&path) {
             Ok(bytes) => parse(&bytes).map_err(fail(format!("read {}", path.display())))?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 if has_log {
@@ -160,8 +145,9 @@ impl Identity {
             }
             Standing::Blank | Standing::Founder | Standing::Named | Standing::Planted => {}
         }
-        write(dir, &record).map_err(fail(format!("write {}", path.display())))?;
-        Ok(Self { dir: dir.clone(), record: Mutex::new(record) })
+        write(&**storage, dir, &record).map_err(fail(format!("write {}", path.display())))?;
+        let disk = Arc::clone(storage);
+        Ok(Self { disk, dir: dir.clone(), record: Mutex::new(record) })
     }
 
     fn record(&self) -> Record {
@@ -213,22 +199,17 @@ impl Identity {
     }
 
     fn set(&self, record: Record) -> io::Result<()> {
-        write(&self.dir, &record)?;
+        write(&*self.disk, &self.dir, &record)?;
         *self.record.lock().unwrap_or_else(PoisonError::into_inner) = record;
         Ok(())
     }
 }
 
-fn write(dir: &Path, record: &Record) -> io::Result<()> {
-    let path = dir.join("identity");
-    let temporary = path.with_extension("new");
+fn write(disk: &dyn Disk, dir: &Path, record: &Record) -> io::Result<()> {
     let body = encode(record);
-    let mut file = File::create(&temporary)?;
-    file.write_all(&crc32fast::hash(&body).to_le_bytes())?;
-    file.write_all(&body)?;
-    file.sync_all()?;
-    fs::rename(&temporary, &path)?;
-    File::open(dir)?.sync_all()
+    let mut bytes = crc32fast::hash(&body).to_le_bytes().to_vec();
+    bytes.extend_from_slice(&body);
+    disk.replace(&dir.join("identity"), &bytes)
 }
 
 /// Makes a directory the one of a member that the first state of a cluster names, at `named_at` of its
@@ -243,7 +224,8 @@ pub(crate) fn plant(
     disk: u64,
     named_at: u64,
 ) -> io::Result<()> {
-    write(dir, &Record { cluster, member, disk, standing: Standing::Planted, named_at })
+    let record = Record { cluster, member, disk, standing: Standing::Planted, named_at };
+    write(&RealDisk, dir, &record)
 }
 
 /// Cluster, member and standing of a data directory; `None` if it is nobody's.

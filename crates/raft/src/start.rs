@@ -7,7 +7,6 @@ use crate::{
     config::{Clock, RaftConfig},
     connection::accept,
     core::Core,
-    disk::{Disk as _, RealDisk},
     disk_watch::{DiskHealth, watch_disk},
     expiry::expire_leases,
     forward::forward,
@@ -110,16 +109,14 @@ impl RaftStore {
     ) -> Result<Arc<Self>, StartError> {
         let dirs = ["log", "snapshots"].map(|name| config.data_dir.join(name));
         let disk = Arc::clone(&config.disk.disk);
-        // The lock is the operating system's, whatever the disk.
-        RealDisk
-            .create_dir_all(&config.data_dir)
+        disk.create_dir_all(&config.data_dir)
             .map_err(failed(format!("create {}", config.data_dir.display())))?;
         for dir in &dirs {
             disk.create_dir_all(dir).map_err(failed(format!("create {}", dir.display())))?;
         }
         let [log_dir, snapshot_dir] = dirs;
         let watched = config.data_dir.clone();
-        let lock = identity::lock(&config.data_dir)?;
+        let lock = identity::lock(&*disk, &config.data_dir)?;
         let identity = Arc::new(Identity::open(&config, &log_dir)?);
         let (failure, failed_watch) = watch::channel(None);
         let failure = Arc::new(failure);

@@ -3,7 +3,7 @@
 use crate::{
     batch::proposal_bytes,
     core::{Attempt, Core},
-    identity::DirLock,
+    disk::DirLock,
     renewals::{Question, Renewal},
 };
 use async_trait::async_trait;

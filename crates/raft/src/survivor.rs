@@ -71,7 +71,7 @@ impl Survivor {
 /// # Errors
 /// It is in use or nobody's, or cannot be read at all. That it is damaged is in the answer.
 pub fn look(dir: &Path) -> Result<Survivor, StartError> {
-    let _lock = identity::lock(dir)?;
+    let _lock = identity::lock(&RealDisk, dir)?;
     inspect(dir).map(|(survivor, _)| survivor)
 }
 
@@ -208,7 +208,7 @@ pub fn recover(
     revision_jump: u64,
 ) -> Result<(Survivor, Founded, PathBuf), RestoreError> {
     let refused = |text: String| RestoreError::Refused(text);
-    let _lock = identity::lock(dir).map_err(|error| refused(error.to_string()))?;
+    let _lock = identity::lock(&RealDisk, dir).map_err(|error| refused(error.to_string()))?;
     let (survivor, mut state) = inspect(dir).map_err(|error| refused(error.to_string()))?;
     let shown = dir.display();
     if !survivor.is_usable() {

@@ -1,6 +1,6 @@
 //! A disk that misbehaves on demand: over any other, told what to do by a file.
 
-use super::{Disk, DiskFile};
+use super::{DirLock, Disk, DiskFile};
 use std::{
     io,
     path::{Path, PathBuf},
@@ -213,6 +213,10 @@ impl Disk for FaultDisk {
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         self.faults.before_sync()?;
         self.inner.sync_dir(dir)
+    }
+
+    fn lock(&self, dir: &Path) -> io::Result<DirLock> {
+        self.inner.lock(dir)
     }
 
     fn free_bytes(&self, dir: &Path) -> io::Result<u64> {

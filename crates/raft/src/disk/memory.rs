@@ -1,12 +1,12 @@
 //! A machine's disk in memory, whose power can be cut: what was not synced may be lost, in any part.
 
-use super::{Disk, DiskFile};
+use super::{DirLock, Disk, DiskFile};
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 use std::{
     collections::BTreeMap,
     fmt, io,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
 };
 
 /// What reaches the disk as a whole or not at all.
@@ -31,6 +31,8 @@ struct Machine {
     durable: BTreeMap<PathBuf, Shared>,
     /// Changes of names that their directory has not been synced for, in order.
     unsynced: Vec<Naming>,
+    /// Directories that somebody has taken.
+    locks: BTreeMap<PathBuf, Weak<()>>,
 }
 
 type Shared = Arc<Mutex<Content>>;
@@ -116,6 +118,7 @@ impl MemoryDisk {
         let mut chance = StdRng::seed_from_u64(seed);
         let mut machine = lock(&self.machine);
         machine.start += 1;
+        machine.locks.clear();
         let namings = std::mem::take(&mut machine.unsynced);
         let kept = chance.random_range(0..=namings.len());
         for naming in namings.into_iter().take(kept) {
@@ -237,6 +240,17 @@ impl Disk for MemoryDisk {
             }
         }
         Ok(())
+    }
+
+    fn lock(&self, dir: &Path) -> io::Result<DirLock> {
+        let mut machine = self.running()?;
+        let held = machine.locks.entry(dir.to_owned()).or_default();
+        if held.strong_count() > 0 {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        let lock = Arc::new(());
+        *held = Arc::downgrade(&lock);
+        Ok(DirLock::new(lock))
     }
 
     fn free_bytes(&self, _: &Path) -> io::Result<u64> {

@@ -4,13 +4,14 @@
 mod fault;
 mod memory;
 
-use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
+use nix::fcntl::{Flock, FlockArg, PosixFadviseAdvice, posix_fadvise};
 use std::{
     fmt,
     fs::{File, OpenOptions},
     io,
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
+    pin::Pin,
 };
 
 pub use fault::{FaultDisk, Faults, Plan};
@@ -66,6 +67,18 @@ pub trait Disk: fmt::Debug + Send + Sync + 'static {
     /// As the operating system says.
     fn free_bytes(&self, dir: &Path) -> io::Result<u64>;
 
+    /// Takes a directory for this process, until what is returned is dropped.
+    ///
+    /// # Errors
+    /// `WouldBlock` when another one has it, or as the operating system says.
+    fn lock(&self, dir: &Path) -> io::Result<DirLock>;
+
+    /// In a simulation, what a sync that begins now waits for: carrying it out takes no time there. `None` where a
+    /// call takes its own time.
+    fn before_sync(&self) -> Option<Pin<Box<dyn Future<Output = ()> + Send>>> {
+        None
+    }
+
     /// All of a small file.
     ///
     /// # Errors
@@ -89,6 +102,23 @@ pub trait Disk: fmt::Debug + Send + Sync + 'static {
         file.sync_data()?;
         self.rename(&temporary, path)?;
         path.parent().map_or(Ok(()), |dir| self.sync_dir(dir))
+    }
+}
+
+/// Held as long as a directory is in use.
+pub struct DirLock(#[expect(dead_code, reason = "is held, not looked at")] Box<dyn Send + Sync>);
+
+impl DirLock {
+    /// Taken until `held` is dropped.
+    #[must_use]
+    pub fn new(held: impl Send + Sync + 'static) -> Self {
+        Self(Box::new(held))
+    }
+}
+
+impl fmt::Debug for DirLock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DirLock").finish_non_exhaustive()
     }
 }
 
@@ -174,9 +204,22 @@ impl Disk for RealDisk {
         File::open(dir)?.sync_all()
     }
 
+    fn lock(&self, dir: &Path) -> io::Result<DirLock> {
+        lock_file(&dir.join("LOCK"))
+    }
+
     fn free_bytes(&self, dir: &Path) -> io::Result<u64> {
         let found = nix::sys::statvfs::statvfs(dir)?;
         Ok(found.blocks_available().saturating_mul(found.fragment_size()))
+    }
+}
+
+/// The operating system's, which ends with the process however it ends.
+fn lock_file(path: &Path) -> io::Result<DirLock> {
+    let file = OpenOptions::new().create(true).truncate(false).write(true).open(path)?;
+    match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+        Ok(held) => Ok(DirLock::new(held)),
+        Err((_, errno)) => Err(errno.into()),
     }
 }
 

@@ -3,7 +3,8 @@
 //! One thread writes: it takes whatever waits, writes it with one `pwrite`, syncs it with one
 //! `fdatasync` and only then tells those who wait, in order. So a vote never overtakes the entries
 //! before it, and many appends share a sync. Nobody else ever waits for the disk: an entry can be read
-//! from memory as soon as it is appended.
+//! from memory as soon as it is appended. In a simulation the thread is a task: the same code, whose waits are
+//! the simulator's there.
 
 mod counters;
 mod frame;
@@ -15,6 +16,7 @@ mod writer;
 
 use crate::disk::Disk;
 use bytes::Bytes;
+use futures::FutureExt as _;
 use index::Index;
 use record::Record;
 use std::{
@@ -27,7 +29,8 @@ use std::{
     },
     thread::{self, JoinHandle},
 };
-use writer::{Request, Writer};
+use tokio::sync::Notify;
+use writer::{Request, Requests, Writer};
 
 pub use counters::Counters;
 
@@ -80,6 +83,8 @@ pub struct Wal {
     index: Arc<Mutex<Index>>,
     counters: Arc<Counters>,
     queue: Option<mpsc::Sender<Request>>,
+    /// Of the task that writes in a simulation.
+    wake: Option<Arc<Notify>>,
     writer: Option<JoinHandle<()>>,
     closing: Arc<AtomicBool>,
 }
@@ -111,15 +116,27 @@ impl Wal {
         let (queue, requests) = mpsc::channel();
         let closing = place.closing();
         let writer = Writer::new(place, Arc::clone(&index), Arc::clone(&counters));
+        if world::simulated() {
+            let wake = Arc::new(Notify::new());
+            let requests = Requests::OfTask(requests, Arc::clone(&wake));
+            world::spawn_in_simulation(async move {
+                if let Err(error) = writer.run(requests).await {
+                    on_failure(&error);
+                }
+            });
+            let (queue, wake) = (Some(queue), Some(wake));
+            return Ok(Self { index, counters, queue, wake, writer: None, closing });
+        }
         let writer = thread::Builder::new()
             .name("wal".to_owned())
             .spawn(move || {
-                if let Err(error) = writer.run(&requests) {
+                let run = writer.run(Requests::OfThread(requests)).now_or_never();
+                if let Err(error) = run.expect("on its own thread it waits for nothing else") {
                     on_failure(&error);
                 }
             })
             .map_err(|source| WalError::Io { step: "start the log's thread".to_owned(), source })?;
-        Ok(Self { index, counters, queue: Some(queue), writer: Some(writer), closing })
+        Ok(Self { index, counters, queue: Some(queue), wake: None, writer: Some(writer), closing })
     }
 
     /// Adds entries behind the last. They can be read at once; `done` is told when they are durable.
@@ -250,7 +267,11 @@ impl Wal {
         }
         let queue = self.queue.as_ref().ok_or_else(refused)?;
         let queued = self.counters.now();
-        queue.send(Request { records, done, queued }).map_err(|_| refused())
+        queue.send(Request { records, done, queued }).map_err(|_| refused())?;
+        if let Some(wake) = &self.wake {
+            wake.notify_one();
+        }
+        Ok(())
     }
 
     fn lock(&self) -> MutexGuard<'_, Index> {
@@ -295,6 +316,9 @@ impl Drop for Wal {
         // What was queued is still written: the thread ends when the queue is empty and closed.
         self.queue = None;
         self.closing.store(true, Ordering::Relaxed);
+        if let Some(wake) = &self.wake {
+            wake.notify_one();
+        }
         if let Some(writer) = self.writer.take() {
             let _ = writer.join();
         }

@@ -51,18 +51,17 @@ pub(super) fn recover(
     }
     log.check(dir)?;
     counters.found(log.bytes);
-    let next = log.current.as_ref().map_or(1, |(id, _, _)| id + 1);
-    let (disk_, counters_) = (Arc::clone(&disk), Arc::clone(counters));
-    let maker = Maker::start(disk_, dir.to_owned(), next, segment_bytes, counters_)
-        .map_err(io("start the thread that makes segments".to_owned()))?;
     let (segment, file, offset) = match log.current {
         Some(current) => current,
         None => {
-            let (id, file) =
-                maker.take().map_err(io(format!("make a log in {}", dir.display())))?;
-            (id, Arc::from(file), SEGMENT_HEADER)
+            let file = segments::make(&*disk, dir, 1, segment_bytes)
+                .map_err(io(format!("make a log in {}", dir.display())))?;
+            (1, Arc::from(file), SEGMENT_HEADER)
         }
     };
+    let (disk_, counters_) = (Arc::clone(&disk), Arc::clone(counters));
+    let maker = Maker::start(disk_, dir.to_owned(), segment + 1, segment_bytes, counters_)
+        .map_err(io("start the thread that makes segments".to_owned()))?;
     let highest = log.highest;
     let place = Place::new(disk, dir.to_owned(), segment_bytes, maker, segment, file, offset);
     Ok((log.index, place.with_highest(highest)))

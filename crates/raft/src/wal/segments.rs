@@ -67,14 +67,54 @@ type Made = io::Result<(u64, Box<dyn DiskFile>)>;
 /// Between two tries where there is no room.
 const RETRY: Duration = Duration::from_millis(100);
 
-/// A thread that keeps one segment ready ahead of the writer.
+/// Keeps one segment ready ahead of the writer: a thread, or in a simulation a task.
 ///
 /// Where there is no room it says so and tries again until there is: what waits for the segment waits
 /// with it. Any other failure is the writer's, when it wants the segment.
 pub(super) struct Maker {
-    ready: Option<mpsc::Receiver<Made>>,
+    ready: Option<Ready>,
     closing: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
+}
+
+enum Ready {
+    FromThread(mpsc::Receiver<Made>),
+    FromTask(tokio::sync::mpsc::Receiver<Made>),
+}
+
+/// What the maker makes next.
+struct Making {
+    disk: Arc<dyn Disk>,
+    dir: PathBuf,
+    next: u64,
+    bytes: u64,
+    counters: Arc<Counters>,
+    ends: Arc<AtomicBool>,
+}
+
+impl Making {
+    /// One try; `None` where there is no room.
+    fn attempt(&mut self) -> Option<Made> {
+        let Self { disk, dir, next, bytes, counters, ends } = self;
+        let made = make(&**disk, dir, *next, *bytes).map(|file| (*next, file));
+        let full = made.as_ref().is_err_and(|e| e.kind() == ErrorKind::StorageFull);
+        if full && !counters.no_room() {
+            tracing::error!(dir = %dir.display(), bytes, "no room for the next segment");
+        }
+        counters.set_no_room(full);
+        if full && !ends.load(Ordering::Relaxed) {
+            // What there is of it takes room from the others.
+            let _ = disk.remove(&path_of(dir, *next).with_extension("tmp"));
+            return None;
+        }
+        *next += 1;
+        Some(made)
+    }
+}
+
+/// Whether nothing more is to be made.
+fn is_last(made: &Made) -> bool {
+    made.is_err()
 }
 
 impl Maker {
@@ -82,43 +122,59 @@ impl Maker {
     pub(super) fn start(
         disk: Arc<dyn Disk>,
         dir: PathBuf,
-        mut next: u64,
+        next: u64,
         bytes: u64,
         counters: Arc<Counters>,
     ) -> io::Result<Self> {
+        let closing = Arc::new(AtomicBool::new(false));
+        let mut making = Making { disk, dir, next, bytes, counters, ends: Arc::clone(&closing) };
+        if world::simulated() {
+            let (sender, ready) = tokio::sync::mpsc::channel(1);
+            world::spawn_in_simulation(async move {
+                // One ahead and no more, as with the thread.
+                while let Ok(place) = sender.reserve().await {
+                    let made = loop {
+                        match making.attempt() {
+                            Some(made) => break made,
+                            None => tokio::time::sleep(RETRY).await,
+                        }
+                    };
+                    let last = is_last(&made);
+                    place.send(made);
+                    if last {
+                        return;
+                    }
+                }
+            });
+            return Ok(Self { ready: Some(Ready::FromTask(ready)), closing, thread: None });
+        }
         // A channel without room: the thread makes one and waits until it is wanted.
         let (sender, ready) = mpsc::sync_channel::<Made>(0);
-        let closing = Arc::new(AtomicBool::new(false));
-        let ends = Arc::clone(&closing);
         let thread = thread::Builder::new().name("wal-segments".to_owned()).spawn(move || {
             loop {
                 let made = loop {
-                    let made = make(&*disk, &dir, next, bytes).map(|file| (next, file));
-                    let full = made.as_ref().is_err_and(|e| e.kind() == ErrorKind::StorageFull);
-                    if full && !counters.no_room() {
-                        tracing::error!(dir = %dir.display(), bytes, "no room for the next segment");
+                    match making.attempt() {
+                        Some(made) => break made,
+                        None => thread::park_timeout(RETRY),
                     }
-                    counters.set_no_room(full);
-                    if !full || ends.load(Ordering::Relaxed) {
-                        break made;
-                    }
-                    // What there is of it takes room from the others.
-                    let _ = disk.remove(&path_of(&dir, next).with_extension("tmp"));
-                    thread::park_timeout(RETRY);
                 };
-                let failed = made.is_err();
-                if sender.send(made).is_err() || failed {
+                let last = is_last(&made);
+                if sender.send(made).is_err() || last {
                     return;
                 }
-                next += 1;
             }
         })?;
-        Ok(Self { ready: Some(ready), closing, thread: Some(thread) })
+        Ok(Self { ready: Some(Ready::FromThread(ready)), closing, thread: Some(thread) })
     }
 
-    /// The next segment, waiting for it if need be; for room as long as it takes.
-    pub(super) fn take(&self) -> Made {
-        let made = self.ready.as_ref().and_then(|ready| ready.recv().ok());
+    /// The next segment, waiting for it if need be; for room as long as it takes. Outside of a simulation it is
+    /// the thread that waits.
+    pub(super) async fn take(&mut self) -> Made {
+        let made = match &mut self.ready {
+            Some(Ready::FromThread(ready)) => ready.recv().ok(),
+            Some(Ready::FromTask(ready)) => ready.recv().await,
+            None => None,
+        };
         made.unwrap_or_else(|| Err(io::Error::other("no segment could be made")))
     }
 

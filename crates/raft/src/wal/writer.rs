@@ -1,4 +1,4 @@
-//! The thread that writes.
+//! What writes: on a thread of its own, or in a simulation in a task.
 
 use super::{
     Counters, Done, Marks, Record, WalError,
@@ -16,10 +16,11 @@ use std::{
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::AtomicBool,
-        mpsc::{self, RecvTimeoutError},
+        mpsc::{self, RecvTimeoutError, TryRecvError},
     },
     time::Duration,
 };
+use tokio::{sync::Notify, time::timeout};
 
 /// Bytes that one write takes at most, unless a single record is larger.
 const BATCH_BYTES: usize = 8 << 20;
@@ -32,6 +33,47 @@ pub(super) struct Request {
     pub(super) done: Option<Done>,
     /// By the clock of [`Counters`].
     pub(super) queued: u64,
+}
+
+/// What waits to be written.
+pub(super) enum Requests {
+    /// For a thread: waiting blocks it.
+    OfThread(mpsc::Receiver<Request>),
+    /// For a task, which is woken for each.
+    OfTask(mpsc::Receiver<Request>, Arc<Notify>),
+}
+
+impl Requests {
+    fn try_next(&mut self) -> Option<Request> {
+        let (Self::OfThread(queue) | Self::OfTask(queue, _)) = self;
+        queue.try_recv().ok()
+    }
+
+    /// `None` when the queue is closed and empty.
+    async fn next(&mut self) -> Option<Request> {
+        match self {
+            Self::OfThread(queue) => queue.recv().ok(),
+            Self::OfTask(queue, wake) => loop {
+                match queue.try_recv() {
+                    Ok(request) => return Some(request),
+                    Err(TryRecvError::Disconnected) => return None,
+                    Err(TryRecvError::Empty) => wake.notified().await,
+                }
+            },
+        }
+    }
+
+    /// As [`Requests::next`]; `None` when nothing has come.
+    async fn next_within(&mut self, time: Duration) -> Option<Option<Request>> {
+        match self {
+            Self::OfThread(queue) => match queue.recv_timeout(time) {
+                Ok(request) => Some(Some(request)),
+                Err(RecvTimeoutError::Disconnected) => Some(None),
+                Err(RecvTimeoutError::Timeout) => None,
+            },
+            Self::OfTask(..) => timeout(time, self.next()).await.ok(),
+        }
+    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -108,27 +150,31 @@ impl Writer {
         Self { place, index, counters, buffer, body, pending, marks }
     }
 
-    /// Until the queue is closed and empty.
-    pub(super) fn run(mut self, requests: &mpsc::Receiver<Request>) -> Result<(), WalError> {
-        while let Some(first) = self.next(requests)? {
+    /// Until the queue is closed and empty. On a thread of its own it never yields: whatever it waits for blocks.
+    pub(super) async fn run(mut self, mut requests: Requests) -> Result<(), WalError> {
+        while let Some(first) = self.next(&mut requests).await? {
             self.counters.waits_since(first.queued);
             let mut waiting = Vec::new();
             let mut purged = None;
             let mut result = Ok(());
             let mut next = Some(first);
             while let Some(request) = next.take() {
-                for record in &request.records {
-                    if let Record::Purge { last, .. } = record {
+                for record in request.records {
+                    if let Record::Purge { last, .. } = &record {
                         purged = Some(*last);
                     }
-                    result = result.and_then(|()| self.stage(record));
+                    if result.is_ok() {
+                        result = self.stage(&record).await;
+                    }
                 }
                 waiting.extend(request.done);
                 if self.buffer.len() < BATCH_BYTES {
-                    next = requests.try_recv().ok();
+                    next = requests.try_next();
                 }
             }
-            result = result.and_then(|()| self.flush());
+            if result.is_ok() {
+                result = self.flush().await;
+            }
             if result.is_err() {
                 // Before anybody is told, so that whoever is told finds it so.
                 lock(&self.index).failed = true;
@@ -152,13 +198,13 @@ impl Writer {
     }
 
     /// The next request; `None` when the queue is closed and empty.
-    fn next(&mut self, requests: &mpsc::Receiver<Request>) -> Result<Option<Request>, WalError> {
-        match requests.recv_timeout(IDLE) {
-            Ok(request) => return Ok(Some(request)),
-            Err(RecvTimeoutError::Disconnected) => {}
-            Err(RecvTimeoutError::Timeout) => {
+    async fn next(&mut self, requests: &mut Requests) -> Result<Option<Request>, WalError> {
+        match requests.next_within(IDLE).await {
+            Some(Some(request)) => return Ok(Some(request)),
+            Some(None) => {}
+            None => {
                 self.seal()?;
-                if let Ok(request) = requests.recv() {
+                if let Some(request) = requests.next().await {
                     return Ok(Some(request));
                 }
             }
@@ -180,13 +226,13 @@ impl Writer {
         Ok(())
     }
 
-    fn stage(&mut self, record: &Record) -> Result<(), WalError> {
+    async fn stage(&mut self, record: &Record) -> Result<(), WalError> {
         let mut body = std::mem::take(&mut self.body);
         encode(record, &mut body);
         let end = self.place.offset + self.buffer.len() + framed_len(body.len());
         if end as u64 > self.place.segment_bytes {
-            self.flush()?;
-            self.rotate()?;
+            self.flush().await?;
+            self.rotate().await?;
         }
         let offset = self.place.offset + self.buffer.len();
         match record {
@@ -221,14 +267,14 @@ impl Writer {
         Ok(())
     }
 
-    fn flush(&mut self) -> Result<(), WalError> {
+    async fn flush(&mut self) -> Result<(), WalError> {
         if self.buffer.is_empty() {
             return Ok(());
         }
         let bytes = self.buffer.len();
         self.write()?;
         let start = self.counters.now();
-        self.sync()?;
+        self.sync().await?;
         self.counters.synced(bytes, self.pending.len(), self.counters.now() - start);
         let mut index = lock(&self.index);
         for (at, position) in self.pending.drain(..) {
@@ -237,19 +283,22 @@ impl Writer {
         Ok(())
     }
 
-    fn sync(&mut self) -> Result<(), WalError> {
+    async fn sync(&mut self) -> Result<(), WalError> {
+        if let Some(turn) = self.place.disk.before_sync() {
+            turn.await;
+        }
         self.place.file.sync_data().map_err(self.io())?;
         self.place.synced = self.place.offset;
         Ok(())
     }
 
-    fn rotate(&mut self) -> Result<(), WalError> {
+    async fn rotate(&mut self) -> Result<(), WalError> {
         if self.place.synced < self.place.offset {
             // That later segments are there says that this one is whole.
-            self.sync()?;
+            self.sync().await?;
         }
         let io = |source| WalError::Io { step: "make the next segment".to_owned(), source };
-        let (id, file) = self.place.maker.take().map_err(io)?;
+        let (id, file) = self.place.maker.take().await.map_err(io)?;
         self.place.segment = id;
         self.place.file = Arc::from(file);
         self.place.offset = SEGMENT_HEADER;
