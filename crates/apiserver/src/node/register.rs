@@ -137,42 +137,61 @@ async fn put_node(
             Ok(_) | Err(_) => {}
         }
         may(Write::Create(&node))?;
-        let claimed = claim_range(registry, config, name).await?;
+        let Range { cidr, claim } = claim_range(registry, config, name).await?;
         let mut object = node.clone();
         let spec = child_mut(&mut object, "spec");
-        spec.insert("podCIDR".to_owned(), claimed.clone().into());
-        spec.insert("podCIDRs".to_owned(), json!([claimed]));
-        match registry.create(kind, "", object, &Caller::default()).await {
+        spec.insert("podCIDR".to_owned(), cidr.clone().into());
+        spec.insert("podCIDRs".to_owned(), json!([cidr]));
+        // A node that is not there yet has no hold on its range but this.
+        let caller = Caller { fence: Some(claim.clone()), ..Caller::default() };
+        match registry.create(kind, "", object, &caller).await {
+            Ok(_) => return Ok(cidr),
             Err(status) if status.is_already_exists() => registry.linearize().await?,
-            result => return result.map(|_| claimed),
+            Err(status) => {
+                let now = registry.store().view().get(claim.key.as_bytes());
+                if now.map(|kv| kv.mod_revision) == Some(claim.revision) {
+                    return Err(status);
+                }
+            }
         }
     }
     Err(Status::unavailable("others register under the same name"))
 }
 
-/// Takes a /24 that no other node has, for ever.
-async fn claim_range(registry: &Registry, config: &Config, name: &str) -> Result<String, Status> {
+/// A /24 of Pod addresses, and the key that says whose it is.
+struct Range {
+    cidr: String,
+    claim: Fence,
+}
+
+/// Takes a /24 that no other node has. One that a node left behind is given to another only when there is no
+/// other: its Pods may still run beyond a cut network.
+async fn claim_range(registry: &Registry, config: &Config, name: &str) -> Result<Range, Status> {
     let [a, b] = config.pod_prefix;
     // Each begins elsewhere: nodes that come all at once must not ask for the same one all the time.
-    let first = u8::try_from(stable_hash(name) % 255).unwrap_or_default();
-    for offset in 0..u8::MAX {
-        let third =
-            1 + u8::try_from((u16::from(first) + u16::from(offset)) % 255).unwrap_or_default();
+    let first = stable_hash(name) % 255;
+    let ranges = (0..255).map(|offset| 1 + (first + offset) % 255).map(|third| {
         let key = format!("/trireme/podcidrs/{a}.{b}.{third}.0");
-        let range = format!("{a}.{b}.{third}.0/24");
-        match registry.store().view().get(key.as_bytes()) {
-            Some(kv) => {
+        (key, format!("{a}.{b}.{third}.0/24"))
+    });
+    let owner = json!({"node": name, "metadata": {}});
+    for left_behind_too in [false, true] {
+        for (key, cidr) in ranges.clone() {
+            let found = registry.store().view().get(key.as_bytes());
+            let old = found.as_ref().map(|kv| kv.mod_revision);
+            if let Some(kv) = &found {
                 let owner: Value = serde_json::from_slice(&kv.value).unwrap_or_default();
-                if owner.get("node").and_then(Value::as_str) == Some(name) {
-                    return Ok(range);
+                let owner = owner.get("node").and_then(Value::as_str).unwrap_or_default();
+                if owner == name {
+                    return Ok(Range { cidr, claim: Fence { key, revision: kv.mod_revision } });
+                }
+                if !left_behind_too || registry.get(nodes(), "", owner, "0").await.is_ok() {
+                    continue;
                 }
             }
-            None => {
-                let owner = json!({"node": name, "metadata": {}});
-                if registry.put_raw(&key, None, &owner).await?.is_some() {
-                    return Ok(range);
-                }
-                registry.linearize().await?;
+            match registry.put_raw(&key, old, &owner).await? {
+                Some(revision) => return Ok(Range { cidr, claim: Fence { key, revision } }),
+                None => registry.linearize().await?,
             }
         }
     }

@@ -25,7 +25,7 @@ impl Api {
         (head, answer.into_body().collect().await.unwrap().to_bytes())
     }
 
-    async fn put_raw(&self, key: &str, value: impl Into<Bytes>) {
+    pub(crate) async fn put_raw(&self, key: &str, value: impl Into<Bytes>) {
         let put = store::Put {
             key: key.to_owned().into(),
             value: value.into(),

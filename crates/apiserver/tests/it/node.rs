@@ -5,6 +5,7 @@ use client::node::{FromControlPlane, NodeSession, NodeSessionConfig, session};
 use http::Method;
 use serde_json::{Value, json};
 use std::time::Duration;
+use store::Store as _;
 use tokio::{net::TcpListener, task::JoinSet, time::timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -18,12 +19,21 @@ pub(crate) async fn serve(api: &Api, tasks: &mut JoinSet<()>) -> (String, Cancel
 }
 
 fn node(endpoints: &[String], stop: &CancellationToken, tasks: &mut JoinSet<()>) -> NodeSession {
+    named("node-1", endpoints, stop, tasks)
+}
+
+fn named(
+    name: &str,
+    endpoints: &[String],
+    stop: &CancellationToken,
+    tasks: &mut JoinSet<()>,
+) -> NodeSession {
     let config = NodeSessionConfig {
-        node: "node-1".to_owned(),
+        node: name.to_owned(),
         instance: "first".to_owned(),
         machine_id: "machine".to_owned(),
         boot_id: "boot".to_owned(),
-        node_json: json!({"metadata": {"name": "node-1"}, "status": {}}),
+        node_json: json!({"metadata": {"name": name}, "status": {}}),
         endpoints: endpoints.to_vec(),
         access: client::transport::Access::default(),
         heartbeat_interval: Duration::from_secs(1),
@@ -106,5 +116,43 @@ async fn a_node_lists_again_when_what_it_missed_is_compacted() {
     api.compact().await;
     stop_first.cancel();
     assert_eq!(until_synced(&mut node).await, (vec![("one".to_owned(), false)], true));
+    stop.cancel();
+}
+
+#[tokio::test]
+async fn a_range_of_pod_addresses_left_behind_is_the_last_that_is_given_away() {
+    // NOD-1
+    let api = Api::new().await;
+    let owner = |node: &str| json!({"node": node, "metadata": {}}).to_string();
+    let key = |third: usize| format!("/trireme/podcidrs/10.244.{third}.0");
+    for (third, name) in [(3, "there"), (7, "gone")] {
+        api.put_raw(&key(third), owner(name)).await;
+    }
+    let there = json!({"metadata": {"name": "there"}});
+    assert_eq!(api.json(Method::POST, "/api/v1/nodes", there).await.0, 201);
+    let mut tasks = JoinSet::new();
+    let (url, _stop_server) = serve(&api, &mut tasks).await;
+    let stop = CancellationToken::new();
+    let mut range_of = async |name: &str| {
+        let mut node = named(name, std::slice::from_ref(&url), &stop, &mut tasks);
+        loop {
+            let told = timeout(Duration::from_secs(10), node.events.recv()).await.unwrap();
+            if let FromControlPlane::Connected { pod_cidr, .. } = told.unwrap() {
+                return pod_cidr;
+            }
+        }
+    };
+    let first = range_of("node-1").await;
+    assert!(first != "10.244.3.0/24" && first != "10.244.7.0/24", "there are others: {first}");
+    for third in 1..=255 {
+        if api.store.view().get(key(third).as_bytes()).is_none() {
+            api.put_raw(&key(third), owner("there")).await;
+        }
+    }
+    assert_eq!(range_of("node-2").await, "10.244.7.0/24");
+    let (_, node) = api.json(Method::GET, "/api/v1/nodes/node-2", Value::Null).await;
+    assert_eq!(node["spec"]["podCIDR"], "10.244.7.0/24");
+    // It comes back to its own.
+    assert_eq!(range_of("node-1").await, first);
     stop.cancel();
 }
