@@ -16,6 +16,7 @@ use axum::{
 };
 use http_body_util::BodyExt as _;
 use hyper_util::rt::TokioIo;
+use pki::Certificate;
 use rustls::pki_types::ServerName;
 use serde_json::Value;
 use std::{io, num::IntErrorKind, sync::Arc, time::Duration};
@@ -172,7 +173,8 @@ async fn relay(
     let unreachable = |error: &dyn std::fmt::Display| {
         Status::internal(format!("node {node_name} at {authority} does not answer: {error}"))
     };
-    let stream = timeout(CONNECT_TIMEOUT, connect(&address, port, kube.kubelets.as_ref()))
+    let connecting = connect(node_name, &address, port, kube.kubelets.as_ref());
+    let stream = timeout(CONNECT_TIMEOUT, connecting)
         .await
         .map_err(|e| unreachable(&e))?
         .map_err(|e| unreachable(&e))?;
@@ -241,13 +243,28 @@ trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
 
-/// The kubelet's certificate must be valid for the address that its node has in the API.
-async fn connect(address: &str, port: u16, tls: Option<&TlsConnector>) -> io::Result<Box<dyn Io>> {
+/// The kubelet's certificate must be valid for the address that its node has in the API, and be that node's: what
+/// is sent to it is not for another one that has come to the address.
+async fn connect(
+    node: &str,
+    address: &str,
+    port: u16,
+    tls: Option<&TlsConnector>,
+) -> io::Result<Box<dyn Io>> {
     let stream = TcpStream::connect(address, port).await?;
     let _ = stream.set_nodelay(true);
     let Some(tls) = tls else { return Ok(Box::new(stream)) };
     let name = ServerName::try_from(address.to_owned()).map_err(io::Error::other)?;
-    Ok(Box::new(tls.connect(name, stream).await?))
+    let stream = tls.connect(name, stream).await?;
+    let shown = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
+    let shown = shown.map(|der| Certificate::from_der(der, "the kubelet's certificate"));
+    let shown = shown.transpose().map_err(io::Error::other)?;
+    let name = shown.map(|certificate| certificate.profile.common_name).unwrap_or_default();
+    let own = pki::names::node_user(node);
+    if name != own {
+        return Err(io::Error::other(format!("its certificate is {name:?}, not {own:?}")));
+    }
+    Ok(Box::new(stream))
 }
 
 /// The container asked for, or the only one.
@@ -290,6 +307,38 @@ mod tests {
 
     fn query(pairs: &[(&str, &str)]) -> Query {
         pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+    }
+
+    #[tokio::test]
+    async fn a_kubelet_shows_the_certificate_of_its_own_node() {
+        use pki::{
+            Authority, Moment, Profile,
+            names::node_user,
+            tls::{Clients, Pem, Shown},
+        };
+        let (then, century) = (Moment(1_577_836_800), Duration::from_secs(100 * 365 * 24 * 3600));
+        let authority = Authority::create("kubernetes", then, century).unwrap();
+        let bytes = |pem: &str| Pem::Bytes(pem.as_bytes().to_vec());
+        let hosts = vec!["127.0.0.1".to_owned()];
+        let pem = authority.issue(&Profile::server(node_user("a"), hosts), then, century).unwrap();
+        let shown = Shown { chain: bytes(&pem), key: bytes(&pem) };
+        let server = pki::tls::server(shown, Clients::Unasked).unwrap();
+        let acceptor = tokio_rustls::TlsAcceptor::from(server);
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let trusting = over_tls(&pki::tls::client(bytes(authority.pem()), None).unwrap());
+        let asked = async |node: &str| {
+            let serve = async {
+                let (stream, _) = listener.accept().await.unwrap();
+                let _ = acceptor.accept(stream).await;
+            };
+            let (connected, ()) =
+                tokio::join!(connect(node, "127.0.0.1", port, Some(&trusting)), serve);
+            connected.map(drop).map_err(|error| error.to_string())
+        };
+        asked("a").await.unwrap();
+        let refused = asked("b").await.unwrap_err();
+        assert_eq!(refused, r#"its certificate is "system:node:a", not "system:node:b""#);
     }
 
     #[test]

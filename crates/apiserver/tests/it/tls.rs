@@ -154,3 +154,61 @@ async fn a_certificate_is_renewed_for_who_shows_it() {
         certificates::list(&endpoints(&url, access(&own, Some(&own))), &url).await.unwrap();
     assert!(listed[0].certificate.as_ref().unwrap_err().contains("/nowhere"), "{listed:?}");
 }
+
+/// What a client says first that knows nothing newer than `version`, such as 0x0302 for TLS 1.1.
+fn hello(version: u16) -> Vec<u8> {
+    let mut body = version.to_be_bytes().to_vec();
+    body.extend([7; 32]);
+    // No session; ECDHE with AES in the suites of each time; no compression.
+    body.extend([0, 0, 6, 0xc0, 0x13, 0xc0, 0x2f, 0xc0, 0x2b, 1, 0]);
+    // Groups: x25519, secp256r1. Signatures: ECDSA, PSS and PKCS #1 with SHA-256.
+    body.extend([0, 22, 0, 10, 0, 6, 0, 4, 0, 29, 0, 23, 0, 13, 0, 8, 0, 6, 4, 3, 8, 4, 4, 1]);
+    let length = |length: usize| u16::try_from(length).unwrap().to_be_bytes();
+    let mut handshake = vec![1, 0];
+    handshake.extend(length(body.len()));
+    handshake.extend(body);
+    let mut record = vec![0x16, 3, 1];
+    record.extend(length(handshake.len()));
+    record.extend(handshake);
+    record
+}
+
+#[tokio::test]
+async fn tls_before_1_2_is_refused() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let authority = Arc::new(authority());
+    let mut tasks = JoinSet::new();
+    let (_api, url) = serve(&authority, &mut tasks).await;
+    let at = url.strip_prefix("https://").unwrap();
+    let answer = async |version: u16| {
+        let mut stream = tokio::net::TcpStream::connect(at).await.unwrap();
+        stream.write_all(&hello(version)).await.unwrap();
+        let mut answer = [0; 7];
+        let read = stream.read_exact(&mut answer);
+        tokio::time::timeout(Duration::from_secs(5), read).await.unwrap().unwrap();
+        answer
+    };
+    for (version, name) in [(0x0300, "SSL 3"), (0x0301, "TLS 1.0"), (0x0302, "TLS 1.1")] {
+        // A fatal alert: protocol_version (RFC 5246, 7.2).
+        assert_eq!(answer(version).await, [0x15, 3, 3, 0, 2, 2, 70], "{name}");
+    }
+    let [kind, ..] = answer(0x0303).await;
+    assert_eq!(kind, 0x16, "the same in TLS 1.2 is answered with a handshake");
+    let mut trusted = rustls::RootCertStore::empty();
+    let pem = pki::certificate_pem(authority.pem().as_bytes(), "the authority").unwrap();
+    let der = rustls::pki_types::pem::PemObject::from_pem_slice(pem.as_bytes()).unwrap();
+    trusted.add(der).unwrap();
+    for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = rustls::ClientConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[version])
+            .unwrap()
+            .with_root_certificates(trusted.clone())
+            .with_no_client_auth();
+        let stream = tokio::net::TcpStream::connect(at).await.unwrap();
+        let name = "127.0.0.1".try_into().unwrap();
+        let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
+        let stream = connector.connect(name, stream).await.unwrap();
+        assert_eq!(stream.get_ref().1.protocol_version(), Some(version.version));
+    }
+}

@@ -33,7 +33,7 @@ use std::{
     collections::BTreeSet,
     fs, io,
     net::{IpAddr, Ipv4Addr},
-    os::fd::AsRawFd as _,
+    os::{fd::AsRawFd as _, unix::fs::PermissionsExt as _},
     path::{Path, PathBuf},
     process::{ExitCode, Stdio},
     sync::{Arc, Mutex, PoisonError, Weak},
@@ -121,6 +121,9 @@ impl NativeRuntime {
         }
         fs::create_dir_all(&config.data_dir)
             .map_err(failed(format!("create {}", config.data_dir.display())))?;
+        // What Pods mount and write, their secrets among it, is nobody else's on this machine.
+        fs::set_permissions(&config.data_dir, fs::Permissions::from_mode(0o700))
+            .map_err(failed(format!("keep {} to root", config.data_dir.display())))?;
         let lock = fs::File::create(config.data_dir.join("LOCK")).map_err(failed("open LOCK"))?;
         let lock = nix::fcntl::Flock::lock(lock, nix::fcntl::FlockArg::LockExclusiveNonblock)
             .map_err(|_| RuntimeError::Unsupported {
