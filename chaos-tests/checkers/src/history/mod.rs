@@ -62,7 +62,7 @@ impl Default for Settings {
 #[serde(rename_all = "camelCase")]
 pub enum Record {
     /// A request and what came of it.
-    Operation(Operation),
+    Operation(Box<Operation>),
     /// Something that a watch did.
     Watch(Watch),
     /// What a replica said of itself, or what its log and state were seen to do.
@@ -70,7 +70,37 @@ pub enum Record {
     /// What a node's runtime was seen to do.
     Runtime(RuntimeSeen),
     /// What the observer did, or found in the end.
-    Mark(Mark),
+    Mark(Box<Mark>),
+}
+
+impl From<Operation> for Record {
+    fn from(operation: Operation) -> Self {
+        Self::Operation(Box::new(operation))
+    }
+}
+
+impl From<Watch> for Record {
+    fn from(watch: Watch) -> Self {
+        Self::Watch(watch)
+    }
+}
+
+impl From<ReplicaSeen> for Record {
+    fn from(seen: ReplicaSeen) -> Self {
+        Self::Replica(seen)
+    }
+}
+
+impl From<RuntimeSeen> for Record {
+    fn from(seen: RuntimeSeen) -> Self {
+        Self::Runtime(seen)
+    }
+}
+
+impl From<Mark> for Record {
+    fn from(mark: Mark) -> Self {
+        Self::Mark(Box::new(mark))
+    }
 }
 
 /// A look at one replica.
