@@ -125,7 +125,7 @@ pub(crate) fn effects<'h>(call: &'h Call, answer: &'h Answer) -> Vec<Effect<'h>>
 }
 
 /// What a request may change, whatever comes of it.
-fn steps(call: &Call) -> Vec<Effect<'_>> {
+pub(crate) fn steps(call: &Call) -> Vec<Effect<'_>> {
     match call {
         Call::Put(put) => vec![Effect::Put(put)],
         Call::Delete(range) => vec![Effect::Delete(range, None)],
@@ -355,6 +355,22 @@ impl<'h> KeyFacts<'h> {
             let swept = swept.find(|(revision, range, _)| within(*revision) && range.contains(key));
             swept.map(|(revision, _, operation)| (*revision, *operation))
         })
+    }
+
+    /// Keys that acknowledged deletions took between two revisions, inclusive, without naming them.
+    pub fn swept_within<'a>(
+        &'a self,
+        from: u64,
+        until: u64,
+        covers: impl Fn(&str) -> bool + 'a,
+    ) -> impl Iterator<Item = (&'h str, u64)> + 'a {
+        let within = move |revision: u64| from <= revision && revision <= until;
+        let one = self.swept_keys.iter();
+        let one = one.flat_map(|(key, swept)| swept.iter().map(|(revision, _)| (*key, *revision)));
+        let many = self.swept.iter().flat_map(|(revision, range, _)| {
+            self.keys_within(range).map(|key| (key, *revision))
+        });
+        one.chain(many).filter(move |(key, revision)| within(*revision) && covers(key))
     }
 
     /// Whether a request of unknown outcome may have deleted a key; its place.

@@ -5,6 +5,7 @@ mod objects;
 mod streams;
 
 pub use keys::{Fact, KeyFacts, Knowledge, Seen};
+pub(crate) use keys::{Effect, effects, steps};
 pub use objects::{Life, Objects, Version};
 pub use streams::Stream;
 
