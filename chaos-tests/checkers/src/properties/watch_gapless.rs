@@ -1,7 +1,7 @@
 //! A watch leaves out nothing between where it began and what it delivered last.
 
 use crate::{
-    evidence::{Evidence, Fact, Stream},
+    evidence::{Evidence, Fact, Knowledge, Stream},
     history::Event,
     property::{Findings, Property},
     show::Time,
@@ -50,12 +50,15 @@ fn keys(
     }
     // What a deletion of a range took, its answer does not name; what was there, others may know.
     for (key, gone_by) in evidence.keys.swept_within(from, until, |key| stream.covers_key(key)) {
-        let Some(fact) = evidence.keys.last(key, gone_by) else { continue };
+        let before = gone_by.saturating_sub(1);
+        let Knowledge::Certain(fact) = evidence.keys.known(key, before, &evidence.streams) else {
+            continue;
+        };
         findings.look();
-        if fact.value.is_some() && fact.revision < gone_by {
+        if fact.value.is_some() && !delivered.contains(&(gone_by, key)) {
             let text = format!(
                 "watch {} delivered everything from {from} to {until}, but not the end of {key}, \
-                 written at revision {} and deleted by {gone_by}",
+                 written at revision {} and deleted at {gone_by}",
                 stream.id, fact.revision
             );
             findings.violated(at_ns, text);
