@@ -129,8 +129,8 @@ mod tests {
             ]), None),
             ("one is gone", with(vec![ended("a", 10, Value::Null), bound("b", 20, "600m")]), None),
             ("one is there yet", with(vec![
-                bound("b", 11, "600m"),
-                ended("a", 10, Value::Null)
+                bound("b", 10, "600m"),
+                ended("a", 10, Value::Null),
             ]), Some("has given 1200")),
             ("created there", with(vec![bound("a", 10, "600m"), direct.clone()]), None),
             ("beside one that was created there", with(vec![direct, bound("b", 30, "600m")]), {

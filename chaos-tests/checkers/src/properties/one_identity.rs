@@ -1,0 +1,131 @@
+//! Two Pods of one name never run at the same time, unless somebody gave the first one up.
+
+use crate::{
+    evidence::{Evidence, Life},
+    history::{Call, ObjectVerb},
+    pods,
+    property::{Findings, Property},
+    runs::{Run, runs},
+    show::Time,
+};
+use serde_json::Value;
+use std::collections::BTreeMap;
+
+pub(super) const PROPERTY: Property = Property {
+    name: "one name, one running Pod, unless it was given up",
+    sources: &["INV-4", "STS-3", "DEL-30"],
+    file: file!(),
+    check,
+};
+
+fn check(evidence: &Evidence<'_>, findings: &mut Findings) {
+    if !evidence.history.settings.runtime_is_complete {
+        return;
+    }
+    let mut by_name: BTreeMap<(&str, &str), Vec<Run<'_>>> = BTreeMap::new();
+    for run in runs(evidence).0 {
+        let name = (run.started.namespace.as_str(), run.started.pod.as_str());
+        by_name.entry(name).or_default().push(run);
+    }
+    for ((namespace, name), runs) in by_name {
+        for (index, run) in runs.iter().enumerate() {
+            findings.look();
+            let others = runs.iter().skip(index + 1);
+            let mut others =
+                others.filter(|o| o.started.pod_uid != run.started.pod_uid && o.overlaps(run));
+            let Some(other) = others.next() else { continue };
+            if was_given_up(evidence, run.started.pod_uid.as_str(), (namespace, name)) {
+                continue;
+            }
+            let describe = |run: &Run<'_>| {
+                let (uid, node) = (&run.started.pod_uid, &run.started.node);
+                let since = Time(run.started.at_ns);
+                match run.stopped_ns {
+                    Some(until) => format!("{uid} on {node} from {since} to {}", Time(until)),
+                    None => format!("{uid} on {node} since {since}"),
+                }
+            };
+            let text = format!(
+                "two Pods {namespace}/{name} ran at once: {}; {}",
+                describe(run),
+                describe(other)
+            );
+            findings.violated(other.started.at_ns, text);
+        }
+    }
+}
+
+/// Somebody said that it need not be waited for, or its node was taken away or is known to be off.
+fn was_given_up(evidence: &Evidence<'_>, uid: &str, (namespace, name): (&str, &str)) -> bool {
+    let is_forced = evidence.operations.iter().any(|operation| match &operation.call {
+        Call::Object(call) => {
+            call.verb == ObjectVerb::Delete
+                && (call.namespace.as_str(), call.name.as_str()) == (namespace, name)
+                && call.body.get("gracePeriodSeconds").and_then(Value::as_i64) == Some(0)
+        }
+        Call::Put(_)
+        | Call::Delete(_)
+        | Call::Range(_)
+        | Call::Txn(_)
+        | Call::LeaseGrant { .. }
+        | Call::LeaseKeepAlive { .. }
+        | Call::LeaseRevoke { .. }
+        | Call::Compact { .. } => false,
+    });
+    let Some(pod) = evidence.objects.get(uid) else { return is_forced };
+    let node = pod.versions.values().map(pods::node).find(|node| !node.is_empty()).unwrap_or("");
+    let mut nodes = evidence.objects.of_kind("Node").filter(|life| life.name() == node);
+    is_forced || nodes.any(|node| node.deleted().is_some() || is_out_of_service(node))
+}
+
+fn is_out_of_service(node: &Life<'_>) -> bool {
+    node.versions.values().any(|version| {
+        let taints = version.get("/spec/taints").and_then(Value::as_array).into_iter().flatten();
+        taints
+            .map(|taint| pods::text(taint, "key"))
+            .any(|key| key == "node.kubernetes.io/out-of-service")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        history::{
+            Body, Record,
+            RuntimeFact::{Started, Stopped},
+        },
+        testing::{call, container, follows, hold, life},
+    };
+    use serde_json::json;
+
+    /// INV-4
+    #[test]
+    fn two_pods_of_one_name_at_once_are_caught() {
+        let first = |until: u64| {
+            vec![container(1, "n1", "u1", Started), container(until, "n1", "u1", Stopped)]
+        };
+        let then = |more: Vec<Record>| [vec![container(5, "n2", "u2", Started)], more].concat();
+        let forced = || {
+            let sent = json!({"gracePeriodSeconds": 0});
+            call(1, (2, 3), ObjectVerb::Delete, ("Pod", "web"), sent, (0, Body::Done))
+        };
+        let node_gone = || {
+            let pod = [(1, json!({"spec": {"nodeName": "n1"}}))];
+            let node = [(2, json!({})), (3, Value::Null)];
+            [
+                vec![follows(1, "Pod"), follows(2, "Node")],
+                life(1, "Pod", ("web", "u1"), &pod),
+                life(2, "Node", ("n1", "n"), &node),
+            ]
+            .concat()
+        };
+        let cases = vec![
+            ("one after the other", then(first(4)), None),
+            ("at once", then(first(9)), Some("two Pods default/web ran at once: u1 on n1")),
+            ("at once, by force", then([first(9), vec![forced()]].concat()), None),
+            ("at once, its node gone", then([first(9), node_gone()].concat()), None),
+        ];
+        hold(&PROPERTY, cases);
+    }
+}

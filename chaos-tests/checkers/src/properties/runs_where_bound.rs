@@ -1,0 +1,64 @@
+//! A container starts only on the node that its Pod is bound to.
+
+use crate::{
+    evidence::Evidence,
+    history::RuntimeFact,
+    pods,
+    property::{Findings, Property},
+    show::Time,
+};
+
+pub(super) const PROPERTY: Property = Property {
+    name: "a container starts only where its Pod is bound",
+    sources: &["INV-3", "FEN-9"],
+    file: file!(),
+    check,
+};
+
+fn check(evidence: &Evidence<'_>, findings: &mut Findings) {
+    for seen in evidence.runtime.iter().filter(|seen| seen.fact == RuntimeFact::Started) {
+        // Static Pods have no binding; what the API never had is not looked at.
+        let Some(pod) = evidence.objects.get(&seen.pod_uid) else { continue };
+        findings.look();
+        let whole = || pod.versions.values().filter(|version| version.is_whole());
+        if whole().any(|version| pods::node(version) == seen.node) {
+            continue;
+        }
+        let bound = whole().map(pods::node).find(|node| !node.is_empty());
+        let text = format!(
+            "{} of {} started on {} at {}; the Pod is {}",
+            seen.container,
+            pod.label(),
+            seen.node,
+            Time(seen.at_ns),
+            bound.map_or("bound to no node".to_owned(), |node| format!("bound to {node}"))
+        );
+        findings.violated(seen.at_ns, text);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{container, follows, hold, life};
+    use serde_json::json;
+
+    /// INV-3
+    #[test]
+    fn a_container_elsewhere_is_caught() {
+        let pod = |bound: bool| {
+            let mut versions = vec![(5, json!({}))];
+            versions.extend(bound.then(|| (6, json!({"spec": {"nodeName": "n1"}}))));
+            [vec![follows(1, "Pod")], life(1, "Pod", ("web", "u1"), &versions)].concat()
+        };
+        let on = |bound, node| {
+            [pod(bound), vec![container(9, node, "u1", RuntimeFact::Started)]].concat()
+        };
+        let cases = vec![
+            ("where it is bound", on(true, "n1"), None),
+            ("elsewhere", on(true, "n2"), Some("the Pod is bound to n1")),
+            ("bound nowhere", on(false, "n1"), Some("bound to no node")),
+        ];
+        hold(&PROPERTY, cases);
+    }
+}
