@@ -1,0 +1,12 @@
+//! The checkers as others use them: whole histories, right and wrong, and large ones.
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a panic in a test is its failure"
+)]
+
+mod lines;
+mod model;
+mod mutated;
+mod speed;
+mod table;
