@@ -32,7 +32,8 @@ pub(crate) fn is_active(pod: &Version<'_>) -> bool {
 /// The status of a condition; empty if there is none.
 pub(crate) fn condition<'h>(of: &Version<'h>, kind: &str) -> &'h str {
     let conditions = of.get("/status/conditions").and_then(Value::as_array);
-    let mut named = conditions.into_iter().flatten().filter(|condition| text(condition, "type") == kind);
+    let mut named =
+        conditions.into_iter().flatten().filter(|condition| text(condition, "type") == kind);
     named.next().map_or("", |condition| text(condition, "status"))
 }
 

@@ -111,7 +111,12 @@ pub(crate) fn pair((key, value, revision): (&str, &str, u64)) -> Kv {
     Kv { key, value, create_revision: 0, mod_revision: revision, version: 0, lease: 0 }
 }
 
-pub(crate) fn final_keys(replica: u64, ms: u64, revision: u64, kvs: &[(&str, &str, u64)]) -> Record {
+pub(crate) fn final_keys(
+    replica: u64,
+    ms: u64,
+    revision: u64,
+    kvs: &[(&str, &str, u64)],
+) -> Record {
     let kvs = kvs.iter().map(|kv| pair(*kv)).collect();
     Mark::FinalKeys { at_ns: ms * MS, replica, range: Range::prefix(""), revision, kvs }.into()
 }
@@ -128,17 +133,12 @@ pub(crate) fn opened(stream: u64, prefix: &str, from: u64) -> Record {
 
 pub(crate) fn resumed(stream: u64, prefix: &str, from: u64, resumes: u64) -> Record {
     let scope = Scope::Keys(Range::prefix(prefix));
-    let opened =
-        Opened { client: 100 + stream, replica: 2, scope, from, resumes: Some(resumes) };
+    let opened = Opened { client: 100 + stream, replica: 2, scope, from, resumes: Some(resumes) };
     watch(stream, 0, WatchStep::Opened(opened))
 }
 
 /// One response: events of key, revision, and value or none.
-pub(crate) fn events(
-    stream: u64,
-    sequence: u64,
-    events: &[(&str, u64, Option<&str>)],
-) -> Record {
+pub(crate) fn events(stream: u64, sequence: u64, events: &[(&str, u64, Option<&str>)]) -> Record {
     let events = events.iter().map(|(key, mod_revision, value)| Event {
         key: (*key).to_owned(),
         mod_revision: *mod_revision,

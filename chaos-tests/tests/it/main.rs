@@ -8,3 +8,4 @@
 mod architecture;
 mod claims;
 mod configs;
+mod mutations;

@@ -75,6 +75,8 @@ pub struct KeyFacts<'h> {
     pub puts_failed: BTreeMap<(&'h str, &'h str), usize>,
     /// All puts that were asked for, by key and value.
     pub puts_asked: BTreeMap<(&'h str, &'h str), usize>,
+    /// Those of them that more than one request asked for: what is seen of them names none.
+    pub puts_alike: BTreeSet<(&'h str, &'h str)>,
     deletes_unknown: Vec<Loose<'h>>,
     /// Keys with a put of unknown outcome that nobody saw.
     unseen: BTreeSet<&'h str>,
@@ -207,7 +209,9 @@ impl<'h> KeyFacts<'h> {
             match (effect, &operation.outcome) {
                 (Effect::Put(put), outcome) => {
                     let name = (put.key.as_str(), put.value.as_str());
-                    self.puts_asked.insert(name, index);
+                    if self.puts_asked.insert(name, index).is_some_and(|other| other != index) {
+                        self.puts_alike.insert(name);
+                    }
                     match outcome {
                         Outcome::Ok(_) => {}
                         Outcome::Failed { .. } => drop(self.puts_failed.insert(name, index)),
@@ -291,13 +295,13 @@ impl<'h> KeyFacts<'h> {
     /// A value that only one request wrote names it.
     fn name_causes(&mut self) {
         let values = self.by_key.values().flat_map(BTreeMap::values);
-        let seen: BTreeSet<_> =
-            values.filter_map(|fact| Some((fact.key, fact.value?))).collect();
+        let seen: BTreeSet<_> = values.filter_map(|fact| Some((fact.key, fact.value?))).collect();
         let unseen = self.puts_unknown.keys().filter(|name| !seen.contains(*name));
         self.unseen = unseen.map(|(key, _)| *key).collect();
         for fact in self.by_key.values_mut().flat_map(BTreeMap::values_mut) {
             if let Some(value) = fact.value
                 && fact.cause.is_none()
+                && !self.puts_alike.contains(&(fact.key, value))
             {
                 fact.cause = self.puts_asked.get(&(fact.key, value)).copied();
             }
@@ -367,15 +371,21 @@ impl<'h> KeyFacts<'h> {
         let within = move |revision: u64| from <= revision && revision <= until;
         let one = self.swept_keys.iter();
         let one = one.flat_map(|(key, swept)| swept.iter().map(|(revision, _)| (*key, *revision)));
-        let many = self.swept.iter().flat_map(|(revision, range, _)| {
-            self.keys_within(range).map(|key| (key, *revision))
-        });
+        let many = self
+            .swept
+            .iter()
+            .flat_map(|(revision, range, _)| self.keys_within(range).map(|key| (key, *revision)));
         one.chain(many).filter(move |(key, revision)| within(*revision) && covers(key))
     }
 
     /// Whether a request of unknown outcome may have deleted a key; its place.
     #[must_use]
-    pub fn may_be_deleted(&self, key: &str, sent_before_ns: u64, all: &[&Operation]) -> Option<usize> {
+    pub fn may_be_deleted(
+        &self,
+        key: &str,
+        sent_before_ns: u64,
+        all: &[&Operation],
+    ) -> Option<usize> {
         let loose = self.deletes_unknown.iter().filter(|loose| loose.range.contains(key));
         let mut sent = loose.map(|loose| loose.operation);
         sent.find(|index| all.get(*index).is_some_and(|o| o.invoked_ns <= sent_before_ns))
@@ -389,17 +399,16 @@ impl<'h> KeyFacts<'h> {
 
     /// What a key held at a revision.
     #[must_use]
-    pub fn known<'a>(
-        &'a self,
-        key: &str,
-        at: u64,
-        streams: &[Stream<'_>],
-    ) -> Knowledge<'a, 'h> {
+    pub fn known<'a>(&'a self, key: &str, at: u64, streams: &[Stream<'_>]) -> Knowledge<'a, 'h> {
         let last = self.last(key, at);
         let since = last.map_or(0, |fact| fact.revision);
         if self.swept(key, since, at).is_some() {
             // Only what came after the sweep could be there, and it would have to be unseen.
-            return if self.may_be_written(key) { Knowledge::Unsure(None) } else { Knowledge::Absent };
+            return if self.may_be_written(key) {
+                Knowledge::Unsure(None)
+            } else {
+                Knowledge::Absent
+            };
         }
         let covered = self.covered.iter().any(|(stream, from, until)| {
             // From the beginning, or from the last known change on.

@@ -4,8 +4,8 @@ mod keys;
 mod objects;
 mod streams;
 
-pub use keys::{Fact, KeyFacts, Knowledge, Seen};
 pub(crate) use keys::{Effect, effects, steps};
+pub use keys::{Fact, KeyFacts, Knowledge, Seen};
 pub use objects::{Life, Objects, Version};
 pub use streams::Stream;
 
@@ -89,9 +89,12 @@ impl<'h> Evidence<'h> {
     /// Requests that were carried out, with the revision and body of the answer.
     pub fn answered(&self) -> impl Iterator<Item = Answered<'h>> {
         self.operations.iter().filter_map(|operation| match &operation.outcome {
-            Outcome::Ok(answer) => {
-                Some(Answered { operation, call: &operation.call, answer, revision: answer.revision })
-            }
+            Outcome::Ok(answer) => Some(Answered {
+                operation,
+                call: &operation.call,
+                answer,
+                revision: answer.revision,
+            }),
             Outcome::Failed { .. } | Outcome::Unknown { .. } => None,
         })
     }

@@ -207,7 +207,8 @@ fn differs(one: &Value, other: &Value) -> bool {
     match (one, other) {
         (Value::Object(one), Value::Object(other)) => {
             let parts = |of: &serde_json::Map<String, Value>| {
-                let parts = of.iter().filter(|(name, _)| !matches!(name.as_str(), "kind" | "apiVersion"));
+                let parts =
+                    of.iter().filter(|(name, _)| !matches!(name.as_str(), "kind" | "apiVersion"));
                 parts.map(|(name, part)| (name.clone(), part.clone())).collect::<BTreeMap<_, _>>()
             };
             parts(one) != parts(other)

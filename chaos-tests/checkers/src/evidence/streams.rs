@@ -104,9 +104,11 @@ pub(super) fn streams(history: &History) -> Vec<Stream<'_>> {
     let mut streams: BTreeMap<u64, Stream<'_>> = BTreeMap::new();
     for record in &history.records {
         let Record::Watch(watch) = record else { continue };
-        let stream = streams
-            .entry(watch.stream)
-            .or_insert_with(|| Stream { id: watch.stream, opened: None, steps: Vec::new() });
+        let stream = streams.entry(watch.stream).or_insert_with(|| Stream {
+            id: watch.stream,
+            opened: None,
+            steps: Vec::new(),
+        });
         match &watch.step {
             WatchStep::Opened(opened) => stream.opened = Some(opened),
             WatchStep::Events { .. }

@@ -10,8 +10,8 @@ mod object;
 mod watch;
 
 pub use kv::{
-    Answer, Body, Call, Compare, CompareOperator, CompareTarget, Kv, Operation, Outcome, Put, Range,
-    RangeRequest, Step, StepAnswer, Txn,
+    Answer, Body, Call, Compare, CompareOperator, CompareTarget, Kv, Operation, Outcome, Put,
+    Range, RangeRequest, Step, StepAnswer, Txn,
 };
 pub use lines::{LineError, read_lines, write_lines};
 pub use object::{Object, ObjectCall, ObjectVerb};

@@ -132,8 +132,8 @@ mod tests {
     use crate::{
         history::{Body, Record},
         testing::{
-            call, delete, deleted, done, final_keys, follows, get, found, hold, leased, life, object, ok,
-            put, unknown,
+            call, delete, deleted, done, final_keys, follows, found, get, hold, leased, life,
+            object, ok, put, unknown,
         },
     };
     use serde_json::{Value, json};
@@ -153,8 +153,16 @@ mod tests {
             ("it is another value", vec![write(), last(&[("a", "0", 7)])], Some("a=\"0\"")),
             ("it was deleted", vec![write(), gone(), last(&[])], None),
             ("it came back", vec![write(), gone(), last(&[("a", "1", 7)])], Some("1 deleted")),
-            ("it may have been deleted", vec![write(), unknown(1, (2, 3), delete("a")), last(&[])], None),
-            ("its lease may have ended", vec![done(1, (0, 1), leased("a", "1", 5), 7), last(&[])], None),
+            (
+                "it may have been deleted",
+                vec![write(), unknown(1, (2, 3), delete("a")), last(&[])],
+                None,
+            ),
+            (
+                "its lease may have ended",
+                vec![done(1, (0, 1), leased("a", "1", 5), 7), last(&[])],
+                None,
+            ),
         ];
         hold(&PROPERTY, cases);
     }

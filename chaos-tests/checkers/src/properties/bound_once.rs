@@ -8,12 +8,8 @@ use crate::{
 };
 use std::collections::BTreeMap;
 
-pub(super) const PROPERTY: Property = Property {
-    name: "a Pod is bound once",
-    sources: &["INV-1", "FEN-11"],
-    file: file!(),
-    check,
-};
+pub(super) const PROPERTY: Property =
+    Property { name: "a Pod is bound once", sources: &["INV-1", "FEN-11"], file: file!(), check };
 
 fn check(evidence: &Evidence<'_>, findings: &mut Findings) {
     for pod in evidence.objects.of_kind("Pod") {
@@ -78,10 +74,18 @@ mod tests {
         };
         let cases = vec![
             ("once", pod(&[(5, json!({})), (6, on("n1")), (7, on("n1"))]), None),
-            ("twice", pod(&[(5, json!({})), (6, on("n1")), (7, on("n2"))]), Some("to n1 at 6 and to")),
+            (
+                "twice",
+                pod(&[(5, json!({})), (6, on("n1")), (7, on("n2"))]),
+                Some("to n1 at 6 and to"),
+            ),
             ("unbound again", pod(&[(6, on("n1")), (7, json!({}))]), Some("and to \"\" at 7")),
             ("one binding", vec![bind((0, 1), "n1")], None),
-            ("two bindings", vec![bind((0, 1), "n1"), bind((2, 3), "n2")], Some("u1 was bound twice")),
+            (
+                "two bindings",
+                vec![bind((0, 1), "n1"), bind((2, 3), "n2")],
+                Some("u1 was bound twice"),
+            ),
         ];
         hold(&PROPERTY, cases);
     }

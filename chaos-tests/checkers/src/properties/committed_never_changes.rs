@@ -54,9 +54,21 @@ mod tests {
             &PROPERTY,
             vec![
                 ("equal logs", vec![committed(1, 7, 2, 5), committed(2, 7, 2, 5)], None),
-                ("another entry", vec![committed(1, 7, 2, 5), committed(2, 7, 2, 6)], Some("index 7")),
-                ("another term", vec![committed(1, 7, 2, 5), committed(1, 7, 3, 5)], Some("index 7")),
-                ("terms go back", vec![committed(1, 7, 3, 5), committed(1, 8, 2, 6)], Some("go back")),
+                (
+                    "another entry",
+                    vec![committed(1, 7, 2, 5), committed(2, 7, 2, 6)],
+                    Some("index 7"),
+                ),
+                (
+                    "another term",
+                    vec![committed(1, 7, 2, 5), committed(1, 7, 3, 5)],
+                    Some("index 7"),
+                ),
+                (
+                    "terms go back",
+                    vec![committed(1, 7, 3, 5), committed(1, 8, 2, 6)],
+                    Some("go back"),
+                ),
             ],
         );
     }

@@ -57,7 +57,8 @@ fn check(evidence: &Evidence<'_>, findings: &mut Findings) {
                 let (by, same) = objects.entry(kind).or_insert((*replica, heads.clone()));
                 if *same != heads {
                     let differs = same.iter().find(|head| !heads.contains(head));
-                    let differs = differs.or_else(|| heads.iter().find(|head| !same.contains(head)));
+                    let differs =
+                        differs.or_else(|| heads.iter().find(|head| !same.contains(head)));
                     let text = format!(
                         "{kind}: replicas {by} and {replica} differ; one alone has {differs:?}"
                     );

@@ -112,42 +112,48 @@ mod tests {
             spec["selector"] = json!({"matchLabels": {"app": "web"}});
             let kind = "PodDisruptionBudget";
             let versions = [(2, json!({"spec": spec}))];
-            [vec![follows(1, kind), follows(2, "Pod")], life(1, kind, ("b", "b1"), &versions)].concat()
+            [vec![follows(1, kind), follows(2, "Pod")], life(1, kind, ("b", "b1"), &versions)]
+                .concat()
         };
         let evicted = |name: &str, ready: bool, at: u64| {
             let mut marked = pod(ready);
             marked["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
             let ask = (at - 1, at + 1);
-            let evict = call(1, ask, ObjectVerb::Evict, ("Pod", name), Value::Null, (0, Body::Done));
-            [life(2, "Pod", (name, name), &[(at - 4, pod(ready)), (at, marked)]), vec![evict]].concat()
+            let evict =
+                call(1, ask, ObjectVerb::Evict, ("Pod", name), Value::Null, (0, Body::Done));
+            [life(2, "Pod", (name, name), &[(at - 4, pod(ready)), (at, marked)]), vec![evict]]
+                .concat()
         };
         let other = |name: &str, ready| life(2, "Pod", (name, name), &[(5, pod(ready))]);
         let with = |spec: Value, pods: Vec<Vec<Record>>| [budget(spec), pods.concat()].concat();
         let two = || json!({"minAvailable": 2});
         let cases = vec![
-            ("one can be spared", with(two(), vec![
-                evicted("a", true, 10),
-                other("b", true),
-                other("c", true),
-            ]), None),
+            (
+                "one can be spared",
+                with(two(), vec![evicted("a", true, 10), other("b", true), other("c", true)]),
+                None,
+            ),
             ("none can be spared", with(two(), vec![evicted("a", true, 10), other("b", true)]), {
                 Some("asks for 2 healthy Pods, and there were 2")
             }),
-            ("one that is not healthy", with(two(), vec![
-                evicted("a", false, 10),
-                other("b", true),
-                other("c", true),
-            ]), None),
-            ("at most one away", with(json!({"maxUnavailable": 1}), vec![
-                evicted("a", true, 10),
-                other("b", true),
-                other("c", false),
-            ]), Some("asks for 2 healthy")),
-            ("a second eviction", with(two(), vec![
-                evicted("a", true, 10),
-                evicted("b", true, 12),
-                other("c", true),
-            ]), Some("and there were 2")),
+            (
+                "one that is not healthy",
+                with(two(), vec![evicted("a", false, 10), other("b", true), other("c", true)]),
+                None,
+            ),
+            (
+                "at most one away",
+                with(
+                    json!({"maxUnavailable": 1}),
+                    vec![evicted("a", true, 10), other("b", true), other("c", false)],
+                ),
+                Some("asks for 2 healthy"),
+            ),
+            (
+                "a second eviction",
+                with(two(), vec![evicted("a", true, 10), evicted("b", true, 12), other("c", true)]),
+                Some("and there were 2"),
+            ),
         ];
         hold(&PROPERTY, cases);
     }

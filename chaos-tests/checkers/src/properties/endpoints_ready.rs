@@ -32,9 +32,8 @@ fn wants_all(evidence: &Evidence<'_>, slice: &Life<'_>) -> bool {
         version.get("/metadata/labels/kubernetes.io~1service-name").and_then(Value::as_str)
     });
     let services = evidence.objects.of_kind("Service");
-    let mut named = services.filter(|life| {
-        life.namespace() == slice.namespace() && Some(life.name()) == service
-    });
+    let mut named = services
+        .filter(|life| life.namespace() == slice.namespace() && Some(life.name()) == service);
     named.any(|service| {
         service.versions.values().any(|version| {
             version.get("/spec/publishNotReadyAddresses") == Some(&Value::Bool(true))
@@ -52,9 +51,10 @@ fn check(evidence: &Evidence<'_>, findings: &mut Findings) {
     let lateness_ns = evidence.history.settings.lateness_ns;
     let ended_ns = evidence.marks.iter().filter_map(|mark| match mark {
         Mark::FinalObjects { at_ns, .. } => Some(*at_ns),
-        Mark::Fault { .. } | Mark::Healed { .. } | Mark::Awaited { .. } | Mark::FinalKeys { .. } => {
-            None
-        }
+        Mark::Fault { .. }
+        | Mark::Healed { .. }
+        | Mark::Awaited { .. }
+        | Mark::FinalKeys { .. } => None,
     });
     let ended_ns = ended_ns.max();
     for life in evidence.objects.of_kind("EndpointSlice") {
@@ -124,9 +124,7 @@ mod tests {
             let marked = json!({"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"}});
             life(1, "Pod", ("web", "u1"), &[(5, json!({})), (10, marked)])
         };
-        let slice = |ready: bool| {
-            json!({"endpoints": [{"conditions": {"ready": ready}, "targetRef": {"uid": "u1"}}]})
-        };
+        let slice = |ready: bool| json!({"endpoints": [{"conditions": {"ready": ready}, "targetRef": {"uid": "u1"}}]});
         let with = |versions: &[(u64, Value)], more: Vec<Record>| {
             let slices = life(2, "EndpointSlice", ("web-1", "s1"), versions);
             let watches = vec![follows(1, "Pod"), follows(2, "EndpointSlice")];
@@ -148,23 +146,38 @@ mod tests {
         };
         let cases = vec![
             ("turned in time", with(&[(6, slice(true)), (11, slice(false))], vec![last()]), None),
-            ("a moment behind", with(&[(6, slice(true)), (11, slice(true)), (12, slice(false))], vec![]), None),
-            ("turned back", with(&[(6, slice(true)), (11, slice(false)), (12, slice(true))], vec![]), {
-                Some("says that u1 is ready")
-            }),
+            (
+                "a moment behind",
+                with(&[(6, slice(true)), (11, slice(true)), (12, slice(false))], vec![]),
+                None,
+            ),
+            (
+                "turned back",
+                with(&[(6, slice(true)), (11, slice(false)), (12, slice(true))], vec![]),
+                { Some("says that u1 is ready") },
+            ),
             ("written long after", with(&[(6, slice(true)), (6_000, slice(true))], vec![]), {
                 Some("at 6000")
             }),
-            ("never turned", with(&[(6, slice(true))], vec![last()]), Some("still says in the end")),
+            (
+                "never turned",
+                with(&[(6, slice(true))], vec![last()]),
+                Some("still says in the end"),
+            ),
             ("deleted", with(&[(6, slice(true)), (11, Value::Null)], vec![last()]), None),
-            ("wanted so", with(&[(6, slice(true)), (6_000, slice(true)), (6_001, labelled(true))], {
-                service()
-            }), None),
+            (
+                "wanted so",
+                with(&[(6, slice(true)), (6_000, slice(true)), (6_001, labelled(true))], {
+                    service()
+                }),
+                None,
+            ),
         ];
         // In the last one, nothing is left to examine.
         let (wanted, others) = cases.split_last().unwrap();
         hold(&PROPERTY, others.to_vec());
-        let verdict = crate::testing::verdict(&PROPERTY, &crate::testing::history(wanted.1.clone()));
+        let verdict =
+            crate::testing::verdict(&PROPERTY, &crate::testing::history(wanted.1.clone()));
         assert!(verdict.held, "{}: {verdict:?}", wanted.0);
     }
 }

@@ -22,7 +22,10 @@ fn check(evidence: &Evidence<'_>, findings: &mut Findings) {
             if term > 0 && epoch > term {
                 findings.violated(
                     seen.at_ns,
-                    format!("replica {}: epoch {epoch} at index {index} of term {term}", seen.replica),
+                    format!(
+                        "replica {}: epoch {epoch} at index {index} of term {term}",
+                        seen.replica
+                    ),
                 );
             }
             states.entry(index).or_insert((seen, epoch));
@@ -54,7 +57,11 @@ mod tests {
             &PROPERTY,
             vec![
                 ("rising", vec![applied(1, 1, 0), applied(2, 1, 1), applied(3, 2, 1)], None),
-                ("going back", vec![applied(1, 3, 2), applied(2, 3, 1)], Some("epoch 2 at index 1")),
+                (
+                    "going back",
+                    vec![applied(1, 3, 2), applied(2, 3, 1)],
+                    Some("epoch 2 at index 1"),
+                ),
                 ("of no term yet", vec![applied(1, 1, 2)], Some("of term 1")),
             ],
         );

@@ -45,7 +45,11 @@ mod tests {
         hold(
             &PROPERTY,
             vec![
-                ("equal", vec![first(), applied(2, 9, 0xa, 20, 3), applied(2, 8, 0xb, 19, 3)], None),
+                (
+                    "equal",
+                    vec![first(), applied(2, 9, 0xa, 20, 3), applied(2, 8, 0xb, 19, 3)],
+                    None,
+                ),
                 ("another hash", vec![first(), applied(2, 9, 0xb, 20, 3)], Some("at index 9")),
                 ("another revision", vec![first(), applied(2, 9, 0xa, 21, 3)], Some("revision 21")),
                 ("another epoch", vec![first(), applied(2, 9, 0xa, 20, 4)], Some("epoch 4")),

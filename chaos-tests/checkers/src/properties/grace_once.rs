@@ -88,9 +88,7 @@ mod tests {
     /// DELAPI-1, DEL-20
     #[test]
     fn a_prolonged_grace_is_caught() {
-        let ends = |at: &str, grace: u64| {
-            json!({"metadata": {"deletionTimestamp": at, "deletionGracePeriodSeconds": grace}})
-        };
+        let ends = |at: &str, grace: u64| json!({"metadata": {"deletionTimestamp": at, "deletionGracePeriodSeconds": grace}});
         let pod = |versions: &[(u64, Value)]| {
             [vec![follows(1, "Pod")], life(1, "Pod", ("web", "u1"), versions)].concat()
         };

@@ -101,11 +101,27 @@ mod tests {
         let cases = vec![
             ("gone", with(vec![gone()]), None),
             ("not due", with(vec![read(6_000, vec![kv()]), gone()]), None),
-            ("there for ever", with(vec![read(8_000, vec![kv()])]), Some("should have ended by 7.00")),
+            (
+                "there for ever",
+                with(vec![read(8_000, vec![kv()])]),
+                Some("should have ended by 7.00"),
+            ),
             ("there in the end", with(vec![last(vec![kv()])]), Some("replica 3 in the end")),
-            ("begun anew", with(vec![elected(), read(30_000, vec![kv()]), read(40_000, vec![])]), None),
-            ("begun anew, and due", with(vec![elected(), read(33_000, vec![kv()])]), Some("by 32.0")),
-            ("healed late", with(vec![healed(28_000), read(33_000, vec![kv()]), read(40_000, vec![])]), None),
+            (
+                "begun anew",
+                with(vec![elected(), read(30_000, vec![kv()]), read(40_000, vec![])]),
+                None,
+            ),
+            (
+                "begun anew, and due",
+                with(vec![elected(), read(33_000, vec![kv()])]),
+                Some("by 32.0"),
+            ),
+            (
+                "healed late",
+                with(vec![healed(28_000), read(33_000, vec![kv()]), read(40_000, vec![])]),
+                None,
+            ),
         ];
         hold(&PROPERTY, cases);
     }

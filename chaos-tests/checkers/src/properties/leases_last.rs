@@ -33,11 +33,18 @@ fn check(evidence: &Evidence<'_>, findings: &mut Findings) {
             }
             let before = evidence.keys.last(&event.key, event.mod_revision.saturating_sub(1));
             let was_its = before.is_some_and(|fact| fact.lease == id);
-            let is_explained = evidence.keys.at(&event.key, event.mod_revision).is_none_or(|fact| {
-                fact.cause.is_some()
-                    || evidence.keys.swept(&event.key, event.mod_revision - 1, event.mod_revision).is_some()
-                    || evidence.keys.may_be_deleted(&event.key, at_ns, &evidence.operations).is_some()
-            });
+            let is_explained =
+                evidence.keys.at(&event.key, event.mod_revision).is_none_or(|fact| {
+                    fact.cause.is_some()
+                        || evidence
+                            .keys
+                            .swept(&event.key, event.mod_revision - 1, event.mod_revision)
+                            .is_some()
+                        || evidence
+                            .keys
+                            .may_be_deleted(&event.key, at_ns, &evidence.operations)
+                            .is_some()
+                });
             if was_its && !is_explained {
                 let (key, revision) = (&event.key, event.mod_revision);
                 gone.push((at_ns, format!("{key} was deleted at revision {revision}")));

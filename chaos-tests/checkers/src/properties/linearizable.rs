@@ -6,8 +6,8 @@
 use crate::{
     evidence::{Effect, Evidence, effects, steps},
     history::{
-        Answer, Body, Call, CompareOperator, CompareTarget, Kv, Operation, Outcome, Range,
-        Step, StepAnswer, Txn,
+        Answer, Body, Call, CompareOperator, CompareTarget, Kv, Operation, Outcome, Range, Step,
+        StepAnswer, Txn,
     },
     property::{Findings, Property},
     wgl::{Entry, Model, Search, search},
@@ -170,11 +170,7 @@ fn push(
 }
 
 /// What has a lease may be gone at any time after it was written.
-fn mortal<'h>(
-    operation: &'h Operation,
-    tracks: &mut BTreeMap<&'h str, Track<'h>>,
-    index: usize,
-) {
+fn mortal<'h>(operation: &'h Operation, tracks: &mut BTreeMap<&'h str, Track<'h>>, index: usize) {
     for effect in steps(&operation.call) {
         if let Effect::Put(put) = effect
             && put.lease != 0
@@ -231,9 +227,7 @@ fn of_answer<'h>(
             if changed.is_empty() {
                 let branch = if *succeeded { &txn.success } else { &txn.failure };
                 for (step, answer) in branch.iter().zip(steps) {
-                    if let (Step::Range(range), StepAnswer::Range { kvs }) =
-                        (step, answer)
-                    {
+                    if let (Step::Range(range), StepAnswer::Range { kvs }) = (step, answer) {
                         read(keys, range, (kvs, None), &mut by_key);
                     }
                 }

@@ -16,6 +16,7 @@ mod never_over_created;
 mod never_overcommitted;
 mod never_resurrected;
 mod no_early_eviction;
+mod once_only;
 mod one_identity;
 mod one_leader_a_term;
 mod one_node_at_once;
@@ -41,6 +42,7 @@ pub static ALL: &[Property] = &[
     equal_states::PROPERTY,
     epochs_rise::PROPERTY,
     refused_changes_nothing::PROPERTY,
+    once_only::PROPERTY,
     linearizable::PROPERTY,
     revision_order::PROPERTY,
     revisions_grow::PROPERTY,

@@ -82,9 +82,9 @@ fn one_a_node(findings: &mut Findings, owner: &Life<'_>, pods: &[&Life<'_>]) {
         };
         findings.look();
         let others = pods.iter().filter(|other| other.uid != pod.uid);
-        let mut same = others.filter_map(|other| other.at(bound.revision())).filter(|version| {
-            pods::is_active(version) && pods::node(version) == pods::node(bound)
-        });
+        let mut same = others
+            .filter_map(|other| other.at(bound.revision()))
+            .filter(|version| pods::is_active(version) && pods::node(version) == pods::node(bound));
         if let Some(other) = same.next() {
             let text = format!(
                 "{} has two Pods on {}: {}, {}",
@@ -122,13 +122,15 @@ mod tests {
     fn a_pod_too_many_is_caught() {
         let owner = |kind: &str, spec: Value| {
             let versions = [(2, json!({"spec": spec}))];
-            [vec![follows(1, kind), follows(2, "Pod")], life(1, kind, ("o", "o1"), &versions)].concat()
+            [vec![follows(1, kind), follows(2, "Pod")], life(1, kind, ("o", "o1"), &versions)]
+                .concat()
         };
         let pod = |kind: &str, name: &str, at: u64| {
             life(2, "Pod", (name, name), &[(at, owned(kind, "n1", "Running"))])
         };
         let ended = |kind: &str, name: &str, at: u64| {
-            let versions = [(at, owned(kind, "n1", "Running")), (at + 1, owned(kind, "n1", "Failed"))];
+            let versions =
+                [(at, owned(kind, "n1", "Running")), (at + 1, owned(kind, "n1", "Failed"))];
             life(2, "Pod", (name, name), &versions)
         };
         let adopted = |name: &str, at: u64| {
@@ -142,7 +144,8 @@ mod tests {
         let job = |pods: Vec<Vec<Record>>| {
             [owner("Job", json!({"parallelism": 5, "completions": 1})), pods.concat()].concat()
         };
-        let daemon = |pods: Vec<Vec<Record>>| [owner("DaemonSet", json!({})), pods.concat()].concat();
+        let daemon =
+            |pods: Vec<Vec<Record>>| [owner("DaemonSet", json!({})), pods.concat()].concat();
         let cases = vec![
             ("as many as wanted", set(vec![rs("a", 5), rs("b", 6)]), None),
             ("one too many", set(vec![rs("a", 5), rs("b", 6), rs("c", 7)]), {
@@ -150,11 +153,17 @@ mod tests {
             }),
             ("one has ended", set(vec![ended("ReplicaSet", "a", 5), rs("b", 8), rs("c", 9)]), None),
             ("one was adopted later", set(vec![rs("a", 5), rs("b", 6), adopted("c", 7)]), None),
-            ("created beside an adopted one", set(vec![adopted("a", 5), rs("b", 8), rs("c", 9)]), {
-                Some("has 3")
-            }),
+            (
+                "created beside an adopted one",
+                set(vec![adopted("a", 5), rs("b", 8), rs("c", 9)]),
+                { Some("has 3") },
+            ),
             ("a job's last", job(vec![pod("Job", "a", 5)]), None),
-            ("a job's one too many", job(vec![pod("Job", "a", 5), pod("Job", "b", 6)]), Some("wants 1")),
+            (
+                "a job's one too many",
+                job(vec![pod("Job", "a", 5), pod("Job", "b", 6)]),
+                Some("wants 1"),
+            ),
             ("one on a node", daemon(vec![pod("DaemonSet", "a", 5)]), None),
             ("two on a node", daemon(vec![pod("DaemonSet", "a", 5), pod("DaemonSet", "b", 6)]), {
                 Some("has two Pods on n1")

@@ -89,9 +89,13 @@ mod tests {
     #[test]
     fn an_overcommitted_node_is_caught() {
         let node = || {
-            let json = json!({"status": {"allocatable": {"cpu": "1", "memory": "1Gi", "pods": "2"}}});
-            [vec![follows(1, "Node"), follows(2, "Pod")], life(1, "Node", ("n1", "n"), &[(2, json)])]
-                .concat()
+            let json =
+                json!({"status": {"allocatable": {"cpu": "1", "memory": "1Gi", "pods": "2"}}});
+            [
+                vec![follows(1, "Node"), follows(2, "Pod")],
+                life(1, "Node", ("n1", "n"), &[(2, json)]),
+            ]
+            .concat()
         };
         let pod = |cpu: &str, node: &str, phase: &str| {
             json!({
@@ -107,11 +111,16 @@ mod tests {
             life(2, "Pod", (name, name), &versions)
         };
         let ended = |name: &str, at: u64, last: Value| {
-            life(2, "Pod", (name, name), &[
-                (at, pod("600m", "", "Pending")),
-                (at + 1, pod("600m", "n1", "Running")),
-                (at + 2, last),
-            ])
+            life(
+                2,
+                "Pod",
+                (name, name),
+                &[
+                    (at, pod("600m", "", "Pending")),
+                    (at + 1, pod("600m", "n1", "Running")),
+                    (at + 2, last),
+                ],
+            )
         };
         let with = |pods: Vec<Vec<Record>>| [node(), pods.concat()].concat();
         let direct = life(2, "Pod", ("direct", "direct"), &[(20, pod("600m", "n1", "Pending"))]);
@@ -120,18 +129,22 @@ mod tests {
             ("no room", with(vec![bound("a", 10, "600m"), bound("b", 20, "401m")]), {
                 Some("has given 1001: Pod default/a at 11, Pod default/b at 21")
             }),
-            ("too many", with(vec![bound("a", 10, "0"), bound("b", 20, "0"), bound("c", 30, "0")]), {
-                Some("of pods")
-            }),
-            ("one has ended", with(vec![
-                ended("a", 10, pod("600m", "n1", "Succeeded")),
-                bound("b", 20, "600m"),
-            ]), None),
+            (
+                "too many",
+                with(vec![bound("a", 10, "0"), bound("b", 20, "0"), bound("c", 30, "0")]),
+                { Some("of pods") },
+            ),
+            (
+                "one has ended",
+                with(vec![ended("a", 10, pod("600m", "n1", "Succeeded")), bound("b", 20, "600m")]),
+                None,
+            ),
             ("one is gone", with(vec![ended("a", 10, Value::Null), bound("b", 20, "600m")]), None),
-            ("one is there yet", with(vec![
-                bound("b", 10, "600m"),
-                ended("a", 10, Value::Null),
-            ]), Some("has given 1200")),
+            (
+                "one is there yet",
+                with(vec![bound("b", 10, "600m"), ended("a", 10, Value::Null)]),
+                Some("has given 1200"),
+            ),
             ("created there", with(vec![bound("a", 10, "600m"), direct.clone()]), None),
             ("beside one that was created there", with(vec![direct, bound("b", 30, "600m")]), {
                 Some("has given 1200")

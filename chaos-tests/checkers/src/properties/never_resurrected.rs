@@ -167,7 +167,11 @@ mod tests {
             ("in a later list", with(vec![list(8, vec![pod(5)])]), Some("was deleted before")),
             ("in the end", with(vec![last(vec![pod(5)])]), Some("in the end replica 3 has")),
             ("started before it was known", with(vec![start(100), healed(200)]), None),
-            ("started when all was well", with(vec![healed(200), start(9_000)]), Some("started on n1")),
+            (
+                "started when all was well",
+                with(vec![healed(200), start(9_000)]),
+                Some("started on n1"),
+            ),
             ("each its own container", two("c1", "c2"), None),
             ("another's status", two("c1", "c1"), Some("container c1 of Pod default/web (u1)")),
         ];

@@ -39,20 +39,21 @@ fn check(evidence: &Evidence<'_>, findings: &mut Findings) {
             continue;
         }
         // Before it has said so once, it is not ready.
-        let was_ready = node.versions.values().skip_while(|v| pods::condition(v, "Ready") != "True");
+        let was_ready =
+            node.versions.values().skip_while(|v| pods::condition(v, "Ready") != "True");
         for version in was_ready {
             findings.look();
             let is_lost = pods::condition(version, "Ready") == "Unknown";
             if is_lost || is_evicting(version) {
                 let (label, what) = (version.label(), if is_lost { "Unknown" } else { "evicting" });
-                findings.violated(version.seen_ns, format!("{label} is {what}, and was never away"));
+                findings
+                    .violated(version.seen_ns, format!("{label} is {what}, and was never away"));
             }
         }
     }
     for pod in evidence.objects.of_kind("Pod") {
-        let on_steady = |version: &&Version<'_>| {
-            steady.iter().any(|name| name.as_str() == pods::node(version))
-        };
+        let on_steady =
+            |version: &&Version<'_>| steady.iter().any(|name| name.as_str() == pods::node(version));
         for version in pod.versions.values().filter(on_steady) {
             findings.look();
             if is_evicted(version) {
@@ -78,13 +79,16 @@ mod tests {
     #[test]
     fn an_eviction_from_a_node_that_is_well_is_caught() {
         let node = |name: &str, ready: &str, taint: &str| {
-            let taints = if taint.is_empty() { json!([]) } else {
+            let taints = if taint.is_empty() {
+                json!([])
+            } else {
                 json!([{"key": taint, "effect": "NoExecute"}])
             };
             let ready = json!([{"type": "Ready", "status": ready}]);
             let first = json!({"status": {"conditions": [{"type": "Ready", "status": "True"}]}});
             let then = json!({"spec": {"taints": taints}, "status": {"conditions": ready}});
-            [vec![follows(1, "Node")], life(1, "Node", (name, name), &[(2, first), (5, then)])].concat()
+            [vec![follows(1, "Node")], life(1, "Node", (name, name), &[(2, first), (5, then)])]
+                .concat()
         };
         let pod = |node: &str, reason: &str| -> Vec<Record> {
             let target = json!({"type": "DisruptionTarget", "status": "True", "reason": reason});

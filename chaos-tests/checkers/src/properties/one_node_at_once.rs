@@ -56,19 +56,31 @@ mod tests {
         hold(
             &PROPERTY,
             vec![
-                ("restarted", vec![
-                    on(1, "n1", Started),
-                    on(2, "n1", Asked),
-                    on(3, "n1", Stopped),
-                    on(4, "n1", Started),
-                ], None),
-                ("on two nodes", vec![on(1, "n1", Started), on(2, "n2", Started)], Some("on n2 at")),
-                ("on another later", vec![
-                    on(1, "n1", Started),
-                    on(2, "n1", Stopped),
-                    on(3, "n2", Started),
-                ], Some("ran on n1")),
-                ("twice on one", vec![on(1, "n1", Started), on(2, "n1", Started)], Some("still ran")),
+                (
+                    "restarted",
+                    vec![
+                        on(1, "n1", Started),
+                        on(2, "n1", Asked),
+                        on(3, "n1", Stopped),
+                        on(4, "n1", Started),
+                    ],
+                    None,
+                ),
+                (
+                    "on two nodes",
+                    vec![on(1, "n1", Started), on(2, "n2", Started)],
+                    Some("on n2 at"),
+                ),
+                (
+                    "on another later",
+                    vec![on(1, "n1", Started), on(2, "n1", Stopped), on(3, "n2", Started)],
+                    Some("ran on n1"),
+                ),
+                (
+                    "twice on one",
+                    vec![on(1, "n1", Started), on(2, "n1", Started)],
+                    Some("still ran"),
+                ),
             ],
         );
     }

@@ -47,7 +47,8 @@ fn check(evidence: &Evidence<'_>, findings: &mut Findings) {
             if let Some((newest, write)) = newest
                 && object.resource_version < newest.resource_version
             {
-                let text = format!("{operation}; answered before it was asked: {}", write.operation);
+                let text =
+                    format!("{operation}; answered before it was asked: {}", write.operation);
                 findings.violated(operation.answered_ns, text);
             }
         }
@@ -107,12 +108,18 @@ mod tests {
         let cases = vec![
             ("the last", with(get(ObjectVerb::Get, 8)), None),
             ("a later one", with(get(ObjectVerb::Get, 9)), None),
-            ("at the same time", vec![wrote((0, 1), 7), wrote((2, 9), 8), get(ObjectVerb::Get, 7)], None),
+            (
+                "at the same time",
+                vec![wrote((0, 1), 7), wrote((2, 9), 8), get(ObjectVerb::Get, 7)],
+                None,
+            ),
             ("an older one", with(get(ObjectVerb::Get, 7)), Some("update Pod default/web")),
             ("an older one in a list", with(list(vec![pod(7)])), Some("list Pod")),
-            ("cached may be older", {
-                [with(get(ObjectVerb::Cached, 7)), vec![get(ObjectVerb::Get, 8)]].concat()
-            }, None),
+            (
+                "cached may be older",
+                { [with(get(ObjectVerb::Cached, 7)), vec![get(ObjectVerb::Get, 8)]].concat() },
+                None,
+            ),
             ("listed", listed(vec![pod(7)]), None),
             ("missing in a list", listed(Vec::new()), Some("missing what was written")),
         ];

@@ -40,10 +40,10 @@ fn check(evidence: &Evidence<'_>, findings: &mut Findings) {
     }
     for ((key, value), index) in &evidence.keys.puts_failed {
         findings.look();
-        let others = evidence.keys.puts_asked.get(&(*key, *value));
+        let is_alike = evidence.keys.puts_alike.contains(&(*key, *value));
         let seen = evidence.keys.of(key).find(|fact| fact.value == Some(value));
         // Whoever writes a value twice may mean the other one.
-        if let Some(fact) = seen.filter(|_| others == Some(index))
+        if let Some(fact) = seen.filter(|_| !is_alike)
             && let Some(operation) = evidence.operations.get(*index)
         {
             let revision = fact.revision;

@@ -119,11 +119,9 @@ fn check_txn(
     if revision == 0 {
         return;
     }
-    let has_changed = effects(answered.call, answered.answer).iter().any(|effect| {
-        match effect {
-            Effect::Put(_) => true,
-            Effect::Delete(_, count) => count.is_none_or(|count| count > 0),
-        }
+    let has_changed = effects(answered.call, answered.answer).iter().any(|effect| match effect {
+        Effect::Put(_) => true,
+        Effect::Delete(_, count) => count.is_none_or(|count| count > 0),
     });
     // Compares see what was before; a transaction without a change took no revision.
     let before = if has_changed { revision.saturating_sub(1) } else { revision };
@@ -175,14 +173,14 @@ fn holds(evidence: &Evidence<'_>, compare: &Compare, at: u64) -> Option<bool> {
     };
     match &compare.target {
         CompareTarget::ModRevision(n) => Some(number(fact.map_or(0, |fact| fact.revision), *n)),
-        CompareTarget::Value(value) => Some(fact.and_then(|fact| fact.value).is_some_and(|stored| {
-            match compare.operator {
+        CompareTarget::Value(value) => {
+            Some(fact.and_then(|fact| fact.value).is_some_and(|stored| match compare.operator {
                 CompareOperator::Equal => stored == value,
                 CompareOperator::NotEqual => stored != value,
                 CompareOperator::Greater => stored > value.as_str(),
                 CompareOperator::Less => stored < value.as_str(),
-            }
-        })),
+            }))
+        }
         // Of a fact that only its own answer bears witness of, these are not known.
         CompareTarget::Version(n) => known(fact, |fact| fact.version).map(|v| number(v, *n)),
         CompareTarget::CreateRevision(n) => {
@@ -233,13 +231,22 @@ mod tests {
     fn an_answer_that_its_revision_contradicts_is_caught() {
         let one = || done(1, (0, 1), put("a", "1"), 2);
         let two = || done(1, (2, 3), put("a", "2"), 3);
-        let read = |revision, kvs: &[(&str, &str, u64)]| ok(2, (5, 6), get("a"), revision, found(kvs));
+        let read =
+            |revision, kvs: &[(&str, &str, u64)]| ok(2, (5, 6), get("a"), revision, found(kvs));
         let txn = |revision, call, succeeded| ok(2, (7, 8), call, revision, then(succeeded));
         let lost = || unknown(3, (2, 3), put("a", "3"));
         let cases: Vec<(&str, Vec<Record>, Option<&str>)> = vec![
             ("the last", vec![one(), two(), read(3, &[("a", "2", 3)])], None),
-            ("an older state, by its revision", vec![one(), two(), read(2, &[("a", "1", 2)])], None),
-            ("a stale value", vec![one(), two(), read(3, &[("a", "1", 2)])], Some("since revision 3")),
+            (
+                "an older state, by its revision",
+                vec![one(), two(), read(2, &[("a", "1", 2)])],
+                None,
+            ),
+            (
+                "a stale value",
+                vec![one(), two(), read(3, &[("a", "1", 2)])],
+                Some("since revision 3"),
+            ),
             ("a lost write", vec![one(), read(2, &[])], Some("missing: a=\"1\"")),
             ("from the future", vec![one(), two(), read(2, &[("a", "2", 3)])], Some("is later")),
             ("deleted", vec![one(), ok(1, (2, 3), delete("a"), 3, deleted(1)), read(3, &[])], None),

@@ -18,7 +18,8 @@ fn witness(evidence: &Evidence<'_>, fact: &Fact<'_>) -> String {
         Some(value) => format!("{}={value:?}", fact.key),
         None => format!("the deletion of {}", fact.key),
     };
-    let version = if fact.version > 0 { format!(", version {}", fact.version) } else { String::new() };
+    let version =
+        if fact.version > 0 { format!(", version {}", fact.version) } else { String::new() };
     let by = match fact.seen {
         Seen::Acknowledged(index) | Seen::Read(index) => {
             evidence.operations.get(index).map(ToString::to_string).unwrap_or_default()
@@ -71,8 +72,8 @@ fn check(evidence: &Evidence<'_>, findings: &mut Findings) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{done, event, events, follows, found, get, hold, object, ok, opened, put};
     use crate::history::Change;
+    use crate::testing::{done, event, events, follows, found, get, hold, object, ok, opened, put};
     use serde_json::json;
 
     /// FEN-38
@@ -90,30 +91,36 @@ mod tests {
         hold(
             &PROPERTY,
             vec![
-                ("all agree", vec![
-                    write(),
-                    opened(1, "", 1),
-                    events(1, 1, &[("a", 7, Some("1"))]),
-                    ok(2, (2, 3), get("a"), 8, found(&[("a", "1", 7)])),
-                ], None),
-                ("another value is watched", vec![
-                    write(),
-                    opened(1, "", 1),
-                    events(1, 1, &[("a", 7, Some("2"))]),
-                ], Some("revision 7: a=\"1\"")),
-                ("another value is read", vec![
-                    write(),
-                    ok(2, (2, 3), get("a"), 8, found(&[("a", "2", 7)])),
-                ], Some("revision 7: a=\"1\"")),
-                ("a deletion is watched", vec![
-                    write(),
-                    opened(1, "", 1),
-                    events(1, 1, &[("a", 7, None)]),
-                ], Some("the deletion of a")),
-                ("two changes share a revision", vec![
-                    write(),
-                    done(2, (0, 1), put("b", "1"), 7),
-                ], Some("revision 7 was taken twice")),
+                (
+                    "all agree",
+                    vec![
+                        write(),
+                        opened(1, "", 1),
+                        events(1, 1, &[("a", 7, Some("1"))]),
+                        ok(2, (2, 3), get("a"), 8, found(&[("a", "1", 7)])),
+                    ],
+                    None,
+                ),
+                (
+                    "another value is watched",
+                    vec![write(), opened(1, "", 1), events(1, 1, &[("a", 7, Some("2"))])],
+                    Some("revision 7: a=\"1\""),
+                ),
+                (
+                    "another value is read",
+                    vec![write(), ok(2, (2, 3), get("a"), 8, found(&[("a", "2", 7)]))],
+                    Some("revision 7: a=\"1\""),
+                ),
+                (
+                    "a deletion is watched",
+                    vec![write(), opened(1, "", 1), events(1, 1, &[("a", 7, None)])],
+                    Some("the deletion of a"),
+                ),
+                (
+                    "two changes share a revision",
+                    vec![write(), done(2, (0, 1), put("b", "1"), 7)],
+                    Some("revision 7 was taken twice"),
+                ),
                 ("objects agree", both("n1", "n1"), None),
                 ("a version is two", both("n1", "n2"), Some("is both")),
                 ("two objects share a revision", [pod(1, "p", "n"), pod(2, "q", "n")].concat(), {

@@ -111,18 +111,26 @@ mod tests {
             &PROPERTY,
             vec![
                 ("growing", vec![first(), done(2, (2, 3), put("b", "1"), 8)], None),
-                ("at once, in either order", vec![first(), read(get("a"), 7), {
-                    done(2, (0, 3), put("b", "1"), 6)
-                }], None),
-                ("a serializable read may be old", vec![
-                    first(),
-                    read(get_serializable("a"), 6),
-                    done(2, (7, 8), put("b", "1"), 8),
-                ], None),
+                (
+                    "at once, in either order",
+                    vec![first(), read(get("a"), 7), { done(2, (0, 3), put("b", "1"), 6) }],
+                    None,
+                ),
+                (
+                    "a serializable read may be old",
+                    vec![
+                        first(),
+                        read(get_serializable("a"), 6),
+                        done(2, (7, 8), put("b", "1"), 8),
+                    ],
+                    None,
+                ),
                 ("a stale read", vec![first(), read(get("a"), 6)], Some("read a")),
-                ("a change without a revision", vec![first(), done(2, (2, 3), put("b", "1"), 7)], {
-                    Some("put b")
-                }),
+                (
+                    "a change without a revision",
+                    vec![first(), done(2, (2, 3), put("b", "1"), 7)],
+                    { Some("put b") },
+                ),
                 ("the log goes back", vec![applied(1, 3, 1, 9, 1), applied(1, 4, 1, 8, 1)], {
                     Some("revision 9 at index 3, 8 at index 4")
                 }),

@@ -69,8 +69,7 @@ fn check(evidence: &Evidence<'_>, findings: &mut Findings) {
                 let asked: u64 = others.map(replicas).sum();
                 let (most, least) = bounds(at);
                 let now = replicas(version);
-                let is_wrong =
-                    now > before && asked > most || now < before && asked < least;
+                let is_wrong = now > before && asked > most || now < before && asked < least;
                 if is_wrong {
                     let text = format!(
                         "{} allows {least} to {most} Pods; with {} going from {before} to {now}, \
@@ -117,10 +116,11 @@ mod tests {
         };
         let with = |sets: Vec<Vec<Record>>| [deployment(), sets.concat()].concat();
         let cases = vec![
-            ("step by step", with(vec![
-                set("old", &[(3, 4), (6, 3), (8, 2)]),
-                set("new", &[(5, 1), (7, 2)]),
-            ]), None),
+            (
+                "step by step",
+                with(vec![set("old", &[(3, 4), (6, 3), (8, 2)]), set("new", &[(5, 1), (7, 2)])]),
+                None,
+            ),
             ("too many at once", with(vec![set("old", &[(3, 4)]), set("new", &[(5, 2)])]), {
                 Some("allows 3 to 5 Pods")
             }),

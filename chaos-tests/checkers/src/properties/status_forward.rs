@@ -98,25 +98,40 @@ mod tests {
     #[test]
     fn a_status_that_goes_back_is_caught() {
         let phase = |phase: &str| json!({"status": {"phase": phase}});
-        let restarts = |count: u64| {
-            json!({"status": {"containerStatuses": [{"name": "main", "restartCount": count}]}})
-        };
+        let restarts = |count: u64| json!({"status": {"containerStatuses": [{"name": "main", "restartCount": count}]}});
         let marked = || json!({"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"}});
         let started = |at: &str| json!({"status": {"startTime": at}});
         let pod = |one: Value, next: Value| {
-            [vec![follows(1, "Pod")], life(1, "Pod", ("web", "u1"), &[(5, one), (6, next)])].concat()
+            [vec![follows(1, "Pod")], life(1, "Pod", ("web", "u1"), &[(5, one), (6, next)])]
+                .concat()
         };
         let generation = |n: u64| json!({"metadata": {"generation": n}});
         let cases = vec![
             ("forward", pod(phase("Pending"), phase("Running")), None),
             ("to its end", pod(phase("Running"), phase("Failed")), None),
             ("deleted", pod(phase("Running"), Value::Null), None),
-            ("begins again", pod(phase("Running"), phase("Pending")), Some("from Running to Pending")),
+            (
+                "begins again",
+                pod(phase("Running"), phase("Pending")),
+                Some("from Running to Pending"),
+            ),
             ("rises from its end", pod(phase("Succeeded"), phase("Running")), Some("to Running")),
             ("another end", pod(phase("Succeeded"), phase("Failed")), Some("Succeeded to Failed")),
-            ("fewer restarts", pod(restarts(3), restarts(2)), Some("restarts of main go from 3 to 2")),
-            ("no longer marked", pod(marked(), json!({})), Some("the mark of its deletion is gone")),
-            ("an older generation", pod(generation(3), generation(2)), Some("/metadata/generation")),
+            (
+                "fewer restarts",
+                pod(restarts(3), restarts(2)),
+                Some("restarts of main go from 3 to 2"),
+            ),
+            (
+                "no longer marked",
+                pod(marked(), json!({})),
+                Some("the mark of its deletion is gone"),
+            ),
+            (
+                "an older generation",
+                pod(generation(3), generation(2)),
+                Some("/metadata/generation"),
+            ),
             (
                 "started anew",
                 pod(started("2026-01-01T00:00:00Z"), started("2026-01-01T00:00:05Z")),

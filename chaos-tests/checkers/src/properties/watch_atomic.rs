@@ -67,18 +67,19 @@ mod tests {
             &PROPERTY,
             vec![
                 ("whole", vec![opened(1, "", 1), both(1, 1)], None),
-                ("one key is followed", vec![
-                    opened(1, "", 1),
-                    both(1, 1),
-                    opened(2, "a", 1),
-                    half(2, 1, "a"),
-                ], None),
+                (
+                    "one key is followed",
+                    vec![opened(1, "", 1), both(1, 1), opened(2, "a", 1), half(2, 1, "a")],
+                    None,
+                ),
                 ("two halves", vec![opened(1, "", 1), half(1, 1, "a"), half(1, 2, "b")], {
                     Some("delivers revision 5 in responses 1 and 2")
                 }),
-                ("one half", vec![opened(1, "", 1), both(1, 1), opened(2, "", 1), half(2, 1, "a")], {
-                    Some("watch 2 delivers revision 5 without b")
-                }),
+                (
+                    "one half",
+                    vec![opened(1, "", 1), both(1, 1), opened(2, "", 1), half(2, 1, "a")],
+                    { Some("watch 2 delivers revision 5 without b") },
+                ),
             ],
         );
     }

@@ -144,9 +144,7 @@ mod tests {
     use super::*;
     use crate::{
         history::{Call, Range, Record, WatchStep},
-        testing::{
-            deleted, done, events, follows, hold, life, ok, opened, progress, put, resumed,
-        },
+        testing::{deleted, done, events, follows, hold, life, ok, opened, progress, put, resumed},
     };
     use serde_json::{Value, json};
 
@@ -170,62 +168,100 @@ mod tests {
         };
         let swept = || ok(1, (5, 6), Call::Delete(Range::prefix("")), 9, deleted(1));
         let cases: Vec<(&str, Vec<Record>, Option<&str>)> = vec![
-            ("all", vec![
-                write("1", 5),
-                write("2", 6),
-                opened(1, "", 5),
-                one(1, 1, "1", 5),
-                one(1, 2, "2", 6),
-            ], None),
-            ("not there yet", vec![write("1", 5), write("2", 6), opened(1, "", 5), one(1, 1, "1", 5)], None),
-            ("of other keys", vec![write("1", 5), opened(1, "b", 5), progress(1, 1, 9), {
-                opened(2, "", 5)
-            }, one(2, 1, "1", 5)], None),
-            ("one is left out", vec![
-                write("1", 5),
-                write("2", 6),
-                opened(1, "", 5),
-                one(1, 1, "2", 6),
-            ], Some("not a of revision 5: client 1")),
-            ("another watch saw it", vec![
-                opened(1, "", 5),
-                progress(1, 1, 7),
-                opened(2, "", 5),
-                one(2, 1, "1", 5),
-            ], Some("watch 1 delivered everything from 5 to 7, but not a of revision 5")),
-            ("resumed one too late", vec![
-                write("1", 5),
-                write("2", 6),
-                write("3", 7),
-                opened(1, "", 5),
-                one(1, 1, "1", 5),
-                resumed(2, "", 6, 1),
-                one(2, 1, "3", 7),
-            ], Some("watch 2 delivered everything from 6 to 7, but not a of revision 6")),
+            (
+                "all",
+                vec![
+                    write("1", 5),
+                    write("2", 6),
+                    opened(1, "", 5),
+                    one(1, 1, "1", 5),
+                    one(1, 2, "2", 6),
+                ],
+                None,
+            ),
+            (
+                "not there yet",
+                vec![write("1", 5), write("2", 6), opened(1, "", 5), one(1, 1, "1", 5)],
+                None,
+            ),
+            (
+                "of other keys",
+                vec![
+                    write("1", 5),
+                    opened(1, "b", 5),
+                    progress(1, 1, 9),
+                    { opened(2, "", 5) },
+                    one(2, 1, "1", 5),
+                ],
+                None,
+            ),
+            (
+                "one is left out",
+                vec![write("1", 5), write("2", 6), opened(1, "", 5), one(1, 1, "2", 6)],
+                Some("not a of revision 5: client 1"),
+            ),
+            (
+                "another watch saw it",
+                vec![opened(1, "", 5), progress(1, 1, 7), opened(2, "", 5), one(2, 1, "1", 5)],
+                Some("watch 1 delivered everything from 5 to 7, but not a of revision 5"),
+            ),
+            (
+                "resumed one too late",
+                vec![
+                    write("1", 5),
+                    write("2", 6),
+                    write("3", 7),
+                    opened(1, "", 5),
+                    one(1, 1, "1", 5),
+                    resumed(2, "", 6, 1),
+                    one(2, 1, "3", 7),
+                ],
+                Some("watch 2 delivered everything from 6 to 7, but not a of revision 6"),
+            ),
             ("progress ahead", vec![write("1", 5), opened(1, "", 5), progress(1, 1, 5)], {
                 Some("not a of revision 5")
             }),
-            ("counted writes", vec![
-                opened(1, "", 5),
-                versioned(one(1, 1, "1", 5), &[(1, 5)]),
-                versioned(one(1, 2, "2", 6), &[(2, 5)]),
-            ], None),
-            ("a write is missing in the count", vec![
-                opened(1, "", 5),
-                versioned(one(1, 1, "1", 5), &[(1, 5)]),
-                versioned(one(1, 2, "2", 7), &[(3, 5)]),
-            ], Some("has version 3")),
-            ("a deletion is missing", vec![
-                opened(1, "", 5),
-                versioned(one(1, 1, "1", 5), &[(1, 5)]),
-                versioned(one(1, 2, "2", 7), &[(1, 7)]),
-            ], Some("should have version 2")),
-            ("a range was deleted", vec![write("1", 5), swept(), opened(1, "", 5), one(1, 1, "1", 5), {
-                events(1, 2, &[("a", 9, None)])
-            }], None),
-            ("its end is left out", vec![write("1", 5), swept(), opened(1, "", 5), one(1, 1, "1", 5), {
-                progress(1, 2, 9)
-            }], Some("the end of a")),
+            (
+                "counted writes",
+                vec![
+                    opened(1, "", 5),
+                    versioned(one(1, 1, "1", 5), &[(1, 5)]),
+                    versioned(one(1, 2, "2", 6), &[(2, 5)]),
+                ],
+                None,
+            ),
+            (
+                "a write is missing in the count",
+                vec![
+                    opened(1, "", 5),
+                    versioned(one(1, 1, "1", 5), &[(1, 5)]),
+                    versioned(one(1, 2, "2", 7), &[(3, 5)]),
+                ],
+                Some("has version 3"),
+            ),
+            (
+                "a deletion is missing",
+                vec![
+                    opened(1, "", 5),
+                    versioned(one(1, 1, "1", 5), &[(1, 5)]),
+                    versioned(one(1, 2, "2", 7), &[(1, 7)]),
+                ],
+                Some("should have version 2"),
+            ),
+            (
+                "a range was deleted",
+                vec![write("1", 5), swept(), opened(1, "", 5), one(1, 1, "1", 5), {
+                    events(1, 2, &[("a", 9, None)])
+                }],
+                None,
+            ),
+            (
+                "its end is left out",
+                vec![write("1", 5), swept(), opened(1, "", 5), one(1, 1, "1", 5), {
+                    progress(1, 2, 9)
+                }],
+                Some("the end of a"),
+            ),
         ];
         hold(&PROPERTY, cases);
     }

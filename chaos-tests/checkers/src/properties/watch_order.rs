@@ -50,7 +50,10 @@ fn check(evidence: &Evidence<'_>, findings: &mut Findings) {
                 WatchStep::Object(event) => {
                     let revision = event.object.resource_version;
                     if revision <= last {
-                        wrong(format!("began at {from} and delivers {} after {last}", event.object));
+                        wrong(format!(
+                            "began at {from} and delivers {} after {last}",
+                            event.object
+                        ));
                     }
                     last = last.max(revision);
                 }
@@ -103,20 +106,27 @@ mod tests {
         let begun = || opened(1, "", 5);
         let cases: Vec<(&str, Vec<Record>, Option<&str>)> = vec![
             ("rising", vec![begun(), one(1, 5), one(2, 7), progress(1, 3, 9), one(4, 10)], None),
-            ("two keys of a revision", vec![
-                begun(),
-                events(1, 1, &[("a", 5, None), ("b", 5, Some("1"))]),
-            ], None),
-            ("going back", vec![begun(), one(1, 7), one(2, 6)], Some("delivers revision 6 after 7")),
+            (
+                "two keys of a revision",
+                vec![begun(), events(1, 1, &[("a", 5, None), ("b", 5, Some("1"))])],
+                None,
+            ),
+            (
+                "going back",
+                vec![begun(), one(1, 7), one(2, 6)],
+                Some("delivers revision 6 after 7"),
+            ),
             ("the same again", vec![begun(), one(1, 7), one(2, 7)], Some("revision 7 after 7")),
-            ("twice in one response", vec![
-                begun(),
-                events(1, 1, &[("a", 7, Some("1")), ("a", 7, Some("1"))]),
-            ], Some("of revision 7 twice")),
-            ("back within a response", vec![
-                begun(),
-                events(1, 1, &[("a", 7, Some("1")), ("b", 6, Some("1"))]),
-            ], Some("delivers revision 6 after 7")),
+            (
+                "twice in one response",
+                vec![begun(), events(1, 1, &[("a", 7, Some("1")), ("a", 7, Some("1"))])],
+                Some("of revision 7 twice"),
+            ),
+            (
+                "back within a response",
+                vec![begun(), events(1, 1, &[("a", 7, Some("1")), ("b", 6, Some("1"))])],
+                Some("delivers revision 6 after 7"),
+            ),
             ("from before it began", vec![begun(), one(1, 4)], Some("began at 5")),
             ("progress ahead of events", vec![begun(), progress(1, 1, 9), one(2, 8)], {
                 Some("delivers revision 8 after 9")

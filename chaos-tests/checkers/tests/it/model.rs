@@ -2,8 +2,8 @@
 
 use checkers::history::{
     Answer, Body, Call, Compare, CompareOperator, CompareTarget, Event, History, Kv, Mark, Opened,
-    Operation, Outcome, Put, Range, RangeRequest, Record, ReplicaFact, ReplicaSeen, Scope, Settings,
-    Step, StepAnswer, Txn, Watch, WatchStep,
+    Operation, Outcome, Put, Range, RangeRequest, Record, ReplicaFact, ReplicaSeen, Scope,
+    Settings, Step, StepAnswer, Txn, Watch, WatchStep,
 };
 use std::collections::BTreeMap;
 
@@ -67,7 +67,8 @@ impl Store {
     }
 
     fn delete(&mut self, range: &Range, revision: u64) -> Vec<Event> {
-        let keys: Vec<String> = self.kvs.keys().filter(|key| range.contains(key)).cloned().collect();
+        let keys: Vec<String> =
+            self.kvs.keys().filter(|key| range.contains(key)).cloned().collect();
         let events = keys.into_iter().map(|key| {
             self.kvs.remove(&key);
             let (mod_revision, value) = (revision, None);
@@ -147,7 +148,14 @@ pub(crate) fn run(seed: u64, requests: u64, keys: u64) -> History {
             None => Outcome::Unknown { reason: "timed out".to_owned() },
         };
         let (client, replica) = (number % 7, 1 + number % REPLICAS);
-        records.push(Record::from(Operation { client, replica, invoked_ns, answered_ns, call, outcome }));
+        records.push(Record::from(Operation {
+            client,
+            replica,
+            invoked_ns,
+            answered_ns,
+            call,
+            outcome,
+        }));
         if happens {
             applied += 1;
             for replica in 1..=REPLICAS {
@@ -204,7 +212,11 @@ fn draw(chance: &mut Chance, store: &Store, keys: u64, number: u64) -> Call {
             let target = CompareTarget::ModRevision(known.saturating_sub(chance.below(5) / 4));
             let compare = Compare { key: key.clone(), operator: CompareOperator::Equal, target };
             let failure = vec![Step::Range(Range::one(key.clone()))];
-            Call::Txn(Txn { compare: vec![compare], success: vec![Step::Put(put(key, value))], failure })
+            Call::Txn(Txn {
+                compare: vec![compare],
+                success: vec![Step::Put(put(key, value))],
+                failure,
+            })
         }
     }
 }

@@ -15,16 +15,28 @@ type Change = fn(&mut History, &mut Chance) -> bool;
 const CHANGES: &[(&str, Change, &str)] = &[
     ("drop an event", drop_event, "watches leave nothing out, across replicas too"),
     ("swap two responses", swap_responses, "watches are ordered and deliver each change once"),
-    ("deliver a response twice", repeat_response, "watches are ordered and deliver each change once"),
+    (
+        "deliver a response twice",
+        repeat_response,
+        "watches are ordered and deliver each change once",
+    ),
     ("split a transaction", split_response, "watches deliver a revision as a whole"),
     ("resume one too late", resume_late, "watches go on where they broke off"),
     ("change a watched value", change_event, "a revision is the same change for everybody"),
-    ("read what was there before", stale_read, "answers are those of their revision (strictly serializable)"),
+    (
+        "read what was there before",
+        stale_read,
+        "answers are those of their revision (strictly serializable)",
+    ),
     ("read what nobody wrote", phantom_read, "each key is linearizable"),
     ("lose a key in the end", lose_key, "every acknowledged write survives"),
     ("let a replica lag for ever", lag, "everything converges after healing"),
     ("acknowledge at an old revision", old_revision, "revisions only grow"),
-    ("turn a compare around", turn_compare, "answers are those of their revision (strictly serializable)"),
+    (
+        "turn a compare around",
+        turn_compare,
+        "answers are those of their revision (strictly serializable)",
+    ),
     ("let a state part", part_state, "states are equal at an equal index"),
 ];
 
@@ -328,6 +340,9 @@ fn every_change_can_be_made() {
     for (name, change, property) in CHANGES {
         let made = (0..20).filter(|seed| change(&mut run(*seed, 120, 6), &mut Chance::new(*seed)));
         assert!(made.count() >= 10, "{name} is hardly ever possible");
-        assert!(checkers::properties::ALL.iter().any(|known| known.name == *property), "{property}");
+        assert!(
+            checkers::properties::ALL.iter().any(|known| known.name == *property),
+            "{property}"
+        );
     }
 }

@@ -40,7 +40,8 @@ fn every_property_has_a_file_of_its_own() {
 /// INV-1 to INV-12
 #[test]
 fn every_invariant_of_the_specification_has_a_property() {
-    let sources: BTreeSet<&str> = ALL.iter().flat_map(|property| property.sources).copied().collect();
+    let sources: BTreeSet<&str> =
+        ALL.iter().flat_map(|property| property.sources).copied().collect();
     for number in 1..=12 {
         let invariant = format!("INV-{number}");
         assert!(sources.contains(invariant.as_str()), "{invariant} is nobody's source");

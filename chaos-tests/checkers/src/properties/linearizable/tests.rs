@@ -37,10 +37,18 @@ fn answers_that_no_order_explains_are_caught() {
         ),
         ("a lost write", vec![one(), absent((4, 5))], Some("nothing")),
         ("a value that nobody wrote", vec![one(), read((4, 5), "9")], Some("a=\"9\"")),
-        ("new, then old", vec![one(), done(1, (2, 9), put("a", "2"), 0), read((3, 4), "2"), {
-            ok(4, (5, 6), get("a"), 0, found(&[("a", "1", 0)]))
-        }], Some("client 4")),
-        ("an unknown outcome late", vec![one(), lost(), read((4, 5), "1"), read((6, 7), "3")], None),
+        (
+            "new, then old",
+            vec![one(), done(1, (2, 9), put("a", "2"), 0), read((3, 4), "2"), {
+                ok(4, (5, 6), get("a"), 0, found(&[("a", "1", 0)]))
+            }],
+            Some("client 4"),
+        ),
+        (
+            "an unknown outcome late",
+            vec![one(), lost(), read((4, 5), "1"), read((6, 7), "3")],
+            None,
+        ),
         (
             "an unknown outcome and back",
             vec![one(), lost(), read((4, 5), "3"), read((6, 7), "1")],
@@ -66,7 +74,11 @@ fn answers_that_no_order_explains_are_caught() {
             vec![done(1, (0, 1), leased("a", "1", 7), 0), read((2, 3), "1"), absent((4, 5))],
             None,
         ),
-        ("a swap", vec![one(), ok(1, (2, 3), cas("a", "1", "2"), 0, then(true)), read((4, 5), "2")], None),
+        (
+            "a swap",
+            vec![one(), ok(1, (2, 3), cas("a", "1", "2"), 0, then(true)), read((4, 5), "2")],
+            None,
+        ),
         (
             "two swaps of one value",
             vec![
@@ -76,9 +88,11 @@ fn answers_that_no_order_explains_are_caught() {
             ],
             Some("no order explains"),
         ),
-        ("a swap that must not fail", vec![one(), ok(1, (2, 3), cas("a", "1", "2"), 0, then(false))], {
-            Some("no order explains")
-        }),
+        (
+            "a swap that must not fail",
+            vec![one(), ok(1, (2, 3), cas("a", "1", "2"), 0, then(false))],
+            { Some("no order explains") },
+        ),
         (
             "a prefix without a key",
             vec![one(), done(1, (2, 3), put("b", "1"), 0), {
