@@ -67,8 +67,10 @@ pub struct KeyFacts<'h> {
     pub conflicts: Vec<(Fact<'h>, Fact<'h>)>,
     /// Acknowledged deletions that do not name what they deleted: afterwards nothing older is left.
     swept: Vec<(u64, &'h Range, usize)>,
-    /// The same of single keys.
+    /// The same by key, of keys that are known to have been changed, by revision.
     swept_keys: BTreeMap<&'h str, Vec<(u64, usize)>>,
+    /// Keys that are known to have been changed, and that a request of unknown outcome may have deleted.
+    doubtful: BTreeSet<&'h str>,
     /// Puts of unknown outcome, by key and value.
     pub puts_unknown: BTreeMap<(&'h str, &'h str), usize>,
     /// Puts that certainly did not happen, by key and value.
@@ -201,6 +203,7 @@ impl<'h> KeyFacts<'h> {
             }
         }
         facts.name_causes();
+        facts.expand();
         facts
     }
 
@@ -244,9 +247,6 @@ impl<'h> KeyFacts<'h> {
                     Effect::Delete(_, Some(0)) => {}
                     Effect::Delete(Range { key, end: None }, Some(_)) => {
                         self.add(fact(key, None, 0));
-                    }
-                    Effect::Delete(Range { key, end: None }, None) => {
-                        self.swept_keys.entry(key).or_default().push((revision, index));
                     }
                     Effect::Delete(range, _) => self.swept.push((revision, range, index)),
                 }
@@ -308,6 +308,20 @@ impl<'h> KeyFacts<'h> {
         }
     }
 
+    /// Ranges, by the keys that are known.
+    fn expand(&mut self) {
+        let mut swept: BTreeMap<&'h str, Vec<(u64, usize)>> = BTreeMap::new();
+        for (revision, range, operation) in &self.swept {
+            for key in self.keys_within(range) {
+                swept.entry(key).or_default().push((*revision, *operation));
+            }
+        }
+        swept.values_mut().for_each(|swept| swept.sort_unstable());
+        let loose = self.deletes_unknown.iter();
+        let doubtful = loose.flat_map(|loose| self.keys_within(loose.range)).collect();
+        (self.swept_keys, self.doubtful) = (swept, doubtful);
+    }
+
     /// All known changes, by key and revision.
     pub fn all(&self) -> impl Iterator<Item = &Fact<'h>> {
         self.by_key.values().flat_map(BTreeMap::values)
@@ -351,14 +365,9 @@ impl<'h> KeyFacts<'h> {
     /// An acknowledged deletion of a range that took a key after a revision, up to another.
     #[must_use]
     pub fn swept(&self, key: &str, after: u64, until: u64) -> Option<(u64, usize)> {
-        let within = |revision: u64| after < revision && revision <= until;
-        let one = self.swept_keys.get(key).into_iter().flatten();
-        let mut one = one.filter(|(revision, _)| within(*revision)).copied();
-        one.next().or_else(|| {
-            let mut swept = self.swept.iter();
-            let swept = swept.find(|(revision, range, _)| within(*revision) && range.contains(key));
-            swept.map(|(revision, _, operation)| (*revision, *operation))
-        })
+        let swept = self.swept_keys.get(key)?;
+        let first = swept.partition_point(|(revision, _)| *revision <= after);
+        swept.get(first).copied().filter(|(revision, _)| *revision <= until)
     }
 
     /// Keys that acknowledged deletions took between two revisions, inclusive, without naming them.
@@ -368,14 +377,9 @@ impl<'h> KeyFacts<'h> {
         until: u64,
         covers: impl Fn(&str) -> bool + 'a,
     ) -> impl Iterator<Item = (&'h str, u64)> + 'a {
-        let within = move |revision: u64| from <= revision && revision <= until;
-        let one = self.swept_keys.iter();
-        let one = one.flat_map(|(key, swept)| swept.iter().map(|(revision, _)| (*key, *revision)));
-        let many = self
-            .swept
-            .iter()
-            .flat_map(|(revision, range, _)| self.keys_within(range).map(|key| (key, *revision)));
-        one.chain(many).filter(move |(key, revision)| within(*revision) && covers(key))
+        let swept = self.swept_keys.iter().filter(move |(key, _)| covers(key));
+        let swept = swept.flat_map(|(key, swept)| swept.iter().map(|(at, _)| (*key, *at)));
+        swept.filter(move |(_, revision)| from <= *revision && *revision <= until)
     }
 
     /// Whether a request of unknown outcome may have deleted a key; its place.
@@ -417,9 +421,7 @@ impl<'h> KeyFacts<'h> {
                 && streams.get(*stream).is_some_and(|stream| stream.covers_key(key))
         });
         let mortal = last.is_some_and(|fact| fact.value.is_some() && fact.lease != 0);
-        let hazy = mortal
-            || self.may_be_written(key)
-            || self.deletes_unknown.iter().any(|loose| loose.range.contains(key));
+        let hazy = mortal || self.may_be_written(key) || self.doubtful.contains(key);
         match last {
             _ if hazy && !covered => Knowledge::Unsure(last),
             Some(fact) => Knowledge::Certain(fact),

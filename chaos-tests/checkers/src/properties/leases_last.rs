@@ -21,11 +21,11 @@ fn check(evidence: &Evidence<'_>, findings: &mut Findings) {
             continue;
         }
         let ttl_ns = lease.ttl_seconds.saturating_mul(1_000) * fast;
-        // The observer saw it gone; it went no later than that.
-        let mut gone: Vec<(u64, String)> = lease
+        // From when on it was gone at the latest, and which renewals were certainly before: since, at.
+        let mut gone: Vec<(u64, u64, String)> = lease
             .not_found
             .iter()
-            .map(|operation| (operation.answered_ns, operation.to_string()))
+            .map(|asked| (asked.invoked_ns, asked.answered_ns, asked.to_string()))
             .collect();
         for (at_ns, event) in evidence.streams.iter().flat_map(|stream| stream.events()) {
             if event.value.is_some() || !lease.keys.contains(event.key.as_str()) {
@@ -47,11 +47,11 @@ fn check(evidence: &Evidence<'_>, findings: &mut Findings) {
                 });
             if was_its && !is_explained {
                 let (key, revision) = (&event.key, event.mod_revision);
-                gone.push((at_ns, format!("{key} was deleted at revision {revision}")));
+                gone.push((at_ns, at_ns, format!("{key} was deleted at revision {revision}")));
             }
         }
-        for (at_ns, what) in gone {
-            let renewed = lease.renewed.iter().filter(|renewed| renewed.invoked_ns <= at_ns);
+        for (since_ns, at_ns, what) in gone {
+            let renewed = lease.renewed.iter().filter(|renewed| renewed.answered_ns <= since_ns);
             let Some(renewed) = renewed.max_by_key(|renewed| renewed.invoked_ns) else { continue };
             findings.look();
             if at_ns < renewed.invoked_ns.saturating_add(ttl_ns) {

@@ -70,7 +70,9 @@ impl Model for Register {
 #[derive(Default)]
 struct Track<'h> {
     values: BTreeMap<&'h str, u32>,
-    entries: Vec<(Entry<Access>, usize)>,
+    /// By when they were sent.
+    entries: Vec<Entry<Access>>,
+    places: Vec<usize>,
 }
 
 impl<'h> Track<'h> {
@@ -88,16 +90,15 @@ fn check(evidence: &Evidence<'_>, findings: &mut Findings) {
     for (index, operation) in evidence.operations.iter().enumerate() {
         accesses(evidence, &keys, index, operation, &mut tracks);
     }
-    for (key, mut track) in tracks {
-        track.entries.sort_by_key(|(entry, _)| entry.invoked);
-        let entries: Vec<Entry<Access>> = track.entries.iter().map(|(e, _)| e.clone()).collect();
+    for (key, track) in tracks {
+        let entries = &track.entries;
         findings.look();
-        match search::<Register>(&entries, None, STEPS_BACK_MAX) {
+        match search::<Register>(entries, None, STEPS_BACK_MAX) {
             Search::Explained => {}
             Search::GivenUp => findings.undecided(),
             Search::Unexplained { longest, stuck } => {
                 let shown = |place: &usize| {
-                    let operation = evidence.operations.get(track.entries.get(*place)?.1)?;
+                    let operation = evidence.operations.get(*track.places.get(*place)?)?;
                     Some(operation.to_string())
                 };
                 let stuck_at = entries.get(stuck).and_then(|entry| entry.returned);
@@ -166,7 +167,8 @@ fn push(
     index: usize,
 ) {
     let invoked = operation.invoked_ns;
-    track.entries.push((Entry { invoked, returned, hint, operation: access }, index));
+    track.entries.push(Entry { invoked, returned, hint, operation: access });
+    track.places.push(index);
 }
 
 /// What has a lease may be gone at any time after it was written.
