@@ -4,7 +4,10 @@ use super::streams::Stream;
 use crate::history::{
     Answer, Body, Call, Kv, Mark, Operation, Outcome, Put, Range, Step, StepAnswer,
 };
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Bound,
+};
 
 /// One change of one key.
 #[derive(Debug, Clone)]
@@ -217,8 +220,12 @@ impl<'h> KeyFacts<'h> {
                     }
                     match outcome {
                         Outcome::Ok(_) => {}
-                        Outcome::Failed { .. } => drop(self.puts_failed.insert(name, index)),
-                        Outcome::Unknown { .. } => drop(self.puts_unknown.insert(name, index)),
+                        Outcome::Failed { .. } => {
+                            self.puts_failed.insert(name, index);
+                        }
+                        Outcome::Unknown { .. } => {
+                            self.puts_unknown.insert(name, index);
+                        }
                     }
                 }
                 (Effect::Delete(range, _), Outcome::Unknown { .. }) => {
@@ -329,7 +336,8 @@ impl<'h> KeyFacts<'h> {
 
     /// Keys that are known to have been changed, in order, from one on.
     pub fn keys_within<'a>(&'a self, range: &'a Range) -> impl Iterator<Item = &'h str> + 'a {
-        let from = self.by_key.range::<str, _>(range.key.as_str()..);
+        let from =
+            self.by_key.range::<str, _>((Bound::Included(range.key.as_str()), Bound::Unbounded));
         from.map(|(key, _)| *key).take_while(|key| range.contains(key))
     }
 

@@ -4,7 +4,7 @@ mod keys;
 mod objects;
 mod streams;
 
-pub(crate) use keys::{Effect, effects, steps};
+pub(crate) use keys::{Effect, effects, pairs, steps};
 pub use keys::{Fact, KeyFacts, Knowledge, Seen};
 pub use objects::{Life, Objects, Version};
 pub use streams::Stream;

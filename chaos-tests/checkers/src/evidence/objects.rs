@@ -171,7 +171,9 @@ impl<'h> Objects<'h> {
         let life = self.lives.entry(object.uid.as_str());
         let life = life.or_insert_with(|| Life { uid: &object.uid, versions: BTreeMap::new() });
         match life.versions.get_mut(&object.resource_version) {
-            None => drop(life.versions.insert(object.resource_version, new)),
+            None => {
+                life.versions.insert(object.resource_version, new);
+            }
             Some(known) => {
                 if known.deleted != deleted || differs(&known.object.json, &object.json) {
                     self.conflicts.push((*known, new));

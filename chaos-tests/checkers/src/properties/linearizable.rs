@@ -12,7 +12,10 @@ use crate::{
     property::{Findings, Property},
     wgl::{Entry, Model, Search, search},
 };
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Bound,
+};
 
 pub(super) const PROPERTY: Property = Property {
     name: "each key is linearizable",
@@ -187,8 +190,8 @@ fn mortal<'h>(operation: &'h Operation, tracks: &mut BTreeMap<&'h str, Track<'h>
 /// Keys that an effect may touch, with what it leaves there.
 fn touched<'h>(keys: &BTreeSet<&'h str>, effect: &Effect<'h>) -> Vec<(&'h str, Option<&'h str>)> {
     match effect {
-        Effect::Put(put) => vec![(&put.key, Some(&put.value))],
-        Effect::Delete(Range { key, end: None }, _) => vec![(key, None)],
+        Effect::Put(put) => vec![(put.key.as_str(), Some(put.value.as_str()))],
+        Effect::Delete(Range { key, end: None }, _) => vec![(key.as_str(), None)],
         Effect::Delete(range, _) => within(keys, range).map(|key| (key, None)).collect(),
     }
 }
@@ -197,7 +200,9 @@ fn within<'a, 'h>(
     keys: &'a BTreeSet<&'h str>,
     range: &'a Range,
 ) -> impl Iterator<Item = &'h str> + 'a {
-    keys.range(range.key.as_str()..).copied().take_while(|key| range.contains(key))
+    keys.range::<str, _>((Bound::Included(range.key.as_str()), Bound::Unbounded))
+        .copied()
+        .take_while(|key| range.contains(key))
 }
 
 /// What an answered request saw and left of one key, before values have numbers.
