@@ -8,5 +8,6 @@
 mod lines;
 mod model;
 mod mutated;
+mod plane;
 mod speed;
 mod table;
