@@ -70,7 +70,7 @@ impl Plane {
             ("namespace", "default"),
             ("name", name),
             ("uid", uid),
-            ("resourceVersion", &revision.to_string()),
+            ("resourceVersion", revision.to_string().as_str()),
         ] {
             json["metadata"][field] = json!(value);
         }
