@@ -28,6 +28,9 @@ pub(crate) trait Model {
 
     /// The state after it; none if it cannot have been answered so.
     fn step(state: &Self::State, operation: &Self::Operation) -> Option<Self::State>;
+
+    /// Whether it leaves every state as it is.
+    fn reads_only(operation: &Self::Operation) -> bool;
 }
 
 /// What was found.
@@ -119,7 +122,7 @@ pub(crate) fn search<M: Model>(
     let mut dead_ends: HashSet<(Places, M::State)> = HashSet::new();
     // Answers that it leaves, and the order.
     let mut longest: (usize, Vec<usize>) = (answers_left + 1, Vec::new());
-    let candidates = candidates(entries, &left);
+    let candidates = next_ones(entries, &left);
     let mut choices = vec![Choice { state: first, candidates, chosen: None }];
     while answers_left > 0 {
         let Some(choice) = choices.last_mut() else {
@@ -148,11 +151,13 @@ pub(crate) fn search<M: Model>(
         };
         let Some(entry) = entries.get(place) else { continue };
         let Some(state) = M::step(&choice.state, &entry.operation) else { continue };
-        if state == choice.state {
-            if entry.returned.is_none() {
-                continue;
-            }
-            // It changes nothing: were it to come later, it could as well come now.
+        if state == choice.state && entry.returned.is_none() {
+            // Later it might do something.
+            continue;
+        }
+        if M::reads_only(&entry.operation) {
+            // Were it to come later, it could as well come now. Of a write that would not be true: this one
+            // may be without effect now, and needed behind another.
             choice.candidates.clear();
         }
         placed.flip(place);
@@ -163,23 +168,23 @@ pub(crate) fn search<M: Model>(
         left.take(place);
         choice.chosen = Some(place);
         answers_left -= usize::from(entry.returned.is_some());
-        let candidates = candidates(entries, &left);
+        let candidates = next_ones(entries, &left);
         choices.push(Choice { state, candidates, chosen: None });
     }
     Search::Explained
 }
 
 /// Who can come next: sent before the first answer among those that are left. Best last.
-fn candidates<O>(entries: &[Entry<O>], left: &Left) -> Vec<usize> {
+fn next_ones<O>(entries: &[Entry<O>], left: &Left) -> Vec<usize> {
     let mut first_answer = u64::MAX;
-    let mut found: Vec<(bool, u64, usize)> = Vec::new();
+    let mut found: Vec<(u64, bool, usize)> = Vec::new();
     let mut place = left.after(entries.len());
     while let Some(entry) = entries.get(place) {
         if entry.invoked > first_answer {
             break;
         }
         first_answer = first_answer.min(entry.returned.unwrap_or(u64::MAX));
-        found.push((entry.returned.is_none(), entry.hint, place));
+        found.push((entry.hint, entry.returned.is_none(), place));
         place = left.after(place);
     }
     found.sort_unstable_by(|one, other| other.cmp(one));
@@ -213,6 +218,10 @@ mod tests {
                 Access::Read(value) => (value == state).then_some(*state),
                 Access::Write(value) => Some(*value),
             }
+        }
+
+        fn reads_only(access: &Access) -> bool {
+            matches!(access, Access::Read(_))
         }
     }
 

@@ -346,6 +346,16 @@ impl<'h> KeyFacts<'h> {
         self.by_key.get(key).into_iter().flat_map(BTreeMap::values)
     }
 
+    /// Known changes of one key after a revision, in order.
+    pub fn after<'a>(
+        &'a self,
+        key: &str,
+        revision: u64,
+    ) -> impl Iterator<Item = &'a Fact<'h>> + use<'a, 'h> {
+        let known = self.by_key.get(key).into_iter();
+        known.flat_map(move |known| known.range(revision.saturating_add(1)..)).map(|(_, fact)| fact)
+    }
+
     /// The known change of a key at exactly a revision.
     #[must_use]
     pub fn at(&self, key: &str, revision: u64) -> Option<&Fact<'h>> {

@@ -38,6 +38,11 @@ fn desired(budget: &Version<'_>, expected: u64) -> Option<u64> {
     }
 }
 
+/// Since when a Pod is on its way out, or gone.
+fn mark<'h>(life: &Life<'h>) -> Option<Version<'h>> {
+    life.versions.values().find(|v| v.deleted || pods::is_terminating(v)).copied()
+}
+
 fn check(evidence: &Evidence<'_>, findings: &mut Findings) {
     for answered in evidence.answered() {
         let Call::Object(call) = answered.call else { continue };
@@ -46,9 +51,6 @@ fn check(evidence: &Evidence<'_>, findings: &mut Findings) {
         }
         let operation = answered.operation;
         // What it marked: the Pod of that name that was first seen on its way out since it was asked.
-        let mark = |life: &Life<'_>| {
-            life.versions.values().find(|v| v.deleted || pods::is_terminating(v)).copied()
-        };
         let named = evidence.objects.of_kind("Pod").filter(|life| {
             (life.namespace(), life.name()) == (call.namespace.as_str(), call.name.as_str())
         });

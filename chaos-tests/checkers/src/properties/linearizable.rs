@@ -67,6 +67,10 @@ impl Model for Register {
             Leaves::Value(value) => value,
         })
     }
+
+    fn reads_only(access: &Access) -> bool {
+        access.leaves == Leaves::AsItWas
+    }
 }
 
 /// All accesses of one key, with the place of each one's operation.
@@ -90,8 +94,9 @@ fn check(evidence: &Evidence<'_>, findings: &mut Findings) {
     // Ranges are read at keys that somebody wrote, or that were found.
     let written = evidence.keys.puts_asked.keys().map(|(key, _)| *key);
     let keys: BTreeSet<&str> = written.chain(evidence.keys.all().map(|fact| fact.key)).collect();
-    for (index, operation) in evidence.operations.iter().enumerate() {
-        accesses(evidence, &keys, index, operation, &mut tracks);
+    let floors = floors(evidence);
+    for (index, (operation, floor)) in evidence.operations.iter().zip(floors).enumerate() {
+        accesses(evidence, &keys, (index, floor), operation, &mut tracks);
     }
     for (key, track) in tracks {
         let entries = &track.entries;
@@ -118,7 +123,7 @@ fn check(evidence: &Evidence<'_>, findings: &mut Findings) {
 fn accesses<'h>(
     evidence: &Evidence<'h>,
     keys: &BTreeSet<&'h str>,
-    index: usize,
+    (index, floor): (usize, u64),
     operation: &'h Operation,
     tracks: &mut BTreeMap<&'h str, Track<'h>>,
 ) {
@@ -127,13 +132,14 @@ fn accesses<'h>(
         Outcome::Unknown { .. } => {
             for effect in steps(&operation.call) {
                 for (key, leaves) in touched(keys, &effect) {
+                    let hint = seen_at(evidence, key, leaves, floor);
                     let track = tracks.entry(key).or_default();
                     let leaves = Leaves::Value(leaves.map(|value| track.value(value)));
                     let access = Access { found: Vec::new(), leaves };
-                    push(track, operation, (None, u64::MAX), access, index);
+                    push(track, operation, (None, hint), access, index);
                 }
             }
-            mortal(operation, tracks, index);
+            mortal(evidence, operation, tracks, (index, floor));
             return;
         }
         Outcome::Ok(answer) => {
@@ -159,7 +165,37 @@ fn accesses<'h>(
         let hint = hint.saturating_add(u64::from(leaves == Leaves::AsItWas));
         push(track, operation, (returned, hint), Access { found, leaves }, index);
     }
-    mortal(operation, tracks, index);
+    mortal(evidence, operation, tracks, (index, floor));
+}
+
+/// Where a change of unknown outcome seems to have come: at its value, or at the first deletion that nobody
+/// answered for and that is later than `floor`. Only a hint.
+fn seen_at(evidence: &Evidence<'_>, key: &str, leaves: Option<&str>, floor: u64) -> u64 {
+    let seen = match leaves {
+        Some(_) => evidence.keys.of(key).find(|fact| fact.value == leaves),
+        None => {
+            let mut later = evidence.keys.after(key, floor);
+            later.find(|fact| fact.value.is_none() && fact.cause.is_none())
+        }
+    };
+    seen.map_or(u64::MAX, |fact| fact.revision * 2)
+}
+
+/// For each request, the highest revision that anybody was told of before it was sent.
+fn floors(evidence: &Evidence<'_>) -> Vec<u64> {
+    let answered = evidence.answered();
+    let mut told: Vec<(u64, u64)> =
+        answered.map(|answered| (answered.operation.answered_ns, answered.revision)).collect();
+    told.sort_unstable();
+    let mut told = told.into_iter().peekable();
+    let mut highest = 0;
+    let floors = evidence.operations.iter().map(|operation| {
+        while let Some((_, revision)) = told.next_if(|(at_ns, _)| *at_ns < operation.invoked_ns) {
+            highest = highest.max(revision);
+        }
+        highest
+    });
+    floors.collect()
 }
 
 fn push(
@@ -175,14 +211,20 @@ fn push(
 }
 
 /// What has a lease may be gone at any time after it was written.
-fn mortal<'h>(operation: &'h Operation, tracks: &mut BTreeMap<&'h str, Track<'h>>, index: usize) {
+fn mortal<'h>(
+    evidence: &Evidence<'h>,
+    operation: &'h Operation,
+    tracks: &mut BTreeMap<&'h str, Track<'h>>,
+    (index, floor): (usize, u64),
+) {
     for effect in steps(&operation.call) {
         if let Effect::Put(put) = effect
             && put.lease != 0
         {
             let access = Access { found: Vec::new(), leaves: Leaves::Value(None) };
+            let hint = seen_at(evidence, &put.key, None, floor);
             let track = tracks.entry(&put.key).or_default();
-            push(track, operation, (None, u64::MAX), access, index);
+            push(track, operation, (None, hint), access, index);
         }
     }
 }

@@ -106,10 +106,11 @@ mod tests {
                 .concat()
         };
         let generation = |n: u64| json!({"metadata": {"generation": n}});
+        let gone = || life(1, "Pod", ("web", "u1"), &[(7, Value::Null)]);
         let cases = vec![
             ("forward", pod(phase("Pending"), phase("Running")), None),
             ("to its end", pod(phase("Running"), phase("Failed")), None),
-            ("deleted", pod(phase("Running"), Value::Null), None),
+            ("deleted", [pod(phase("Pending"), phase("Running")), gone()].concat(), None),
             (
                 "begins again",
                 pod(phase("Running"), phase("Pending")),
