@@ -104,6 +104,8 @@ impl Left {
 /// A choice: what could come next, worst first, and what was chosen.
 struct Choice<S> {
     state: S,
+    /// The highest hint of an answered request before it.
+    passed: u64,
     candidates: Vec<usize>,
     chosen: Option<usize>,
 }
@@ -122,8 +124,8 @@ pub(crate) fn search<M: Model>(
     let mut dead_ends: HashSet<(Places, M::State)> = HashSet::new();
     // Answers that it leaves, and the order.
     let mut longest: (usize, Vec<usize>) = (answers_left + 1, Vec::new());
-    let candidates = next_ones(entries, &left);
-    let mut choices = vec![Choice { state: first, candidates, chosen: None }];
+    let candidates = next_ones(entries, &left, 0);
+    let mut choices = vec![Choice { state: first, passed: 0, candidates, chosen: None }];
     while answers_left > 0 {
         let Some(choice) = choices.last_mut() else {
             let placed: HashSet<usize> = longest.1.iter().copied().collect();
@@ -167,15 +169,19 @@ pub(crate) fn search<M: Model>(
         }
         left.take(place);
         choice.chosen = Some(place);
+        let passed = match entry.returned {
+            Some(_) => choice.passed.max(entry.hint),
+            None => choice.passed,
+        };
         answers_left -= usize::from(entry.returned.is_some());
-        let candidates = next_ones(entries, &left);
-        choices.push(Choice { state, candidates, chosen: None });
+        let candidates = next_ones(entries, &left, passed);
+        choices.push(Choice { state, passed, candidates, chosen: None });
     }
     Search::Explained
 }
 
 /// Who can come next: sent before the first answer among those that are left. Best last.
-fn next_ones<O>(entries: &[Entry<O>], left: &Left) -> Vec<usize> {
+fn next_ones<O>(entries: &[Entry<O>], left: &Left, passed: u64) -> Vec<usize> {
     let mut first_answer = u64::MAX;
     let mut found: Vec<(u64, bool, usize)> = Vec::new();
     let mut place = left.after(entries.len());
@@ -184,7 +190,10 @@ fn next_ones<O>(entries: &[Entry<O>], left: &Left) -> Vec<usize> {
             break;
         }
         first_answer = first_answer.min(entry.returned.unwrap_or(u64::MAX));
-        found.push((entry.hint, entry.returned.is_none(), place));
+        let is_open = entry.returned.is_none();
+        // What may be left out, and was where it should have come, is tried last.
+        let hint = if is_open && entry.hint < passed { u64::MAX } else { entry.hint };
+        found.push((hint, is_open, place));
         place = left.after(place);
     }
     found.sort_unstable_by(|one, other| other.cmp(one));

@@ -80,12 +80,36 @@ struct Track<'h> {
     /// By when they were sent.
     entries: Vec<Entry<Access>>,
     places: Vec<usize>,
+    /// Deletions that were taken to be those of requests of unknown outcome.
+    claimed: BTreeSet<u64>,
 }
 
 impl<'h> Track<'h> {
     fn value(&mut self, value: &'h str) -> u32 {
         let next = u32::try_from(self.values.len()).unwrap_or(u32::MAX);
         *self.values.entry(value).or_insert(next)
+    }
+
+    /// Where a change of unknown outcome seems to have come: at its value, or at the first deletion later than
+    /// `floor` that nobody answered for. Only a hint: such deletions are as good as each other.
+    fn seen_at(
+        &mut self,
+        evidence: &Evidence<'_>,
+        key: &str,
+        leaves: Option<&str>,
+        floor: u64,
+    ) -> u64 {
+        if leaves.is_some() {
+            let seen = evidence.keys.of(key).find(|fact| fact.value == leaves);
+            return seen.map_or(u64::MAX, |fact| fact.revision * 2);
+        }
+        let mut later = evidence.keys.after(key, floor).map(|fact| (fact.revision, fact));
+        let seen = later.find(|(at, fact)| {
+            let is_answered = evidence.keys.swept(key, at.saturating_sub(1), *at).is_some();
+            let is_open = fact.value.is_none() && fact.cause.is_none() && !is_answered;
+            is_open && self.claimed.insert(*at)
+        });
+        seen.map_or(u64::MAX, |(at, _)| at * 2)
     }
 }
 
@@ -132,8 +156,8 @@ fn accesses<'h>(
         Outcome::Unknown { .. } => {
             for effect in steps(&operation.call) {
                 for (key, leaves) in touched(keys, &effect) {
-                    let hint = seen_at(evidence, key, leaves, floor);
                     let track = tracks.entry(key).or_default();
+                    let hint = track.seen_at(evidence, key, leaves, floor);
                     let leaves = Leaves::Value(leaves.map(|value| track.value(value)));
                     let access = Access { found: Vec::new(), leaves };
                     push(track, operation, (None, hint), access, index);
@@ -166,19 +190,6 @@ fn accesses<'h>(
         push(track, operation, (returned, hint), Access { found, leaves }, index);
     }
     mortal(evidence, operation, tracks, (index, floor));
-}
-
-/// Where a change of unknown outcome seems to have come: at its value, or at the first deletion that nobody
-/// answered for and that is later than `floor`. Only a hint.
-fn seen_at(evidence: &Evidence<'_>, key: &str, leaves: Option<&str>, floor: u64) -> u64 {
-    let seen = match leaves {
-        Some(_) => evidence.keys.of(key).find(|fact| fact.value == leaves),
-        None => {
-            let mut later = evidence.keys.after(key, floor);
-            later.find(|fact| fact.value.is_none() && fact.cause.is_none())
-        }
-    };
-    seen.map_or(u64::MAX, |fact| fact.revision * 2)
 }
 
 /// For each request, the highest revision that anybody was told of before it was sent.
@@ -222,8 +233,8 @@ fn mortal<'h>(
             && put.lease != 0
         {
             let access = Access { found: Vec::new(), leaves: Leaves::Value(None) };
-            let hint = seen_at(evidence, &put.key, None, floor);
             let track = tracks.entry(&put.key).or_default();
+            let hint = track.seen_at(evidence, &put.key, None, floor);
             push(track, operation, (None, hint), access, index);
         }
     }
