@@ -17,7 +17,7 @@ pub(super) const PROPERTY: Property = Property {
 
 fn check(evidence: &Evidence<'_>, findings: &mut Findings) {
     let mut keys: BTreeMap<&Range, (u64, u64, &[Kv])> = BTreeMap::new();
-    let mut objects: BTreeMap<&str, (u64, Vec<(&str, u64)>)> = BTreeMap::new();
+    let mut objects: BTreeMap<&str, (u64, Heads<'_>)> = BTreeMap::new();
     for mark in &evidence.marks {
         match mark {
             Mark::Awaited { since_ns, until_ns, limit_ns, what } => {
@@ -70,8 +70,11 @@ fn check(evidence: &Evidence<'_>, findings: &mut Findings) {
     }
 }
 
-fn heads(items: &[Object]) -> Vec<(&str, u64)> {
-    let mut heads: Vec<(&str, u64)> =
+/// Uids and resource versions, in order.
+type Heads<'h> = Vec<(&'h str, u64)>;
+
+fn heads(items: &[Object]) -> Heads<'_> {
+    let mut heads: Heads<'_> =
         items.iter().map(|item| (item.uid.as_str(), item.resource_version)).collect();
     heads.sort_unstable();
     heads

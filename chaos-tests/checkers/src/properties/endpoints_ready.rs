@@ -144,7 +144,7 @@ mod tests {
             json["metadata"]["labels"]["kubernetes.io/service-name"] = json!("web");
             json
         };
-        let cases = vec![
+        let cases = [
             ("turned in time", with(&[(6, slice(true)), (11, slice(false))], vec![last()]), None),
             (
                 "a moment behind",

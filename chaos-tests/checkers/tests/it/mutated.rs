@@ -182,8 +182,8 @@ fn stale_read(history: &mut History, chance: &mut Chance) -> bool {
             },
             _ => Vec::new(),
         });
-        let before = events.filter(|e| e.key == kv.key && e.mod_revision < kv.mod_revision);
-        if let Some(event) = before.last().filter(|event| event.value.is_some()) {
+        let mut before = events.filter(|e| e.key == kv.key && e.mod_revision < kv.mod_revision);
+        if let Some(event) = before.next_back().filter(|event| event.value.is_some()) {
             older.push((index, event));
         }
     }
