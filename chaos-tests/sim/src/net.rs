@@ -342,7 +342,9 @@ impl State {
         end.last_arrival = arrival;
         let bytes = segment.bytes();
         end.unread += bytes;
-        self.trace.message(now, here, there, id, &segment_name(&segment), bytes, arrival);
+        let name = segment_name(&segment);
+        let what = format_args!("#{id} {here} -> {there} {name} {bytes} B, there at {arrival}");
+        self.trace.small(now, "net", what);
         self.schedule(arrival, Event::Segment { connection: id, from, segment });
     }
 
@@ -470,7 +472,8 @@ impl State {
     fn connected(&mut self, id: u64, result: io::Result<()>) {
         let now = self.now;
         if let Some((here, there)) = self.addresses(id, 0) {
-            self.trace.connected(now, here, there, id, result.is_ok());
+            let name = if result.is_ok() { "connected" } else { "not connected" };
+            self.trace.small(now, "net", format_args!("#{id} {here} -> {there} {name}"));
         }
         let failed = result.is_err();
         let Some(connection) = self.connections.get_mut(&id) else { return };
@@ -495,7 +498,9 @@ impl State {
         }
         let start = self.machines.get(&there.ip()).map(|power| power.start);
         let now = self.now;
-        self.trace.arrived(now, here, there, id, &segment_name(&segment), segment.bytes());
+        let (name, bytes) = (segment_name(&segment), segment.bytes());
+        let what = format_args!("#{id} {here} -> {there} {name} {bytes} B is there");
+        self.trace.small(now, "net", what);
         let Some(end) = self.end(id, 1 - from) else { return };
         if end.closed || Some(end.start) != start {
             // Nobody has this connection open there.

@@ -290,29 +290,12 @@ impl Plan {
     pub(crate) fn disk_faults(&self, replica: usize, active: &[&Fault]) -> DiskFaults {
         let mut faults = DiskFaults { sync_max: self.sync_max, ..DiskFaults::default() };
         for fault in active {
-            match fault.what {
-                What::SlowDisk { replica: which, sync_max } if which == replica => {
-                    (faults.sync_min, faults.sync_max) = (sync_max / 3, sync_max);
-                }
-                What::StalledDisk(which) if which == replica => faults.stalled = true,
-                What::SlowDisk { .. }
-                | What::StalledDisk(_)
-                | What::Kill(_)
-                | What::PowerCut { .. }
-                | What::Blackout
-                | What::Stop(_)
-                | What::Partition(_)
-                | What::OneWay(..)
-                | What::Slow { .. }
-                | What::Loss(_)
-                | What::FailSync(_)
-                | What::FailWrite(_)
-                | What::FullDisk { .. }
-                | What::ClockJump { .. }
-                | What::Drift { .. }
-                | What::Snapshot(_)
-                | What::Transfer(_) => {}
+            if let What::SlowDisk { replica: which, sync_max } = fault.what
+                && which == replica
+            {
+                (faults.sync_min, faults.sync_max) = (sync_max / 3, sync_max);
             }
+            faults.stalled |= fault.what == What::StalledDisk(replica);
         }
         faults
     }

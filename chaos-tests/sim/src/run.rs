@@ -276,10 +276,9 @@ impl Simulation {
 
     /// For how long a machine is to be without power, as the fault that took it says.
     fn dark_for(&self, number: usize) -> Millis {
-        let ends = self.active.iter().filter(|(_, fault)| match fault.what {
-            What::PowerCut { replica, .. } => replica == number,
-            What::Blackout => true,
-            _ => false,
+        let ends = self.active.iter().filter(|(_, fault)| {
+            let own = matches!(fault.what, What::PowerCut { replica, .. } if replica == number);
+            own || fault.what == What::Blackout
         });
         ends.map(|(end, _)| end.saturating_sub(self.now)).max().unwrap_or(RESTART)
     }
@@ -485,41 +484,38 @@ impl Simulation {
         let all: Vec<IpAddr> = self.replicas.iter().map(|replica| replica.machine.ip).collect();
         let clients: Vec<IpAddr> = self.clients.iter().map(|client| client.ip).collect();
         for fault in active {
-            match &fault.what {
-                What::Partition(group) => {
-                    let inside: Vec<IpAddr> =
-                        group.iter().filter_map(|number| all.get(*number).copied()).collect();
-                    // Every other time clients are on the side of the others.
-                    let with_clients = fault.number.is_multiple_of(2);
-                    let outside = all.iter().chain(clients.iter().filter(|_| with_clients));
-                    for other in outside.filter(|ip| !inside.contains(ip)) {
-                        for ip in &inside {
-                            self.network.change(*ip, *other, |link| link.cut = true);
-                            self.network.change(*other, *ip, |link| link.cut = true);
-                        }
+            if let What::Partition(group) = &fault.what {
+                let inside: Vec<IpAddr> =
+                    group.iter().filter_map(|number| all.get(*number).copied()).collect();
+                // Every other time clients are on the side of the others.
+                let with_clients = fault.number.is_multiple_of(2);
+                let outside = all.iter().chain(clients.iter().filter(|_| with_clients));
+                for other in outside.filter(|ip| !inside.contains(ip)) {
+                    for ip in &inside {
+                        self.network.change(*ip, *other, |link| link.cut = true);
+                        self.network.change(*other, *ip, |link| link.cut = true);
                     }
                 }
-                What::OneWay(from, to) => {
-                    if let (Some(from), Some(to)) = (all.get(*from), all.get(*to)) {
-                        self.network.change(*from, *to, |link| link.cut = true);
+            }
+            if let What::OneWay(from, to) = &fault.what
+                && let (Some(from), Some(to)) = (all.get(*from), all.get(*to))
+            {
+                self.network.change(*from, *to, |link| link.cut = true);
+            }
+            if let What::Slow { from, to, latency, bandwidth } = &fault.what
+                && let (Some(from), Some(to)) = (all.get(*from), all.get(*to))
+            {
+                self.network.change(*from, *to, |link| {
+                    link.latency_max = link.latency_max.max(*latency);
+                    link.bandwidth = *bandwidth;
+                });
+            }
+            if let What::Loss(part) = &fault.what {
+                for from in all.iter().chain(&clients) {
+                    for to in all.iter().chain(&clients) {
+                        self.network.change(*from, *to, |link| link.loss = *part);
                     }
                 }
-                What::Slow { from, to, latency, bandwidth } => {
-                    if let (Some(from), Some(to)) = (all.get(*from), all.get(*to)) {
-                        self.network.change(*from, *to, |link| {
-                            link.latency_max = link.latency_max.max(*latency);
-                            link.bandwidth = *bandwidth;
-                        });
-                    }
-                }
-                What::Loss(part) => {
-                    for from in all.iter().chain(&clients) {
-                        for to in all.iter().chain(&clients) {
-                            self.network.change(*from, *to, |link| link.loss = *part);
-                        }
-                    }
-                }
-                _ => {}
             }
         }
     }

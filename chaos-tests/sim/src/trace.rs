@@ -3,7 +3,6 @@
 use crate::Millis;
 use std::{
     fmt::{self, Write as _},
-    net::SocketAddr,
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -71,49 +70,6 @@ impl Trace {
                 eprint!("{}", text.get(begun..).unwrap_or_default());
             }
         }
-    }
-
-    pub(crate) fn message(
-        &self,
-        now: Millis,
-        from: SocketAddr,
-        to: SocketAddr,
-        connection: u64,
-        what: &str,
-        bytes: usize,
-        arrives: Millis,
-    ) {
-        let text =
-            format_args!("#{connection} {from} -> {to} {what} {bytes} B, there at {arrives}");
-        self.small(now, "net", text);
-    }
-
-    pub(crate) fn arrived(
-        &self,
-        now: Millis,
-        from: SocketAddr,
-        to: SocketAddr,
-        connection: u64,
-        what: &str,
-        bytes: usize,
-    ) {
-        self.small(
-            now,
-            "net",
-            format_args!("#{connection} {from} -> {to} {what} {bytes} B is there"),
-        );
-    }
-
-    pub(crate) fn connected(
-        &self,
-        now: Millis,
-        from: SocketAddr,
-        to: SocketAddr,
-        connection: u64,
-        well: bool,
-    ) {
-        let result = if well { "connected" } else { "not connected" };
-        self.small(now, "net", format_args!("#{connection} {from} -> {to} {result}"));
     }
 
     /// All lines so far.

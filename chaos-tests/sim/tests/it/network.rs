@@ -30,11 +30,13 @@ struct Two {
     seen: Seen,
 }
 
+type Line = (Millis, Result<String, io::ErrorKind>);
+
 /// When the client saw what.
 #[derive(Clone, Default)]
 struct Seen {
     now: Arc<AtomicU64>,
-    lines: Arc<Mutex<Vec<(Millis, Result<String, io::ErrorKind>)>>>,
+    lines: Arc<Mutex<Vec<Line>>>,
 }
 
 impl Seen {
@@ -115,7 +117,7 @@ impl Two {
         }
     }
 
-    fn seen(&self) -> Vec<(Millis, Result<String, io::ErrorKind>)> {
+    fn seen(&self) -> Vec<Line> {
         self.seen.lines.lock().unwrap().clone()
     }
 }
