@@ -18,6 +18,7 @@ use etcd::proto::{
 use hyper_util::rt::TokioIo;
 use rand::{Rng as _, rngs::StdRng, seq::IndexedRandom as _};
 use std::{
+    collections::BTreeSet,
     net::{IpAddr, Ipv4Addr},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -57,6 +58,8 @@ pub struct Shared {
     pub history: Arc<Mutex<History>>,
     /// Nobody asks any more.
     pub over: Arc<AtomicBool>,
+    /// Who is a member, by id.
+    pub members: Arc<Mutex<BTreeSet<u64>>>,
     /// For people.
     pub trace: Trace,
 }
@@ -66,6 +69,11 @@ impl Shared {
     #[must_use]
     pub fn now(&self) -> Millis {
         self.now.load(Ordering::Relaxed)
+    }
+
+    /// Who is a member, by id, as noted last.
+    pub fn members(&self) -> MutexGuard<'_, BTreeSet<u64>> {
+        self.members.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What clients saw so far.
@@ -354,7 +362,7 @@ async fn swap(
     Ok(Answer { revision, kvs, done: answer.succeeded, ..Answer::default() })
 }
 
-/// Writes and reads at every replica until each has answered both.
+/// Writes and reads at each of the first replicas that is still a member, until it has answered both.
 pub async fn probe(plan: Arc<Plan>, client: u64, shared: Shared) -> String {
     let mut number = 0;
     for replica in 0..plan.replicas {
@@ -368,6 +376,10 @@ pub async fn probe(plan: Arc<Plan>, client: u64, shared: Shared) -> String {
         let key = format!("probe-{replica}");
         let mut answered = [false, false];
         while answered != [true, true] {
+            let members = shared.members().clone();
+            if !members.is_empty() && !members.contains(&(replica as u64 + 1)) {
+                break;
+            }
             number += 1;
             let put = Call::Put { key: key.clone(), value: format!("{client}-{number}"), lease: 0 };
             let get = Call::Get { key: key.clone(), serializable: false };

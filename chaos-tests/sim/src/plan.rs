@@ -121,6 +121,20 @@ pub enum What {
     Snapshot(usize),
     /// Somebody has the lead handed over.
     Transfer(usize),
+    /// Somebody adds a member on a new machine.
+    Add {
+        /// Who is asked to.
+        by: usize,
+        /// It does not vote.
+        learner: bool,
+    },
+    /// Somebody takes a member out.
+    Remove {
+        /// Who is asked to.
+        by: usize,
+        /// Whom.
+        replica: usize,
+    },
 }
 
 impl fmt::Display for Fault {
@@ -162,6 +176,13 @@ impl fmt::Display for Fault {
                 write!(f, "the clock of {} goes {rate:.3} times as fast", name(replica))?;
             }
             What::Snapshot(replica) => write!(f, "{} writes a snapshot", name(replica))?,
+            What::Add { by, learner } => {
+                let what = if *learner { "learner" } else { "voter" };
+                write!(f, "{} is asked to add a {what}", name(by))?;
+            }
+            What::Remove { by, replica } => {
+                write!(f, "{} is asked to take out {}", name(by), name(replica))?;
+            }
             What::Transfer(replica) => {
                 write!(f, "{} is asked to hand over the lead", name(replica))?
             }
@@ -280,8 +301,11 @@ impl Plan {
                 by_us: chance.random_range(-3_600_000_000_i64..3_600_000_000),
             },
             89..92 => What::Drift { replica, rate: chance.random_range(0.9..1.1) },
-            92..96 => What::Snapshot(replica),
-            _ => What::Transfer(replica),
+            92..94 => What::Snapshot(replica),
+            94..96 => What::Transfer(replica),
+            96..98 => What::Add { by: replica, learner: chance.random_bool(0.3) },
+            _ if self.replicas > 1 => What::Remove { by: other, replica },
+            _ => What::Snapshot(replica),
         };
         Fault { number, at, lasts, what }
     }

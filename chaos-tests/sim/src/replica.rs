@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 use world::net::TcpListener;
 
 /// Where replicas listen to each other.
-const PEER_PORT: u16 = 2380;
+pub(crate) const PEER_PORT: u16 = 2380;
 /// How a process says that what its disk holds is not what was written there.
 const DAMAGED: &str = "damaged: ";
 
@@ -38,17 +38,59 @@ pub(crate) struct Replica {
     pub(crate) up_at: Option<Millis>,
     /// It was told to come up without power before.
     pub(crate) dark: bool,
+    /// Its member id.
+    pub(crate) id: u64,
     /// Of the last entry that was seen applied.
     pub(crate) seen_index: u64,
     number: usize,
+    join: bool,
+    /// As it is told at its start.
+    members: BTreeMap<u64, Member>,
     starts: u64,
     store: Arc<Mutex<Option<Arc<RaftStore>>>>,
 }
 
 impl Replica {
-    /// A machine with an empty disk.
+    /// A machine with an empty disk, for one of the first members.
     #[must_use]
-    pub(crate) fn new(plan: &Plan, number: usize, network: &Network, trace: &Trace) -> Self {
+    pub(crate) fn founding(plan: &Plan, number: usize, network: &Network, trace: &Trace) -> Self {
+        let members = (0..plan.replicas).map(|number| {
+            let member = Member {
+                name: format!("replica-{}", number + 1),
+                peer_urls: vec![format!("http://{}:{PEER_PORT}", replica_ip(number))],
+                client_urls: vec![format!("http://{}:{PORT}", replica_ip(number))],
+                ..Member::default()
+            };
+            (number as u64 + 1, member)
+        });
+        let members = members.collect();
+        Self::new(plan, number, (number as u64 + 1, members, false), network, trace)
+    }
+
+    /// A machine with an empty disk, for a member that was added.
+    #[must_use]
+    pub(crate) fn joining(
+        plan: &Plan,
+        number: usize,
+        id: u64,
+        mut members: BTreeMap<u64, Member>,
+        network: &Network,
+        trace: &Trace,
+    ) -> Self {
+        if let Some(own) = members.get_mut(&id) {
+            own.name = format!("replica-{}", number + 1);
+            own.client_urls = vec![format!("http://{}:{PORT}", replica_ip(number))];
+        }
+        Self::new(plan, number, (id, members, true), network, trace)
+    }
+
+    fn new(
+        plan: &Plan,
+        number: usize,
+        (id, members, join): (u64, BTreeMap<u64, Member>, bool),
+        network: &Network,
+        trace: &Trace,
+    ) -> Self {
         let name = format!("replica-{}", number + 1);
         let seed = |purpose| derive(plan.seed, purpose, number as u64);
         let disk = SimDisk::new(&name, seed("disk"), trace.clone());
@@ -63,7 +105,10 @@ impl Replica {
             up_at: Some(0),
             dark: false,
             seen_index: 0,
+            id,
             number,
+            join,
+            members,
             starts: 0,
             store: Arc::default(),
         }
@@ -86,7 +131,7 @@ impl Replica {
         // Whatever its machine did meanwhile, it has power now.
         self.disk.keep_power();
         let seed = derive(plan.seed, "start", (self.number as u64) << 32 | self.starts);
-        let config = config(plan, self.number, &self.disk);
+        let config = self.config(plan);
         let slot = Arc::clone(&self.store);
         self.machine.start(now, seed, run(config, self.number, slot));
     }
@@ -114,36 +159,31 @@ impl Replica {
     pub(crate) fn is_damaged(why: &str) -> bool {
         why.starts_with(DAMAGED)
     }
-}
 
-fn config(plan: &Plan, number: usize, disk: &SimDisk) -> RaftConfig {
-    let members: BTreeMap<u64, Member> = (0..plan.replicas)
-        .map(|number| {
-            let member = Member {
-                name: format!("replica-{}", number + 1),
-                peer_urls: vec![format!("http://{}:{PEER_PORT}", replica_ip(number))],
-                client_urls: vec![format!("http://{}:{PORT}", replica_ip(number))],
-                ..Member::default()
-            };
-            (number as u64 + 1, member)
-        })
-        .collect();
-    RaftConfig {
-        id: number as u64 + 1,
-        join: false,
-        token: "simulation".to_owned(),
-        data_dir: PathBuf::from("/data"),
-        members,
-        timers: if plan.wan { Timers::wan() } else { Timers::lan() },
-        snapshot_entries: plan.snapshot_entries,
-        segment_bytes: plan.segment_bytes,
-        tls: None,
-        disk: DiskConfig {
-            disk: Arc::new(disk.clone()),
-            stall: Duration::from_millis(500),
-            reserve_bytes: None,
-            snapshot_log_bytes: plan.segment_bytes * 8,
-        },
+    /// Whether a process has ended so because its member was removed.
+    #[must_use]
+    pub(crate) fn was_removed(why: &str) -> bool {
+        why.contains("was removed")
+    }
+
+    fn config(&self, plan: &Plan) -> RaftConfig {
+        RaftConfig {
+            id: self.id,
+            join: self.join,
+            token: "simulation".to_owned(),
+            data_dir: PathBuf::from("/data"),
+            members: self.members.clone(),
+            timers: if plan.wan { Timers::wan() } else { Timers::lan() },
+            snapshot_entries: plan.snapshot_entries,
+            segment_bytes: plan.segment_bytes,
+            tls: None,
+            disk: DiskConfig {
+                disk: Arc::new(self.disk.clone()),
+                stall: Duration::from_millis(500),
+                reserve_bytes: None,
+                snapshot_log_bytes: plan.segment_bytes * 8,
+            },
+        }
     }
 }
 

@@ -1,15 +1,19 @@
 //! One run of a plan: first things go wrong and nothing may be lost, then all is healed and everything must go on.
 
+mod faults;
+mod membership;
+
 use crate::{
     Millis, check,
     client::{self, Shared},
     logs,
     machine::{BEGINNING, Machine, UPTIME},
     net::Network,
-    plan::{Fault, Plan, What, derive},
+    plan::{Fault, Plan, derive},
     replica::Replica,
     trace::{Detail, Trace},
 };
+use membership::Admitted;
 use raft::RaftStore;
 use std::{
     collections::BTreeMap,
@@ -101,6 +105,10 @@ struct Simulation {
     now: Millis,
     /// By when they end.
     active: Vec<(Millis, Fault)>,
+    /// Members that were added and are to be started.
+    admitted: Admitted,
+    /// Of machines that were to be added.
+    ordered: usize,
     leaders: BTreeMap<u64, usize>,
     hashes: BTreeMap<u64, (u64, usize)>,
 }
@@ -114,7 +122,7 @@ impl Simulation {
         let trace = shared.trace.clone();
         let network = Network::new(derive(plan.seed, "network", 0), plan.link, trace.clone());
         let replicas = (0..plan.replicas)
-            .map(|number| Replica::new(&plan, number, &network, &trace))
+            .map(|number| Replica::founding(&plan, number, &network, &trace))
             .collect();
         let mut simulation = Self {
             plan: Arc::new(plan),
@@ -124,6 +132,8 @@ impl Simulation {
             clients: Vec::new(),
             now: 0,
             active: Vec::new(),
+            admitted: Admitted::default(),
+            ordered: 0,
             leaders: BTreeMap::new(),
             hashes: BTreeMap::new(),
         };
@@ -168,10 +178,13 @@ impl Simulation {
         self.shared.over.store(true, Ordering::Relaxed);
         for replica in &mut self.replicas {
             replica.disk.keep_power();
-            replica.up_at = replica.up_at.map(|_| self.now);
+            replica.up_at = replica.up_at.map(|at| if at == Millis::MAX { at } else { self.now });
         }
         self.recover()?;
-        let store = self.replicas.iter().find_map(Replica::store);
+        let members = self.shared.members();
+        let mut of_members = self.replicas.iter().filter(|replica| members.contains(&replica.id));
+        let store = of_members.find_map(Replica::store);
+        drop(members);
         let view = store.map(|store| store.view());
         let failed = |(property, detail)| Failure { property, detail, at: self.now };
         let view = view.ok_or_else(|| failed(("everything goes on", "nobody runs".to_owned())))?;
@@ -189,6 +202,7 @@ impl Simulation {
         prober.start(self.now, seed, client::probe(plan, number as u64, shared));
         self.clients.push(prober);
         loop {
+            self.note_members();
             self.tick()?;
             let done = self.clients.iter().all(|client| !client.runs());
             if done && self.is_same_everywhere() {
@@ -218,7 +232,9 @@ impl Simulation {
     }
 
     fn is_same_everywhere(&self) -> bool {
-        let mut states = self.replicas.iter().map(|replica| {
+        let members = self.shared.members();
+        let members = self.replicas.iter().filter(|replica| members.contains(&replica.id));
+        let mut states = members.map(|replica| {
             let store = replica.store()?;
             let local = store.local();
             local.leader?;
@@ -233,6 +249,7 @@ impl Simulation {
         self.now += 1;
         self.shared.now.store(self.now, Ordering::Relaxed);
         self.network.advance(self.now);
+        self.start_admitted();
         for number in 0..self.replicas.len() {
             self.step_replica(number)?;
         }
@@ -263,7 +280,9 @@ impl Simulation {
         }
         if let Some(why) = ended {
             replica.forget_store();
-            replica.up_at = Some(replica.up_at.unwrap_or_default().max(now + RESTART));
+            // Whoever was removed never starts again.
+            let again = if Replica::was_removed(&why) { Millis::MAX } else { now + RESTART };
+            replica.up_at = Some(replica.up_at.unwrap_or_default().max(again));
             if Replica::is_damaged(&why) {
                 let property = "a replica starts after any crash";
                 return Err(Failure { property, detail: why, at: now });
@@ -272,15 +291,6 @@ impl Simulation {
         }
         let Some(store) = replica.store() else { return Ok(()) };
         self.look_at(number, &store)
-    }
-
-    /// For how long a machine is to be without power, as the fault that took it says.
-    fn dark_for(&self, number: usize) -> Millis {
-        let ends = self.active.iter().filter(|(_, fault)| {
-            let own = matches!(fault.what, What::PowerCut { replica, .. } if replica == number);
-            own || fault.what == What::Blackout
-        });
-        ends.map(|(end, _)| end.saturating_sub(self.now)).max().unwrap_or(RESTART)
     }
 
     /// What can be told of a replica at any time.
@@ -326,198 +336,6 @@ impl Simulation {
             self.hashes.pop_first();
         }
         Ok(())
-    }
-
-    fn begin(&mut self, fault: Fault) {
-        self.shared.trace.event(self.now, "world", format_args!("{fault}"));
-        let end = self.now + fault.lasts;
-        let seed = derive(self.plan.seed, "fault's own", fault.number as u64);
-        let now = self.now;
-        let replicas = &mut self.replicas;
-        match &fault.what {
-            What::Kill(number) => {
-                if let Some(replica) = replicas.get_mut(*number) {
-                    replica.kill(now);
-                    replica.up_at = Some(replica.up_at.unwrap_or_default().max(end));
-                }
-            }
-            What::PowerCut { replica, calls } => {
-                if let Some(replica) = replicas.get_mut(*replica) {
-                    match calls {
-                        0 => replica.disk.cut(seed),
-                        calls => replica.disk.cut_after(*calls, seed),
-                    }
-                }
-            }
-            What::Blackout => {
-                for (number, replica) in (0..).zip(replicas.iter()) {
-                    replica.disk.cut(derive(seed, "blackout", number));
-                }
-            }
-            What::Stop(number) => {
-                if let Some(replica) = replicas.get_mut(*number) {
-                    replica.machine.stopped = replica.machine.runs();
-                }
-            }
-            What::FailSync(number) => {
-                if let Some(replica) = replicas.get_mut(*number) {
-                    replica.disk.change(|faults| faults.fail_sync = true);
-                }
-            }
-            What::FailWrite(number) => {
-                if let Some(replica) = replicas.get_mut(*number) {
-                    replica.disk.change(|faults| faults.fail_write = true);
-                }
-            }
-            What::FullDisk { replica, room } => {
-                if let Some(replica) = replicas.get_mut(*replica) {
-                    replica.disk.change(|faults| faults.room = Some(*room));
-                }
-            }
-            What::ClockJump { replica, by_us } => {
-                if let Some(replica) = replicas.get_mut(*replica) {
-                    replica.machine.wall_offset_us += by_us;
-                }
-            }
-            What::Drift { replica, rate } => {
-                if let Some(replica) = replicas.get_mut(*replica) {
-                    replica.machine.rate = *rate;
-                }
-            }
-            What::Snapshot(number) => {
-                if let Some(replica) = replicas.get_mut(*number)
-                    && let Some(store) = replica.store()
-                {
-                    replica.machine.spawn(async move {
-                        let _ = tokio::time::timeout(ADMIN, store.snapshot()).await;
-                    });
-                }
-            }
-            What::Transfer(number) => {
-                if let Some(replica) = replicas.get_mut(*number)
-                    && let Some(store) = replica.store()
-                {
-                    replica.machine.spawn(async move {
-                        let _ =
-                            tokio::time::timeout(ADMIN, store.transfer_leader(None, ADMIN)).await;
-                    });
-                }
-            }
-            What::Partition(_)
-            | What::OneWay(..)
-            | What::Slow { .. }
-            | What::Loss(_)
-            | What::SlowDisk { .. }
-            | What::StalledDisk(_) => {}
-        }
-        self.active.push((end, fault));
-        self.apply_lasting();
-    }
-
-    fn end_faults(&mut self, upto: Millis) {
-        let (ended, left): (Vec<_>, Vec<_>) =
-            std::mem::take(&mut self.active).into_iter().partition(|(end, _)| *end <= upto);
-        self.active = left;
-        if ended.is_empty() {
-            return;
-        }
-        for (_, fault) in ended {
-            self.shared.trace.event(self.now, "world", format_args!("ends: {fault}"));
-            match fault.what {
-                What::Stop(number) => {
-                    let others = self.active.iter().any(|(_, other)| other.what == fault.what);
-                    if let Some(replica) = self.replicas.get_mut(number) {
-                        replica.machine.stopped &= others;
-                    }
-                }
-                What::FullDisk { replica, .. } => {
-                    if let Some(replica) = self.replicas.get_mut(replica) {
-                        replica.disk.change(|faults| faults.room = None);
-                    }
-                }
-                What::Drift { replica: number, .. } => {
-                    let usual = self.plan.clocks.get(number).map_or(1.0, |(rate, _)| *rate);
-                    if let Some(replica) = self.replicas.get_mut(number) {
-                        replica.machine.rate = usual;
-                    }
-                }
-                What::PowerCut { replica, .. } => {
-                    // It did not come to so many calls.
-                    if let Some(replica) = self.replicas.get_mut(replica) {
-                        replica.disk.keep_power();
-                    }
-                }
-                What::FailSync(number) | What::FailWrite(number) => {
-                    if let Some(replica) = self.replicas.get_mut(number) {
-                        replica.disk.change(|faults| {
-                            (faults.fail_sync, faults.fail_write) = (false, false);
-                        });
-                    }
-                }
-                What::Kill(_)
-                | What::Blackout
-                | What::Partition(_)
-                | What::OneWay(..)
-                | What::Slow { .. }
-                | What::Loss(_)
-                | What::SlowDisk { .. }
-                | What::StalledDisk(_)
-                | What::ClockJump { .. }
-                | What::Snapshot(_)
-                | What::Transfer(_) => {}
-            }
-        }
-        self.apply_lasting();
-    }
-
-    /// Links and disks as all that lasts together makes them.
-    fn apply_lasting(&mut self) {
-        let active: Vec<&Fault> = self.active.iter().map(|(_, fault)| fault).collect();
-        for (number, replica) in self.replicas.iter().enumerate() {
-            let wanted = self.plan.disk_faults(number, &active);
-            replica.disk.change(|faults| {
-                (faults.sync_min, faults.sync_max) = (wanted.sync_min, wanted.sync_max);
-                faults.stalled = wanted.stalled;
-            });
-        }
-        self.network.heal();
-        let all: Vec<IpAddr> = self.replicas.iter().map(|replica| replica.machine.ip).collect();
-        let clients: Vec<IpAddr> = self.clients.iter().map(|client| client.ip).collect();
-        for fault in active {
-            if let What::Partition(group) = &fault.what {
-                let inside: Vec<IpAddr> =
-                    group.iter().filter_map(|number| all.get(*number).copied()).collect();
-                // Every other time clients are on the side of the others.
-                let with_clients = fault.number.is_multiple_of(2);
-                let outside = all.iter().chain(clients.iter().filter(|_| with_clients));
-                for other in outside.filter(|ip| !inside.contains(ip)) {
-                    for ip in &inside {
-                        self.network.change(*ip, *other, |link| link.cut = true);
-                        self.network.change(*other, *ip, |link| link.cut = true);
-                    }
-                }
-            }
-            if let What::OneWay(from, to) = &fault.what
-                && let (Some(from), Some(to)) = (all.get(*from), all.get(*to))
-            {
-                self.network.change(*from, *to, |link| link.cut = true);
-            }
-            if let What::Slow { from, to, latency, bandwidth } = &fault.what
-                && let (Some(from), Some(to)) = (all.get(*from), all.get(*to))
-            {
-                self.network.change(*from, *to, |link| {
-                    link.latency_max = link.latency_max.max(*latency);
-                    link.bandwidth = *bandwidth;
-                });
-            }
-            if let What::Loss(part) = &fault.what {
-                for from in all.iter().chain(&clients) {
-                    for to in all.iter().chain(&clients) {
-                        self.network.change(*from, *to, |link| link.loss = *part);
-                    }
-                }
-            }
-        }
     }
 
     fn report(&self, failure: Option<Failure>) -> Report {
