@@ -1,4 +1,4 @@
-//! What clients asked and were answered, and what their watches were told.
+//! What clients asked and were answered, what their watches were told, and what the world saw of replicas.
 
 use crate::Millis;
 
@@ -166,4 +166,39 @@ pub struct History {
     pub operations: Vec<Operation>,
     /// In the order in which they were opened.
     pub watches: Vec<Watched>,
+}
+
+/// What is seen of a replica.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fact {
+    /// It leads in a term.
+    Leads(u64),
+    /// Its state after an entry.
+    Applied {
+        /// Of the entry.
+        index: u64,
+        /// Rolling hash.
+        hash: u64,
+        /// The store's.
+        revision: u64,
+        /// Of the state.
+        epoch: u64,
+    },
+}
+
+/// What the world knows of a run beside what clients saw.
+#[derive(Debug, Default)]
+pub struct Record {
+    /// When, which member, what.
+    pub facts: Vec<(Millis, u64, Fact)>,
+    /// When faults began, for people.
+    pub faults: Vec<(Millis, String)>,
+    /// When everything was healed.
+    pub healed: Millis,
+    /// When all had answered and were the same again.
+    pub recovered: Millis,
+    /// How long that may take.
+    pub patience: Millis,
+    /// How much faster or slower any clock goes, in millionths.
+    pub drift_ppm: u64,
 }

@@ -2,7 +2,7 @@
 
 use crate::{Millis, disk::DiskFaults, net::Link};
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng, seq::IndexedRandom as _};
-use std::fmt;
+use std::{fmt, time::Duration};
 
 /// A whole run. The same seed gives the same plan; a shrunk one has parts of it.
 #[derive(Debug, Clone, PartialEq)]
@@ -308,6 +308,18 @@ impl Plan {
             _ => What::Snapshot(replica),
         };
         Fault { number, at, lasts, what }
+    }
+
+    /// How much faster or slower any clock goes at some time, in millionths.
+    #[must_use]
+    pub fn drift_ppm(&self) -> u64 {
+        let drifts = self.faults.iter().filter_map(|fault| {
+            if let What::Drift { rate, .. } = fault.what { Some(rate) } else { None }
+        });
+        let rates = self.clocks.iter().map(|(rate, _)| *rate).chain(drifts);
+        let most = rates.map(|rate| (rate - 1.0).abs()).fold(0.0, f64::max);
+        // Rates are within a tenth of 1.
+        Duration::from_secs_f64(most).as_micros().try_into().unwrap_or(u64::MAX)
     }
 
     /// What is wrong with a replica's disk while these faults last.

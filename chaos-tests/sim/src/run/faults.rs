@@ -20,6 +20,7 @@ impl Simulation {
 
     pub(super) fn begin(&mut self, fault: Fault) {
         self.shared.trace.event(self.now, "world", format_args!("{fault}"));
+        self.record.faults.push((self.now, fault.to_string()));
         let end = self.now + fault.lasts;
         let seed = derive(self.plan.seed, "fault's own", fault.number as u64);
         let now = self.now;

@@ -6,6 +6,7 @@ mod membership;
 use crate::{
     Millis, check,
     client::{self, Shared},
+    history::{Fact, Record},
     logs,
     machine::{BEGINNING, Machine, UPTIME},
     net::Network,
@@ -23,7 +24,7 @@ use std::{
     thread,
     time::Duration,
 };
-use store::{Cluster as _, MemberRole, Store as _};
+use store::{Cluster as _, MemberRole, Store as _, state::View};
 use world::host::{Clocks, take_over};
 
 /// Milliseconds in which a healed cluster must have answered at every replica and become the same everywhere.
@@ -109,6 +110,7 @@ struct Simulation {
     admitted: Admitted,
     /// Of machines that were to be added.
     ordered: usize,
+    record: Record,
     leaders: BTreeMap<u64, usize>,
     hashes: BTreeMap<u64, (u64, usize)>,
 }
@@ -134,9 +136,11 @@ impl Simulation {
             active: Vec::new(),
             admitted: Admitted::default(),
             ordered: 0,
+            record: Record::default(),
             leaders: BTreeMap::new(),
             hashes: BTreeMap::new(),
         };
+        simulation.record.drift_ppm = simulation.plan.drift_ppm();
         simulation.start_clients();
         simulation
     }
@@ -180,20 +184,28 @@ impl Simulation {
             replica.disk.keep_power();
             replica.up_at = replica.up_at.map(|at| if at == Millis::MAX { at } else { self.now });
         }
+        self.record.healed = self.now;
         self.recover()?;
-        let members = self.shared.members();
-        let mut of_members = self.replicas.iter().filter(|replica| members.contains(&replica.id));
-        let store = of_members.find_map(Replica::store);
-        drop(members);
-        let view = store.map(|store| store.view());
+        self.record.recovered = self.now;
         let failed = |(property, detail)| Failure { property, detail, at: self.now };
-        let view = view.ok_or_else(|| failed(("everything goes on", "nobody runs".to_owned())))?;
-        check::after(&self.shared.history(), &view).map_err(failed)
+        let views = self.views();
+        for view in views.values() {
+            check::after(&self.shared.history(), view).map_err(failed)?;
+        }
+        Ok(())
+    }
+
+    /// What members have, by their ids.
+    fn views(&self) -> BTreeMap<u64, View> {
+        let members = self.shared.members();
+        let members = self.replicas.iter().filter(|replica| members.contains(&replica.id));
+        members.filter_map(|replica| Some((replica.id, replica.store()?.view()))).collect()
     }
 
     /// Waits until everybody has answered and everything is the same.
     fn recover(&mut self) -> Result<(), Failure> {
         let patience = if self.plan.wan { RECOVERY_WAN } else { RECOVERY };
+        self.record.patience = patience;
         let until = self.now + patience;
         let number = self.plan.clients + 1;
         let mut prober = self.client_machine(number);
@@ -298,8 +310,17 @@ impl Simulation {
         let local = store.local();
         let now = self.now;
         let failed = |property, detail| Err(Failure { property, detail, at: now });
+        let id = local.member_id;
         if local.role == MemberRole::Leader {
+            let new = !self.leaders.contains_key(&local.term);
             let known = *self.leaders.entry(local.term).or_insert(number);
+            if new {
+                let what = format_args!("leads in term {}", local.term);
+                self.shared.trace.event(now, &format!("replica-{}", number + 1), what);
+            }
+            if new || known != number {
+                self.record.facts.push((now, id, Fact::Leads(local.term)));
+            }
             if known != number {
                 let (one, other) = (known + 1, number + 1);
                 let detail = format!("replicas {one} and {other} lead in term {}", local.term);
@@ -317,7 +338,10 @@ impl Simulation {
             return failed("what is applied stays", detail);
         }
         replica.seen_index = index;
-        let hash = store.view().hash();
+        let view = store.view();
+        let hash = view.hash();
+        let (revision, epoch) = (view.revision().get(), view.epoch().0);
+        self.record.facts.push((now, id, Fact::Applied { index, hash, revision, epoch }));
         self.shared.trace.small(
             now,
             &replica.machine.name,
