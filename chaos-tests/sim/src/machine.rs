@@ -133,7 +133,7 @@ impl Machine {
         let until = process.begun + Duration::from_millis(process.ran);
         let _here = enter(Arc::clone(&self.nic) as Arc<dyn world::host::Host>);
         step_of(&self.name);
-        process.runtime.block_on(sleep_until(until));
+        process.runtime.block_on(async { sleep_until(until).await });
         if !process.main.is_finished() {
             return None;
         }

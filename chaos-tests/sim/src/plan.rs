@@ -249,7 +249,7 @@ impl Plan {
             clients: chance.random_range(2..=5),
             requests: usize::MAX,
             keys: chance.random_range(2..=8),
-            pause_max: *[2, 20, 100].choose(&mut chance).unwrap_or(&20),
+            pause_max: *[10, 40, 150].choose(&mut chance).unwrap_or(&20),
             fire,
             faults: Vec::new(),
         };

@@ -304,10 +304,10 @@ impl State {
         sent + latency.max(1)
     }
 
-    /// Whether something that arrives now gets through.
+    /// Whether something that arrives now gets through. A machine without power acknowledges nothing.
     fn passes(&mut self, from: IpAddr, to: IpAddr) -> bool {
         let link = self.link(from, to);
-        !link.cut && (link.loss == 0.0 || !self.chance.random_bool(link.loss))
+        self.is_on(to) && !link.cut && (link.loss == 0.0 || !self.chance.random_bool(link.loss))
     }
 
     fn is_on(&self, ip: IpAddr) -> bool {
@@ -413,7 +413,7 @@ impl State {
         if !self.is_on(here.ip()) {
             return;
         }
-        if !self.passes(here.ip(), there.ip()) || !self.is_on(there.ip()) {
+        if !self.passes(here.ip(), there.ip()) {
             if tries < TRIES {
                 let wait = 1_000 << tries.min(5);
                 self.schedule(self.now + wait, Event::Syn { connection, tries: tries + 1 });
