@@ -34,7 +34,8 @@ const ARROWS: &[(&str, &[&str])] = &[
             "world",
         ],
     ),
-    ("trireme", &["bench", "cli", "kubelet", "server"]),
+    ("sim", &["etcd", "listen", "raft", "store", "world"]),
+    ("trireme", &["bench", "cli", "kubelet", "server", "sim"]),
 ];
 /// Crates from outside that only some of ours may import.
 const OWNERS: &[(&str, &[&str])] = &[
@@ -46,7 +47,7 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("rcgen", &["pki", "server"]),
     ("schemars", &["schema"]),
     ("sled", &["kubelet"]),
-    ("tonic", &["apiserver", "bench", "client", "etcd", "raft"]),
+    ("tonic", &["apiserver", "bench", "client", "etcd", "raft", "sim"]),
 ];
 
 fn metadata() -> Metadata {

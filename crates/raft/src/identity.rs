@@ -25,9 +25,12 @@ fn fail(step: String) -> impl FnOnce(io::Error) -> StartError {
 /// # Errors
 /// [`StartError::InUse`].
 pub(crate) fn lock(disk: &dyn Disk, dir: &Path) -> Result<DirLock, StartError> {
-    disk.lock(dir).map_err(|error| match error.kind() {
-        io::ErrorKind::WouldBlock => StartError::InUse(dir.to_owned()),
-        _ => fail(format!("lock {}", dir.display()))(error),
+    disk.lock(dir).map_err(|error| {
+        if error.kind() == io::ErrorKind::WouldBlock {
+            StartError::InUse(dir.to_owned())
+        } else {
+            fail(format!("lock {}", dir.display()))(error)
+        }
     })
 }
 

@@ -8,6 +8,7 @@ mod bench;
 mod etcd;
 mod files;
 mod roles;
+mod sim;
 
 /// A member allocates a few dozen times for each request, on several threads.
 #[global_allocator]

@@ -1,6 +1,6 @@
 //! Which role a command line asks for.
 
-use crate::{bench, etcd, files::ReplicaFiles};
+use crate::{bench, etcd, files::ReplicaFiles, sim};
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
 use server::{
@@ -103,6 +103,12 @@ enum Role {
     Bench {
         #[command(subcommand)]
         workload: bench::Workload,
+    },
+    /// Simulate replicas, clients and everything that can go wrong with them, from a seed; fails with the first
+    /// property that does not hold.
+    Sim {
+        #[command(flatten)]
+        arguments: sim::Arguments,
     },
     #[command(flatten)]
     Client(cli::Command),
@@ -269,6 +275,10 @@ async fn play(role: Role) -> anyhow::Result<ExitCode> {
             println!("{}", server::recovery::run(&data_dir, &i_accept, bump_revision)?);
         }
         Role::Bench { workload } => return Box::pin(bench::run(workload)).await,
+        Role::Sim { arguments } => {
+            let held = tokio::task::spawn_blocking(|| sim::run(arguments)).await??;
+            return Ok(if held { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+        }
         Role::Client(command) => {
             // `trireme get … | head` ends when nobody reads any more.
             kubelet::default_signals().context("reset signals")?;

@@ -1,0 +1,23 @@
+//! Real replicas and real clients in a simulated world: one thread, one seed.
+//!
+//! [`machine`], [`net`] and [`disk`] are the world; one thread moves it on, a millisecond of simulated time after the
+//! other. What runs in it is the product's own code, which asks the crate `world` for connections, threads, chance
+//! and clocks.
+
+pub mod check;
+pub mod client;
+pub mod disk;
+pub mod history;
+pub mod hunt;
+mod logs;
+pub mod machine;
+pub mod net;
+pub mod plan;
+mod replica;
+mod run;
+pub mod trace;
+
+pub use run::{Failure, Report, run};
+
+/// Milliseconds since the simulation began.
+pub type Millis = u64;

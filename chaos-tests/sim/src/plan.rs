@@ -1,0 +1,338 @@
+//! What a seed says: the cluster, how its network and clocks are, who asks, and what goes wrong when.
+
+use crate::{Millis, disk::DiskFaults, net::Link};
+use rand::{Rng as _, SeedableRng as _, rngs::StdRng, seq::IndexedRandom as _};
+use std::{fmt, time::Duration};
+
+/// A whole run. The same seed gives the same plan; a shrunk one has parts of it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Plan {
+    /// From which all of it, and all chance in the run, is drawn.
+    pub seed: u64,
+    /// Members at the start.
+    pub replicas: usize,
+    /// Timers for long ways.
+    pub wan: bool,
+    /// How every link is while nothing is wrong with it.
+    pub link: Link,
+    /// Milliseconds that a sync takes at most while nothing is wrong with the disk.
+    pub sync_max: Millis,
+    /// Of each replica, how fast its monotonic clock goes, and how wrong its wall clock is, in microseconds.
+    pub clocks: Vec<(f64, i64)>,
+    /// Bytes of a log segment.
+    pub segment_bytes: u64,
+    /// Entries after which a snapshot is written.
+    pub snapshot_entries: u64,
+    /// Clients that ask.
+    pub clients: usize,
+    /// Requests of each at most.
+    pub requests: usize,
+    /// Keys that they ask for.
+    pub keys: usize,
+    /// Milliseconds between two requests of one at most.
+    pub pause_max: Millis,
+    /// How long things go wrong.
+    pub fire: Millis,
+    /// What goes wrong, by when it begins.
+    pub faults: Vec<Fault>,
+}
+
+/// Something that goes wrong.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Fault {
+    /// Its number in the plan that the seed gives: a shrunk plan names those that are left.
+    pub number: usize,
+    /// When it begins.
+    pub at: Millis,
+    /// For how long.
+    pub lasts: Millis,
+    /// What.
+    pub what: What,
+}
+
+/// What goes wrong. Replicas are numbered from 0.
+#[derive(Debug, Clone, PartialEq)]
+pub enum What {
+    /// A process is killed, and started again at the end.
+    Kill(usize),
+    /// A machine loses its power, before the so-manieth call to its disk from now.
+    PowerCut {
+        /// Whose.
+        replica: usize,
+        /// Calls that are still carried out.
+        calls: u64,
+    },
+    /// All machines lose their power at the same moment.
+    Blackout,
+    /// A process is stopped (`SIGSTOP`) and continued.
+    Stop(usize),
+    /// Nothing comes through between these replicas and the others, nor their clients.
+    Partition(Vec<usize>),
+    /// What the first sends does not reach the second.
+    OneWay(usize, usize),
+    /// What the first sends to the second takes longer.
+    Slow {
+        /// Who sends.
+        from: usize,
+        /// To whom.
+        to: usize,
+        /// Milliseconds at most.
+        latency: Millis,
+        /// Bytes in a millisecond.
+        bandwidth: u64,
+    },
+    /// Every link loses this part of what is sent.
+    Loss(f64),
+    /// A disk is slow.
+    SlowDisk {
+        /// Whose.
+        replica: usize,
+        /// Milliseconds of a sync at most.
+        sync_max: Millis,
+    },
+    /// Syncs do not return.
+    StalledDisk(usize),
+    /// A sync fails.
+    FailSync(usize),
+    /// A write fails.
+    FailWrite(usize),
+    /// A disk has only so much room left.
+    FullDisk {
+        /// Whose.
+        replica: usize,
+        /// Bytes.
+        room: u64,
+    },
+    /// A wall clock is set, by so many microseconds.
+    ClockJump {
+        /// Whose.
+        replica: usize,
+        /// Forwards, or backwards.
+        by_us: i64,
+    },
+    /// A monotonic clock goes faster or slower.
+    Drift {
+        /// Whose.
+        replica: usize,
+        /// Its milliseconds for each of the world's.
+        rate: f64,
+    },
+    /// Somebody has a snapshot written.
+    Snapshot(usize),
+    /// Somebody has the lead handed over.
+    Transfer(usize),
+    /// Somebody adds a member on a new machine.
+    Add {
+        /// Who is asked to.
+        by: usize,
+        /// It does not vote.
+        learner: bool,
+    },
+    /// Somebody takes a member out.
+    Remove {
+        /// Who is asked to.
+        by: usize,
+        /// Whom.
+        replica: usize,
+    },
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = |replica: &usize| format!("replica-{}", replica + 1);
+        write!(f, "fault {}: ", self.number)?;
+        match &self.what {
+            What::Kill(replica) => write!(f, "kill {}", name(replica))?,
+            What::PowerCut { replica, calls } => {
+                write!(f, "cut the power of {} after {calls} calls to its disk", name(replica))?;
+            }
+            What::Blackout => write!(f, "cut the power of all")?,
+            What::Stop(replica) => write!(f, "stop {}", name(replica))?,
+            What::Partition(group) => {
+                let group: Vec<String> = group.iter().map(name).collect();
+                write!(f, "cut off {}", group.join(" and "))?;
+            }
+            What::OneWay(from, to) => write!(f, "cut {} -> {}", name(from), name(to))?,
+            What::Slow { from, to, latency, bandwidth } => write!(
+                f,
+                "slow {} -> {}: up to {latency} ms, {bandwidth} B/ms",
+                name(from),
+                name(to)
+            )?,
+            What::Loss(part) => write!(f, "lose {:.1} % of all segments", part * 100.0)?,
+            What::SlowDisk { replica, sync_max } => {
+                write!(f, "syncs of {} take up to {sync_max} ms", name(replica))?;
+            }
+            What::StalledDisk(replica) => write!(f, "syncs of {} do not return", name(replica))?,
+            What::FailSync(replica) => write!(f, "a sync of {} fails", name(replica))?,
+            What::FailWrite(replica) => write!(f, "a write of {} fails", name(replica))?,
+            What::FullDisk { replica, room } => {
+                write!(f, "{} has {room} bytes of disk left", name(replica))?;
+            }
+            What::ClockJump { replica, by_us } => {
+                write!(f, "the wall clock of {} jumps by {by_us} us", name(replica))?;
+            }
+            What::Drift { replica, rate } => {
+                write!(f, "the clock of {} goes {rate:.3} times as fast", name(replica))?;
+            }
+            What::Snapshot(replica) => write!(f, "{} writes a snapshot", name(replica))?,
+            What::Add { by, learner } => {
+                let what = if *learner { "learner" } else { "voter" };
+                write!(f, "{} is asked to add a {what}", name(by))?;
+            }
+            What::Remove { by, replica } => {
+                write!(f, "{} is asked to take out {}", name(by), name(replica))?;
+            }
+            What::Transfer(replica) => {
+                write!(f, "{} is asked to hand over the lead", name(replica))?
+            }
+        }
+        write!(f, ", for {} ms", self.lasts)
+    }
+}
+
+/// Chance for one purpose: what one draws moves none of the others.
+#[must_use]
+pub fn chance(seed: u64, purpose: &str, number: u64) -> StdRng {
+    StdRng::seed_from_u64(derive(seed, purpose, number))
+}
+
+/// A seed for one purpose (FNV-1a).
+#[must_use]
+pub fn derive(seed: u64, purpose: &str, number: u64) -> u64 {
+    let bytes = seed.to_le_bytes().into_iter().chain(number.to_le_bytes()).chain(purpose.bytes());
+    bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    })
+}
+
+impl Plan {
+    /// As the seed says.
+    #[must_use]
+    pub fn of(seed: u64) -> Self {
+        let mut chance = chance(seed, "plan", 0);
+        let replicas = [3, 3, 3, 3, 3, 5, 5, 1].choose(&mut chance).copied().unwrap_or(3);
+        let wan = chance.random_bool(0.15);
+        let latency_min = if wan { chance.random_range(10..=60) } else { 1 };
+        let spread = if wan { 40 } else { chance.random_range(0..=6) };
+        let link = Link {
+            latency_min,
+            latency_max: latency_min + chance.random_range(0..=spread),
+            loss: if chance.random_bool(0.2) { 0.002 } else { 0.0 },
+            ..Link::default()
+        };
+        let clocks = (0..replicas).map(|_| {
+            let rate = if chance.random_bool(0.5) {
+                1.0
+            } else {
+                1.0 + chance.random_range(-0.000_5..0.000_5)
+            };
+            let wrong = if chance.random_bool(0.5) {
+                0
+            } else {
+                chance.random_range(-5_000_000_i64..5_000_000)
+            };
+            (rate, wrong)
+        });
+        let clocks = clocks.collect();
+        let fire = chance.random_range(6_000..=20_000);
+        let count = chance.random_range(1..=10);
+        let mut plan = Self {
+            seed,
+            replicas,
+            wan,
+            link,
+            sync_max: chance.random_range(0..=4),
+            clocks,
+            segment_bytes: *[48 << 10, 128 << 10, 512 << 10].choose(&mut chance).unwrap_or(&65_536),
+            snapshot_entries: chance.random_range(20..=400),
+            clients: chance.random_range(2..=5),
+            requests: usize::MAX,
+            keys: chance.random_range(2..=8),
+            pause_max: *[10, 40, 150].choose(&mut chance).unwrap_or(&20),
+            fire,
+            faults: Vec::new(),
+        };
+        plan.faults = (0..count).map(|number| plan.fault(number)).collect();
+        plan.faults.sort_by_key(|fault| fault.at);
+        plan
+    }
+
+    fn fault(&self, number: usize) -> Fault {
+        let mut chance = chance(self.seed, "fault", number as u64);
+        let replica = chance.random_range(0..self.replicas);
+        let other = (replica + chance.random_range(1..=self.replicas.max(2) - 1)) % self.replicas;
+        let at = chance.random_range(500..self.fire);
+        let lasts = *[50, 300, 1_000, 3_000, 8_000].choose(&mut chance).unwrap_or(&1_000);
+        let lasts = chance.random_range(lasts / 2..=lasts);
+        let what = match chance.random_range(0..100) {
+            0..14 => What::Kill(replica),
+            14..26 => What::PowerCut {
+                replica,
+                calls: *[0, 1, 3, 10, 40].choose(&mut chance).unwrap_or(&0),
+            },
+            26..32 => What::Blackout,
+            32..40 => What::Stop(replica),
+            40..50 => {
+                let group = if self.replicas > 3 && chance.random_bool(0.5) {
+                    vec![replica, other]
+                } else {
+                    vec![replica]
+                };
+                What::Partition(group)
+            }
+            50..56 => What::OneWay(replica, other),
+            56..62 => What::Slow {
+                from: replica,
+                to: other,
+                latency: chance.random_range(20..=400),
+                bandwidth: *[0, 5, 50].choose(&mut chance).unwrap_or(&0),
+            },
+            62..66 => What::Loss(chance.random_range(0.005..0.1)),
+            66..71 => What::SlowDisk { replica, sync_max: chance.random_range(10..=300) },
+            71..77 => What::StalledDisk(replica),
+            77..80 => What::FailSync(replica),
+            80..82 => What::FailWrite(replica),
+            82..86 => {
+                What::FullDisk { replica, room: chance.random_range(0..self.segment_bytes * 2) }
+            }
+            86..89 => What::ClockJump {
+                replica,
+                by_us: chance.random_range(-3_600_000_000_i64..3_600_000_000),
+            },
+            89..92 => What::Drift { replica, rate: chance.random_range(0.9..1.1) },
+            92..94 => What::Snapshot(replica),
+            94..96 => What::Transfer(replica),
+            96..98 => What::Add { by: replica, learner: chance.random_bool(0.3) },
+            _ if self.replicas > 1 => What::Remove { by: other, replica },
+            _ => What::Snapshot(replica),
+        };
+        Fault { number, at, lasts, what }
+    }
+
+    /// How much faster or slower any clock goes at some time, in millionths.
+    #[must_use]
+    pub fn drift_ppm(&self) -> u64 {
+        let drifts = self.faults.iter().filter_map(|fault| {
+            if let What::Drift { rate, .. } = fault.what { Some(rate) } else { None }
+        });
+        let rates = self.clocks.iter().map(|(rate, _)| *rate).chain(drifts);
+        let most = rates.map(|rate| (rate - 1.0).abs()).fold(0.0, f64::max);
+        // Rates are within a tenth of 1.
+        Duration::from_secs_f64(most).as_micros().try_into().unwrap_or(u64::MAX)
+    }
+
+    /// What is wrong with a replica's disk while these faults last.
+    pub(crate) fn disk_faults(&self, replica: usize, active: &[&Fault]) -> DiskFaults {
+        let mut faults = DiskFaults { sync_max: self.sync_max, ..DiskFaults::default() };
+        for fault in active {
+            if let What::SlowDisk { replica: which, sync_max } = fault.what
+                && which == replica
+            {
+                (faults.sync_min, faults.sync_max) = (sync_max / 3, sync_max);
+            }
+            faults.stalled |= fault.what == What::StalledDisk(replica);
+        }
+        faults
+    }
+}
