@@ -6,7 +6,16 @@ use crate::{
     net::{Network, Nic},
     trace::Trace,
 };
-use std::{fmt, net::IpAddr, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    net::IpAddr,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 use tokio::{
     runtime::{Builder, RngSeed, Runtime},
     task::JoinHandle,
@@ -18,6 +27,9 @@ use world::host::{Clocks, enter, set_clocks};
 pub(crate) const BEGINNING: Duration = Duration::from_secs(1_900_000_000);
 /// What monotonic clocks say at the beginning; not 0, since programs subtract from them.
 pub(crate) const UPTIME: Duration = Duration::from_secs(1_000_000);
+
+/// Of tasks, in one millisecond of a process: more, and it goes round in circles.
+const POLLS_MAX: u64 = 1_000_000;
 
 /// A process that runs on a machine.
 struct Process {
@@ -44,6 +56,8 @@ pub struct Machine {
     nic: Arc<Nic>,
     network: Network,
     process: Option<Process>,
+    /// Of tasks, in this step.
+    polls: Arc<AtomicU64>,
     /// Of its monotonic clock since the beginning.
     uptime: Millis,
     /// Parts of a millisecond that its clock is behind.
@@ -72,6 +86,7 @@ impl Machine {
             nic,
             network,
             process: None,
+            polls: Arc::default(),
             uptime: 0,
             credit: 0.0,
             trace,
@@ -103,6 +118,13 @@ impl Machine {
             .enable_time()
             .start_paused(true)
             .rng_seed(RngSeed::from_bytes(&seed.to_le_bytes()))
+            .on_before_task_poll({
+                let polls = Arc::clone(&self.polls);
+                move |_| {
+                    let polls = polls.fetch_add(1, Ordering::Relaxed);
+                    assert!(polls < POLLS_MAX, "a process does not let time pass");
+                }
+            })
             .build()
             .expect("a runtime without I/O needs nothing of the system");
         let begun = runtime.block_on(async { Instant::now() });
@@ -133,7 +155,13 @@ impl Machine {
         let until = process.begun + Duration::from_millis(process.ran);
         let _here = enter(Arc::clone(&self.nic) as Arc<dyn world::host::Host>);
         step_of(&self.name);
-        process.runtime.block_on(async { sleep_until(until).await });
+        self.polls.store(0, Ordering::Relaxed);
+        let step =
+            AssertUnwindSafe(|| process.runtime.block_on(async { sleep_until(until).await }));
+        if catch_unwind(step).is_err() {
+            // It is noted where it happened, and is the end of the run.
+            return None;
+        }
         if !process.main.is_finished() {
             return None;
         }

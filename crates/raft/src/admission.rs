@@ -72,7 +72,10 @@ async fn take_part(core: &Arc<Core>, turn: Duration) -> Result<(), String> {
                 // A peer that is wrong about this member says so with every entry.
                 sleep(DOUBT).await;
             }
-            _ = group.changed() => {}
+            changed = group.changed() => if changed.is_err() {
+                // The state machine has ended: there is nothing to wait for.
+                return Ok(());
+            },
         }
     }
 }
