@@ -9,6 +9,7 @@ pub mod client;
 pub mod disk;
 pub mod history;
 pub mod hunt;
+mod judge;
 mod logs;
 pub mod machine;
 pub mod net;

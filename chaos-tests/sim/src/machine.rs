@@ -49,6 +49,8 @@ pub struct Machine {
     pub ip: IpAddr,
     /// Its process is stopped, as by `SIGSTOP`: the machine goes on.
     pub stopped: bool,
+    /// Its process went round in circles instead of waiting for anything.
+    pub stuck: bool,
     /// Its monotonic clock's milliseconds for each of the world's.
     pub rate: f64,
     /// By how much its wall clock is wrong, in microseconds.
@@ -81,6 +83,7 @@ impl Machine {
             name: name.into(),
             ip,
             stopped: false,
+            stuck: false,
             rate: 1.0,
             wall_offset_us: 0,
             nic,
@@ -160,6 +163,7 @@ impl Machine {
             AssertUnwindSafe(|| process.runtime.block_on(async { sleep_until(until).await }));
         if catch_unwind(step).is_err() {
             // It is noted where it happened, and is the end of the run.
+            self.stuck = true;
             return None;
         }
         if !process.main.is_finished() {

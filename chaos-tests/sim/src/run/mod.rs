@@ -7,7 +7,7 @@ use crate::{
     Millis, check,
     client::{self, Shared},
     history::{Fact, Record},
-    logs,
+    judge, logs,
     machine::{BEGINNING, Machine, UPTIME},
     net::Network,
     plan::{Fault, Plan, derive},
@@ -192,7 +192,8 @@ impl Simulation {
         for view in views.values() {
             check::after(&self.shared.history(), view).map_err(failed)?;
         }
-        Ok(())
+        let history = judge::history(&self.shared.history(), &self.record, &views, self.now);
+        judge::verdict(&history).map_err(failed)
     }
 
     /// What members have, by their ids.

@@ -259,3 +259,16 @@ fn losses_delay_and_a_slow_link_delays_by_what_is_sent() {
     // Five bytes there, five back.
     assert!(times.windows(2).all(|pair| pair[1] - pair[0] >= 10), "{times:?}");
 }
+
+#[test]
+fn a_process_that_lets_no_time_pass_is_found() {
+    let mut two = Two::with(link(1));
+    two.client.start(0, 1, async {
+        loop {
+            tokio::task::yield_now().await;
+        }
+    });
+    two.until(1);
+    assert!(two.client.stuck);
+    assert!(!two.server.stuck);
+}
