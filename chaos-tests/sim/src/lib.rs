@@ -5,6 +5,7 @@
 //! and clocks.
 
 pub mod check;
+pub mod checked;
 pub mod client;
 pub mod disk;
 pub mod history;

@@ -4,7 +4,7 @@ mod faults;
 mod membership;
 
 use crate::{
-    Millis, check,
+    Millis, check, checked,
     client::{self, Shared},
     history::{Fact, Record},
     logs,
@@ -192,7 +192,8 @@ impl Simulation {
         for view in views.values() {
             check::after(&self.shared.history(), view).map_err(failed)?;
         }
-        Ok(())
+        let history = self.shared.history().clone();
+        checked::judge(&history, &self.record, &views, self.now).map_err(failed)
     }
 
     /// What members have, by their ids.
