@@ -34,7 +34,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "world",
         ],
     ),
-    ("sim", &["etcd", "listen", "raft", "store", "world"]),
+    ("sim", &["checkers", "etcd", "listen", "raft", "store", "world"]),
     ("trireme", &["bench", "cli", "kubelet", "server", "sim"]),
 ];
 /// Crates from outside that only some of ours may import.
