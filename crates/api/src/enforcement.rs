@@ -17,7 +17,6 @@ const STORED: &[(&str, &str)] = &[
     ("containers/*/terminationMessagePolicy=FallbackToLogsOnError", "taken as File"),
     ("containers/*/volumeDevices", "not supported: the device is not there"),
     ("containers/*/securityContext/procMount", "taken as Default"),
-    ("automountServiceAccountToken=true", "not acted upon: no token is mounted"),
     ("dnsConfig", "not acted upon: containers have the image's resolv.conf"),
     ("hostAliases", "not acted upon: containers have the image's hosts file"),
     ("hostIPC=true", "not granted: the Pod has an IPC namespace of its own"),

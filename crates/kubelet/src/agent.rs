@@ -13,7 +13,7 @@ use crate::{
 };
 use api::{core::Pod, pod::has_ended};
 use client::{
-    node::{FromControlPlane, NodeSession, NodeSessionConfig, ToControlPlane, session},
+    node::{Fetch, FromControlPlane, NodeSession, NodeSessionConfig, ToControlPlane, session},
     transport::Access,
 };
 use serde_json::{Value, json};
@@ -72,6 +72,7 @@ pub(crate) struct Shared {
     node: String,
     data_dir: PathBuf,
     requests: mpsc::Sender<ToControlPlane>,
+    pub(crate) fetches: mpsc::Sender<Fetch>,
     pub(crate) outbox: Arc<Outbox>,
     pub(crate) checkpoints: Checkpoints,
     pub(crate) statuses: Statuses,
@@ -183,6 +184,7 @@ pub async fn serve(
         node: config.name.clone(),
         data_dir: config.data_dir.clone(),
         requests: ends.requests.clone(),
+        fetches: ends.fetches.clone(),
         outbox,
         checkpoints: Checkpoints::new(journal, &found),
         statuses: Statuses::default(),

@@ -3,6 +3,7 @@
 use crate::{
     ending::{STOP_SIGNAL, signal},
     runtime::{ContainerConfig, Image, Mount, PodRef, Resources, SandboxConfig, Security},
+    volumes,
 };
 use api::{
     core::{Container, Pod},
@@ -87,7 +88,8 @@ fn expand(text: &str, env: &[(String, String)]) -> String {
     out
 }
 
-fn field(pod: &Pod, path: &str, pod_ip: &str, host_ip: &str) -> Option<String> {
+/// What a `fieldRef` means; `None` for what there is not.
+pub(crate) fn field(pod: &Pod, path: &str, pod_ip: &str, host_ip: &str) -> Option<String> {
     let metadata = &pod.metadata;
     let spec = pod.spec.as_ref();
     Some(match path {
@@ -284,17 +286,19 @@ pub fn pod_of(sandbox: &SandboxConfig) -> Option<Pod> {
 }
 
 fn mounts(pod: &Pod, spec: &Container, dirs: &PodDirs) -> Result<Vec<Mount>, ConfigError> {
-    let volumes = pod.spec.iter().flat_map(|s| s.volumes.iter().flatten());
-    let volumes: BTreeMap<&str, _> = volumes.map(|v| (v.name.as_str(), v)).collect();
+    let all = pod.spec.iter().flat_map(|s| s.volumes.iter().flatten());
+    let by_name: BTreeMap<&str, _> = all.map(|v| (v.name.as_str(), v)).collect();
     spec.volume_mounts
         .iter()
         .flatten()
         .map(|mount| {
-            let volume = volumes.get(mount.name.as_str());
+            let volume = by_name.get(mount.name.as_str());
             let host = volume.and_then(|v| v.host_path.as_ref()).map(|h| PathBuf::from(&h.path));
+            let made = volume.is_some_and(|volume| volumes::is_made(volume));
             let source = match (volume.and_then(|v| v.empty_dir.as_ref()), host) {
                 (Some(_), _) => dirs.volume(&mount.name),
                 (None, Some(path)) => path,
+                (None, None) if made => dirs.volume(&mount.name),
                 (None, None) => {
                     let name = &mount.name;
                     let text =
@@ -306,7 +310,8 @@ fn mounts(pod: &Pod, spec: &Container, dirs: &PodDirs) -> Result<Vec<Mount>, Con
             Ok(Mount {
                 host_path: if sub.is_empty() { source } else { source.join(sub) },
                 container_path: Path::new(&mount.mount_path).to_owned(),
-                read_only: mount.read_only.unwrap_or_default(),
+                // What is made from objects is theirs to change.
+                read_only: made || mount.read_only.unwrap_or_default(),
             })
         })
         .collect()

@@ -24,6 +24,7 @@ mod start;
 mod statuses;
 #[cfg(test)]
 mod testing;
+mod volumes;
 mod worker;
 
 pub use runtime::native::{default_signals, reexec};

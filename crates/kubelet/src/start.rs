@@ -25,6 +25,9 @@ impl Worker {
             self.look_for_image(&container);
             return Ok(());
         };
+        if !self.has_volumes(name) {
+            return Ok(());
+        }
         let ip = pod_ip(pod, runtime, &self.shared.host_ip);
         let (dirs, host_ip) = (self.shared.dirs(pod), &self.shared.host_ip);
         let config = match config::container(pod, &container, attempt, &image, &dirs, &ip, host_ip)

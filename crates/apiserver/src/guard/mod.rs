@@ -18,7 +18,7 @@ pub(crate) mod audit;
 pub use audit::{AuditConfig, AuditLevel};
 pub use tokens::{KeyError, ServiceAccountKey};
 
-pub(crate) use reviews::{routes, token_request};
+pub(crate) use reviews::{routes, token, token_request};
 
 use crate::{
     flow::Flow,

@@ -9,7 +9,7 @@ use super::{
 };
 use api::{
     kinds::{self, Kind},
-    limits, meta, priority, service_account,
+    limits, meta, names, priority, service_account,
     status::Status,
 };
 use serde_json::{Value, json};
@@ -102,7 +102,12 @@ impl Registry {
         let Some(found) = view.get(key(accounts, &namespace, &account).as_bytes()) else {
             return Err(forbidden(pod, &service_account::missing(&namespace, &account)));
         };
-        service_account::admit(pod, &decode(accounts, &found)?);
+        let account = decode(accounts, &found)?;
+        service_account::admit(pod, &account);
+        if self.root_ca().is_some() {
+            let suffix = names::generated_suffix(rand::random());
+            service_account::mount_token(pod, &account, &suffix);
+        }
         let (classes, same_classes) = all(&view, classes(), "")?;
         priority::admit(pod, &classes).map_err(|why| forbidden(pod, &why))?;
         Ok(Admitted { compares: vec![same_ranges, same_classes], ranges })
@@ -126,20 +131,25 @@ impl Registry {
         self.admit_class(kind, new).map(|admitted| admitted.compares)
     }
 
-    /// What is made together with an object: the account of a namespace's Pods (SA-1), so that nobody
-    /// ever sees the one without the other.
-    pub(super) fn companions(&self, kind: &Kind, object: &Value) -> Option<(Compare, TxnOp)> {
+    /// What is made together with an object: the account of a namespace's Pods and what they hold the API's
+    /// certificates against (SA-1), so that nobody ever sees the one without the other.
+    pub(super) fn companions(&self, kind: &Kind, object: &Value) -> Vec<(Compare, TxnOp)> {
         if kind.kind != "Namespace" || !kind.group.is_empty() {
-            return None;
+            return Vec::new();
         }
-        let accounts = row("", "serviceaccounts");
         let namespace = meta::name(object);
-        let mut account =
+        let account =
             json!({"metadata": {"name": service_account::DEFAULT, "namespace": namespace}});
-        self.new_metadata(accounts, &mut account);
-        let key = key(accounts, namespace, service_account::DEFAULT);
-        // Left from a namespace of this name that was let go with what was in it.
-        let left = self.store.view().get(key.as_bytes()).is_some();
-        (!left).then(|| (super::write::absent(&key), put(&key, &account, LeaseId::NONE)))
+        let map = self.root_ca().map(|pem| service_account::root_ca_map(namespace, pem));
+        let of_kinds = [("serviceaccounts", Some(account)), ("configmaps", map)];
+        let made = of_kinds.into_iter().filter_map(|(plural, object)| {
+            let (kind, mut object) = (row("", plural), object?);
+            self.new_metadata(kind, &mut object);
+            let key = key(kind, namespace, meta::name(&object));
+            // Left from a namespace of this name that was let go with what was in it.
+            let left = self.store.view().get(key.as_bytes()).is_some();
+            (!left).then(|| (super::write::absent(&key), put(&key, &object, LeaseId::NONE)))
+        });
+        made.collect()
     }
 }

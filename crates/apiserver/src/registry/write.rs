@@ -463,7 +463,7 @@ impl Registry {
         if kind.is("Service") {
             self.allocate_address(object, &mut compares, &mut steps)?;
         }
-        if let Some((compare, step)) = self.companions(kind, object) {
+        for (compare, step) in self.companions(kind, object) {
             compares.push(compare);
             steps.push(step);
         }
