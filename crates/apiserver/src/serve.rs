@@ -106,7 +106,8 @@ impl ApiServer {
             .into_axum_router();
         let kubelets = pki.kubelets.as_deref().map(kube::over_tls);
         let (registry_, guard_) = (registry.clone(), Arc::clone(&guard));
-        let kube = Arc::new(Kube { registry: registry_, flow, guard: guard_, kubelets });
+        let texts = kube::Texts::default();
+        let kube = Arc::new(Kube { registry: registry_, flow, guard: guard_, kubelets, texts });
         let rest = kube::router(kube);
         let router = Router::new().fallback_service(tower::service_fn(
             move |request: axum::extract::Request| {
