@@ -305,7 +305,9 @@ impl Worker {
                 self.post_start_done(pod, id, &name, result).await
             }
             Done::Looked { name, result } => self.look_done(pod, &name, result),
-            Done::Mounted { name } => drop(self.memory.holds.remove(&name)),
+            Done::Mounted { name } => {
+                self.memory.holds.remove(&name);
+            }
             Done::Pulled { name, reference, result, took } => {
                 self.pull_done(pod, &name, &reference, result, took);
             }

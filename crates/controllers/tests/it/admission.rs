@@ -34,13 +34,13 @@ async fn what_pods_hold_the_api_against_is_in_every_namespace_and_as_it_should_b
         let is_right = async |c: &Cluster| {
             c.get(&path).await.is_some_and(|map| map["data"] == json!({"ca.crt": ROOT_CA}))
         };
-        cluster.until("it is made", SECOND, is_right).await;
+        cluster.until("it is made", SECOND, &is_right).await;
         let mut map = cluster.get(&path).await.unwrap();
         map["data"] = json!({"ca.crt": "another"});
         cluster.call(Method::PUT, &path, map).await.unwrap();
-        cluster.until("it is brought up to date", SECOND, is_right).await;
+        cluster.until("it is brought up to date", SECOND, &is_right).await;
         cluster.call(Method::DELETE, &path, Value::Null).await.unwrap();
-        cluster.until("it is made again", SECOND, is_right).await;
+        cluster.until("it is made again", SECOND, &is_right).await;
     }
     cluster.call(Method::DELETE, "/api/v1/namespaces/team", Value::Null).await.unwrap();
     let gone = async |c: &Cluster| c.get("/api/v1/namespaces/team").await.is_none();

@@ -64,7 +64,7 @@ impl Volumes {
     }
 
     /// Returns when they are.
-    pub(crate) fn made(&self) -> impl Future<Output = ()> + Send + 'static {
+    pub(crate) fn made(&self) -> impl Future<Output = ()> + Send + use<> {
         let mut ready = self.ready.clone();
         async move {
             if ready.wait_for(|ready| *ready).await.is_err() {
@@ -114,7 +114,9 @@ impl Keeper {
         loop {
             let pod = told.borrow_and_update().pod.clone();
             let mut failures = self.ask(&pod).await;
-            failures.extend(self.write(&pod));
+            for (volume, why) in self.write(&pod) {
+                failures.entry(volume).or_insert(why);
+            }
             let next = if failures.is_empty() {
                 ready.send_replace(true);
                 (retry, said) = (RETRY_MIN, BTreeSet::new());
@@ -167,8 +169,9 @@ impl Keeper {
         let due = needs.into_iter().filter(|need| {
             self.tokens.get(need).is_none_or(|token| token.renewal() <= now)
         });
-        let asked = due.map(async |need| {
-            let answer = self.shared.fetch(pod, &need).await;
+        let shared = &self.shared;
+        let asked = due.map(|need| async move {
+            let answer = shared.fetch(pod, &need).await;
             (need, answer)
         });
         let answers = futures::future::join_all(asked).await;
