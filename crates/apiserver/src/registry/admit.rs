@@ -13,7 +13,8 @@ use api::{
     status::Status,
 };
 use serde_json::{Value, json};
-use store::{Compare, KeyRange, LeaseId, TxnOp, state::View};
+use std::sync::{Arc, Mutex, PoisonError};
+use store::{Compare, KeyRange, LeaseId, Revision, TxnOp, state::View};
 
 /// What was looked at.
 #[derive(Default)]
@@ -34,6 +35,45 @@ fn classes() -> &'static Kind {
 
 fn is_class(kind: &Kind) -> bool {
     std::ptr::eq(kind, classes())
+}
+
+/// Objects of a kind that seldom changes and that every Pod is held against, as they were last read.
+#[derive(Debug, Default)]
+pub(super) struct Classes {
+    known: Mutex<Option<Read>>,
+}
+
+/// What was read, and of how many versions the newest of which is that one: with any write, one of the two is
+/// another.
+#[derive(Debug, Clone)]
+struct Read {
+    count: usize,
+    newest: Revision,
+    objects: Arc<[Value]>,
+}
+
+impl Classes {
+    /// Everything of it, and that nothing of it has been written since.
+    fn all(&self, view: &View) -> Result<(Arc<[Value]>, Compare), Status> {
+        let kind = classes();
+        let range = KeyRange::prefix(prefix(kind, ""));
+        let (mut count, mut newest) = (0, Revision::ZERO);
+        for kv in view.live(&range) {
+            count += 1;
+            newest = newest.max(kv.mod_revision);
+        }
+        let same = not_written_since(range.clone(), view.revision());
+        let known = || self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = known().clone().filter(|read| (read.count, read.newest) == (count, newest));
+        if let Some(read) = found {
+            return Ok((read.objects, same));
+        }
+        let objects: Result<Arc<[Value]>, Status> =
+            view.live(&range).map(|kv| decode(kind, kv)).collect();
+        let objects = objects?;
+        *known() = Some(Read { count, newest, objects: Arc::clone(&objects) });
+        Ok((objects, same))
+    }
 }
 
 /// Everything of a kind, and that nothing of it has been written since.
@@ -108,7 +148,7 @@ impl Registry {
             let suffix = names::generated_suffix(rand::random());
             service_account::mount_token(pod, &account, &suffix);
         }
-        let (classes, same_classes) = all(&view, classes(), "")?;
+        let (classes, same_classes) = self.classes.all(&view)?;
         priority::admit(pod, &classes).map_err(|why| forbidden(pod, &why))?;
         Ok(Admitted { compares: vec![same_ranges, same_classes], ranges })
     }

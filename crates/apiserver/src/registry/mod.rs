@@ -55,6 +55,7 @@ pub struct Registry {
     definitions: Arc<definitions::Definitions>,
     /// Which stored versions can be shown as they are.
     known: Arc<Known>,
+    classes: Arc<admit::Classes>,
     /// What the API's certificates are held against, as PEM, for Pods that ask the API.
     root_ca: Option<Arc<str>>,
 }
@@ -182,6 +183,7 @@ impl Registry {
             turns: quota::Turns::default(),
             definitions: Arc::default(),
             known: Arc::default(),
+            classes: Arc::default(),
             root_ca: None,
         }
     }

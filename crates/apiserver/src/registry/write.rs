@@ -502,9 +502,7 @@ impl Registry {
         }
         let namespaces = kinds::by_alias("namespaces").expect("Namespace is served");
         let key = key(namespaces, "", namespace);
-        let takes_none = |kv: &KeyValue| {
-            decode(namespaces, kv).is_ok_and(|namespace| meta::is_terminating(&namespace))
-        };
+        let takes_none = |kv: &KeyValue| is_terminating(namespaces, kv).unwrap_or_default();
         if attempt == 0 && self.store.view().get(key.as_bytes()).as_ref().is_none_or(takes_none) {
             self.refresh().await?;
         }
