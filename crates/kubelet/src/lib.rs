@@ -14,6 +14,7 @@ pub mod toolbox;
 
 mod admission;
 mod checkpoint;
+mod env;
 mod hooks;
 mod journal;
 mod log_file;

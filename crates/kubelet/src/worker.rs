@@ -11,7 +11,7 @@ use crate::{
     runtime::{Container, ContainerId, Image, RuntimeError, RuntimePod},
     status::{self, Facts, Waiting},
     step::{Decision, Memory, Step, Verdict, View, newest, next_step},
-    volumes::Volumes,
+    volumes::{Found, Need, Volumes},
 };
 use api::{
     core::{Container as Spec, Pod},
@@ -52,6 +52,8 @@ pub(crate) enum Done {
     Pulled { name: String, reference: String, result: Result<Image, RuntimeError>, took: Duration },
     /// A container's volumes are there.
     Mounted { name: String },
+    /// What a container's variables are made of.
+    Found { name: String, result: Result<BTreeMap<Need, Found>, String> },
 }
 
 /// Of one Pod UID.
@@ -82,6 +84,8 @@ pub(crate) struct Worker {
     pub(crate) pull_failures: BTreeMap<String, Failure>,
     /// What is kept of objects for the Pod, if there is anything.
     volumes: Option<Volumes>,
+    /// What was asked for the variables of a start that is to come, by container.
+    pub(crate) found: BTreeMap<String, BTreeMap<Need, Found>>,
 }
 
 impl Worker {
@@ -118,6 +122,7 @@ impl Worker {
             pulled: BTreeMap::new(),
             pull_failures: BTreeMap::new(),
             volumes: None,
+            found: BTreeMap::new(),
         }
     }
 }
@@ -308,6 +313,7 @@ impl Worker {
             Done::Mounted { name } => {
                 self.memory.holds.remove(&name);
             }
+            Done::Found { name, result } => self.found_done(pod, &name, result),
             Done::Pulled { name, reference, result, took } => {
                 self.pull_done(pod, &name, &reference, result, took);
             }

@@ -156,7 +156,7 @@ impl Volume {
             match source {
                 Source::Token { of, path } => match found.get(of) {
                     Some(Found::Token(token)) => add(path, None, token.clone().into_bytes())?,
-                    _ => return Err("no token yet".to_owned()),
+                    _ => return Err(of.not_found()),
                 },
                 Source::Fields(fields) => {
                     for field in fields {
@@ -167,7 +167,7 @@ impl Volume {
                     let entries = match found.get(of) {
                         Some(Found::Object(object)) => entries(object)?,
                         Some(Found::Missing) if *optional => BTreeMap::new(),
-                        _ => return Err(not_found(of)),
+                        _ => return Err(of.not_found()),
                     };
                     let Some(items) = items else {
                         for (key, bytes) in entries {
@@ -234,11 +234,14 @@ impl Source {
     }
 }
 
-fn not_found(of: &Need) -> String {
-    match of {
-        Need::ConfigMap(name) => format!("configmap \"{name}\" not found"),
-        Need::Secret(name) => format!("secret \"{name}\" not found"),
-        Need::Token { .. } => "no token yet".to_owned(),
+impl Need {
+    /// Why there is nothing of it.
+    pub(crate) fn not_found(&self) -> String {
+        match self {
+            Self::ConfigMap(name) => format!("configmap \"{name}\" not found"),
+            Self::Secret(name) => format!("secret \"{name}\" not found"),
+            Self::Token { .. } => "no token yet".to_owned(),
+        }
     }
 }
 
@@ -320,7 +323,10 @@ fn quoted(text: &str) -> String {
 }
 
 /// A bound of a container, in units of the divisor, rounded up.
-fn resource(pod: &Pod, asked: &Value) -> Result<String, String> {
+///
+/// # Errors
+/// The container has none, or it is none that there is.
+pub(crate) fn resource(pod: &Pod, asked: &Value) -> Result<String, String> {
     let (container, of) = (text(asked, "containerName"), text(asked, "resource"));
     let unsupported = || format!("unsupported resource \"{of}\" of container \"{container}\"");
     let spec = pod.spec.as_ref().ok_or_else(unsupported)?;

@@ -7,12 +7,12 @@
 mod content;
 mod files;
 
-pub(crate) use content::is_made;
+pub(crate) use content::{Found, Need, is_made, resource};
 
 use crate::{agent::Shared, worker::Told};
 use api::core::Pod;
 use client::node::{Fetch, TOKENS};
-use content::{Found, Need, Volume, volumes};
+use content::{Volume, volumes};
 use serde_json::{Value, json};
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -236,6 +236,22 @@ fn private(directory: &Path) -> io::Result<()> {
 }
 
 impl Shared {
+    /// All of several ConfigMaps and Secrets that a Pod needs.
+    ///
+    /// # Errors
+    /// The first that could not be asked for.
+    pub(crate) async fn fetch_all(
+        &self,
+        pod: &Pod,
+        needs: BTreeSet<Need>,
+    ) -> Result<BTreeMap<Need, Found>, String> {
+        let asked = needs.into_iter().map(|need| async move {
+            let found = self.fetch(pod, &need).await?.map_or(Found::Missing, Found::Object);
+            Ok((need, found))
+        });
+        futures::future::try_join_all(asked).await.map(BTreeMap::from_iter)
+    }
+
     /// What a Pod needs, as the control plane has it; `None` for what is not there.
     async fn fetch(&self, pod: &Pod, need: &Need) -> Result<Option<Value>, String> {
         let of = |text: &Option<String>| text.clone().unwrap_or_default();

@@ -112,3 +112,20 @@ async fn a_new_agent_goes_on_with_the_volumes_of_what_runs() {
     node.change("p", |pod| pod["metadata"]["labels"] = json!({"app": "x"})).await;
     until_file(&volume.join("labels"), "app=\"x\"", Duration::from_secs(1)).await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_container_starts_when_what_its_variables_name_is_there() {
+    // ENV-1
+    let node = node().await;
+    let mut spec = spec(json!([{"name": "v", "emptyDir": {}}]));
+    spec["containers"][0]["envFrom"] = json!([{"configMapRef": {"name": "m"}}]);
+    node.create("p", spec).await;
+    let waits = |pod: Option<&Value>| {
+        let status = pod.map(|pod| container_status(pod, "a")).unwrap_or_default();
+        status["state"]["waiting"]
+            == json!({"reason": "CreateContainerConfigError", "message": "configmap \"m\" not found"})
+    };
+    node.until("p", waits).await;
+    node.put("configmaps", "m", map("one"));
+    node.until("p", runs).await;
+}
