@@ -99,6 +99,8 @@ pub(crate) struct Around<'a> {
     pub(crate) dirs: &'a PodDirs,
     pub(crate) pod_ip: &'a str,
     pub(crate) host_ip: &'a str,
+    /// Host and port of an API that its Pod can reach.
+    pub(crate) api: Option<(&'a str, &'a str)>,
     /// What its variables are made of.
     pub(crate) found: &'a BTreeMap<Need, Found>,
 }
@@ -310,7 +312,8 @@ mod tests {
         let own = pod.spec.as_ref().unwrap().containers[0].clone();
         let dirs = PodDirs { data: "/data".into(), logs: "/logs".into() };
         let (pod_ip, host_ip, found) = ("10.0.0.7", "127.0.0.1", &BTreeMap::new());
-        container(&pod, &own, 0, &image(user), &Around { dirs: &dirs, pod_ip, host_ip, found })
+        let around = Around { dirs: &dirs, pod_ip, host_ip, api: None, found };
+        container(&pod, &own, 0, &image(user), &around)
     }
 
     #[test]

@@ -66,6 +66,11 @@ pub(crate) fn variables(
     let mut env = image.to_vec();
     let hostname = pod.metadata.name.clone().unwrap_or_default();
     set(&mut env, "HOSTNAME".to_owned(), hostname);
+    if let Some((host, port)) = around.api {
+        for (name, value) in [("HOST", host), ("PORT", port), ("PORT_HTTPS", port)] {
+            set(&mut env, format!("KUBERNETES_SERVICE_{name}"), value.to_owned());
+        }
+    }
     let spec = serde_json::to_value(container).unwrap_or_default();
     for source in list(&spec, "envFrom") {
         let Some(named) = named(&source, FROM) else { continue };
@@ -205,7 +210,7 @@ mod tests {
         }
     }
 
-    /// Without those of the image and `HOSTNAME`.
+    /// Without those of the image, `HOSTNAME`, and where the API is.
     fn variables_of(container: Value) -> Result<Vec<String>, String> {
         let pod = crate::testing::pod(json!({"containers": [container]}));
         let own = pod.spec.as_ref().unwrap().containers[0].clone();
@@ -217,9 +222,23 @@ mod tests {
         ]);
         assert!(needs(&own).iter().all(|need| all.contains_key(need)));
         let dirs = PodDirs { data: "/data".into(), logs: "/logs".into() };
-        let around = Around { dirs: &dirs, pod_ip: "10.0.0.7", host_ip: "127.0.0.1", found: &all };
+        let around = Around {
+            dirs: &dirs,
+            pod_ip: "10.0.0.7",
+            host_ip: "127.0.0.1",
+            api: Some(("10.0.0.1", "6443")),
+            found: &all,
+        };
         let env = variables(&pod, &own, &[], &around).map_err(|error| error.0)?;
-        let own = env.into_iter().filter(|(name, _)| name != "HOSTNAME");
+        let where_the_api_is: Vec<&str> = env
+            .iter()
+            .filter(|(name, _)| name.starts_with("KUBERNETES_"))
+            .map(|(_, value)| value.as_str())
+            .collect();
+        assert_eq!(where_the_api_is, ["10.0.0.1", "6443", "6443"]);
+        let own = env.into_iter().filter(|(name, _)| {
+            name != "HOSTNAME" && !name.starts_with("KUBERNETES_")
+        });
         Ok(own.map(|(name, value)| format!("{name}={value}")).collect())
     }
 

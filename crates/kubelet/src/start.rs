@@ -33,7 +33,8 @@ impl Worker {
         let Some(found) = self.what_variables_need(pod, &container) else { return Ok(()) };
         let ip = pod_ip(pod, runtime, &self.shared.host_ip);
         let (dirs, host_ip) = (self.shared.dirs(pod), &self.shared.host_ip);
-        let around = Around { dirs: &dirs, pod_ip: &ip, host_ip, found: &found };
+        let api = self.shared.api_of(pod);
+        let around = Around { dirs: &dirs, pod_ip: &ip, host_ip, api, found: &found };
         let config = match config::container(pod, &container, attempt, &image, &around) {
             Ok(config) => config,
             Err(error) => {
