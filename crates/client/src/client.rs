@@ -3,6 +3,7 @@
 use crate::{
     ClientError,
     endpoints::{Endpoints, Replicas, request},
+    unmanaged::unmanaged,
 };
 use api::{
     caller::{ControllerOrigin, Identity},
@@ -185,6 +186,28 @@ impl Client {
     where
         K: Resource + DeserializeOwned + Send + 'static,
     {
+        let lines = self.watch_lines::<K>(namespace, options).await?;
+        Ok(lines.map(|line| line.and_then(|line| event(&line))).boxed())
+    }
+
+    /// The same, without who manages which field.
+    pub(crate) async fn watch_unmanaged<K>(
+        &self,
+        namespace: Option<&str>,
+        options: &WatchOptions,
+    ) -> Result<BoxStream<'static, Result<WatchEvent<K>, ClientError>>, ClientError>
+    where
+        K: Resource + DeserializeOwned + Send + 'static,
+    {
+        let lines = self.watch_lines::<K>(namespace, options).await?;
+        Ok(lines.map(|line| line.and_then(|line| event(&unmanaged(&line)))).boxed())
+    }
+
+    async fn watch_lines<K: Resource>(
+        &self,
+        namespace: Option<&str>,
+        options: &WatchOptions,
+    ) -> Result<BoxStream<'static, Result<Bytes, ClientError>>, ClientError> {
         let seconds = match options.timeout_seconds {
             0 => String::new(),
             seconds => seconds.to_string(),
@@ -200,7 +223,7 @@ impl Client {
         let path = format!("{}{query}", path::<K>(namespace, "", ""));
         let response = self.request(request(Method::GET, &path, None)).await?;
         let response = refuse(response).await?;
-        Ok(lines(response.into_body()).map(|line| line.and_then(|line| event(&line))).boxed())
+        Ok(lines(response.into_body()))
     }
 
     /// Creates `object` in its own namespace; what was stored.

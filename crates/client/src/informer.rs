@@ -258,7 +258,7 @@ where
                 resource_version: revision.to_string(),
                 timeout_seconds: 0,
             };
-            match client.watch::<K>(namespace, &watch).await {
+            match client.watch_unmanaged::<K>(namespace, &watch).await {
                 Ok(mut events) => {
                     while let Some(event) = events.next().await {
                         backoff = BACKOFF_MIN;
