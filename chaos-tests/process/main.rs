@@ -24,4 +24,5 @@ mod pod;
 mod readme;
 mod recovery;
 mod replicas;
+mod tokens;
 mod verbs;

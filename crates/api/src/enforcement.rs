@@ -17,7 +17,6 @@ const STORED: &[(&str, &str)] = &[
     ("containers/*/terminationMessagePolicy=FallbackToLogsOnError", "taken as File"),
     ("containers/*/volumeDevices", "not supported: the device is not there"),
     ("containers/*/securityContext/procMount", "taken as Default"),
-    ("automountServiceAccountToken=true", "not acted upon: no token is mounted"),
     ("dnsConfig", "not acted upon: containers have the image's resolv.conf"),
     ("hostAliases", "not acted upon: containers have the image's hosts file"),
     ("hostIPC=true", "not granted: the Pod has an IPC namespace of its own"),
@@ -69,36 +68,58 @@ pub fn refusals(spec: &Value, path: &Path) -> Vec<FieldError> {
 /// Every place in the spec that a row means; of containers, init containers and added ones too.
 fn places(spec: &Value, path: &Path, place: &str) -> Vec<Path> {
     let (place, wanted) = place.split_once('=').map_or((place, None), |(p, v)| (p, Some(v)));
+    let (first, rest) = place.split_once('/').map_or((place, None), |(f, r)| (f, Some(r)));
     let mut found = Vec::new();
-    let steps: Vec<&str> = place.split('/').collect();
-    walk(spec, path.clone(), &steps, wanted, &mut found);
-    if let Some(("containers", rest)) = steps.split_first().map(|(first, rest)| (*first, rest)) {
-        for list in ["initContainers", "ephemeralContainers"] {
-            let others: Vec<&str> = [&[list], rest].concat();
-            walk(spec, path.clone(), &others, wanted, &mut found);
+    let others: &[&str] =
+        if first == "containers" { &["initContainers", "ephemeralContainers"] } else { &[] };
+    for field in [first].iter().chain(others) {
+        if let Some(value) = spec.get(field) {
+            walk(value, rest, wanted, &mut vec![Step::Field(field)], &mut |way| {
+                found.push(way.iter().fold(path.clone(), |path, step| match step {
+                    Step::Field(name) => path.child(name),
+                    Step::Item(at) => path.index(*at),
+                }));
+            });
         }
     }
     found
 }
 
-fn walk(value: &Value, path: Path, steps: &[&str], wanted: Option<&str>, found: &mut Vec<Path>) {
-    let Some((step, rest)) = steps.split_first() else {
+/// A step on the way to a place; a path is written only where something is found.
+enum Step<'a> {
+    Field(&'a str),
+    Item(usize),
+}
+
+fn walk<'a>(
+    value: &Value,
+    rest: Option<&'a str>,
+    wanted: Option<&str>,
+    way: &mut Vec<Step<'a>>,
+    found: &mut impl FnMut(&[Step<'a>]),
+) {
+    let Some(rest) = rest else {
         let is = match (wanted, value) {
             (None, value) => !matches!(value, Value::Null) && *value != serde_json::json!([]),
             (Some(wanted), Value::Bool(value)) => value.to_string() == wanted,
             (Some(wanted), value) => value == wanted,
         };
         if is {
-            found.push(path);
+            found(way);
         }
         return;
     };
-    if *step == "*" {
+    let (step, rest) = rest.split_once('/').map_or((rest, None), |(s, r)| (s, Some(r)));
+    if step == "*" {
         for (at, item) in value.as_array().into_iter().flatten().enumerate() {
-            walk(item, path.index(at), rest, wanted, found);
+            way.push(Step::Item(at));
+            walk(item, rest, wanted, way, found);
+            way.pop();
         }
     } else if let Some(field) = value.get(step) {
-        walk(field, path.child(step), rest, wanted, found);
+        way.push(Step::Field(step));
+        walk(field, rest, wanted, way, found);
+        way.pop();
     }
 }
 

@@ -77,7 +77,11 @@ impl ApiServer {
     ) -> Self {
         let pki = config.pki.clone();
         let certificates = Certificates { pki: pki.clone(), clock: Arc::clone(&clock) };
-        let registry = Registry::new(Arc::clone(&store), clock, config.service_prefix);
+        // A token is of use only to who can tell whom to show it to.
+        let signs = config.access.service_account_key.is_some();
+        let root_ca = pki.authority.as_ref().filter(|_| signs).map(|own| own.pem().into());
+        let registry = Registry::new(Arc::clone(&store), clock, config.service_prefix)
+            .with_root_ca(root_ca);
         let flow = Arc::new(Flow::new(&config.limits));
         let bounds = listen::Bounds {
             connections: config.limits.connections,
@@ -102,7 +106,8 @@ impl ApiServer {
             .into_axum_router();
         let kubelets = pki.kubelets.as_deref().map(kube::over_tls);
         let (registry_, guard_) = (registry.clone(), Arc::clone(&guard));
-        let kube = Arc::new(Kube { registry: registry_, flow, guard: guard_, kubelets });
+        let texts = kube::Texts::default();
+        let kube = Arc::new(Kube { registry: registry_, flow, guard: guard_, kubelets, texts });
         let rest = kube::router(kube);
         let router = Router::new().fallback_service(tower::service_fn(
             move |request: axum::extract::Request| {
@@ -115,6 +120,12 @@ impl ApiServer {
             },
         ));
         Self { router, registry, guard, bounds }
+    }
+
+    /// What Pods hold the API's certificates against, as PEM; `None` where they are given no tokens.
+    #[must_use]
+    pub fn root_ca(&self) -> Option<&str> {
+        self.registry.root_ca()
     }
 
     /// The objects themselves.

@@ -3,6 +3,7 @@
 use crate::{
     ClientError,
     endpoints::{Endpoints, Replicas, request},
+    unmanaged::unmanaged,
 };
 use api::{
     caller::{ControllerOrigin, Identity},
@@ -185,6 +186,28 @@ impl Client {
     where
         K: Resource + DeserializeOwned + Send + 'static,
     {
+        let lines = self.watch_lines::<K>(namespace, options).await?;
+        Ok(lines.map(|line| line.and_then(|line| event(&line))).boxed())
+    }
+
+    /// The same, without who manages which field.
+    pub(crate) async fn watch_unmanaged<K>(
+        &self,
+        namespace: Option<&str>,
+        options: &WatchOptions,
+    ) -> Result<BoxStream<'static, Result<WatchEvent<K>, ClientError>>, ClientError>
+    where
+        K: Resource + DeserializeOwned + Send + 'static,
+    {
+        let lines = self.watch_lines::<K>(namespace, options).await?;
+        Ok(lines.map(|line| line.and_then(|line| event(&unmanaged(&line)))).boxed())
+    }
+
+    async fn watch_lines<K: Resource>(
+        &self,
+        namespace: Option<&str>,
+        options: &WatchOptions,
+    ) -> Result<BoxStream<'static, Result<Bytes, ClientError>>, ClientError> {
         let seconds = match options.timeout_seconds {
             0 => String::new(),
             seconds => seconds.to_string(),
@@ -200,7 +223,7 @@ impl Client {
         let path = format!("{}{query}", path::<K>(namespace, "", ""));
         let response = self.request(request(Method::GET, &path, None)).await?;
         let response = refuse(response).await?;
-        Ok(lines(response.into_body()).map(|line| line.and_then(|line| event(&line))).boxed())
+        Ok(lines(response.into_body()))
     }
 
     /// Creates `object` in its own namespace; what was stored.
@@ -471,25 +494,40 @@ fn lines(body: Body) -> BoxStream<'static, Result<Bytes, ClientError>> {
 }
 
 fn event<K: DeserializeOwned>(line: &[u8]) -> Result<WatchEvent<K>, ClientError> {
-    let wire: WireEvent = serde_json::from_slice(line).map_err(|e| unreadable("the watch", e))?;
-    let object = |value: Value| K::deserialize(value).map_err(|e| unreadable("the watch", e));
+    let wire: WireEvent = read(line)?;
+    let object = || read::<Carried<K>>(line).map(|carried| carried.object);
     match wire.kind.as_str() {
-        "ADDED" => object(wire.object).map(WatchEvent::Added),
-        "MODIFIED" => object(wire.object).map(WatchEvent::Modified),
-        "DELETED" => object(wire.object).map(WatchEvent::Deleted),
-        "BOOKMARK" => {
-            Ok(WatchEvent::Bookmark(api::meta::resource_version(&wire.object).to_owned()))
+        "ADDED" => object().map(WatchEvent::Added),
+        "MODIFIED" => object().map(WatchEvent::Modified),
+        "DELETED" => object().map(WatchEvent::Deleted),
+        kind => {
+            let object = read::<Carried<Value>>(line)?.object;
+            if kind == "BOOKMARK" {
+                let version = api::meta::resource_version(&object).to_owned();
+                return Ok(WatchEvent::Bookmark(version));
+            }
+            Err(match Status::from_json(&object) {
+                Some(status) => ClientError::Api(status),
+                None => unreadable("the watch", format!("event of type {kind}")),
+            })
         }
-        kind => Err(match Status::from_json(&wire.object) {
-            Some(status) => ClientError::Api(status),
-            None => unreadable("the watch", format!("event of type {kind}")),
-        }),
     }
 }
 
+fn read<'de, T: serde::Deserialize<'de>>(line: &'de [u8]) -> Result<T, ClientError> {
+    serde_json::from_slice(line).map_err(|e| unreadable("the watch", e))
+}
+
+/// An event without what it carries: that is read at once as what it is, and not as a value first.
 #[derive(serde::Deserialize)]
 struct WireEvent {
     #[serde(rename = "type")]
     kind: String,
-    object: Value,
+    #[serde(rename = "object")]
+    _object: serde::de::IgnoredAny,
+}
+
+#[derive(serde::Deserialize)]
+struct Carried<T> {
+    object: T,
 }

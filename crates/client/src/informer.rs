@@ -1,4 +1,7 @@
 //! A copy of a kind that follows the API: list once, then watch (CTL-1, FEN-37).
+//!
+//! Who manages which field is not kept: it takes more memory than the rest of most objects, and whoever writes
+//! an object back without it leaves it as it is.
 
 use crate::{Client, ClientError, ListOptions, WatchEvent, WatchOptions};
 use api::k8s_openapi::{Metadata, Resource, apimachinery::pkg::apis::meta::v1::ObjectMeta};
@@ -195,8 +198,9 @@ where
 {
     fn replace(&self, items: Vec<K>, revision: u64) {
         self.lists.fetch_add(1, Ordering::AcqRel);
+        let items = items.into_iter().map(kept);
         let new: BTreeMap<Key, Arc<K>> =
-            items.into_iter().map(|object| (Key::of(&object), Arc::new(object))).collect();
+            items.map(|object| (Key::of(&*object), object)).collect();
         let old = {
             let mut objects = self.objects.write().unwrap_or_else(PoisonError::into_inner);
             std::mem::replace(&mut *objects, new.clone())
@@ -221,7 +225,7 @@ where
     fn set(&self, object: K, gone: bool) {
         let key = Key::of(&object);
         let revision = revision_of(&object);
-        let new = (!gone).then(|| Arc::new(object));
+        let new = (!gone).then(|| kept(object));
         let old = {
             let mut objects = self.objects.write().unwrap_or_else(PoisonError::into_inner);
             match &new {
@@ -254,7 +258,7 @@ where
                 resource_version: revision.to_string(),
                 timeout_seconds: 0,
             };
-            match client.watch::<K>(namespace, &watch).await {
+            match client.watch_unmanaged::<K>(namespace, &watch).await {
                 Ok(mut events) => {
                     while let Some(event) = events.next().await {
                         backoff = BACKOFF_MIN;
@@ -286,6 +290,12 @@ where
             backoff = (backoff * 2).min(BACKOFF_MAX);
         }
     }
+}
+
+/// An object as it is kept.
+fn kept<K: Metadata<Ty = ObjectMeta>>(mut object: K) -> Arc<K> {
+    object.metadata_mut().managed_fields = None;
+    Arc::new(object)
 }
 
 fn revision_of<K: Metadata<Ty = ObjectMeta>>(object: &K) -> u64 {

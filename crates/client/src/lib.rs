@@ -7,6 +7,7 @@
 mod client;
 mod error;
 mod proto;
+mod unmanaged;
 
 pub mod admin;
 pub mod certificates;

@@ -130,18 +130,23 @@ pub enum ToControlPlane {
     },
 }
 
-/// A request for an object that a Pod uses: ConfigMap or Secret.
+/// A request for what a Pod uses: a ConfigMap, a Secret, or a token of its account.
 #[derive(Debug)]
 pub struct Fetch {
-    /// `configmaps` or `secrets`
-    pub resource: String,
+    /// `configmaps`, `secrets` or [`TOKENS`].
+    pub resource: &'static str,
     /// Of the Pod.
     pub namespace: String,
     /// Of the object.
     pub name: String,
+    /// Of a token: the `TokenRequest`, bound to the Pod, which is what is answered, too.
+    pub body: Option<serde_json::Value>,
     /// The object, `None` when there is none; an error when nobody could be asked.
     pub answer: tokio::sync::oneshot::Sender<Result<Option<serde_json::Value>, String>>,
 }
+
+/// The resource of [`Fetch`] for tokens.
+pub const TOKENS: &str = "serviceaccounts/token";
 
 /// The caller's ends of a session.
 #[derive(Debug)]
@@ -426,12 +431,16 @@ impl Agent {
                 fetch = self.fetches.recv(), if welcomed => {
                     let Some(fetch) = fetch else { return Left::Closed };
                     self.next_fetch += 1;
+                    let body = fetch.body.map_or_else(Vec::new, |body| body.to_string().into());
                     let ask = From::Fetch(crate::proto::node::Fetch {
                         sequence: self.next_fetch,
-                        resource: fetch.resource,
+                        resource: fetch.resource.to_owned(),
                         namespace: fetch.namespace,
                         name: fetch.name,
+                        body_json: body,
                     });
+                    // Who asked on a stream that broke has asked again or given up.
+                    self.asked.retain(|_, waits| !waits.is_closed());
                     self.asked.insert(self.next_fetch, fetch.answer);
                     if link.out.send(message(ask)).await.is_err() {
                         return closed();

@@ -2,7 +2,7 @@
 
 use api::{
     core::{
-        CustomResourceDefinition, EndpointSlice, Endpoints, Lease, Namespace, Node, Pod,
+        ConfigMap, CustomResourceDefinition, EndpointSlice, Endpoints, Lease, Namespace, Node, Pod,
         ResourceQuota, Service, ServiceAccount,
     },
     k8s_openapi::{Metadata, Resource, apimachinery::pkg::apis::meta::v1::ObjectMeta},
@@ -25,6 +25,8 @@ pub(crate) struct Caches {
     pub(crate) namespaces: Informer<Namespace>,
     /// Only those that every namespace has.
     pub(crate) accounts: Informer<ServiceAccount>,
+    /// Only those that every namespace has.
+    pub(crate) root_cas: Informer<ConfigMap>,
     pub(crate) quotas: Informer<ResourceQuota>,
     pub(crate) definitions: Informer<CustomResourceDefinition>,
 }
@@ -38,8 +40,12 @@ impl Caches {
         let ours = format!("{}={}", crate::endpointslice::MANAGED_BY, crate::endpointslice::NAME);
         let slices = ListOptions { label_selector: ours, ..ListOptions::default() };
         let all = ListOptions::default;
-        let accounts = format!("metadata.name={}", api::service_account::DEFAULT);
-        let accounts = ListOptions { field_selector: accounts, ..ListOptions::default() };
+        let named = |name: &str| {
+            let field_selector = format!("metadata.name={name}");
+            ListOptions { field_selector, ..ListOptions::default() }
+        };
+        let accounts = named(api::service_account::DEFAULT);
+        let root_cas = named(api::service_account::ROOT_CA);
         let heard = Some("kube-node-lease".to_owned());
         Self {
             nodes: follow(client, None, all(), tasks, shutdown),
@@ -50,6 +56,7 @@ impl Caches {
             endpoints: follow(client, None, all(), tasks, shutdown),
             namespaces: follow(client, None, all(), tasks, shutdown),
             accounts: follow(client, None, accounts, tasks, shutdown),
+            root_cas: follow(client, None, root_cas, tasks, shutdown),
             quotas: follow(client, None, all(), tasks, shutdown),
             definitions: follow(client, None, all(), tasks, shutdown),
         }
@@ -65,6 +72,7 @@ impl Caches {
         self.endpoints.synced().await;
         self.namespaces.synced().await;
         self.accounts.synced().await;
+        self.root_cas.synced().await;
         self.quotas.synced().await;
         self.definitions.synced().await;
     }

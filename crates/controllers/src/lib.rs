@@ -15,6 +15,7 @@ mod pod;
 mod pod_gc;
 mod queue;
 mod resource_quota;
+mod root_ca;
 mod service;
 mod service_account;
 mod taint_eviction;
@@ -24,8 +25,20 @@ use client::{Client, events::Recorder};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-/// Runs them all until `shutdown`, as long as the client's epoch lasts.
+/// What the controllers are told.
+#[derive(Debug, Clone, Default)]
+pub struct Settings {
+    /// What Pods hold the API's certificates against, as PEM; `None` where they are given no tokens.
+    pub root_ca: Option<String>,
+}
+
+/// As [`all_with`] the default settings.
 pub async fn all(client: Client, shutdown: CancellationToken) {
+    all_with(Settings::default(), client, shutdown).await;
+}
+
+/// Runs them all until `shutdown`, as long as the client's epoch lasts.
+pub async fn all_with(settings: Settings, client: Client, shutdown: CancellationToken) {
     let mut copies = JoinSet::new();
     let caches = Caches::follow(&client, &mut copies, &shutdown);
     let mut recorder = |component: &'static str| {
@@ -44,6 +57,7 @@ pub async fn all(client: Client, shutdown: CancellationToken) {
             node_lifecycle::run(client.clone(), caches.clone(), lifecycle),
             pod_gc::run(client.clone(), caches.clone()),
             resource_quota::run(client.clone(), caches.clone()),
+            root_ca::run(client.clone(), caches.clone(), settings.root_ca),
             service_account::run(client.clone(), caches.clone()),
             taint_eviction::run(client.clone(), caches.clone(), eviction),
         )

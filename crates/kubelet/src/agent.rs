@@ -13,7 +13,7 @@ use crate::{
 };
 use api::{core::Pod, pod::has_ended};
 use client::{
-    node::{FromControlPlane, NodeSession, NodeSessionConfig, ToControlPlane, session},
+    node::{Fetch, FromControlPlane, NodeSession, NodeSessionConfig, ToControlPlane, session},
     transport::Access,
 };
 use serde_json::{Value, json};
@@ -71,7 +71,10 @@ pub(crate) struct Shared {
     pub(crate) host_ip: String,
     node: String,
     data_dir: PathBuf,
+    /// Host and port of each API that is reached by TLS.
+    apis: Vec<(String, String)>,
     requests: mpsc::Sender<ToControlPlane>,
+    pub(crate) fetches: mpsc::Sender<Fetch>,
     pub(crate) outbox: Arc<Outbox>,
     pub(crate) checkpoints: Checkpoints,
     pub(crate) statuses: Statuses,
@@ -101,6 +104,21 @@ impl Shared {
         self.data_dir.join("logs").join(format!("{namespace}_{name}_{uid}"))
     }
 
+    /// Host and port of an API for the programs of a Pod, another one for another Pod; `None` where it could
+    /// not reach any: its own loopback address is not the node's (ENV-1).
+    pub(crate) fn api_of(&self, pod: &Pod) -> Option<(&str, &str)> {
+        let at_home = pod.spec.as_ref().is_some_and(|spec| spec.host_network == Some(true));
+        let is_loopback = |host: &str| {
+            host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+        };
+        let reached: Vec<&(String, String)> =
+            self.apis.iter().filter(|(host, _)| at_home || !is_loopback(host)).collect();
+        let uid = pod.metadata.uid.as_deref().unwrap_or_default();
+        let which = usize::try_from(api::names::stable_hash(uid)).unwrap_or_default();
+        let (host, port) = reached.get(which.checked_rem(reached.len())?)?;
+        Some((host, port))
+    }
+
     /// Best effort: dropped when the queue is full (EVT-1).
     pub(crate) fn event(&self, pod: &Pod, kind: &str, reason: &str, message: &str, field: &str) {
         let metadata = &pod.metadata;
@@ -120,6 +138,12 @@ impl Shared {
             }),
         });
     }
+}
+
+/// Of `https://HOST:PORT`.
+fn host_and_port(url: &str) -> Option<(String, String)> {
+    let (host, port) = url.strip_prefix("https://")?.trim_end_matches('/').rsplit_once(':')?;
+    Some((host.trim_matches(['[', ']']).to_owned(), port.to_owned()))
 }
 
 /// Runs a node until `shutdown`; its Pods go on. Without a `listener` nobody can ask for logs or exec.
@@ -182,7 +206,9 @@ pub async fn serve(
         host_ip: config.listen.ip().to_string(),
         node: config.name.clone(),
         data_dir: config.data_dir.clone(),
+        apis: config.endpoints.iter().filter_map(|url| host_and_port(url)).collect(),
         requests: ends.requests.clone(),
+        fetches: ends.fetches.clone(),
         outbox,
         checkpoints: Checkpoints::new(journal, &found),
         statuses: Statuses::default(),

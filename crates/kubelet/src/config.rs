@@ -2,7 +2,9 @@
 
 use crate::{
     ending::{STOP_SIGNAL, signal},
+    env,
     runtime::{ContainerConfig, Image, Mount, PodRef, Resources, SandboxConfig, Security},
+    volumes::{self, Found, Need},
 };
 use api::{
     core::{Container, Pod},
@@ -60,34 +62,8 @@ pub fn resources(container: &Container) -> Resources {
     }
 }
 
-/// Replaces `$(NAME)` by what is already known; `$$` is a dollar (ENV-1).
-fn expand(text: &str, env: &[(String, String)]) -> String {
-    let mut out = String::new();
-    let mut rest = text;
-    while let Some(at) = rest.find('$') {
-        let (before, from) = rest.split_at(at);
-        out.push_str(before);
-        if let Some(after) = from.strip_prefix("$$") {
-            out.push('$');
-            rest = after;
-        } else if let Some((name, after)) =
-            from.strip_prefix("$(").and_then(|inner| inner.split_once(')'))
-        {
-            match env.iter().rev().find(|(key, _)| key == name) {
-                Some((_, value)) => out.push_str(value),
-                None => out.push_str(&format!("$({name})")),
-            }
-            rest = after;
-        } else {
-            out.push('$');
-            rest = from.get(1..).unwrap_or_default();
-        }
-    }
-    out.push_str(rest);
-    out
-}
-
-fn field(pod: &Pod, path: &str, pod_ip: &str, host_ip: &str) -> Option<String> {
+/// What a `fieldRef` means; `None` for what there is not.
+pub(crate) fn field(pod: &Pod, path: &str, pod_ip: &str, host_ip: &str) -> Option<String> {
     let metadata = &pod.metadata;
     let spec = pod.spec.as_ref();
     Some(match path {
@@ -117,41 +93,31 @@ fn target(pod: &Pod, name: &str) -> Option<String> {
     target.filter(|target| !target.is_empty())
 }
 
+/// What a container finds around it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Around<'a> {
+    pub(crate) dirs: &'a PodDirs,
+    pub(crate) pod_ip: &'a str,
+    pub(crate) host_ip: &'a str,
+    /// Host and port of an API that its Pod can reach.
+    pub(crate) api: Option<(&'a str, &'a str)>,
+    /// What its variables are made of.
+    pub(crate) found: &'a BTreeMap<Need, Found>,
+}
+
 /// One container, resolved.
 ///
 /// # Errors
 /// [`ConfigError`] for what the spec asks for and this node cannot give.
-pub fn container(
+pub(crate) fn container(
     pod: &Pod,
     spec: &Container,
     attempt: u32,
     image: &Image,
-    dirs: &PodDirs,
-    pod_ip: &str,
-    host_ip: &str,
+    around: &Around<'_>,
 ) -> Result<ContainerConfig, ConfigError> {
-    let mut env = image.env.clone();
-    let hostname = pod.metadata.name.clone().unwrap_or_default();
-    env.push(("HOSTNAME".to_owned(), hostname));
-    if spec.env_from.as_ref().is_some_and(|list| !list.is_empty()) {
-        return Err(ConfigError("envFrom is not supported by this node yet".to_owned()));
-    }
-    for variable in spec.env.iter().flatten() {
-        let value = match &variable.value_from {
-            None => expand(variable.value.as_deref().unwrap_or_default(), &env),
-            Some(source) => {
-                let path = source.field_ref.as_ref().map(|f| f.field_path.as_str());
-                path.and_then(|path| field(pod, path, pod_ip, host_ip)).ok_or_else(|| {
-                    let name = &variable.name;
-                    ConfigError(format!(
-                        "env {name}: this source is not supported by this node yet"
-                    ))
-                })?
-            }
-        };
-        env.retain(|(key, _)| *key != variable.name);
-        env.push((variable.name.clone(), value));
-    }
+    let env = env::variables(pod, spec, &image.env, around)?;
+    let dirs = around.dirs;
     let list = |own: &Option<Vec<String>>| own.clone().filter(|l| !l.is_empty());
     // ENV-2
     let (command, arguments) = match (list(&spec.command), list(&spec.args)) {
@@ -159,7 +125,8 @@ pub fn container(
         (None, Some(arguments)) => (image.entrypoint.clone(), arguments),
         (None, None) => (image.entrypoint.clone(), image.cmd.clone()),
     };
-    let argv: Vec<String> = command.iter().chain(&arguments).map(|a| expand(a, &env)).collect();
+    let all = command.iter().chain(&arguments);
+    let argv: Vec<String> = all.map(|argument| env::expand(argument, &env)).collect();
     if argv.is_empty() {
         return Err(ConfigError("no command specified".to_owned()));
     }
@@ -284,17 +251,19 @@ pub fn pod_of(sandbox: &SandboxConfig) -> Option<Pod> {
 }
 
 fn mounts(pod: &Pod, spec: &Container, dirs: &PodDirs) -> Result<Vec<Mount>, ConfigError> {
-    let volumes = pod.spec.iter().flat_map(|s| s.volumes.iter().flatten());
-    let volumes: BTreeMap<&str, _> = volumes.map(|v| (v.name.as_str(), v)).collect();
+    let all = pod.spec.iter().flat_map(|s| s.volumes.iter().flatten());
+    let by_name: BTreeMap<&str, _> = all.map(|v| (v.name.as_str(), v)).collect();
     spec.volume_mounts
         .iter()
         .flatten()
         .map(|mount| {
-            let volume = volumes.get(mount.name.as_str());
+            let volume = by_name.get(mount.name.as_str());
             let host = volume.and_then(|v| v.host_path.as_ref()).map(|h| PathBuf::from(&h.path));
+            let made = volume.is_some_and(|volume| volumes::is_made(volume));
             let source = match (volume.and_then(|v| v.empty_dir.as_ref()), host) {
                 (Some(_), _) => dirs.volume(&mount.name),
                 (None, Some(path)) => path,
+                (None, None) if made => dirs.volume(&mount.name),
                 (None, None) => {
                     let name = &mount.name;
                     let text =
@@ -306,7 +275,8 @@ fn mounts(pod: &Pod, spec: &Container, dirs: &PodDirs) -> Result<Vec<Mount>, Con
             Ok(Mount {
                 host_path: if sub.is_empty() { source } else { source.join(sub) },
                 container_path: Path::new(&mount.mount_path).to_owned(),
-                read_only: mount.read_only.unwrap_or_default(),
+                // What is made from objects is theirs to change.
+                read_only: made || mount.read_only.unwrap_or_default(),
             })
         })
         .collect()
@@ -323,17 +293,6 @@ pub fn empty_dirs(pod: &Pod) -> BTreeSet<String> {
 mod tests {
     use super::*;
     use serde_json::json;
-
-    #[test]
-    fn variables_are_expanded_as_upstream_does() {
-        // ENV-1
-        let env = [("A".to_owned(), "1".to_owned())];
-        for (text, want) in
-            [("x$(A)y", "x1y"), ("$$(A)", "$(A)"), ("$(B)", "$(B)"), ("5$", "5$"), ("$(A", "$(A")]
-        {
-            assert_eq!(expand(text, &env), want, "{text}");
-        }
-    }
 
     fn image(user: &str) -> Image {
         Image {
@@ -352,7 +311,9 @@ mod tests {
         let pod = crate::testing::pod(spec);
         let own = pod.spec.as_ref().unwrap().containers[0].clone();
         let dirs = PodDirs { data: "/data".into(), logs: "/logs".into() };
-        container(&pod, &own, 0, &image(user), &dirs, "10.0.0.7", "127.0.0.1")
+        let (pod_ip, host_ip, found) = ("10.0.0.7", "127.0.0.1", &BTreeMap::new());
+        let around = Around { dirs: &dirs, pod_ip, host_ip, api: None, found };
+        container(&pod, &own, 0, &image(user), &around)
     }
 
     #[test]

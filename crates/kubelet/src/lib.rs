@@ -14,6 +14,7 @@ pub mod toolbox;
 
 mod admission;
 mod checkpoint;
+mod env;
 mod hooks;
 mod journal;
 mod log_file;
@@ -24,6 +25,7 @@ mod start;
 mod statuses;
 #[cfg(test)]
 mod testing;
+mod volumes;
 mod worker;
 
 pub use runtime::native::{default_signals, reexec};

@@ -1,13 +1,15 @@
 //! How a worker starts one container: its image, its configuration, the runtime, its postStart hook.
 
 use crate::{
-    config, hooks,
+    config::{self, Around},
+    env, hooks,
     pull::{Failure, Pull, decide},
     runtime::{ContainerId, Image, RuntimeError, RuntimePod},
+    volumes::{Found, Need},
     worker::{Done, RETRY, Worker, go_duration, pod_ip, spec_of},
 };
 use api::core::{Container, Pod};
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use tokio::time::Instant;
 
 impl Worker {
@@ -25,10 +27,15 @@ impl Worker {
             self.look_for_image(&container);
             return Ok(());
         };
+        if !self.has_volumes(name) {
+            return Ok(());
+        }
+        let Some(found) = self.what_variables_need(pod, &container) else { return Ok(()) };
         let ip = pod_ip(pod, runtime, &self.shared.host_ip);
         let (dirs, host_ip) = (self.shared.dirs(pod), &self.shared.host_ip);
-        let config = match config::container(pod, &container, attempt, &image, &dirs, &ip, host_ip)
-        {
+        let api = self.shared.api_of(pod);
+        let around = Around { dirs: &dirs, pod_ip: &ip, host_ip, api, found: &found };
+        let config = match config::container(pod, &container, attempt, &image, &around) {
             Ok(config) => config,
             Err(error) => {
                 self.fail(pod, name, "CreateContainerConfigError", &error.to_string());
@@ -52,6 +59,40 @@ impl Worker {
             Err(error) => self.fail(pod, name, "CreateContainerError", &error.to_string()),
         }
         Ok(())
+    }
+
+    /// What a container's variables are made of; `None` while it is asked for (ENV-1).
+    fn what_variables_need(
+        &mut self,
+        pod: &Pod,
+        container: &Container,
+    ) -> Option<BTreeMap<Need, Found>> {
+        let needs = env::needs(container);
+        if needs.is_empty() {
+            return Some(BTreeMap::new());
+        }
+        let found = self.found.remove(&container.name);
+        if found.is_none() {
+            let (shared, pod, name) = (Arc::clone(&self.shared), pod.clone(), container.name.clone());
+            self.memory.holds.insert(name.clone(), None);
+            self.pulls.spawn(async move {
+                Done::Found { result: shared.fetch_all(&pod, needs).await, name }
+            });
+        }
+        found
+    }
+
+    pub(crate) fn found_done(
+        &mut self,
+        pod: &Pod,
+        name: &str,
+        result: Result<BTreeMap<Need, Found>, String>,
+    ) {
+        self.memory.holds.remove(name);
+        match result {
+            Ok(found) => drop(self.found.insert(name.to_owned(), found)),
+            Err(why) => self.fail(pod, name, "CreateContainerConfigError", &why),
+        }
     }
 
     /// Says why a container does not start; it is tried again.

@@ -11,6 +11,7 @@ use crate::{
     runtime::{Container, ContainerId, Image, RuntimeError, RuntimePod},
     status::{self, Facts, Waiting},
     step::{Decision, Memory, Step, Verdict, View, newest, next_step},
+    volumes::{Found, Need, Volumes},
 };
 use api::{
     core::{Container as Spec, Pod},
@@ -49,6 +50,10 @@ pub(crate) enum Done {
     PostStart { id: ContainerId, name: String, result: Result<(), String> },
     Looked { name: String, result: Result<Option<Image>, RuntimeError> },
     Pulled { name: String, reference: String, result: Result<Image, RuntimeError>, took: Duration },
+    /// A container's volumes are there.
+    Mounted { name: String },
+    /// What a container's variables are made of.
+    Found { name: String, result: Result<BTreeMap<Need, Found>, String> },
 }
 
 /// Of one Pod UID.
@@ -77,6 +82,10 @@ pub(crate) struct Worker {
     pub(crate) pulled: BTreeMap<String, Image>,
     /// By image.
     pub(crate) pull_failures: BTreeMap<String, Failure>,
+    /// What is kept of objects for the Pod, if there is anything.
+    volumes: Option<Volumes>,
+    /// What was asked for the variables of a start that is to come, by container.
+    pub(crate) found: BTreeMap<String, BTreeMap<Need, Found>>,
 }
 
 impl Worker {
@@ -112,6 +121,8 @@ impl Worker {
             pulls: JoinSet::new(),
             pulled: BTreeMap::new(),
             pull_failures: BTreeMap::new(),
+            volumes: None,
+            found: BTreeMap::new(),
         }
     }
 }
@@ -135,6 +146,7 @@ pub(crate) async fn run(mut worker: Worker) {
             }
         };
         worker.keep(&uid);
+        worker.keep_volumes();
         let decision = worker.decide(&told.pod, runtime.as_ref());
         worker.note_crash_loops(&told.pod, &decision);
         if decision.steps == [Step::Finish] {
@@ -200,6 +212,28 @@ impl Worker {
             self.shared.checkpoints.keep(uid, &checkpoint);
             self.checkpoint = checkpoint;
         }
+    }
+
+    /// From the beginning, so that what its containers read is there when they start.
+    fn keep_volumes(&mut self) {
+        let over = self.memory.termination.is_some() || self.ended.load(Ordering::Relaxed);
+        if self.volumes.is_none() && !over && self.shared.runtime.reads_volumes() {
+            self.volumes = Volumes::keep(Arc::clone(&self.shared), self.told.clone());
+        }
+    }
+
+    /// Whether a container's volumes are there; if not, it waits for them.
+    pub(crate) fn has_volumes(&mut self, name: &str) -> bool {
+        let Some(volumes) = self.volumes.as_ref().filter(|volumes| !volumes.are_ready()) else {
+            return true;
+        };
+        let (made, name) = (volumes.made(), name.to_owned());
+        self.memory.holds.insert(name.clone(), None);
+        self.pulls.spawn(async move {
+            made.await;
+            Done::Mounted { name }
+        });
+        false
     }
 
     fn decide(&self, pod: &Pod, runtime: Option<&RuntimePod>) -> Decision {
@@ -276,6 +310,10 @@ impl Worker {
                 self.post_start_done(pod, id, &name, result).await
             }
             Done::Looked { name, result } => self.look_done(pod, &name, result),
+            Done::Mounted { name } => {
+                self.memory.holds.remove(&name);
+            }
+            Done::Found { name, result } => self.found_done(pod, &name, result),
             Done::Pulled { name, reference, result, took } => {
                 self.pull_done(pod, &name, &reference, result, took);
             }
@@ -457,6 +495,9 @@ impl Worker {
         let uid = pod.metadata.uid.clone().unwrap_or_default();
         // Before anybody can learn of it: whoever knows that there is room again finds it.
         self.ended.store(true, Ordering::Relaxed);
+        if let Some(mut volumes) = self.volumes.take() {
+            volumes.stop().await;
+        }
         if !told.removed && !self.is_final {
             let status = self.status(pod, runtime);
             shared.statuses.keep(pod, &status);

@@ -40,7 +40,8 @@ pub(crate) async fn run(
         if let Err(error) = api.ensure_defaults().await {
             tracing::warn!(%error, "the first namespaces are not there yet");
         }
-        let mut tasks = components(&door, epoch, &scope);
+        let settings = controllers::Settings { root_ca: api.root_ca().map(str::to_owned) };
+        let mut tasks = components(&door, settings, epoch, &scope);
         let (access, over) = (api.clone(), scope.clone());
         tasks.spawn(async move {
             over.run_until_cancelled(access.keep_access(epoch)).await;
@@ -66,7 +67,12 @@ pub(crate) async fn run(
     }
 }
 
-fn components(door: &Door, epoch: Epoch, scope: &CancellationToken) -> JoinSet<()> {
+fn components(
+    door: &Door,
+    settings: controllers::Settings,
+    epoch: Epoch,
+    scope: &CancellationToken,
+) -> JoinSet<()> {
     let client = |user: &str| {
         Client::in_process(
             door.clone(),
@@ -76,6 +82,7 @@ fn components(door: &Door, epoch: Epoch, scope: &CancellationToken) -> JoinSet<(
     };
     let mut tasks = JoinSet::new();
     tasks.spawn(scheduler::run(client("system:kube-scheduler"), scope.child_token()));
-    tasks.spawn(controllers::all(client("system:kube-controller-manager"), scope.child_token()));
+    let manager = client("system:kube-controller-manager");
+    tasks.spawn(controllers::all_with(settings, manager, scope.child_token()));
     tasks
 }

@@ -2,6 +2,8 @@
 //!
 //! What a Pod and a template for Pods have in common takes the spec and where it is.
 
+mod volumes;
+
 use super::{
     Kind, column, decodes_amounts, keep_status, list, normalize_amounts, plain::PLAIN, text,
     valid_metadata, wide,
@@ -120,16 +122,7 @@ pub(super) fn default_spec(spec: &mut Map<String, Value>) {
     for key in ["containers", "initContainers", "ephemeralContainers"] {
         each(spec, key, default_container);
     }
-    each(spec, "volumes", |volume| {
-        if volume.keys().all(|key| key == "name") {
-            volume.insert("emptyDir".to_owned(), json!({}));
-        }
-        for key in ["secret", "configMap", "downwardAPI", "projected"] {
-            if let Some(source) = volume.get_mut(key).and_then(Value::as_object_mut) {
-                source.entry("defaultMode").or_insert(json!(420));
-            }
-        }
-    });
+    each(spec, "volumes", volumes::default);
 }
 
 fn default(pod: &mut Value) {
@@ -192,7 +185,7 @@ pub(super) fn enumeration(
 /// Every error of the spec of a Pod or of a template, which is at `path`.
 pub(super) fn validate_spec(spec: &Value, path: &Path) -> Vec<FieldError> {
     let mut errors = Vec::new();
-    let volumes = validate_volumes(spec, &path.child("volumes"), &mut errors);
+    let volumes = volumes::validate(spec, &path.child("volumes"), &mut errors);
     if list(spec, "containers").is_empty() {
         errors.push(FieldError::required(&path.child("containers"), ""));
     }
@@ -286,43 +279,6 @@ fn validate_tolerations(spec: &Value, path: &Path, errors: &mut Vec<FieldError>)
             enumeration(errors, &at.child("effect"), &effect, effects);
         }
     }
-}
-
-fn validate_volumes(spec: &Value, path: &Path, errors: &mut Vec<FieldError>) -> BTreeSet<String> {
-    let mut names_seen = BTreeSet::new();
-    for (i, volume) in list(spec, "volumes").iter().enumerate() {
-        let at = path.index(i);
-        let name = text(volume, "/name");
-        if name.is_empty() {
-            errors.push(FieldError::required(&at.child("name"), ""));
-        } else {
-            errors.extend(names::check(&at.child("name"), &name, names::label));
-            if !names_seen.insert(name.clone()) {
-                errors.push(FieldError::duplicate(&at.child("name"), name));
-            }
-        }
-        let sources: Vec<&String> =
-            volume.as_object().into_iter().flat_map(Map::keys).filter(|k| *k != "name").collect();
-        for source in sources.iter().skip(1) {
-            let detail = "may not specify more than 1 volume type";
-            errors.push(FieldError::forbidden(&at.child(source), detail));
-        }
-        if let Some(host) = volume.get("hostPath") {
-            let host_path = text(host, "/path");
-            let at = at.child("hostPath").child("path");
-            if host_path.is_empty() {
-                errors.push(FieldError::required(&at, ""));
-            } else if host_path.split('/').any(|part| part == "..") {
-                errors.push(FieldError::invalid(&at, host_path, "must not contain '..'"));
-            }
-        }
-        for (source, field) in [("secret", "secretName"), ("configMap", "name")] {
-            if volume.get(source).is_some_and(|s| text(s, &format!("/{field}")).is_empty()) {
-                errors.push(FieldError::required(&at.child(source).child(field), ""));
-            }
-        }
-    }
-    names_seen
 }
 
 fn port_range(errors: &mut Vec<FieldError>, path: &Path, port: i64) {

@@ -15,9 +15,11 @@
 //! Within a class, who has fewer seats comes first.
 
 mod metrics;
+mod pace;
 mod queue;
 
 pub(crate) use metrics::Verb;
+pub(crate) use pace::{Counted, Turns, WatchPace};
 pub(crate) use queue::Seat;
 
 use crate::guard::UNSECURED;
@@ -33,6 +35,7 @@ use axum::{
 use bytes::BytesMut;
 use http_body_util::BodyExt as _;
 use metrics::Metrics;
+use pace::Count;
 use queue::{Full, Seats, Size};
 use std::{
     net::IpAddr,
@@ -110,6 +113,9 @@ pub(crate) struct Flow {
     body_timeout: Duration,
     body_bytes: Arc<AtomicU64>,
     bodies_refused: AtomicU64,
+    /// Small requests that are under way.
+    under_way: Count,
+    watches: Count,
     metrics: Metrics,
 }
 
@@ -198,8 +204,30 @@ impl Flow {
             body_timeout: limits.body_timeout,
             body_bytes: Arc::default(),
             bodies_refused: AtomicU64::new(0),
+            under_way: Count::default(),
+            watches: Count::default(),
             metrics: Metrics::default(),
         }
+    }
+
+    /// Notes a small request until it has been answered: long answers let it go first.
+    pub(crate) fn in_a_hurry(&self) -> Counted {
+        self.under_way.enter()
+    }
+
+    /// When the pieces of a long answer are sent.
+    pub(crate) fn turns(&self) -> Turns {
+        Turns::new(&self.under_way)
+    }
+
+    /// Counts a watch; `None` for one in this process, which is told everything at once.
+    pub(crate) fn watch_pace(&self, asker: &Asker) -> Option<WatchPace> {
+        (asker.rank != Rank::Own).then(|| WatchPace::new(&self.watches))
+    }
+
+    /// Whether so many objects are a long list.
+    pub(crate) fn is_long(objects: u64) -> bool {
+        objects > LONG_LIST
     }
 
     /// A seat for a write or a small read; `None` for who needs none.
@@ -221,7 +249,7 @@ impl Flow {
     /// # Errors
     /// 429 when none becomes free in time.
     pub(crate) async fn list(&self, asker: &Asker, objects: u64) -> Result<Option<Seat>, Status> {
-        if objects <= LONG_LIST || asker.rank == Rank::Own {
+        if !Self::is_long(objects) || asker.rank == Rank::Own {
             return self.small(asker).await;
         }
         let cost = u32::try_from(objects.div_ceil(OBJECTS_PER_SEAT)).unwrap_or(u32::MAX);

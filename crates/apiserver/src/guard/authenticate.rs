@@ -14,7 +14,12 @@ use axum::http::{HeaderMap, HeaderValue, header};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use listen::PeerCertificates;
 use sha2::{Digest as _, Sha256};
-use std::fmt::Write as _;
+use std::{
+    collections::BTreeMap,
+    fmt::Write as _,
+    ops::RangeInclusive,
+    sync::{Arc, Mutex, PoisonError},
+};
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 /// In place of a header, a browser's WebSocket names its token as a protocol that begins like this.
@@ -28,31 +33,76 @@ fn unauthenticated<T>(why: impl Into<String>) -> Result<T, Unauthenticated> {
     Err(Unauthenticated(why.into()))
 }
 
-/// The user that a verified certificate names; `None` if it names nobody. Connections outlive certificates:
-/// each request looks.
-pub(super) fn certified(
-    shown: &PeerCertificates,
-    now: i64,
-) -> Result<Option<Identity>, Unauthenticated> {
-    let Some(der) = shown.first() else { return Ok(None) };
-    let Ok((_, certificate)) = X509Certificate::from_der(der) else {
-        return unauthenticated("the certificate cannot be read");
-    };
-    let validity = certificate.validity();
-    if now > validity.not_after.timestamp() || now < validity.not_before.timestamp() {
-        return unauthenticated("the certificate has expired, or is not valid yet");
+/// Certificates that are remembered; more are read anew.
+const CERTIFICATES: usize = 4096;
+
+/// What a certificate says.
+#[derive(Debug)]
+struct Certified {
+    /// `None` if it names nobody.
+    who: Option<Identity>,
+    /// Seconds since the Unix epoch, both included.
+    valid: RangeInclusive<i64>,
+}
+
+impl Certified {
+    fn read(der: &[u8]) -> Result<Self, Unauthenticated> {
+        let Ok((_, certificate)) = X509Certificate::from_der(der) else {
+            return unauthenticated("the certificate cannot be read");
+        };
+        let validity = certificate.validity();
+        let valid = validity.not_before.timestamp()..=validity.not_after.timestamp();
+        let subject = certificate.subject();
+        let user = subject.iter_common_name().next().and_then(|name| name.as_str().ok());
+        let Some(user) = user.filter(|user| !user.is_empty()) else {
+            return Ok(Self { who: None, valid });
+        };
+        let groups = subject.iter_organization().filter_map(|group| group.as_str().ok());
+        let mut who = Identity::new(user, &groups.collect::<Vec<_>>());
+        let mut id = "X509SHA256=".to_owned();
+        for byte in Sha256::digest(der) {
+            let _ = write!(id, "{byte:02x}");
+        }
+        who.extra.insert("authentication.kubernetes.io/credential-id".to_owned(), vec![id]);
+        Ok(Self { who: Some(who), valid })
     }
-    let subject = certificate.subject();
-    let user = subject.iter_common_name().next().and_then(|name| name.as_str().ok());
-    let Some(user) = user.filter(|user| !user.is_empty()) else { return Ok(None) };
-    let groups = subject.iter_organization().filter_map(|group| group.as_str().ok());
-    let mut who = Identity::new(user, &groups.collect::<Vec<_>>());
-    let mut id = "X509SHA256=".to_owned();
-    for byte in Sha256::digest(der) {
-        let _ = write!(id, "{byte:02x}");
+}
+
+/// Certificates that requests have come with: each is read once, though each request looks whether it is
+/// still valid, for connections outlive certificates.
+#[derive(Debug, Default)]
+pub(super) struct Certificates {
+    known: Mutex<BTreeMap<Vec<u8>, Arc<Certified>>>,
+}
+
+impl Certificates {
+    /// The user that a verified certificate names; `None` if it names nobody.
+    pub(super) fn certified(
+        &self,
+        shown: &PeerCertificates,
+        now: i64,
+    ) -> Result<Option<Identity>, Unauthenticated> {
+        let Some(der) = shown.first() else { return Ok(None) };
+        let found = self.read(der)?;
+        if !found.valid.contains(&now) {
+            return unauthenticated("the certificate has expired, or is not valid yet");
+        }
+        Ok(found.who.clone())
     }
-    who.extra.insert("authentication.kubernetes.io/credential-id".to_owned(), vec![id]);
-    Ok(Some(who))
+
+    fn read(&self, der: &[u8]) -> Result<Arc<Certified>, Unauthenticated> {
+        let known = || self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(found) = known().get(der) {
+            return Ok(Arc::clone(found));
+        }
+        let read = Arc::new(Certified::read(der)?);
+        let mut known = known();
+        if known.len() >= CERTIFICATES {
+            known.clear();
+        }
+        known.insert(der.to_vec(), Arc::clone(&read));
+        Ok(read)
+    }
 }
 
 /// Takes the token out of a request's headers, which nobody behind this is to see.

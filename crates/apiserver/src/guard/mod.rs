@@ -18,7 +18,7 @@ pub(crate) mod audit;
 pub use audit::{AuditConfig, AuditLevel};
 pub use tokens::{KeyError, ServiceAccountKey};
 
-pub(crate) use reviews::{routes, token_request};
+pub(crate) use reviews::{routes, token, token_request};
 
 use crate::{
     flow::Flow,
@@ -33,7 +33,7 @@ use access::{
 };
 use api::{bootstrap, caller::Identity, kinds::Kind, meta, status::Status};
 use audit::{Audit, Record};
-use authenticate::{Unauthenticated, certified, take_token};
+use authenticate::{Certificates, Unauthenticated, take_token};
 use axum::{
     Router,
     body::{Body, Bytes, HttpBody},
@@ -89,6 +89,7 @@ pub(crate) struct Guard {
     registry: Registry,
     enforce_without_tls: bool,
     key: Option<ServiceAccountKey>,
+    certificates: Certificates,
     facts: Facts,
     /// What concerns no single node.
     node_rules: Vec<Rule>,
@@ -174,6 +175,7 @@ impl Guard {
             registry,
             enforce_without_tls,
             key: service_account_key,
+            certificates: Certificates::default(),
             node_rules: defaults::rules_of("system:node"),
             audit: audit.and_then(Audit::start),
             flow,
@@ -273,7 +275,9 @@ impl Guard {
     ) -> Result<Identity, Unauthenticated> {
         let token = take_token(request.headers_mut())?;
         let shown = request.extensions().get::<PeerCertificates>();
-        let certified = shown.map(|shown| certified(shown, self.registry.now())).transpose()?;
+        let now = self.registry.now();
+        let certified =
+            shown.map(|shown| self.certificates.certified(shown, now)).transpose()?;
         let mut who = match (certified.flatten(), token) {
             (Some(who), _) => who,
             (None, Some(token)) => match self.by_token(&token, &[ISSUER.to_owned()]).await {

@@ -297,20 +297,34 @@ async fn token_review(guard: &Guard, spec: &Value) -> Result<Value, Status> {
 /// A token for a service account (SA-2).
 ///
 /// # Errors
-/// 404 for what is not there, 400 and 422 for what cannot be asked, 409 for a namesake of what the token
-/// is to be bound to.
+/// As [`token`]; 400 for a body that cannot be read.
 pub(crate) async fn token_request(
     guard: &Guard,
-    (namespace, name): (&str, &str),
+    account: (&str, &str),
     request: Request,
 ) -> Result<Response, Status> {
     let query = query(&request)?;
     let format = Format::of(&request, &query)?;
     let who = caller(&request)?;
     let asked = body_json(request).await?;
+    let answer = token(guard, &who, account, &asked).await?;
+    Ok(written(StatusCode::CREATED, &answer, format))
+}
+
+/// The answered `TokenRequest` of somebody who may make one for this account, by namespace and name.
+///
+/// # Errors
+/// 404 for what is not there, 400 and 422 for what cannot be asked, 403 for what is not for a node, 409 for
+/// a namesake of what the token is to be bound to.
+pub(crate) async fn token(
+    guard: &Guard,
+    who: &Identity,
+    (namespace, name): (&str, &str),
+    asked: &Value,
+) -> Result<Value, Status> {
     let registry = &guard.registry;
-    is_of(&asked, "TokenRequest", "authentication.k8s.io/v1")?;
-    let own = meta::name(&asked);
+    is_of(asked, "TokenRequest", "authentication.k8s.io/v1")?;
+    let own = meta::name(asked);
     if !own.is_empty() && own != name {
         return Err(Status::other_name(own, name));
     }
@@ -338,7 +352,7 @@ pub(crate) async fn token_request(
     let accounts = kinds::by_alias("serviceaccounts").expect("ServiceAccount is served");
     let account = registry.get(accounts, namespace, name, "").await?;
     let bound = bind(guard, (namespace, name), &spec).await?;
-    if let Some(node) = node::name(&who) {
+    if let Some(node) = node::name(who) {
         let why = match bound.first() {
             Some(Bound { what: "pod", name: pod, .. })
                 if guard.facts.is_on(node, namespace, pod) =>
@@ -371,13 +385,12 @@ pub(crate) async fn token_request(
         spec.insert("audiences".to_owned(), json!(audiences));
         spec.insert("expirationSeconds".to_owned(), seconds.into());
     }
-    let answer = json!({
+    Ok(json!({
         "kind": "TokenRequest", "apiVersion": "authentication.k8s.io/v1",
         "metadata": {"name": name, "namespace": namespace, "creationTimestamp": meta::time(now)},
         "spec": spec,
         "status": {"token": token, "expirationTimestamp": meta::time(expires)},
-    });
-    Ok(written(StatusCode::CREATED, &answer, format))
+    }))
 }
 
 /// What a token is to be bound to, and with a Pod its node.

@@ -5,9 +5,10 @@ use super::{
     answer::{self, Form, Format},
     gzip::Length,
     selection,
+    texts::{Sent, Text},
 };
 use crate::{
-    flow::{Asker, Seat},
+    flow::{Asker, Flow, Seat, Turns},
     registry::{Page, Stored},
 };
 use api::{
@@ -45,13 +46,27 @@ pub(super) async fn answer(
         return Err(Status::invalid_named("meta.k8s.io", "ListOptions", "", &[error]));
     }
     let cost = registry.cost(kind, &target.namespace, &selection);
+    // Before anything is waited for: what is waited for together is read once.
+    let shares = Flow::is_long(cost) && !format.yaml;
+    let joined = if shares {
+        kube.texts.join(kind, &target.namespace, query, format.form)
+    } else {
+        None
+    };
     let seat = kube.flow.list(asker, cost).await?;
-    let page = registry.page(kind.stored(), &target.namespace, &selection).await?;
-    let list = Listing::new(kind.clone(), format.form, page, registry.now(), seat);
+    let page = registry.page(kind.stored(), &target.namespace, &selection);
+    let pieces = match (joined, format.form) {
+        (Some(joined), form) => Pieces::Shared(joined.text(kind, form, page).await?),
+        (None, Form::Table(include)) => {
+            Pieces::Rows(Rows::new(kind.clone(), include, page.await?, registry.now()))
+        }
+        (None, form) => Pieces::Own(Text::new(kind.clone(), form, page.await?), 0),
+    };
+    let list = Listing { pieces, seat, turns: kube.flow.turns() };
     if format.yaml {
         return in_yaml(list).await;
     }
-    let length = list.length;
+    let length = list.pieces.length();
     let body = if length <= PIECE_BYTES { list.whole()?.into() } else { list.in_pieces() };
     let mut response = Response::new(body);
     let json = HeaderValue::from_static("application/json");
@@ -62,26 +77,93 @@ pub(super) async fn answer(
 
 /// A list on its way out.
 struct Listing {
+    pieces: Pieces,
+    seat: Option<Seat>,
+    turns: Turns,
+}
+
+/// What a list is made of.
+enum Pieces {
+    /// Text that is for others, too.
+    Shared(Sent),
+    /// Text of its own, and the next piece.
+    Own(Text, usize),
+    Rows(Rows),
+}
+
+impl Pieces {
+    /// Bytes of all of it, about.
+    fn length(&self) -> usize {
+        match self {
+            Self::Shared(sent) => sent.length(),
+            Self::Own(text, _) => text.length,
+            Self::Rows(rows) => rows.length,
+        }
+    }
+
+    /// The next; `None` behind the last.
+    fn next(&mut self) -> Result<Option<Bytes>, Status> {
+        match self {
+            Self::Shared(sent) => sent.piece(),
+            Self::Own(text, at) => {
+                let piece = text.piece(*at, false)?;
+                *at += 1;
+                Ok(piece)
+            }
+            Self::Rows(rows) => Ok(rows.piece()?.map(Bytes::from)),
+        }
+    }
+}
+
+impl Listing {
+    fn whole(mut self) -> Result<Vec<u8>, Status> {
+        let mut all = Vec::new();
+        while let Some(piece) = self.pieces.next()? {
+            all.extend_from_slice(&piece);
+        }
+        Ok(all)
+    }
+
+    fn in_pieces(self) -> Body {
+        Body::from_stream(stream::unfold(Some(self), async |list| {
+            let mut list = list?;
+            list.turns.next().await;
+            if let Some(seat) = &mut list.seat {
+                seat.go_on().await;
+            }
+            match list.pieces.next() {
+                Ok(piece) => Some((Ok(piece?), Some(list))),
+                Err(status) => {
+                    // Every item has been read before; the client sees an answer without an end.
+                    tracing::error!(%status, "a list that had begun");
+                    Some((Err(io::Error::other(status)), None))
+                }
+            }
+        }))
+    }
+}
+
+/// A list as a table.
+struct Rows {
     kind: KindRef,
-    form: Form,
+    include: IncludeObject,
     now: i64,
-    /// What stands before the items, until it is written.
+    /// What stands before the rows, until it is written.
     head: Option<Vec<u8>>,
     items: std::vec::IntoIter<Stored>,
-    /// An item has been written.
+    /// A row has been written.
     begun: bool,
     done: bool,
-    seat: Option<Seat>,
     /// Bytes of all of it, about.
     length: usize,
 }
 
-impl Listing {
-    fn new(kind: KindRef, form: Form, page: Page, now: i64, seat: Option<Seat>) -> Self {
+impl Rows {
+    fn new(kind: KindRef, include: IncludeObject, page: Page, now: i64) -> Self {
         let length = page.items.iter().map(Stored::len).sum();
-        let head = Some(head(&kind, form, &page));
+        let head = Some(head(&kind, Form::Table(include), &page));
         let items = page.items.into_iter();
-        Self { kind, form, now, head, items, begun: false, done: false, seat, length }
+        Self { kind, include, now, head, items, begun: false, done: false, length }
     }
 
     /// The next piece; `None` behind the last.
@@ -91,67 +173,24 @@ impl Listing {
         }
         let mut out = self.head.take().unwrap_or_default();
         out.reserve(PIECE_BYTES.min(self.length) + 1024);
-        if let Form::Table(include) = self.form {
-            let rows = self.items.by_ref().take(PIECE_ROWS);
-            let rows = rows.map(|item| item.value(&self.kind)).collect::<Result<Vec<_>, _>>()?;
-            self.done = rows.len() < PIECE_ROWS;
-            for row in table_rows(self.kind.stored(), &rows, include, self.now) {
-                if std::mem::replace(&mut self.begun, true) {
-                    out.push(b',');
-                }
-                serde_json::to_writer(&mut out, &row).map_err(Status::internal)?;
+        let rows = self.items.by_ref().take(PIECE_ROWS);
+        let rows = rows.map(|item| item.value(&self.kind)).collect::<Result<Vec<_>, _>>()?;
+        self.done = rows.len() < PIECE_ROWS;
+        for row in table_rows(self.kind.stored(), &rows, self.include, self.now) {
+            if std::mem::replace(&mut self.begun, true) {
+                out.push(b',');
             }
-        } else {
-            while out.len() < PIECE_BYTES {
-                let Some(item) = self.items.next() else {
-                    self.done = true;
-                    break;
-                };
-                if std::mem::replace(&mut self.begun, true) {
-                    out.push(b',');
-                }
-                match self.form {
-                    Form::Metadata => {
-                        item.write_metadata_at(&self.kind, item.kv().mod_revision, &mut out)?;
-                    }
-                    Form::Object | Form::Table(_) => item.write(&self.kind, &mut out)?,
-                }
-            }
+            serde_json::to_writer(&mut out, &row).map_err(Status::internal)?;
         }
         if self.done {
             out.extend_from_slice(b"]}\n");
         }
         Ok(Some(out))
     }
-
-    fn whole(mut self) -> Result<Vec<u8>, Status> {
-        let mut all = self.piece()?.unwrap_or_default();
-        while let Some(piece) = self.piece()? {
-            all.extend_from_slice(&piece);
-        }
-        Ok(all)
-    }
-
-    fn in_pieces(self) -> Body {
-        Body::from_stream(stream::unfold(self, async |mut list| {
-            if let Some(seat) = &mut list.seat {
-                seat.go_on().await;
-            }
-            match list.piece() {
-                Ok(piece) => Some((Ok(Bytes::from(piece?)), list)),
-                Err(status) => {
-                    // Every item has been read before; the client sees an answer without an end.
-                    tracing::error!(%status, "a list that had begun");
-                    list.done = true;
-                    Some((Err(io::Error::other(status)), list))
-                }
-            }
-        }))
-    }
 }
 
 /// What stands before the items; the list's name is the first that a reader needs.
-fn head(kind: &Kind, form: Form, page: &Page) -> Vec<u8> {
+pub(super) fn head(kind: &Kind, form: Form, page: &Page) -> Vec<u8> {
     let mut list_meta = json!({"resourceVersion": page.revision.to_string()});
     if let Some(fields) = list_meta.as_object_mut() {
         if !page.continue_token.is_empty() {

@@ -7,11 +7,13 @@ mod gzip;
 mod list;
 mod past;
 mod proxy;
+mod texts;
 mod watch;
 
 pub(crate) use answer::{Format, body_json, failure, json, written};
 pub(crate) use gzip::Length;
 pub(crate) use proxy::over_tls;
+pub(crate) use texts::Texts;
 
 use crate::{
     flow::{Asker, Flow, Verb},
@@ -64,6 +66,8 @@ pub(crate) struct Kube {
     pub(crate) guard: Arc<Guard>,
     /// How nodes are asked; without it, in plaintext.
     pub(crate) kubelets: Option<TlsConnector>,
+    /// Long lists that several clients have asked for.
+    pub(crate) texts: Texts,
 }
 
 pub(crate) fn router(kube: Arc<Kube>) -> Router {
@@ -78,7 +82,7 @@ pub(crate) fn router(kube: Arc<Kube>) -> Router {
         .route("/api/", get(discovered::core))
         .route("/apis", get(discovered::groups))
         .route("/apis/", get(discovered::groups))
-        .route("/metrics", get(async |State(kube): State<Arc<Kube>>| kube.flow.render()))
+        .route("/metrics", get(async |State(kube): State<Arc<Kube>>| kube.flow.render() + &kube.texts.render()))
         .route("/openapi/v2", get(documents::second))
         .route("/openapi/v3", get(documents::index))
         .route(
@@ -280,6 +284,7 @@ async fn act(
     let (request, _room) = kube.flow.body(&asker, request, BODY_BYTES_MAX).await?;
     // Long answers have seats of their own, until they have been sent.
     let long = matches!(verb, Verb::List | Verb::Watch);
+    let _hurry = (!long).then(|| kube.flow.in_a_hurry());
     let _seat = if long { None } else { kube.flow.small(&asker).await? };
     let method = request.method().clone();
     if past {

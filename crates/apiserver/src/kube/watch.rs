@@ -6,7 +6,7 @@ use super::{
     flag,
 };
 use crate::{
-    flow::{Asker, Seat},
+    flow::{Asker, Seat, Turns, WatchPace},
     registry::{ListQuery, Registry, Stored, prefix, shows_as_stored, stamp},
 };
 use api::{
@@ -31,7 +31,7 @@ use store::{
     Event, EventKind, KeyRange, KeyValue, Revision,
     watch::{WatchBatch, WatchError, WatchMessage, WatchRequest, Watcher},
 };
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout_at};
 
 /// Between bookmarks (WCH-5).
 const BOOKMARK_INTERVAL: Duration = Duration::from_secs(60);
@@ -66,6 +66,12 @@ struct Watch {
     initial_end: Option<Bytes>,
     /// Until that is sent.
     list_seat: Option<Seat>,
+    /// Of the pieces of that.
+    turns: Turns,
+    /// How often it writes; a watch in this process, whenever it can.
+    pace: Option<WatchPace>,
+    /// Not before this.
+    write_at: Instant,
     ready: Vec<Bytes>,
     ready_bytes: usize,
     done: bool,
@@ -142,6 +148,9 @@ pub(super) async fn answer(
                 initial: initial_objects.into_iter(),
                 initial_end,
                 list_seat,
+                turns: kube.flow.turns(),
+                pace: kube.flow.watch_pace(asker),
+                write_at: now,
                 ready: Vec::new(),
                 ready_bytes: 0,
                 done: false,
@@ -323,6 +332,7 @@ impl Watch {
             self.ready.extend(end);
             return found;
         }
+        self.turns.next().await;
         if let Some(seat) = &mut self.list_seat {
             seat.go_on().await;
         }
@@ -356,7 +366,15 @@ impl Watch {
     /// Waits for what comes next, and tells of it. A stream on which much goes on has its bookmarks and its
     /// end at the same times as a silent one: of what goes on, it may be shown nothing.
     async fn step(&mut self) {
-        let next = timeout_at(self.bookmark_at, self.watcher.next());
+        let (watcher, bookmark_at) = (&mut self.watcher, self.bookmark_at);
+        let write_at = self.write_at.min(bookmark_at);
+        let next = async move {
+            // What comes meanwhile is written together.
+            if Instant::now() < write_at {
+                sleep_until(write_at).await;
+            }
+            timeout_at(bookmark_at, watcher.next()).await
+        };
         let message = tokio::select! {
             biased;
             message = next => message,
@@ -366,6 +384,10 @@ impl Watch {
             self.take_all(message);
         }
         let now = Instant::now();
+        if let (Some(pace), false) = (&self.pace, self.ready.is_empty()) {
+            // Not all of those that one change has woken at the same moment again.
+            self.write_at = now + pace.interval().mul_f64(rand::random_range(0.75..1.25));
+        }
         if now >= self.bookmark_at && !self.done {
             if self.bookmarks && now < self.end {
                 // This replica may be behind what the client has seen elsewhere.

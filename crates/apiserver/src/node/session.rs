@@ -7,17 +7,17 @@ use super::{
     to_node,
 };
 use crate::{
-    guard::Guard,
+    guard::{self, Guard},
     join::api_urls,
     proto::node::{
-        Ack, Activate, Fetched, FromNode, HeartbeatAck, Hello, PodChange, Synced, Welcome,
+        Ack, Activate, Fetch, Fetched, FromNode, HeartbeatAck, Hello, PodChange, Synced, Welcome,
         from_node::Message as From, to_node::Message as To,
     },
     registry::{Caller, Registry},
     serve::Config,
 };
 use access::{Attributes, Resource};
-use api::{deletion::DeleteOptions, kinds, meta, status::Status};
+use api::{caller::Identity, deletion::DeleteOptions, kinds, meta, status::Status};
 use serde_json::Value;
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -239,9 +239,7 @@ impl Session {
                 self.event(&m.event_json).await;
                 return;
             }
-            From::Fetch(m) => {
-                To::Fetched(self.fetch(m.sequence, &m.resource, &m.namespace, &m.name).await)
-            }
+            From::Fetch(m) => To::Fetched(self.fetch(&m).await),
             From::Hello(_) | From::Activate(_) => return,
         };
         let _ = self.outgoing.send(to_node(answer)).await;
@@ -330,40 +328,59 @@ impl Session {
     }
 
     /// Only what a Pod of this node names: it has been told of its Pods from this replica's state.
-    fn may_read(&self, resource: &str, namespace: &str, name: &str) -> Result<(), Status> {
-        let of = Resource {
-            resource: resource.to_owned(),
-            namespace: namespace.to_owned(),
-            name: name.to_owned(),
-            ..Resource::default()
-        };
-        let asked = Attributes::resource("get", of);
+    fn may(&self, verb: &str, of: Resource) -> Result<(), Status> {
+        let asked = Attributes::resource(verb, of);
         let decision = self.guard.node_may(&self.node, &asked);
         if decision.is_allowed() {
             return Ok(());
         }
-        Err(asked.refusal(&format!("system:node:{}", self.node), decision.reason()))
+        Err(asked.refusal(&self.user(), decision.reason()))
     }
 
-    async fn fetch(&self, sequence: u64, resource: &str, namespace: &str, name: &str) -> Fetched {
-        let kind =
-            kinds::by_alias(resource).filter(|k| matches!(k.plural, "configmaps" | "secrets"));
-        let found = match kind {
-            Some(kind) => match self.may_read(kind.plural, namespace, name) {
-                Ok(()) => self.registry.get(kind, namespace, name, "").await,
-                Err(status) => Err(status),
+    fn user(&self) -> String {
+        format!("system:node:{}", self.node)
+    }
+
+    async fn fetch(&self, asked: &Fetch) -> Fetched {
+        let sequence = asked.sequence;
+        match self.find(asked).await {
+            Ok(object) => {
+                let object_json = object.to_string().into_bytes();
+                Fetched { sequence, object_json, code: 0, message: String::new() }
+            }
+            Err(status) => Fetched {
+                sequence,
+                object_json: Vec::new(),
+                code: status.code.into(),
+                message: status.message,
             },
-            None => Err(Status::bad_request(format!("{resource} is not for nodes"))),
+        }
+    }
+
+    async fn find(&self, asked: &Fetch) -> Result<Value, Status> {
+        let Fetch { resource, namespace, name, body_json, .. } = asked;
+        let (resource, subresource) = resource.split_once('/').unwrap_or((resource, ""));
+        let of = Resource {
+            resource: resource.to_owned(),
+            subresource: subresource.to_owned(),
+            namespace: namespace.clone(),
+            name: name.clone(),
+            ..Resource::default()
         };
-        let (object, status) = match found {
-            Ok(object) => (object.to_string(), None),
-            Err(status) => (String::new(), Some(status)),
-        };
-        Fetched {
-            sequence,
-            object_json: object.into_bytes(),
-            code: status.as_ref().map_or(0, |s| s.code.into()),
-            message: status.map_or_else(String::new, |s| s.message),
+        match (resource, subresource) {
+            ("configmaps" | "secrets", "") => {
+                self.may("get", of)?;
+                let kind = kinds::by_alias(resource).expect("what nodes fetch is served");
+                self.registry.get(kind, namespace, name, "").await
+            }
+            ("serviceaccounts", "token") => {
+                self.may("create", of)?;
+                let request = serde_json::from_slice(body_json)
+                    .map_err(|e| Status::bad_request(e.to_string()))?;
+                let who = Identity::new(&self.user(), &[access::NODES]);
+                guard::token(&self.guard, &who, (namespace, name), &request).await
+            }
+            _ => Err(Status::bad_request(format!("{} is not for nodes", asked.resource))),
         }
     }
 }

@@ -9,11 +9,12 @@ use super::{
 };
 use api::{
     kinds::{self, Kind},
-    limits, meta, priority, service_account,
+    limits, meta, names, priority, service_account,
     status::Status,
 };
 use serde_json::{Value, json};
-use store::{Compare, KeyRange, LeaseId, TxnOp, state::View};
+use std::sync::{Arc, Mutex, PoisonError};
+use store::{Compare, KeyRange, LeaseId, Revision, TxnOp, state::View};
 
 /// What was looked at.
 #[derive(Default)]
@@ -34,6 +35,45 @@ fn classes() -> &'static Kind {
 
 fn is_class(kind: &Kind) -> bool {
     std::ptr::eq(kind, classes())
+}
+
+/// Objects of a kind that seldom changes and that every Pod is held against, as they were last read.
+#[derive(Debug, Default)]
+pub(super) struct Classes {
+    known: Mutex<Option<Read>>,
+}
+
+/// What was read, and of how many versions the newest of which is that one: with any write, one of the two is
+/// another.
+#[derive(Debug, Clone)]
+struct Read {
+    count: usize,
+    newest: Revision,
+    objects: Arc<[Value]>,
+}
+
+impl Classes {
+    /// Everything of it, and that nothing of it has been written since.
+    fn all(&self, view: &View) -> Result<(Arc<[Value]>, Compare), Status> {
+        let kind = classes();
+        let range = KeyRange::prefix(prefix(kind, ""));
+        let (mut count, mut newest) = (0, Revision::ZERO);
+        for kv in view.live(&range) {
+            count += 1;
+            newest = newest.max(kv.mod_revision);
+        }
+        let same = not_written_since(range.clone(), view.revision());
+        let known = || self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = known().clone().filter(|read| (read.count, read.newest) == (count, newest));
+        if let Some(read) = found {
+            return Ok((read.objects, same));
+        }
+        let objects: Result<Arc<[Value]>, Status> =
+            view.live(&range).map(|kv| decode(kind, kv)).collect();
+        let objects = objects?;
+        *known() = Some(Read { count, newest, objects: Arc::clone(&objects) });
+        Ok((objects, same))
+    }
 }
 
 /// Everything of a kind, and that nothing of it has been written since.
@@ -102,8 +142,13 @@ impl Registry {
         let Some(found) = view.get(key(accounts, &namespace, &account).as_bytes()) else {
             return Err(forbidden(pod, &service_account::missing(&namespace, &account)));
         };
-        service_account::admit(pod, &decode(accounts, &found)?);
-        let (classes, same_classes) = all(&view, classes(), "")?;
+        let account = decode(accounts, &found)?;
+        service_account::admit(pod, &account);
+        if self.root_ca().is_some() {
+            let suffix = names::generated_suffix(rand::random());
+            service_account::mount_token(pod, &account, &suffix);
+        }
+        let (classes, same_classes) = self.classes.all(&view)?;
         priority::admit(pod, &classes).map_err(|why| forbidden(pod, &why))?;
         Ok(Admitted { compares: vec![same_ranges, same_classes], ranges })
     }
@@ -126,20 +171,25 @@ impl Registry {
         self.admit_class(kind, new).map(|admitted| admitted.compares)
     }
 
-    /// What is made together with an object: the account of a namespace's Pods (SA-1), so that nobody
-    /// ever sees the one without the other.
-    pub(super) fn companions(&self, kind: &Kind, object: &Value) -> Option<(Compare, TxnOp)> {
+    /// What is made together with an object: the account of a namespace's Pods and what they hold the API's
+    /// certificates against (SA-1), so that nobody ever sees the one without the other.
+    pub(super) fn companions(&self, kind: &Kind, object: &Value) -> Vec<(Compare, TxnOp)> {
         if kind.kind != "Namespace" || !kind.group.is_empty() {
-            return None;
+            return Vec::new();
         }
-        let accounts = row("", "serviceaccounts");
         let namespace = meta::name(object);
-        let mut account =
+        let account =
             json!({"metadata": {"name": service_account::DEFAULT, "namespace": namespace}});
-        self.new_metadata(accounts, &mut account);
-        let key = key(accounts, namespace, service_account::DEFAULT);
-        // Left from a namespace of this name that was let go with what was in it.
-        let left = self.store.view().get(key.as_bytes()).is_some();
-        (!left).then(|| (super::write::absent(&key), put(&key, &account, LeaseId::NONE)))
+        let map = self.root_ca().map(|pem| service_account::root_ca_map(namespace, pem));
+        let of_kinds = [("serviceaccounts", Some(account)), ("configmaps", map)];
+        let made = of_kinds.into_iter().filter_map(|(plural, object)| {
+            let (kind, mut object) = (row("", plural), object?);
+            self.new_metadata(kind, &mut object);
+            let key = key(kind, namespace, meta::name(&object));
+            // Left from a namespace of this name that was let go with what was in it.
+            let left = self.store.view().get(key.as_bytes()).is_some();
+            (!left).then(|| (super::write::absent(&key), put(&key, &object, LeaseId::NONE)))
+        });
+        made.collect()
     }
 }

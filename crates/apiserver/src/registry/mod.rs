@@ -55,6 +55,9 @@ pub struct Registry {
     definitions: Arc<definitions::Definitions>,
     /// Which stored versions can be shown as they are.
     known: Arc<Known>,
+    classes: Arc<admit::Classes>,
+    /// What the API's certificates are held against, as PEM, for Pods that ask the API.
+    root_ca: Option<Arc<str>>,
 }
 
 /// What to list.
@@ -180,7 +183,22 @@ impl Registry {
             turns: quota::Turns::default(),
             definitions: Arc::default(),
             known: Arc::default(),
+            classes: Arc::default(),
+            root_ca: None,
         }
+    }
+
+    /// From now on Pods are given a token and this, as PEM: somebody signs tokens, and the API's
+    /// certificates are held against it.
+    #[must_use]
+    pub(crate) fn with_root_ca(mut self, root_ca: Option<Arc<str>>) -> Self {
+        self.root_ca = root_ca;
+        self
+    }
+
+    /// What the API's certificates are held against, as PEM, where Pods are given tokens.
+    pub(crate) fn root_ca(&self) -> Option<&str> {
+        self.root_ca.as_deref()
     }
 
     /// The store behind it.

@@ -463,7 +463,7 @@ impl Registry {
         if kind.is("Service") {
             self.allocate_address(object, &mut compares, &mut steps)?;
         }
-        if let Some((compare, step)) = self.companions(kind, object) {
+        for (compare, step) in self.companions(kind, object) {
             compares.push(compare);
             steps.push(step);
         }
@@ -502,9 +502,7 @@ impl Registry {
         }
         let namespaces = kinds::by_alias("namespaces").expect("Namespace is served");
         let key = key(namespaces, "", namespace);
-        let takes_none = |kv: &KeyValue| {
-            decode(namespaces, kv).is_ok_and(|namespace| meta::is_terminating(&namespace))
-        };
+        let takes_none = |kv: &KeyValue| is_terminating(namespaces, kv).unwrap_or_default();
         if attempt == 0 && self.store.view().get(key.as_bytes()).as_ref().is_none_or(takes_none) {
             self.refresh().await?;
         }

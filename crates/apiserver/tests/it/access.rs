@@ -19,7 +19,7 @@ fn key() -> ServiceAccountKey {
     ServiceAccountKey::from_pem(pair.serialize_pem().as_bytes()).unwrap()
 }
 
-fn config() -> AccessConfig {
+pub(crate) fn config() -> AccessConfig {
     AccessConfig { service_account_key: Some(key()), ..AccessConfig::default() }
 }
 

@@ -6,6 +6,7 @@ use apiserver::registry::Caller;
 use futures::future::join_all;
 use http::Method;
 use serde_json::{Value, json};
+use std::sync::Arc;
 use store::Store as _;
 use tokio::task::JoinSet;
 
@@ -56,6 +57,48 @@ async fn a_namespace_is_never_without_an_account_for_its_pods() {
         let path = format!("{NAMESPACES}/{name}/serviceaccounts/default");
         assert_eq!(api.json(Method::GET, &path, Value::Null).await.0, 200, "{name}");
     }
+}
+
+#[tokio::test]
+async fn pods_get_a_token_where_somebody_signs_and_the_api_can_be_told_by_it() {
+    // SA-1
+    let moment = pki::Moment(1_577_836_800);
+    let lifetime = std::time::Duration::from_secs(3600);
+    let authority = Arc::new(pki::Authority::create("kubernetes", moment, lifetime).unwrap());
+    let with = |key: bool, signs: bool| {
+        let access = if key { crate::access::config() } else { apiserver::AccessConfig::default() };
+        let authority = signs.then(|| Arc::clone(&authority));
+        Api::with(access, apiserver::Pki { authority, ..apiserver::Pki::default() })
+    };
+    let map = |namespace: &str| format!("{NAMESPACES}/{namespace}/configmaps/kube-root-ca.crt");
+    for (key, signs) in [(false, false), (true, false), (false, true)] {
+        let api = with(key, signs).await;
+        let (code, made) = api.json(Method::POST, PODS, pod("p")).await;
+        assert_eq!((code, &made["spec"]["volumes"]), (201, &Value::Null), "{key} {signs}");
+        assert_eq!(api.json(Method::GET, &map("default"), Value::Null).await.0, 404);
+    }
+    let api = with(true, true).await;
+    let (code, _) = api.json(Method::POST, NAMESPACES, json!({"metadata": {"name": "x"}})).await;
+    assert_eq!(code, 201);
+    for namespace in ["x", "default", "kube-system"] {
+        let (_, found) = api.json(Method::GET, &map(namespace), Value::Null).await;
+        assert_eq!(found["data"]["ca.crt"], authority.pem(), "{namespace}");
+        let (_, made) = {
+            let pods = format!("{NAMESPACES}/{namespace}/pods");
+            api.json(Method::POST, &pods, pod("p")).await
+        };
+        let volume = &made["spec"]["volumes"][0];
+        let name = volume["name"].as_str().unwrap();
+        assert!(name.starts_with("kube-api-access-"), "{made}");
+        assert_eq!(made["spec"]["containers"][0]["volumeMounts"][0]["name"], name);
+    }
+    // Whoever says no for the account says it for its Pods.
+    let path = format!("{NAMESPACES}/x/serviceaccounts/default");
+    let (_, mut account) = api.json(Method::GET, &path, Value::Null).await;
+    account["automountServiceAccountToken"] = json!(false);
+    assert_eq!(api.json(Method::PUT, &path, account).await.0, 200);
+    let (_, made) = api.json(Method::POST, &format!("{NAMESPACES}/x/pods"), pod("q")).await;
+    assert_eq!(made["spec"]["volumes"], Value::Null);
 }
 
 #[tokio::test]

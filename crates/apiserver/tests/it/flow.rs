@@ -186,3 +186,87 @@ async fn a_body_that_is_written_down_is_bounded_as_others_are() {
     let answer = rest(server.send(&(review + "{")).await).await;
     assert!(answer.starts_with("HTTP/1.1 408"), "{answer}");
 }
+
+/// The value of a metric.
+async fn metric(server: &Served, name: &str) -> u64 {
+    let page = server.whole("/metrics").await;
+    let found = page.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok());
+    found.unwrap_or_else(|| panic!("{name} in {page}"))
+}
+
+#[tokio::test]
+async fn lists_that_are_waited_for_together_are_read_once_and_show_what_was_there_when_asked() {
+    // LST-1
+    const WAITING: &str = "apiserver_flowcontrol_current_inqueue_requests{priority_level=\"lists\"}";
+    let server = served(Limits { lists: 1, ..Limits::default() }).await;
+    let list = "/api/v1/configmaps";
+    // It has the seat, and more to say than the connection takes.
+    let first = server.get(list).await;
+    let mut waiting = Vec::new();
+    for n in 0..10 {
+        let body = json!({"metadata": {"name": format!("late-{n}")}}).to_string();
+        let post = format!(
+            "POST /api/v1/namespaces/default/configmaps HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\
+             content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        let made = rest(server.send(&post).await).await;
+        assert!(made.starts_with("HTTP/1.1 201"), "{made}");
+        waiting.push((n, server.get(list).await));
+    }
+    let all_wait = async { while metric(&server, WAITING).await == 0 {} };
+    timeout(PATIENCE, all_wait).await.unwrap();
+    let (first, answers) = tokio::join!(
+        rest(first),
+        futures::future::join_all(waiting.into_iter().map(async |(n, list)| (n, rest(list).await))),
+    );
+    assert!(first.contains("c-599"), "a whole list");
+    for (n, answer) in answers {
+        assert!(answer.contains("c-599"), "a whole list");
+        for before in 0..=n {
+            let name = format!("\"late-{before}\"");
+            assert!(answer.contains(&name), "list {n} does not know {name}, which was there");
+        }
+    }
+    let sent = metric(&server, "trireme_list_texts_sent_total").await;
+    let made = metric(&server, "trireme_list_texts_made_total").await;
+    assert_eq!(sent, 11);
+    assert!(made <= 5, "{made} texts for {sent} lists");
+}
+
+#[tokio::test]
+async fn many_watches_that_write_less_often_miss_nothing() {
+    // WCH-1
+    const WATCHES: usize = 100;
+    const CHANGES: usize = 30;
+    let server = served(Limits::default()).await;
+    let watch = "/api/v1/namespaces/default/configmaps?watch=1&fieldSelector=metadata.name%3Dc-0";
+    let mut watches = Vec::new();
+    for _ in 0..WATCHES {
+        let mut stream = server.get(watch).await;
+        until(&mut stream, "\"name\":\"c-0\"").await;
+        watches.push(stream);
+    }
+    for n in 0..CHANGES {
+        let body = json!({"data": {"k": format!("change-{n}.")}}).to_string();
+        let patch = format!(
+            "PATCH /api/v1/namespaces/default/configmaps/c-0 HTTP/1.1\r\nhost: x\r\nconnection: \
+             close\r\ncontent-type: application/merge-patch+json\r\ncontent-length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        let changed = rest(server.send(&patch).await).await;
+        assert!(changed.starts_with("HTTP/1.1 200"), "{changed}");
+    }
+    for mut stream in watches {
+        let mut text = String::new();
+        while !text.contains(&format!("change-{}.", CHANGES - 1)) {
+            let mut part = [0; 4096];
+            let bytes = timeout(PATIENCE, stream.read(&mut part)).await.unwrap().unwrap();
+            assert!(bytes > 0, "{text}");
+            text += &String::from_utf8_lossy(&part[..bytes]);
+        }
+        let places: Vec<Option<usize>> =
+            (0..CHANGES).map(|n| text.find(&format!("change-{n}."))).collect();
+        assert!(places.iter().all(Option::is_some) && places.is_sorted(), "{places:?}");
+    }
+}

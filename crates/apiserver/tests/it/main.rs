@@ -25,6 +25,7 @@ mod bodies;
 mod custom;
 mod events;
 mod flow;
+mod fuzz;
 mod kubectl;
 mod lists;
 mod node;

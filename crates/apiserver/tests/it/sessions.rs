@@ -67,6 +67,8 @@ struct Fetch {
     namespace: String,
     #[prost(string, tag = "4")]
     name: String,
+    #[prost(bytes = "vec", tag = "5")]
+    body_json: Vec<u8>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -78,7 +80,7 @@ struct ToNode {
     #[prost(message, optional, tag = "5")]
     refused: Option<Refused>,
     #[prost(message, optional, tag = "7")]
-    fetched: Option<Answer>,
+    fetched: Option<Fetched>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -87,11 +89,22 @@ struct Synced {
     revision: u64,
 }
 
-/// `Ack` and `Fetched` have this in common.
 #[derive(Clone, PartialEq, prost::Message)]
 struct Answer {
     #[prost(uint64, tag = "1")]
     sequence: u64,
+    #[prost(uint32, tag = "3")]
+    code: u32,
+    #[prost(string, tag = "4")]
+    message: String,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct Fetched {
+    #[prost(uint64, tag = "1")]
+    sequence: u64,
+    #[prost(bytes = "vec", tag = "2")]
+    object_json: Vec<u8>,
     #[prost(uint32, tag = "3")]
     code: u32,
     #[prost(string, tag = "4")]
@@ -166,14 +179,20 @@ impl Session {
     }
 
     async fn fetch(&mut self, name: &str) -> u32 {
+        self.ask("secrets", name, Value::Null).await.0
+    }
+
+    async fn ask(&mut self, resource: &str, name: &str, body: Value) -> (u32, Value) {
         let fetch = Fetch {
             sequence: 2,
-            resource: "secrets".to_owned(),
+            resource: resource.to_owned(),
             namespace: "default".to_owned(),
             name: name.to_owned(),
+            body_json: if body.is_null() { Vec::new() } else { body.to_string().into() },
         };
         self.to.send(FromNode { fetch: Some(fetch), ..FromNode::default() }).await.unwrap();
-        self.told(|message| message.fetched).await.code
+        let fetched = self.told(|message| message.fetched).await;
+        (fetched.code, serde_json::from_slice(&fetched.object_json).unwrap_or_default())
     }
 }
 
@@ -227,4 +246,55 @@ async fn a_session_is_of_the_node_in_the_certificate_and_for_its_pods() {
     assert_eq!(refused(&own, "node-1", reserved).await, 403);
     let (_, node) = secured.api.json(Method::GET, "/api/v1/nodes/node-1", Value::Null).await;
     assert_eq!(node["metadata"]["labels"]["node-restriction.kubernetes.io/a"], Value::Null);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_gets_tokens_of_its_pods_accounts_bound_to_these_pods_and_no_others() {
+    // SA-2
+    let secured = Secured::new(crate::access::config()).await;
+    let mut uids = Vec::new();
+    for (name, node) in [("own", "node-1"), ("other", "node-2")] {
+        let accounts = "/api/v1/namespaces/default/serviceaccounts";
+        let account = json!({"metadata": {"name": format!("robot-{name}")}});
+        assert_eq!(secured.api.json(Method::POST, accounts, account).await.0, 201);
+        let mut object = pod(name);
+        object["spec"]["nodeName"] = json!(node);
+        object["spec"]["serviceAccountName"] = json!(format!("robot-{name}"));
+        let (code, made) = secured.api.json(Method::POST, PODS, object).await;
+        assert_eq!(code, 201, "{made}");
+        uids.push(made["metadata"]["uid"].clone());
+    }
+    let shown = secured.authority.client("system:node:node-1", &["system:nodes"]);
+    let node = json!({"metadata": {"name": "node-1"}, "status": {}});
+    let mut session = open(&secured, &shown, "node-1", node).await.unwrap();
+    session.told(|message| message.synced).await;
+    let bound = |name: &str, uid: &Value| {
+        let of = json!({"kind": "Pod", "apiVersion": "v1", "name": name, "uid": uid});
+        json!({"spec": {"boundObjectRef": of, "expirationSeconds": 607}})
+    };
+    let tokens = "serviceaccounts/token";
+    let (code, answer) = session.ask(tokens, "robot-own", bound("own", &uids[0])).await;
+    assert_eq!(code, 0, "{answer}");
+    assert_eq!(answer["spec"]["expirationSeconds"], 607);
+    let token = answer["status"]["token"].as_str().unwrap();
+    let review = json!({"spec": {"token": token}});
+    let reviews = "/apis/authentication.k8s.io/v1/tokenreviews";
+    let (_, review) = secured.api.json(Method::POST, reviews, review).await;
+    let user = &review["status"]["user"];
+    assert_eq!(user["username"], "system:serviceaccount:default:robot-own", "{review}");
+    let extra = &user["extra"]["authentication.kubernetes.io/pod-uid"];
+    assert_eq!(extra, &json!([uids[0]]));
+    for (name, account, body, want) in [
+        ("another node's account", "robot-other", bound("other", &uids[1]), 403),
+        ("another node's Pod", "robot-own", bound("other", &uids[1]), 400),
+        ("bound to nothing", "robot-own", json!({"spec": {}}), 403),
+        ("a namesake", "robot-own", bound("own", &json!("gone")), 409),
+        ("an account of nobody's", "default", bound("own", &uids[0]), 403),
+        ("no request", "robot-own", Value::Null, 400),
+    ] {
+        let (code, answer) = session.ask(tokens, account, body).await;
+        assert_eq!(code, want, "{name}: {answer}");
+    }
+    let (code, _) = session.ask("configmaps/status", "x", Value::Null).await;
+    assert_eq!(code, 400, "what is not for nodes");
 }

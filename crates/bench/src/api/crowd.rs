@@ -7,6 +7,7 @@ use super::{
 };
 use crate::{
     histogram::Histogram,
+    own_thread::on_own_thread,
     pace::{FineTimer, Schedule, Timer as _},
     usage,
 };
@@ -34,6 +35,11 @@ const ALONE: Duration = Duration::from_secs(3);
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Between two looks at memory.
 const LOOK: Duration = Duration::from_millis(100);
+/// Numbers of changes begin here, so that none is like another: small requests before there is a crowd and
+/// beside it, and what changes meanwhile.
+const SMALL_ALONE: u64 = 0;
+const SMALL_BESIDE: u64 = 1 << 32;
+const CHURN: u64 = 2 << 32;
 const MERGE: &str = "application/merge-patch+json";
 
 /// What all of the crowd count.
@@ -49,7 +55,6 @@ struct Counts {
     lists_failed: Cell<u64>,
     first_error: RefCell<Option<String>>,
     over: Cell<bool>,
-    unique: Cell<u64>,
 }
 
 fn add(counter: &Cell<u64>, more: u64) {
@@ -57,12 +62,6 @@ fn add(counter: &Cell<u64>, more: u64) {
 }
 
 impl Counts {
-    /// A change that is none before is no event.
-    fn change(&self) -> Bytes {
-        add(&self.unique, 1);
-        change(self.unique.get())
-    }
-
     fn fails(&self, counter: &Cell<u64>, error: String) {
         add(counter, 1);
         self.first_error.borrow_mut().get_or_insert(error);
@@ -80,8 +79,7 @@ pub(super) async fn run(
     say(format!("making {} Pods", crowd.pods));
     make(plan, &path, crowd.pods).await?;
     let counts = Rc::new(Counts::default());
-    let small = |time: Duration| small_requests(plan, &path, crowd, time, Rc::clone(&counts));
-    let (alone, failed_alone) = small(ALONE).await?;
+    let alone = small_requests(plan, &path, crowd, ALONE, SMALL_ALONE).await?;
     let before = processes(&plan.pids)?;
     say(format!("{} watches and {} lists begin", crowd.watches, crowd.lists));
     let mut tasks = JoinSet::new();
@@ -90,7 +88,6 @@ pub(super) async fn run(
     let one = setup.must(Method::GET, &format!("{path}?limit=1"), &Value::Null).await?;
     let revision = one.pointer("/metadata/resourceVersion").and_then(Value::as_str);
     let revision = revision.context("a list without a version")?;
-    counts.changes.set(0);
     for endpoint in plan.endpoints.iter().cycle().take(crowd.watches) {
         let connection = Connection::open(endpoint, "bench").await?;
         let path = format!("{path}?watch=1&resourceVersion={revision}");
@@ -104,13 +101,14 @@ pub(super) async fn run(
     let watched = most_memory(plan, Rc::clone(&counts));
     let begun = Instant::now();
     let during = async {
-        let small = small(plan.time).await;
+        let small = small_requests(plan, &path, crowd, plan.time, SMALL_BESIDE).await;
         counts.over.set(true);
         small
     };
     let (small, changed, memory) = tokio::join!(during, churn, watched);
-    let ((small, failed), memory) = (small?, memory?);
+    let (small, memory) = (small?, memory?);
     changed?;
+    add(&counts.changes, small.changes);
     let seconds = begun.elapsed().as_secs_f64();
     let (events, changes) = (counts.events.get(), counts.changes.get());
     let list_bytes = counts.list_bytes.get();
@@ -125,20 +123,22 @@ pub(super) async fn run(
     let _ = timeout(PATIENCE, all).await;
     let events_missing = wanted.saturating_sub(counts.events.get());
     tasks.shutdown().await;
-    let mut processes = used(before.clone(), after, alone.count() + small.count());
+    let requests = alone.latencies.count() + small.latencies.count();
+    let mut processes = used(before.clone(), after, requests);
     for (name, process) in &mut processes {
         process.rss_bytes = memory.get(name).copied().unwrap_or(process.rss_bytes);
     }
     let list = Latency::of(&counts.list.borrow());
     let first_error = counts.first_error.borrow().clone();
+    let first_error = first_error.or(small.first_error).or(alone.first_error);
     Ok(CrowdRun {
         pods: crowd.pods,
         lists: crowd.lists,
         watches: crowd.watches,
         seconds,
-        small_alone: Latency::of(&alone),
-        small: Latency::of(&small),
-        small_failed: failed + failed_alone,
+        small_alone: Latency::of(&alone.latencies),
+        small: Latency::of(&small.latencies),
+        small_failed: small.failed + alone.failed,
         list,
         list_bytes_per_s: list_bytes as f64 / seconds,
         lists_refused: counts.lists_refused.get(),
@@ -175,62 +175,123 @@ async fn make(plan: &ApiPlan, path: &Rc<str>, pods: usize) -> anyhow::Result<()>
     Ok(())
 }
 
-/// At fixed times: one that is answered late is late from when it was due.
+/// What became of small requests.
+#[derive(Default)]
+struct Small {
+    latencies: Histogram,
+    failed: u64,
+    /// That were acknowledged.
+    changes: u64,
+    first_error: Option<String>,
+}
+
+impl Small {
+    fn fails(&mut self, error: String) {
+        self.failed += 1;
+        self.first_error.get_or_insert(error);
+    }
+
+    fn merge(&mut self, other: Self) {
+        self.latencies.merge(&other.latencies);
+        self.failed += other.failed;
+        self.changes += other.changes;
+        if self.first_error.is_none() {
+            self.first_error = other.first_error;
+        }
+    }
+}
+
+/// At fixed times: one that is answered late is late from when it was due. On a thread of its own: what the
+/// readers on the other one have to do is no time that a server takes. `unique` is the first number of a
+/// change that nobody else makes.
 async fn small_requests(
     plan: &ApiPlan,
-    path: &Rc<str>,
+    path: &str,
     crowd: Crowd,
     time: Duration,
-    counts: Rc<Counts>,
-) -> anyhow::Result<(Histogram, u64)> {
-    let schedule = Rc::new(Schedule::new(Instant::now(), crowd.small));
-    let until = Instant::now() + time;
-    let mut workers = JoinSet::new();
-    for (worker, endpoint) in plan.endpoints.iter().cycle().take(WORKERS).enumerate() {
-        let mut connection = Connection::open(endpoint, "bench-small").await?;
-        let (path, schedule, counts) = (Rc::clone(path), Rc::clone(&schedule), Rc::clone(&counts));
-        let timer = FineTimer::new()?;
-        workers.spawn_local(async move {
-            let (mut latencies, failed) = (Histogram::default(), Cell::new(0));
-            for number in 0_u64.. {
-                let due = schedule.take();
-                if due >= until {
+    unique: u64,
+) -> anyhow::Result<Small> {
+    let (endpoints, path) = (plan.endpoints.clone(), path.to_owned());
+    on_own_thread(async move || {
+        let mut opened = Vec::new();
+        for endpoint in endpoints.iter().cycle().take(WORKERS) {
+            opened.push((Connection::open(endpoint, "bench-small").await?, FineTimer::new()?));
+        }
+        // Behind the connections: what these take is no request's.
+        let begin = Instant::now();
+        let schedule = Rc::new(Schedule::new(begin, crowd.small));
+        let (path, unique) = (Rc::<str>::from(path), Rc::new(Cell::new(unique)));
+        let mut workers = JoinSet::new();
+        for (worker, (connection, timer)) in opened.into_iter().enumerate() {
+            let (schedule, path) = (Rc::clone(&schedule), Rc::clone(&path));
+            let worker = SmallWorker {
+                connection,
+                timer,
+                schedule,
+                path,
+                worker,
+                pods: crowd.pods,
+                until: begin + time,
+                unique: Rc::clone(&unique),
+            };
+            workers.spawn_local(worker.run());
+        }
+        let mut all = Small::default();
+        while let Some(done) = workers.join_next().await {
+            all.merge(done.context("a worker")?);
+        }
+        Ok(all)
+    })
+    .await
+}
+
+struct SmallWorker {
+    connection: Connection,
+    timer: FineTimer,
+    schedule: Rc<Schedule>,
+    path: Rc<str>,
+    worker: usize,
+    pods: usize,
+    until: Instant,
+    unique: Rc<Cell<u64>>,
+}
+
+impl SmallWorker {
+    async fn run(mut self) -> Small {
+        let mut done = Small::default();
+        for number in 0_u64.. {
+            let due = self.schedule.take();
+            if due >= self.until {
+                break;
+            }
+            self.timer.until(due).await;
+            // No two workers ever change the same Pod: nobody has to try again.
+            let of = usize::try_from(number).unwrap_or_default() * WORKERS + self.worker;
+            let pod = format!("{}/{}", self.path, name(of % (self.pods / WORKERS * WORKERS).max(1)));
+            let answer = if number % 2 == 0 {
+                self.connection.whole(Method::GET, &pod, JSON, Bytes::new()).await
+            } else {
+                // A change that is none before is no event.
+                add(&self.unique, 1);
+                let change = change(self.unique.get());
+                self.connection.whole(Method::PATCH, &pod, MERGE, change).await
+            };
+            match answer {
+                Ok((StatusCode::OK, _)) => {
+                    done.latencies.record(Instant::now() - due);
+                    done.changes += number % 2;
+                }
+                Ok((status, body)) => {
+                    done.fails(format!("{status}: {}", String::from_utf8_lossy(&body)));
+                }
+                Err(error) => {
+                    done.fails(format!("{error:#}"));
                     break;
                 }
-                timer.until(due).await;
-                // No two workers ever change the same Pod: nobody has to try again.
-                let of = usize::try_from(number).unwrap_or_default() * WORKERS + worker;
-                let pod = format!("{path}/{}", name(of % (crowd.pods / WORKERS * WORKERS).max(1)));
-                let answer = if number % 2 == 0 {
-                    connection.whole(Method::GET, &pod, JSON, Bytes::new()).await
-                } else {
-                    connection.whole(Method::PATCH, &pod, MERGE, counts.change()).await
-                };
-                match answer {
-                    Ok((StatusCode::OK, _)) => {
-                        latencies.record(Instant::now() - due);
-                        add(&counts.changes, number % 2);
-                    }
-                    Ok((status, body)) => {
-                        let text = String::from_utf8_lossy(&body);
-                        counts.fails(&failed, format!("{status}: {text}"));
-                    }
-                    Err(error) => {
-                        counts.fails(&failed, format!("{error:#}"));
-                        break;
-                    }
-                }
             }
-            (latencies, failed.get())
-        });
+        }
+        done
     }
-    let (mut all, mut failed) = (Histogram::default(), 0);
-    while let Some(done) = workers.join_next().await {
-        let (latencies, errors) = done.context("a worker")?;
-        all.merge(&latencies);
-        failed += errors;
-    }
-    Ok((all, failed))
 }
 
 /// Changes Pods at a fixed rate until it is over.
@@ -254,7 +315,7 @@ async fn churn(
         // Far from those that small requests change.
         let of = crowd.pods.saturating_sub(1 + usize::try_from(number).unwrap_or_default() % 16);
         let pod = format!("{path}/{}", name(of));
-        let answer = connection.whole(Method::PATCH, &pod, MERGE, counts.change()).await?;
+        let answer = connection.whole(Method::PATCH, &pod, MERGE, change(CHURN + number)).await?;
         ensure!(
             answer.0.is_success(),
             "change a Pod: {}: {}",

@@ -288,6 +288,19 @@ fn volumes(text: &mut Text, pod: &Value) {
             field("Type", "DownwardAPI (a volume populated by information about the pod)");
         } else if volume.get("projected").is_some() {
             field("Type", "Projected (a volume that contains injected data from multiple sources)");
+            for source in items(volume, "/projected/sources") {
+                if let Some(token) = source.get("serviceAccountToken") {
+                    field("TokenExpirationSeconds", &at(token, "/expirationSeconds"));
+                } else if let Some(found) = source.get("configMap") {
+                    field("ConfigMapName", &at(found, "/name"));
+                    field("Optional", &or(at(found, "/optional"), "false"));
+                } else if let Some(found) = source.get("secret") {
+                    field("SecretName", &at(found, "/name"));
+                    field("Optional", &or(at(found, "/optional"), "false"));
+                } else if source.get("downwardAPI").is_some() {
+                    field("DownwardAPI", "true");
+                }
+            }
         } else {
             field("Type", "<unknown>");
         }

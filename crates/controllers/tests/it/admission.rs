@@ -1,6 +1,6 @@
 //! Accounts that every namespace has, and what quotas say is used.
 
-use crate::Cluster;
+use crate::{Cluster, ROOT_CA};
 use client::ClientError;
 use http::Method;
 use serde_json::{Value, json};
@@ -22,6 +22,29 @@ async fn the_account_of_a_namespace_is_made_again() {
             now.is_some_and(|now| now["metadata"]["uid"] != before["metadata"]["uid"])
         })
         .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_pods_hold_the_api_against_is_in_every_namespace_and_as_it_should_be() {
+    // SA-1
+    let cluster = Cluster::new().await;
+    cluster.post("/api/v1/namespaces", json!({"metadata": {"name": "team"}})).await;
+    for namespace in ["default", "team"] {
+        let path = format!("/api/v1/namespaces/{namespace}/configmaps/kube-root-ca.crt");
+        let is_right = async |c: &Cluster| {
+            c.get(&path).await.is_some_and(|map| map["data"] == json!({"ca.crt": ROOT_CA}))
+        };
+        cluster.until("it is made", SECOND, &is_right).await;
+        let mut map = cluster.get(&path).await.unwrap();
+        map["data"] = json!({"ca.crt": "another"});
+        cluster.call(Method::PUT, &path, map).await.unwrap();
+        cluster.until("it is brought up to date", SECOND, &is_right).await;
+        cluster.call(Method::DELETE, &path, Value::Null).await.unwrap();
+        cluster.until("it is made again", SECOND, &is_right).await;
+    }
+    cluster.call(Method::DELETE, "/api/v1/namespaces/team", Value::Null).await.unwrap();
+    let gone = async |c: &Cluster| c.get("/api/v1/namespaces/team").await.is_none();
+    cluster.until("it is in nobody's way", 2 * SECOND, gone).await;
 }
 
 #[tokio::test(start_paused = true)]

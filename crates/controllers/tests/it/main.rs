@@ -26,6 +26,9 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+/// What Pods would hold the API's certificates against.
+pub(crate) const ROOT_CA: &str = "a certificate";
+
 /// Of the test's clock, when it begins.
 const START: u64 = 1_700_000_000;
 
@@ -81,7 +84,8 @@ impl Cluster {
         let origin = Some(ControllerOrigin { epoch: self.epoch });
         let client = Client::in_process(self.server.door(), identity, origin);
         self.leading = CancellationToken::new();
-        self.tasks.spawn(controllers::all(client, self.leading.child_token()));
+        let settings = controllers::Settings { root_ca: Some(ROOT_CA.to_owned()) };
+        self.tasks.spawn(controllers::all_with(settings, client, self.leading.child_token()));
     }
 
     /// Registers a node that is heard and ready.

@@ -408,6 +408,12 @@ pub trait Runtime: Send + Sync + 'static {
     /// [`RuntimeError::NotFound`]; [`RuntimeError::Io`] when nobody listens there.
     async fn connect(&self, pod_uid: &str, port: u16) -> Result<Box<dyn Connection>, RuntimeError>;
 
+    /// Whether its containers have files at all: where they only seem to run, nobody asks for what would be
+    /// in volumes.
+    fn reads_volumes(&self) -> bool {
+        true
+    }
+
     /// Tells the range from which Pods get their addresses, such as `10.244.1.0/24`. Pods that have one
     /// keep it.
     fn set_pod_cidr(&self, cidr: &str);

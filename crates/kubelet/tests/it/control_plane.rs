@@ -1,7 +1,7 @@
 //! The other end of an agent's session: keeps Pods, takes statuses, holds the agent to the order of a
 //! deletion.
 
-use client::node::{FromControlPlane, NodeSession, ToControlPlane};
+use client::node::{Fetch, FromControlPlane, NodeSession, TOKENS, ToControlPlane};
 use kubelet::{
     agent::{self, Clock, KubeletConfig},
     runtime::fake::FakeRuntime,
@@ -48,6 +48,10 @@ struct State {
     revision: watch::Sender<u64>,
     /// Of all Events.
     reasons: Mutex<Vec<String>>,
+    /// By resource and name.
+    objects: Mutex<BTreeMap<(String, String), Value>>,
+    /// What was asked for tokens, and when.
+    tokens: Mutex<Vec<(Instant, Value)>>,
 }
 
 impl State {
@@ -76,6 +80,8 @@ impl Node {
             pods: Mutex::default(),
             revision: watch::Sender::new(1),
             reasons: Mutex::default(),
+            objects: Mutex::default(),
+            tokens: Mutex::default(),
         };
         let dir = tempfile::tempdir().unwrap();
         Self { runtime, clock, dir, state: Arc::new(state), agent: None, listener: None }
@@ -99,7 +105,7 @@ impl Node {
     pub(crate) async fn connect(&mut self) {
         let (told, events) = mpsc::channel(1024);
         let (requests, asked) = mpsc::channel(1024);
-        let (fetches, _) = mpsc::channel(1);
+        let (fetches, fetched) = mpsc::channel(1);
         let ends = NodeSession { events, requests, fetches };
         let config = KubeletConfig {
             name: "node".to_owned(),
@@ -120,6 +126,7 @@ impl Node {
         let listener = self.listener.take().map(Into::into);
         tasks.spawn(agent::serve(config, runtime, clock, listener, ends, stop.clone()));
         tasks.spawn(answer(Arc::clone(&self.state), asked, told.clone()));
+        tasks.spawn(give(Arc::clone(&self.state), fetched));
         told.send(connected("replica-1")).await.unwrap();
         self.agent = Some(Running { stop, tasks, told });
     }
@@ -179,6 +186,29 @@ impl Node {
         });
         let pod = self.state.pod(name).unwrap();
         self.tell(pod, false).await;
+    }
+
+    /// Changes a Pod, and tells of it.
+    pub(crate) async fn change(&self, name: &str, change: impl FnOnce(&mut Value)) {
+        self.state.change(name, change);
+        let pod = self.state.pod(name).unwrap();
+        self.tell(pod, false).await;
+    }
+
+    /// Makes an object that Pods may name, or another one of it.
+    pub(crate) fn put(&self, resource: &str, name: &str, object: Value) {
+        let key = (resource.to_owned(), name.to_owned());
+        self.state.objects.lock().unwrap().insert(key, object);
+    }
+
+    /// What was asked for tokens, and when.
+    pub(crate) fn tokens(&self) -> Vec<(Instant, Value)> {
+        self.state.tokens.lock().unwrap().clone()
+    }
+
+    /// Where a Pod's volume is.
+    pub(crate) fn volume(&self, pod: &str, name: &str) -> std::path::PathBuf {
+        self.dir.path().join("volumes").join(pod).join("volumes").join(name)
     }
 
     /// As if it had been deleted while the agent was away.
@@ -273,5 +303,24 @@ async fn answer(
                 return;
             }
         }
+    }
+}
+
+/// Gives the agent what its Pods name: the first token is `token-1`.
+async fn give(state: Arc<State>, mut fetches: mpsc::Receiver<Fetch>) {
+    while let Some(fetch) = fetches.recv().await {
+        let found = match fetch.body {
+            Some(mut request) if fetch.resource == TOKENS => {
+                let mut tokens = state.tokens.lock().unwrap();
+                tokens.push((Instant::now(), request.clone()));
+                request["status"] = json!({"token": format!("token-{}", tokens.len())});
+                Some(request)
+            }
+            _ => {
+                let key = (fetch.resource.to_owned(), fetch.name);
+                state.objects.lock().unwrap().get(&key).cloned()
+            }
+        };
+        let _ = fetch.answer.send(Ok(found));
     }
 }

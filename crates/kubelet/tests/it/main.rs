@@ -10,3 +10,4 @@ mod agent;
 mod control_plane;
 mod runtime;
 mod serve;
+mod volumes;

@@ -17,8 +17,8 @@ use crate::{
 use api::{kinds::Kind, status::Status};
 use serde_json::{Map, Value, json};
 use set::{Element, Path, Set, path_text};
-use std::{collections::BTreeMap, fmt};
-use typed::{Typed, without_nulls};
+use std::{collections::BTreeMap, fmt, sync::LazyLock};
+use typed::{Typed, has_nulls, without_nulls};
 
 /// Managers of updates in one object at most; the oldest beyond are taken together.
 const UPDATERS_MAX: usize = 10;
@@ -246,9 +246,16 @@ pub fn track_update(
     let root = table.root(kind);
     let tracker = Tracker::new(kind, (&table, &root), now, subresource);
     let before = old.map_or_else(|| json!({}), without_managed_fields);
-    let mut after = without_managed_fields(&new);
-    without_nulls(&mut after);
-    tracker.update(&before, &after, &mut managers, manager);
+    if let Some(metadata) = new.get_mut("metadata").and_then(Value::as_object_mut) {
+        metadata.remove("managedFields");
+    }
+    if has_nulls(&new) {
+        let mut after = new.clone();
+        without_nulls(&mut after);
+        tracker.update(&before, &after, &mut managers, manager);
+    } else {
+        tracker.update(&before, &new, &mut managers, manager);
+    }
     tracker.take_oldest_together(&mut managers);
     encode(&mut new, &managers);
     new
@@ -339,18 +346,19 @@ impl<'a> Tracker<'a> {
     }
 
     fn update(&self, old: &Value, new: &Value, managers: &mut Managers, manager: &str) {
-        let comparison = self.compare(old, new);
-        let written = comparison.written();
+        static OWN: LazyLock<Set> = LazyLock::new(|| set_of(SERVERS_OWN));
+        let (mut written, removed) = self.compare(old, new).into_written_and_removed();
         // Who writes loses what it had too, and gets it back.
         for managed in managers.values_mut() {
-            managed.set = managed.set.difference(&written).difference(&comparison.removed);
+            managed.set.subtract(&written);
+            managed.set.subtract(&removed);
         }
-        let own = written.difference(&set_of(SERVERS_OWN));
-        if !own.is_empty() {
+        written.subtract(&OWN);
+        if !written.is_empty() {
             let managed = managers.entry(self.manager(manager, Operation::Update)).or_default();
             managed.api_version.clone_from(&self.api_version);
             managed.time = Some(self.now.to_owned());
-            managed.set = own.union(&managed.set);
+            managed.set.extend(written);
         }
         managers.retain(|_, managed| !managed.set.is_empty());
     }

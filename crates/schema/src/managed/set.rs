@@ -30,7 +30,7 @@ impl Element {
     /// As `FieldsV1` writes it.
     fn text(&self) -> String {
         match self {
-            Self::Field(name) => format!("f:{name}"),
+            Self::Field(name) => ["f:", name].concat(),
             Self::Key(keys) => {
                 let name = |name: &String| Value::from(name.as_str()).to_string();
                 let keys: Vec<String> =
@@ -132,7 +132,48 @@ impl Set {
         }
     }
 
-    fn extend(&mut self, other: Self) {
+    /// Puts an element in.
+    pub(super) fn put(&mut self, element: Element) {
+        self.members.insert(element);
+    }
+
+    /// Puts what is below an element in, of which nothing is in yet.
+    pub(super) fn put_below(&mut self, element: &Element, below: Self) {
+        if !below.is_empty() {
+            self.children.insert(element.clone(), below);
+        }
+    }
+
+    /// Takes out what is in `other`.
+    pub(super) fn subtract(&mut self, other: &Self) {
+        for element in &other.members {
+            self.members.remove(element);
+        }
+        for (element, theirs) in &other.children {
+            self.below_mut(element, |below| below.subtract(theirs));
+        }
+    }
+
+    /// Takes out what is in `other` or below a member of it.
+    pub(super) fn subtract_below(&mut self, other: &Self) {
+        for element in &other.members {
+            self.members.remove(element);
+            self.children.remove(element);
+        }
+        for (element, theirs) in &other.children {
+            self.below_mut(element, |below| below.subtract_below(theirs));
+        }
+    }
+
+    fn below_mut(&mut self, element: &Element, change: impl FnOnce(&mut Self)) {
+        let Some(below) = self.children.get_mut(element) else { return };
+        change(below);
+        if below.is_empty() {
+            self.children.remove(element);
+        }
+    }
+
+    pub(super) fn extend(&mut self, other: Self) {
         self.members.extend(other.members);
         for (element, below) in other.children {
             self.children.entry(element).or_default().extend(below);
@@ -309,6 +350,11 @@ mod tests {
             let below = |path: &&Path| !of_b.iter().any(|other| path.starts_with(other));
             let left: Vec<Path> = of_a.iter().filter(below).cloned().collect();
             prop_assert_eq!(sorted(a.difference_below(&b).paths()), sorted(left));
+            let (mut without, mut without_below) = (a.clone(), a.clone());
+            without.subtract(&b);
+            without_below.subtract_below(&b);
+            prop_assert_eq!(without, a.difference(&b));
+            prop_assert_eq!(without_below, a.difference_below(&b));
             prop_assert_eq!(Set::from_fields_v1(&a.to_fields_v1()), Ok(a));
         }
     }

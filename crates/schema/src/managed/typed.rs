@@ -35,12 +35,24 @@ impl Comparison {
         self.modified.clone().union(&self.added)
     }
 
-    pub(super) fn without(&self, ignored: &Set) -> Self {
-        Self {
-            added: self.added.difference_below(ignored),
-            modified: self.modified.difference_below(ignored),
-            removed: self.removed.difference_below(ignored),
+    /// The same, and what is gone.
+    pub(super) fn into_written_and_removed(self) -> (Set, Set) {
+        let Self { added, modified: mut written, removed } = self;
+        written.extend(added);
+        (written, removed)
+    }
+
+    pub(super) fn without(mut self, ignored: &Set) -> Self {
+        for set in [&mut self.added, &mut self.modified, &mut self.removed] {
+            set.subtract_below(ignored);
         }
+        self
+    }
+
+    fn put_below(&mut self, element: &Element, below: Self) {
+        self.added.put_below(element, below.added);
+        self.modified.put_below(element, below.modified);
+        self.removed.put_below(element, below.removed);
     }
 }
 
@@ -144,58 +156,69 @@ impl<'t> Typed<'t> {
     /// something into it. A null is there, with nothing in it.
     pub(super) fn compare(&self, old: &Value, new: &Value) -> Comparison {
         let mut comparison = Comparison::default();
-        self.compare_values(self.root, [Some(old), Some(new)], &mut Vec::new(), &mut comparison);
+        if old != new {
+            // The root itself is never in a set.
+            self.compare_below(self.root, [Some(old), Some(new)], &mut comparison);
+        }
         comparison
     }
 
+    /// Compares two values that differ, under an element of what `to` is about.
     fn compare_values(
         &self,
         shape: &Shape,
         sides: [Option<&Value>; 2],
-        path: &mut Path,
+        element: Element,
         to: &mut Comparison,
     ) {
-        let [old, new] = sides;
-        // Most of an object is what it was.
-        if old == new {
-            return;
+        let mut below = Comparison::default();
+        let is_leaf = self.compare_below(shape, sides, &mut below);
+        to.put_below(&element, below);
+        match sides {
+            [None, _] => to.added.put(element),
+            [_, None] => to.removed.put(element),
+            [Some(old), Some(new)] if is_leaf && !go::same(old, new) => to.modified.put(element),
+            [Some(_), Some(_)] => {}
         }
-        let is_leaf = match sides.map(|value| self.view(shape, value)) {
+    }
+
+    /// Compares what is in two values; whether each of them is one that is not taken apart.
+    fn compare_below(
+        &self,
+        shape: &Shape,
+        sides: [Option<&Value>; 2],
+        to: &mut Comparison,
+    ) -> bool {
+        match sides.map(|value| self.view(shape, value)) {
             [View::Fields(before), View::Fields(after)]
                 if !(self.is_empty(shape, before) && self.is_empty(shape, after)) =>
             {
-                self.compare_fields(shape, [Some(before), Some(after)], path, to);
+                self.compare_fields(shape, [Some(before), Some(after)], to);
                 false
             }
             [View::Fields(before), View::Nothing] if !self.is_empty(shape, before) => {
-                self.compare_fields(shape, [Some(before), None], path, to);
+                self.compare_fields(shape, [Some(before), None], to);
                 false
             }
             [View::Nothing, View::Fields(after)] if !self.is_empty(shape, after) => {
-                self.compare_fields(shape, [None, Some(after)], path, to);
+                self.compare_fields(shape, [None, Some(after)], to);
                 false
             }
             [View::Items(before, item), View::Items(after, _)]
                 if !(before.is_empty() && after.is_empty()) =>
             {
-                self.compare_items(item, [before, after], path, to);
+                self.compare_items(item, [before, after], to);
                 false
             }
             [View::Items(before, item), View::Nothing] if !before.is_empty() => {
-                self.compare_items(item, [before, Vec::new()], path, to);
+                self.compare_items(item, [before, Vec::new()], to);
                 false
             }
             [View::Nothing, View::Items(after, item)] if !after.is_empty() => {
-                self.compare_items(item, [Vec::new(), after], path, to);
+                self.compare_items(item, [Vec::new(), after], to);
                 false
             }
             _ => true,
-        };
-        match (old, new) {
-            (None, _) => to.added.insert(path),
-            (_, None) => to.removed.insert(path),
-            (Some(old), Some(new)) if is_leaf && !go::same(old, new) => to.modified.insert(path),
-            (Some(_), Some(_)) => {}
         }
     }
 
@@ -203,7 +226,6 @@ impl<'t> Typed<'t> {
         &self,
         shape: &Shape,
         sides: [Option<&Map<String, Value>>; 2],
-        path: &mut Path,
         to: &mut Comparison,
     ) {
         let mut names: BTreeSet<&String> =
@@ -217,10 +239,12 @@ impl<'t> Typed<'t> {
         for name in names {
             let found = self.table.field(shape, name);
             let written = found.field.and_then(|field| field.written.as_ref());
-            let values = sides.map(|fields| fields?.get(name).or(written));
-            path.push(Element::Field(name.clone()));
-            self.compare_values(found.shape, values, path, to);
-            path.pop();
+            let [old, new] = sides.map(|fields| fields?.get(name).or(written));
+            // Most of an object is what it was.
+            if old != new {
+                let element = Element::Field(name.clone());
+                self.compare_values(found.shape, [old, new], element, to);
+            }
         }
     }
 
@@ -235,26 +259,26 @@ impl<'t> Typed<'t> {
         &self,
         shape: &Shape,
         sides: [Vec<(Element, &Value)>; 2],
-        path: &mut Path,
         to: &mut Comparison,
     ) {
         let [old, new] = sides.map(by_element);
         let elements: BTreeSet<&Element> = old.keys().chain(new.keys()).collect();
         for element in elements {
-            path.push(element.clone());
             let [old, new] =
                 [&old, &new].map(|items| items.get(element).map_or(&[][..], Vec::as_slice));
-            match (old, new) {
-                ([], [value]) => self.compare_values(shape, [None, Some(value)], path, to),
-                ([value], []) => self.compare_values(shape, [Some(value), None], path, to),
-                ([old], [new]) => self.compare_values(shape, [Some(old), Some(new)], path, to),
-                // Items under one name are one leaf.
-                (old, new) if old == new => {}
-                ([], _) => to.added.insert(path),
-                (_, []) => to.removed.insert(path),
-                (_, _) => to.modified.insert(path),
+            if old == new {
+                continue;
             }
-            path.pop();
+            let element = element.clone();
+            match (old, new) {
+                ([], [value]) => self.compare_values(shape, [None, Some(value)], element, to),
+                ([value], []) => self.compare_values(shape, [Some(value), None], element, to),
+                ([old], [new]) => self.compare_values(shape, [Some(old), Some(new)], element, to),
+                // Items under one name are one leaf.
+                ([], _) => to.added.put(element),
+                (_, []) => to.removed.put(element),
+                (_, _) => to.modified.put(element),
+            }
         }
     }
 
@@ -433,6 +457,15 @@ fn by_element(items: Vec<(Element, &Value)>) -> BTreeMap<Element, Vec<&Value>> {
         by_element.entry(element).or_default().push(value);
     }
     by_element
+}
+
+/// Whether any field is null.
+pub(super) fn has_nulls(value: &Value) -> bool {
+    match value {
+        Value::Object(fields) => fields.values().any(|value| value.is_null() || has_nulls(value)),
+        Value::Array(items) => items.iter().any(has_nulls),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => false,
+    }
 }
 
 /// Takes every field away that is null.

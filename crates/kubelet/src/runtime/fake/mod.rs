@@ -58,6 +58,8 @@ struct State {
     pulled: BTreeSet<String>,
     /// `None` when nobody wants to know.
     journal: Option<Vec<Entry>>,
+    /// As if containers could read them.
+    volumes: bool,
 }
 
 struct FakePod {
@@ -119,6 +121,11 @@ impl FakeRuntime {
     /// From now on, what it is asked is written down.
     pub fn keep_journal(&self) {
         self.state().journal.get_or_insert_default();
+    }
+
+    /// From now on, Pods wait for their volumes as if somebody could read them.
+    pub fn read_volumes(&self) {
+        self.state().volumes = true;
     }
 
     /// What it was asked, in order.
@@ -274,6 +281,10 @@ fn show(pod: &FakePod) -> RuntimePod {
 impl Runtime for FakeRuntime {
     fn version(&self) -> String {
         concat!("fake://", env!("CARGO_PKG_VERSION")).to_owned()
+    }
+
+    fn reads_volumes(&self) -> bool {
+        self.state().volumes
     }
 
     async fn pods(&self) -> Result<Vec<RuntimePod>, RuntimeError> {
