@@ -10,7 +10,7 @@ use http::{Method, Request, StatusCode, Uri};
 use http_body_util::{BodyExt as _, Full};
 use serde_json::Value;
 use std::{sync::Arc, time::Duration};
-use store::{Epoch, Timestamp, local::LocalStore};
+use store::{Epoch, Store as _, Timestamp, local::LocalStore};
 use tower::ServiceExt as _;
 
 /// Until an answer that goes on counts as one: of a clock that stands still while anything can be done.
