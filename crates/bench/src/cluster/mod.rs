@@ -188,8 +188,10 @@ impl Cluster {
         // Both programs become the next one: the process stays the same.
         let command = match &self.network {
             Some((network, first)) => {
-                let mut command = network.enter(first + member.number)?;
-                command.arg("setpriv");
+                let enter = network.enter(first + member.number)?;
+                let (program, rest) = enter.split_first().context("a command")?;
+                let mut command = Command::new(program);
+                command.args(rest).arg("setpriv");
                 command
             }
             None => Command::new("setpriv"),

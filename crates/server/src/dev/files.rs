@@ -91,14 +91,8 @@ impl Layout {
         }
         let lines = |urls: &[String]| urls.join("\n") + "\n";
         std::fs::write(dir.join("endpoints"), lines(&endpoints)).context("write endpoints")?;
-        let etcd = replicas.iter().filter_map(|r| r.etcd.as_ref());
-        let etcd: Vec<String> = etcd
-            .map(|etcd| {
-                let scheme = if etcd.tls.is_some() { "https" } else { "http" };
-                format!("{scheme}://{}", etcd.listen)
-            })
-            .collect();
-        std::fs::write(dir.join("etcd-endpoints"), lines(&etcd)).context("write etcd-endpoints")?;
+        std::fs::write(dir.join("etcd-endpoints"), lines(&layout.etcd_urls()))
+            .context("write etcd-endpoints")?;
         Ok(layout)
     }
 
@@ -115,7 +109,9 @@ impl Layout {
             let member = replica.members.iter().find(|m| m.id == replica.id);
             let name = member.map(|m| m.name.clone()).unwrap_or_default();
             let hosts = api_hosts(&[&name], &replica.nodes.first_service_ip());
-            let peers = vec![name.clone(), Ipv4Addr::LOCALHOST.to_string()];
+            let address = replica.raft.listen.ip().to_string();
+            let hosts = if hosts.contains(&address) { hosts } else { [hosts, vec![address.clone()]].concat() };
+            let peers = vec![name.clone(), address];
             issuer.replica(&self.replica_dir(replica.id), &name, hosts, peers)?;
         }
         for node in &self.nodes {
@@ -173,6 +169,17 @@ impl Layout {
     pub fn endpoints(&self) -> Endpoints {
         let urls = self.replicas.iter().map(|r| self.client_url(r.id)).collect();
         Endpoints { connect_timeout: CONNECT_TIMEOUT, ..Endpoints::new(urls, self.access.clone()) }
+    }
+
+    /// URLs of the etcd v3 API, by replica id.
+    #[must_use]
+    pub fn etcd_urls(&self) -> Vec<String> {
+        let served = self.replicas.iter().filter_map(|r| r.etcd.as_ref());
+        let urls = served.map(|etcd| {
+            let scheme = if etcd.tls.is_some() { "https" } else { "http" };
+            format!("{scheme}://{}", etcd.listen)
+        });
+        urls.collect()
     }
 
     /// A replica's directory.
@@ -246,17 +253,29 @@ fn new_replicas(
 ) -> anyhow::Result<Vec<ReplicaConfig>> {
     let scheme = if pki.is_some() { "https" } else { "http" };
     let count = options.replicas as usize;
+    ensure!(
+        options.places.is_empty() || options.places.len() == count,
+        "{} places for {count} replicas",
+        options.places.len()
+    );
     let ports = free_ports(3 * count)?;
     let (api_ports, ports) = ports.split_at(count);
     let (raft_ports, etcd_ports) = ports.split_at(count);
+    let address = |id: u64| {
+        let index = usize::try_from(id.saturating_sub(1)).ok();
+        let place = index.and_then(|index| options.places.get(index));
+        place.map_or(Ipv4Addr::LOCALHOST, |place| place.address)
+    };
+    let at = |id: u64, port: u16| SocketAddr::from((address(id), port));
+    let disks = options.disks.as_deref().unwrap_or(dir);
     let pod_cidr = free_pod_cidr()?;
     let members: Vec<MemberConfig> = (1u64..)
         .zip(api_ports.iter().zip(raft_ports))
         .map(|(id, (api, raft))| MemberConfig {
             id,
             name: format!("replica-{id}"),
-            peer_url: format!("{scheme}://127.0.0.1:{raft}"),
-            client_url: format!("{scheme}://127.0.0.1:{api}"),
+            peer_url: format!("{scheme}://{}", at(id, *raft)),
+            client_url: format!("{scheme}://{}", at(id, *api)),
         })
         .collect();
     Ok(members
@@ -264,29 +283,29 @@ fn new_replicas(
         .zip(api_ports.iter().zip(raft_ports).zip(etcd_ports))
         .map(|(member, ((api, raft), etcd))| ReplicaConfig {
             id: member.id,
-            data_dir: dir.join(&member.name).join("data"),
+            data_dir: disks.join(&member.name).join("data"),
             members: members.clone(),
             join: false,
             cluster_token: String::new(),
             first_objects_file: None,
             api: pki.map_or_else(
                 || ApiConfig {
-                    listen: loopback(*api),
+                    listen: at(member.id, *api),
                     allow_plaintext: false,
                     service_account_key_file: None,
                     tls: None,
                     audit: None,
                     limits: None,
                 },
-                |pki| pki.api(&dir.join(&member.name), loopback(*api)),
+                |pki| pki.api(&dir.join(&member.name), at(member.id, *api)),
             ),
             etcd: Some(pki.map_or_else(
-                || plaintext(loopback(*etcd)),
-                |pki| pki.etcd(&dir.join(&member.name), loopback(*etcd)),
+                || plaintext(at(member.id, *etcd)),
+                |pki| pki.etcd(&dir.join(&member.name), at(member.id, *etcd)),
             )),
             etcd_urls: Vec::new(),
             raft: RaftConfig {
-                listen: loopback(*raft),
+                listen: at(member.id, *raft),
                 tls: pki.map(|pki| pki.raft(&dir.join(&member.name))),
                 allow_plaintext: false,
                 profile: TimerProfile::Lan,
@@ -305,6 +324,7 @@ fn new_replicas(
             // Nothing fails before the file is there.
             faults: options.faults.then(|| FaultsConfig {
                 control: dir.join(&member.name).join("faults"),
+                clock: Some(dir.join(&member.name).join("clock")),
                 allow_faults: true,
             }),
             exit_with_parent: true,

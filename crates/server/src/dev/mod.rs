@@ -13,6 +13,7 @@ use client::{Client, endpoints::Endpoints};
 use process::Process;
 use std::{
     collections::BTreeMap,
+    net::Ipv4Addr,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -40,14 +41,28 @@ pub struct DevOptions {
     pub node_silence: Duration,
     /// Start a process again that ended without being asked to.
     pub restart: bool,
-    /// Let the replicas' disks fail as the file `faults` in a replica's directory says.
+    /// Let the replicas' disks fail as the file `faults` in a replica's directory says, and their clocks be wrong
+    /// by what the file `clock` beside it says.
     pub faults: bool,
+    /// Where each replica runs, if not all of them on loopback.
+    pub places: Vec<Place>,
+    /// Below which every replica has its `data`, in a directory of its own name, if not beside its configuration.
+    pub disks: Option<PathBuf>,
     /// Bytes of a segment of the replicas' logs.
     pub segment_bytes: u64,
     /// No certificates: everything on loopback in plaintext.
     pub plaintext: bool,
     /// Of certificates; renewed after two thirds of it.
     pub certificate_lifetime: Duration,
+}
+
+/// Where a replica runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// Where it listens, and is reached.
+    pub address: Ipv4Addr,
+    /// A command that runs the one named behind it, such as `nsenter --net=…`.
+    pub enter: Vec<String>,
 }
 
 impl DevOptions {
@@ -65,6 +80,8 @@ impl DevOptions {
             node_silence: Duration::from_secs(50),
             restart: true,
             faults: false,
+            places: Vec::new(),
+            disks: None,
             segment_bytes: 64 << 20,
             plaintext: false,
             certificate_lifetime: pki::LIFETIME,
@@ -135,7 +152,10 @@ impl DevCluster {
     /// It runs, or the program cannot be started.
     pub fn start_replica(&mut self, id: u64) -> anyhow::Result<()> {
         let dir = self.layout.replica_dir(id);
-        let process = Process::spawn(self.options.program.as_deref(), "server", &dir)?;
+        let place = usize::try_from(id.saturating_sub(1)).ok();
+        let place = place.and_then(|index| self.options.places.get(index));
+        let enter = place.map(|place| place.enter.as_slice()).unwrap_or_default();
+        let process = Process::spawn(enter, self.options.program.as_deref(), "server", &dir)?;
         self.replicas.insert(id, process);
         Ok(())
     }
@@ -146,7 +166,7 @@ impl DevCluster {
     /// It runs, or the program cannot be started.
     pub fn start_node(&mut self, name: &str) -> anyhow::Result<()> {
         let dir = self.layout.node_dir(name);
-        let process = Process::spawn(self.options.program.as_deref(), "kubelet", &dir)?;
+        let process = Process::spawn(&[], self.options.program.as_deref(), "kubelet", &dir)?;
         self.nodes.insert(name.to_owned(), process);
         Ok(())
     }
@@ -158,6 +178,22 @@ impl DevCluster {
     pub async fn kill_replica(&mut self, id: u64) -> anyhow::Result<()> {
         let process = self.replicas.remove(&id).with_context(|| format!("no replica {id}"))?;
         process.kill().await
+    }
+
+    /// Asks a replica to end (SIGTERM: it hands over the lead first) and waits until it has. It is not started
+    /// again.
+    ///
+    /// # Errors
+    /// There is no such replica, or it had to be killed.
+    pub async fn stop_replica(&mut self, id: u64) -> anyhow::Result<()> {
+        let process = self.replicas.remove(&id).with_context(|| format!("no replica {id}"))?;
+        process.terminate();
+        process.wait(PATIENCE).await
+    }
+
+    /// Processes started from now on are of this program; of this very one without it.
+    pub fn use_program(&mut self, program: Option<PathBuf>) {
+        self.options.program = program;
     }
 
     /// Kills a node's agent with SIGKILL; its Pods go on. It is not started again.

@@ -1,0 +1,221 @@
+//! `trireme drill`: a cluster under load, faults into it, and a verdict that a machine has checked.
+//!
+//! [`settle`] first, while the process has one thread; then [`drill`], [`chaos`] or [`check_file`].
+
+mod chaos;
+mod cluster;
+mod measure;
+mod nemesis;
+mod place;
+mod record;
+mod report;
+mod run;
+mod scenario;
+mod verdict;
+mod workload;
+
+pub use chaos::ChaosRow;
+pub use place::{Ground, settle};
+pub use report::{
+    Check, FaultReport, Latency, Report, ScenarioReport, Series, Step, page, picture,
+};
+pub use scenario::list;
+
+use crate::{
+    cluster::{Cluster, Shape},
+    nemesis::{Means, Nemesis},
+    run::Plan,
+    scenario::{SCENARIOS, Scenario},
+    workload::Load,
+};
+use anyhow::{Context as _, bail};
+use futures::FutureExt as _;
+use rand::{SeedableRng as _, rngs::StdRng};
+use std::{
+    any::Any,
+    fs::{self, File},
+    io::BufReader,
+    panic::AssertUnwindSafe,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+use tokio_util::sync::CancellationToken;
+
+/// How to drill.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// What [`settle`] said.
+    pub ground: Ground,
+    /// Below which clusters have their directories; the system's for temporary files if none.
+    pub data_dir: Option<PathBuf>,
+    /// Of all random choices.
+    pub seed: u64,
+    /// How often each fault of a scenario; as the scenario says if none.
+    pub rounds: Option<u32>,
+    /// Requests a second to each replica.
+    pub rate: Option<u32>,
+    /// Another version of the program.
+    pub previous: Option<PathBuf>,
+    /// A directory for histories, a file a scenario, as [`check_file`] reads them.
+    pub history: Option<PathBuf>,
+}
+
+impl Options {
+    fn means(&self) -> Means {
+        Means { ground: Some(self.ground), previous: self.previous.clone() }
+    }
+
+    fn load(&self, run: u64) -> Load {
+        let load = Load { run, ..Load::default() };
+        Load { rate: self.rate.unwrap_or(load.rate), ..load }
+    }
+
+    fn keep(&self, name: &str) -> anyhow::Result<Option<PathBuf>> {
+        let Some(dir) = &self.history else { return Ok(None) };
+        fs::create_dir_all(dir).with_context(|| format!("create {}", dir.display()))?;
+        Ok(Some(dir.join(format!("{name}.history"))))
+    }
+
+    fn directory(&self) -> anyhow::Result<tempfile::TempDir> {
+        let below = self.data_dir.clone().unwrap_or_else(std::env::temp_dir);
+        fs::create_dir_all(&below).with_context(|| format!("create {}", below.display()))?;
+        tempfile::Builder::new()
+            .prefix("trireme-drill-")
+            .tempdir_in(&below)
+            .with_context(|| format!("make a directory in {}", below.display()))
+    }
+
+    fn report(&self) -> Report {
+        Report {
+            scenarios: Vec::new(),
+            chaos: Vec::new(),
+            left_out: self.ground.limits().map(str::to_owned).into_iter().collect(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            seed: self.seed,
+            machine: report::machine(),
+        }
+    }
+}
+
+/// Runs a scenario, or `all`, each on a cluster of its own.
+///
+/// # Errors
+/// There is no such scenario; a cluster does not start, or cannot be broken; `stop`. That something did not hold is
+/// in the report.
+pub async fn drill(
+    name: &str,
+    options: &Options,
+    stop: &CancellationToken,
+    say: &mut (dyn FnMut(String) + Send),
+) -> anyhow::Result<Report> {
+    let chosen: Vec<&Scenario> = match scenario::named(name) {
+        Some(scenario) => vec![scenario],
+        None if name == "all" => SCENARIOS.iter().collect(),
+        None => bail!("no scenario is called {name:?}: `trireme drill list` names them"),
+    };
+    let mut report = options.report();
+    for scenario in chosen {
+        let means = options.means();
+        let missing = |fault: &&Nemesis| means.missing(fault.row().need).is_some();
+        if scenario.faults.iter().all(|fault| missing(&fault)) {
+            let needs = scenario.faults.first().and_then(|f| means.missing(f.row().need));
+            report.left_out.push(format!("{}: {}", scenario.name, needs.unwrap_or_default()));
+            continue;
+        }
+        say(format!("{}: {}", scenario.name, scenario.says));
+        let shape = scenario.shape();
+        let mut random = StdRng::seed_from_u64(options.seed);
+        let rounds = options.rounds.unwrap_or(scenario.rounds);
+        let faults = scenario.faults.iter().filter(|fault| !missing(fault)).copied();
+        let faults: Vec<Nemesis> = faults.collect();
+        let plan = Plan {
+            name: scenario.name.to_owned(),
+            says: scenario.says.to_owned(),
+            faults: faults.repeat(rounds as usize),
+            overlap: false,
+            write_gap_max: scenario.write_gap_max,
+            pods_stay: scenario.pods_stay,
+            load: options.load(1),
+            node_silence: shape.node_silence,
+            means: &means,
+            keep: options.keep(scenario.name)?,
+        };
+        let seed = options.seed;
+        let seen = on_cluster(options, &shape, stop, async |cluster| {
+            run::run(&plan, cluster, &mut random, seed, say).await
+        });
+        let (mut seen, left) = seen.await.with_context(|| scenario.name.to_owned())?;
+        seen.checks.push(Check::promise("nothing is left on this machine", 1, left));
+        seen.held = seen.checks.iter().all(|check| check.held);
+        report.scenarios.push(seen);
+    }
+    Ok(report)
+}
+
+/// Every fault alone and then mixed, on one cluster, for so long.
+///
+/// # Errors
+/// As [`drill`]; there is no fault of such a name.
+pub async fn chaos(
+    time: Duration,
+    nemeses: &[String],
+    options: &Options,
+    stop: &CancellationToken,
+    say: &mut (dyn FnMut(String) + Send),
+) -> anyhow::Result<Report> {
+    let mut report = options.report();
+    let chosen = chaos::chosen(nemeses, &options.means(), &mut report.left_out)?;
+    let shape = chaos::shape(&chosen, options);
+    let seen = on_cluster(options, &shape, stop, async |cluster| {
+        chaos::run(time, &chosen, &shape, options, cluster, say).await
+    });
+    let (seen, left) = seen.await?;
+    (report.scenarios, report.chaos) = seen;
+    if let Some(last) = report.scenarios.last_mut() {
+        last.checks.push(Check::promise("nothing is left on this machine", 1, left));
+        last.held = last.checks.iter().all(|check| check.held);
+    }
+    Ok(report)
+}
+
+/// Does something with a cluster that is made for it and ends with it, however that goes; and what is left of it all
+/// the same.
+async fn on_cluster<T>(
+    options: &Options,
+    shape: &Shape,
+    stop: &CancellationToken,
+    work: impl AsyncFnOnce(&mut Cluster) -> anyhow::Result<T>,
+) -> anyhow::Result<(T, Vec<String>)> {
+    let dir = options.directory()?;
+    let started = stop.run_until_cancelled(Cluster::start(dir.path(), options.ground, shape));
+    let mut cluster = Box::pin(started).await.context("interrupted")??;
+    let worked = AssertUnwindSafe(work(&mut cluster)).catch_unwind();
+    // Dropping the work ends the load; the cluster is ended below in any case.
+    let worked = Box::pin(stop.run_until_cancelled(worked)).await;
+    let ended = Box::pin(cluster.end()).await;
+    let left = place::left_behind(dir.path());
+    let done = match worked {
+        None => bail!("interrupted"),
+        Some(Err(panic)) => bail!("the drill itself failed: {}", words(&*panic)),
+        Some(Ok(done)) => done?,
+    };
+    ended.context("end the cluster")?;
+    Ok((done, left))
+}
+
+/// The words of a panic.
+fn words(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("a panic").to_owned()
+}
+
+/// What the properties say about a history that was kept.
+///
+/// # Errors
+/// It cannot be read.
+pub fn check_file(path: &Path) -> anyhow::Result<Vec<Check>> {
+    let file = File::open(path).with_context(|| format!("open {}", path.display()))?;
+    let history = checkers::history::read_lines(BufReader::new(file))
+        .with_context(|| format!("read {}", path.display()))?;
+    Ok(verdict::of_history(&history))
+}

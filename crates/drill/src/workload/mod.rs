@@ -1,0 +1,254 @@
+//! What clients do while things break: they write, read, watch, keep leases, and run Pods.
+
+mod convert;
+mod leases;
+mod members;
+mod pods;
+mod store;
+mod watcher;
+
+pub(crate) use pods::{Board, Seen as PodSeen};
+
+use self::pods::{Crew, POD_KIND};
+use crate::record::Recorder;
+use checkers::history::{Mark, Object, Range, RangeRequest};
+use client::{
+    endpoints::Endpoints,
+    transport::{Access, Bearer, channel},
+};
+use serde_json::Value;
+use std::{sync::Arc, time::Duration};
+use tokio::{
+    task::JoinSet,
+    time::{Instant, sleep, timeout},
+};
+use tokio_util::sync::CancellationToken;
+use tonic::{service::interceptor::InterceptedService, transport::Channel};
+
+/// For a connection, with all handshakes.
+const CONNECT: Duration = Duration::from_millis(500);
+/// Between two tries to connect.
+const RECONNECT: Duration = Duration::from_millis(20);
+/// A connection that is silent for so long is asked whether it lives.
+const ALIVE_INTERVAL: Duration = Duration::from_millis(500);
+/// And given up when it does not answer for so long.
+const ALIVE_TIMEOUT: Duration = Duration::from_secs(1);
+/// After which a client gives up a request: its outcome is unknown to it.
+const DEADLINE: Duration = Duration::from_secs(3);
+/// For one replica to have everything, in the end.
+const SETTLE: Duration = Duration::from_secs(30);
+
+/// Who is under load.
+#[derive(Debug, Clone)]
+pub(crate) struct Target {
+    /// Of the etcd v3 API, by replica.
+    pub(crate) etcd_urls: Vec<String>,
+    /// Whom to trust there, and what to show.
+    pub(crate) access: Access,
+    /// Of the Kubernetes-shaped API, where there is one.
+    pub(crate) api: Option<Endpoints>,
+    /// Under which all keys of the load are.
+    pub(crate) prefix: String,
+    /// Whether a progress notification proves what it says: those of etcd before 3.4.25 may come too early.
+    pub(crate) progress_is_true: bool,
+}
+
+/// How much is asked of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Load {
+    /// Requests a second to each replica, whether it answers or not.
+    pub(crate) rate: u32,
+    /// Leases that are kept and left, beside each other.
+    pub(crate) leases: u32,
+    /// Between two new Pods; none without Pods.
+    pub(crate) pod_interval: Option<Duration>,
+    /// Pods that stay.
+    pub(crate) steady_pods: u32,
+    /// Tells the Pods of one run from those of another in the same cluster.
+    pub(crate) run: u64,
+}
+
+impl Default for Load {
+    fn default() -> Self {
+        Self { rate: 80, leases: 3, pod_interval: Some(Duration::from_millis(500)), steady_pods: 3, run: 1 }
+    }
+}
+
+pub(crate) type Service = InterceptedService<Channel, Bearer>;
+
+/// A connection to one replica's etcd v3 API.
+///
+/// # Errors
+/// In words; nothing was sent then.
+async fn connect(url: &str, access: &Access) -> Result<Service, String> {
+    let tuned = channel(url, access, |endpoint| {
+        endpoint
+            .connect_timeout(CONNECT)
+            .tcp_nodelay(true)
+            .http2_keep_alive_interval(ALIVE_INTERVAL)
+            .keep_alive_timeout(ALIVE_TIMEOUT)
+            .keep_alive_while_idle(true)
+    });
+    let connected = timeout(CONNECT, tuned).await;
+    connected.map_err(|_| format!("no connection within {CONNECT:?}"))?
+}
+
+/// A connection, however often it has to be tried; none once it is to stop.
+async fn connect_again(url: &str, access: &Access, stop: &CancellationToken) -> Option<Service> {
+    loop {
+        let connected = stop.run_until_cancelled(connect(url, access)).await?;
+        if let Ok(service) = connected {
+            return Some(service);
+        }
+        stop.run_until_cancelled(sleep(RECONNECT)).await?;
+    }
+}
+
+/// The load. Dropping it ends it.
+#[derive(Debug)]
+pub(crate) struct Workload {
+    target: Target,
+    recorder: Arc<Recorder>,
+    /// Ends who makes Pods; the others see them go.
+    rest: CancellationToken,
+    stop: CancellationToken,
+    makers: JoinSet<()>,
+    tasks: JoinSet<()>,
+    crew: Option<Crew>,
+}
+
+impl Workload {
+    /// Begins.
+    ///
+    /// # Errors
+    /// The namespace of its Pods cannot be made, or an endpoint is not a URL.
+    pub(crate) async fn start(
+        target: Target,
+        load: Load,
+        recorder: Arc<Recorder>,
+        seed: u64,
+    ) -> anyhow::Result<Self> {
+        let (stop, rest) = (CancellationToken::new(), CancellationToken::new());
+        let (mut tasks, mut makers) = (JoinSet::new(), JoinSet::new());
+        let mut crew = None;
+        let known = store::Known::default();
+        for (replica, url) in (1..).zip(&target.etcd_urls) {
+            let lane = store::Lane {
+                replica,
+                url: url.clone(),
+                target: target.clone(),
+                recorder: Arc::clone(&recorder),
+                known: known.clone(),
+                rate: load.rate,
+                seed: seed.wrapping_add(replica),
+            };
+            tasks.spawn(lane.run(stop.clone()));
+            let watcher = watcher::Watcher {
+                number: replica,
+                target: target.clone(),
+                recorder: Arc::clone(&recorder),
+            };
+            tasks.spawn(watcher.run(stop.clone()));
+        }
+        for number in 0..load.leases {
+            let keeper = leases::Keeper {
+                number: u64::from(number),
+                target: target.clone(),
+                recorder: Arc::clone(&recorder),
+            };
+            tasks.spawn(keeper.run(stop.clone()));
+        }
+        if let Some(api) = &target.api {
+            let observer = members::observe(api.clone(), Arc::clone(&recorder), stop.clone());
+            tasks.spawn(observer);
+            if let Some(interval) = load.pod_interval {
+                let made = Crew::new(api, &recorder, interval, load.steady_pods, load.run)?;
+                made.prepare().await?;
+                made.start(&mut tasks, &mut makers, &stop, &rest);
+                crew = Some(made);
+            }
+        }
+        Ok(Self { target, recorder, rest, stop, makers, tasks, crew })
+    }
+
+    /// Ends the load, waits for what is on its way, and writes down what each replica has in the end. What was seen
+    /// of its Pods, and those that would not go.
+    ///
+    /// # Errors
+    /// A replica does not say what it has.
+    pub(crate) async fn finish(mut self) -> anyhow::Result<(Board, Vec<String>)> {
+        self.rest.cancel();
+        while let Some(ended) = self.makers.join_next().await {
+            ended?;
+        }
+        let left = match &self.crew {
+            Some(crew) => crew.clean().await,
+            None => Vec::new(),
+        };
+        self.stop.cancel();
+        while let Some(ended) = self.tasks.join_next().await {
+            ended?;
+        }
+        for (replica, url) in (1..).zip(&self.target.etcd_urls) {
+            self.final_keys(replica, url).await?;
+        }
+        if let Some(api) = &self.target.api {
+            for (replica, url) in (1..).zip(&api.urls) {
+                self.final_pods(replica, &api.at(vec![url.clone()])).await?;
+            }
+        }
+        Ok((self.board(), left))
+    }
+
+    /// What one replica has, once it has all that was acknowledged.
+    async fn final_keys(&self, replica: u64, url: &str) -> anyhow::Result<()> {
+        let range = Range::prefix(&self.target.prefix);
+        let ask = |serializable| RangeRequest {
+            range: range.clone(),
+            serializable,
+            revision: 0,
+            limit: 0,
+        };
+        let until = Instant::now() + SETTLE;
+        loop {
+            let read = async {
+                let service = connect(url, &self.target.access).await?;
+                // After this one, its own state has everything.
+                store::range(service.clone(), &ask(false)).await?;
+                store::range(service, &ask(true)).await
+            };
+            match read.await {
+                Ok((revision, kvs, _)) => {
+                    let at_ns = self.recorder.now();
+                    self.recorder.mark(Mark::FinalKeys { at_ns, replica, range, revision, kvs });
+                    return Ok(());
+                }
+                Err(error) if Instant::now() > until => {
+                    anyhow::bail!("replica {replica} does not say what it has: {error}")
+                }
+                Err(_) => sleep(RECONNECT).await,
+            }
+        }
+    }
+
+    async fn final_pods(&self, replica: u64, only: &Endpoints) -> anyhow::Result<()> {
+        let client = server::dev::connect(only.clone())?;
+        let path = pods::collection();
+        let list: Value = client.call(http::Method::GET, &path, None).await?;
+        let revision = list.pointer("/metadata/resourceVersion").and_then(Value::as_str);
+        let items = list.get("items").and_then(Value::as_array).cloned().unwrap_or_default();
+        let items = items.into_iter().filter_map(|mut item| {
+            // In a list, the kind is said once.
+            item.as_object_mut()?.insert("kind".to_owned(), POD_KIND.into());
+            Object::from_json(item)
+        });
+        self.recorder.mark(Mark::FinalObjects {
+            at_ns: self.recorder.now(),
+            replica,
+            kind: POD_KIND.to_owned(),
+            resource_version: revision.and_then(|r| r.parse().ok()).unwrap_or_default(),
+            items: items.collect(),
+        });
+        Ok(())
+    }
+}
