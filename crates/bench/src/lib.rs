@@ -22,7 +22,7 @@ mod watch;
 mod wire;
 
 pub use api::{ApiEndpoint, ApiPlan, ApiReport, CreateRun, Crowd, CrowdRun, Latency, Process, api};
-pub use cluster::System;
+pub use cluster::{Cluster, System};
 pub use compare::{Subject, compare};
 pub use failover::{FailoverPlan, FailoverRatio, FailoverReport, Fault, SystemFailover, failover};
 pub use fill::{FillRatio, FillReport, FillRun, Pause, fill};

@@ -4,7 +4,7 @@ use crate::{
     Options,
     cluster::{Cluster, Shape},
     nemesis::{Means, Need, Nemesis, ROWS},
-    report::ScenarioReport,
+    report::{OURS, ScenarioReport},
     run::{self, Plan},
 };
 use anyhow::Context as _;
@@ -88,7 +88,7 @@ pub(crate) fn chosen(
     if names.is_empty() {
         let mut all = Vec::new();
         for row in ROWS {
-            match means.missing(row.need) {
+            match means.missing(row.nemesis) {
                 None => all.push(row.nemesis),
                 Some(why) => left_out.push(format!("{}: {why}", row.name)),
             }
@@ -98,7 +98,7 @@ pub(crate) fn chosen(
     let find = |name: &String| {
         let nemesis = Nemesis::named(name)
             .with_context(|| format!("no fault is called {name:?}: `trireme drill list` names them"))?;
-        match means.missing(nemesis.row().need) {
+        match means.missing(nemesis) {
             None => Ok(nemesis),
             Some(why) => anyhow::bail!("{name}: {why}"),
         }
@@ -154,7 +154,6 @@ pub(crate) async fn run(
             &plan(name, faults, number, shape, options, &means)?,
             cluster,
             &mut random,
-            options.seed.wrapping_add(number),
             say,
         ));
         let seen = seen.await.with_context(|| format!("run {number}, {name}"))?;
@@ -200,11 +199,13 @@ fn plan<'a>(
     Ok(Plan {
         name: name.to_owned(),
         says,
+        system: OURS,
         write_gap_max: (!faults.iter().any(|fault| stops.contains(fault))).then_some(GAP_MAX),
         pods_stay: !faults.iter().any(|fault| moves.contains(fault)),
         overlap: name == MIX,
         faults,
         load: options.load(number),
+        seed: options.seed,
         node_silence: shape.node_silence,
         means,
         keep: options.keep(&format!("{number:04}-{name}"))?,
@@ -217,7 +218,7 @@ mod tests {
     use crate::place::Ground;
 
     fn means(ground: Ground) -> Means {
-        Means { ground: Some(ground), previous: None }
+        Means { ground: Some(ground), ..Means::default() }
     }
 
     #[test]

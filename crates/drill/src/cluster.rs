@@ -2,9 +2,9 @@
 
 use crate::place::{Ground, LoopDisk};
 use anyhow::{Context as _, bail};
-use bench::Network;
+use bench::{Network, System};
 use client::{
-    admin::{self, ClusterStatus},
+    admin::{self, ClusterStatus, MemberChange},
     endpoints::Endpoints,
 };
 use futures::future::join_all;
@@ -20,6 +20,7 @@ use std::{
     collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
+    rc::Rc,
     time::Duration,
 };
 use tokio::time::{Instant, sleep, timeout};
@@ -66,12 +67,90 @@ impl Default for Shape {
 /// Three replicas and some nodes. Dropping it ends them all.
 #[derive(Debug)]
 pub(crate) struct Cluster {
+    members: Members,
+    /// Replicas that do not run now.
+    down: BTreeSet<u64>,
+}
+
+/// Who the replicas are.
+#[derive(Debug)]
+enum Members {
+    Ours(Box<Ours>),
+    /// For comparison: a store and nothing else.
+    Etcd(bench::Cluster),
+    /// Somebody else's.
+    Live(LiveCluster),
+}
+
+/// A cluster that is not ours.
+#[derive(Debug, Clone)]
+pub struct LiveCluster {
+    /// Of its API: every replica's, by id, and an administrator's way in.
+    pub endpoints: Endpoints,
+    /// Of its etcd v3 API, by replica.
+    pub etcd_urls: Vec<String>,
+    /// Ids of the members, in the same order.
+    pub ids: Vec<u64>,
+    /// Where it keeps its files, if it is one of `trireme dev` on this machine.
+    pub dir: Option<PathBuf>,
+}
+
+impl LiveCluster {
+    /// The cluster of a replica, with all others, as it names them.
+    ///
+    /// # Errors
+    /// It does not answer, or somebody does not serve etcd's API.
+    pub async fn of_member(one: &Endpoints) -> anyhow::Result<Self> {
+        let status = admin::status(one).await.context("ask who is in the cluster")?;
+        let members = admin::members(one, &MemberChange::List).await?;
+        let mut etcd_urls = Vec::new();
+        for status in &status.members {
+            let member = members.iter().find(|member| member.id == status.id);
+            let url = member.and_then(|member| member.client_urls.first());
+            etcd_urls.push(url.with_context(|| format!("{} serves no etcd API", status.name))?.clone());
+        }
+        let ids = status.members.iter().map(|member| member.id).collect();
+        let urls = status.members.into_iter().map(|member| member.client_url).collect();
+        Ok(Self { endpoints: one.at(urls), etcd_urls, ids, dir: None })
+    }
+
+    /// The process of a replica.
+    fn pid(&self, id: u64) -> anyhow::Result<Pid> {
+        let dir = self.dir.as_ref().context("its processes are not on this machine")?;
+        let config = dir.join(format!("replica-{id}")).join("config.toml");
+        let config = config.canonicalize().with_context(|| format!("find {}", config.display()))?;
+        let wanted = format!("--config\0{}\0", config.display());
+        for process in fs::read_dir("/proc").context("look at processes")?.flatten() {
+            let line = fs::read(process.path().join("cmdline")).unwrap_or_default();
+            let pid = process.file_name().to_string_lossy().parse();
+            if let (true, Ok(pid)) = (String::from_utf8_lossy(&line).ends_with(&wanted), pid) {
+                return Ok(Pid::from_raw(pid));
+            }
+        }
+        bail!("replica {id} does not run")
+    }
+
+    /// Kills or ends a replica, and waits until it has ended.
+    async fn end(&self, id: u64, signal: Signal) -> anyhow::Result<()> {
+        let pid = self.pid(id)?;
+        kill(pid, signal).with_context(|| format!("send {signal} to replica {id}"))?;
+        let until = Instant::now() + PATIENCE;
+        while self.pid(id).is_ok_and(|now| now == pid) {
+            if Instant::now() > until {
+                bail!("replica {id} has not ended after {PATIENCE:?}");
+            }
+            sleep(LOOK).await;
+        }
+        Ok(())
+    }
+}
+
+#[derive(Debug)]
+struct Ours {
     // Before network and disk: processes end before what they run in.
     dev: DevCluster,
     network: Option<Network>,
     power: Option<LoopDisk>,
-    /// Replicas that do not run now.
-    down: BTreeSet<u64>,
     ground: Ground,
 }
 
@@ -112,39 +191,76 @@ impl Cluster {
             ..DevOptions::new(dir.join("cluster"))
         };
         let dev = DevCluster::start(options).await?;
-        Ok(Self { dev, network, power, down: BTreeSet::new(), ground })
+        let ours = Ours { dev, network, power, ground };
+        Ok(Self { members: Members::Ours(Box::new(ours)), down: BTreeSet::new() })
     }
 
-    /// Whether nodes run real containers.
-    pub(crate) fn has_containers(&self) -> bool {
-        self.ground == Ground::Own
+    /// Starts members of the etcd that is installed here.
+    ///
+    /// # Errors
+    /// There is none, with what to install; or it does not come up.
+    pub(crate) async fn start_etcd(dir: &Path, ground: Ground) -> anyhow::Result<Self> {
+        let system = System::etcd()?;
+        let network = match ground {
+            Ground::Own => Some((Rc::new(Network::new(REPLICAS as usize).await?), 0)),
+            Ground::Shared => None,
+        };
+        let started = Box::pin(bench::Cluster::start(system, dir, network)).await?;
+        Ok(Self { members: Members::Etcd(started), down: BTreeSet::new() })
     }
 
-    pub(crate) fn endpoints(&self) -> Endpoints {
-        self.dev.endpoints()
+    /// Takes one that runs.
+    pub(crate) fn live(live: LiveCluster) -> Self {
+        Self { members: Members::Live(live), down: BTreeSet::new() }
+    }
+
+    fn ours(&self) -> anyhow::Result<&Ours> {
+        match &self.members {
+            Members::Ours(ours) => Ok(ours),
+            Members::Etcd(_) | Members::Live(_) => bail!("only clusters of the drill have this"),
+        }
+    }
+
+    fn ours_mut(&mut self) -> anyhow::Result<&mut Ours> {
+        match &mut self.members {
+            Members::Ours(ours) => Ok(ours),
+            Members::Etcd(_) | Members::Live(_) => bail!("only clusters of the drill have this"),
+        }
+    }
+
+    /// Of the Kubernetes-shaped API; none of etcd.
+    pub(crate) fn endpoints(&self) -> Option<Endpoints> {
+        match &self.members {
+            Members::Ours(ours) => Some(ours.dev.endpoints()),
+            Members::Live(live) => Some(live.endpoints.clone()),
+            Members::Etcd(_) => None,
+        }
     }
 
     /// Of the etcd v3 API, by replica.
     pub(crate) fn etcd_urls(&self) -> Vec<String> {
-        self.dev.layout().etcd_urls()
+        match &self.members {
+            Members::Ours(ours) => ours.dev.layout().etcd_urls(),
+            Members::Etcd(etcd) => etcd.endpoints(),
+            Members::Live(live) => live.etcd_urls.clone(),
+        }
     }
 
+    /// Those that are processes of their own.
     pub(crate) fn nodes(&self) -> Vec<String> {
-        self.dev.layout().node_names()
+        self.ours().map(|ours| ours.dev.layout().node_names()).unwrap_or_default()
     }
 
     pub(crate) fn replicas(&self) -> Vec<u64> {
-        (1..=u64::from(REPLICAS)).collect()
+        match &self.members {
+            Members::Ours(_) | Members::Etcd(_) => (1..=u64::from(REPLICAS)).collect(),
+            Members::Live(live) => live.ids.clone(),
+        }
     }
 
     /// Those that run.
     pub(crate) fn up(&self) -> Vec<u64> {
         self.replicas().into_iter().filter(|id| !self.down.contains(id)).collect()
-    }
-
-    /// What the replica that knows most says; one that does not answer is passed over.
-    pub(crate) async fn status(&self) -> Option<ClusterStatus> {
-        statuses(&self.endpoints()).await.into_iter().max_by_key(|status| status.epoch)
     }
 
     /// Who leads, once somebody does.
@@ -154,12 +270,16 @@ impl Cluster {
     pub(crate) async fn leader(&self) -> anyhow::Result<u64> {
         let until = Instant::now() + PATIENCE;
         loop {
-            let status = self.status().await;
-            if let Some(status) = status.filter(|s| self.up().contains(&s.leader)) {
-                return Ok(status.leader);
+            let leader = match &self.members {
+                Members::Ours(ours) => leader(&ours.dev.endpoints()).await,
+                Members::Live(live) => leader(&live.endpoints).await,
+                Members::Etcd(etcd) => etcd.leader().await.map(|index| index as u64 + 1),
+            };
+            if let Some(leader) = leader.filter(|id| self.up().contains(id)) {
+                return Ok(leader);
             }
             if Instant::now() > until {
-                bail!("nobody leads after {PATIENCE:?}\n{}", self.dev.log_tails());
+                bail!("nobody leads after {PATIENCE:?}\n{}", self.log_tails());
             }
             sleep(LOOK).await;
         }
@@ -168,7 +288,11 @@ impl Cluster {
     /// SIGKILL.
     pub(crate) async fn kill(&mut self, id: u64) -> anyhow::Result<()> {
         self.down.insert(id);
-        self.dev.kill_replica(id).await
+        match &mut self.members {
+            Members::Ours(ours) => ours.dev.kill_replica(id).await,
+            Members::Etcd(etcd) => etcd.kill(index(id)?),
+            Members::Live(live) => live.end(id, Signal::SIGKILL).await,
+        }
     }
 
     /// SIGKILL to all that run, at once.
@@ -186,42 +310,67 @@ impl Cluster {
     /// Asks a replica to end, and waits until it has.
     pub(crate) async fn stop(&mut self, id: u64) -> anyhow::Result<()> {
         self.down.insert(id);
-        self.dev.stop_replica(id).await
+        match &mut self.members {
+            Members::Ours(ours) => ours.dev.stop_replica(id).await,
+            Members::Etcd(etcd) => etcd.stop_member(index(id)?).await,
+            Members::Live(live) => live.end(id, Signal::SIGTERM).await,
+        }
     }
 
-    pub(crate) fn start_replica(&mut self, id: u64) -> anyhow::Result<()> {
-        self.dev.start_replica(id)?;
+    fn start_replica(&mut self, id: u64) -> anyhow::Result<()> {
+        match &mut self.members {
+            Members::Ours(ours) => ours.dev.start_replica(id)?,
+            Members::Etcd(etcd) => etcd.start_member(index(id)?)?,
+            // Whoever keeps it running does so.
+            Members::Live(_) => {}
+        }
         self.down.remove(&id);
         Ok(())
     }
 
-    pub(crate) fn use_program(&mut self, program: Option<PathBuf>) {
-        self.dev.use_program(program);
+    pub(crate) fn use_program(&mut self, program: Option<PathBuf>) -> anyhow::Result<()> {
+        self.ours_mut()?.dev.use_program(program);
+        Ok(())
     }
 
     pub(crate) fn signal(&self, id: u64, signal: Signal) -> anyhow::Result<()> {
-        let pid = self.dev.replica_pid(id).with_context(|| format!("replica {id} does not run"))?;
-        let pid = Pid::from_raw(i32::try_from(pid)?);
+        let pid = match &self.members {
+            Members::Ours(ours) => {
+                let pid = ours.dev.replica_pid(id);
+                Pid::from_raw(i32::try_from(pid.with_context(|| format!("replica {id} does not run"))?)?)
+            }
+            Members::Etcd(etcd) => return etcd.signal(index(id)?, signal),
+            Members::Live(live) => live.pid(id)?,
+        };
         kill(pid, signal).with_context(|| format!("send {signal} to replica {id}"))
-    }
-
-    fn network(&self) -> anyhow::Result<&Network> {
-        self.network.as_ref().context("replicas share this machine's network: needs root")
     }
 
     /// Cuts a replica off from everybody, or ends that.
     pub(crate) async fn cut(&self, id: u64, cut: bool) -> anyhow::Result<()> {
-        self.network()?.cut(index(id)?, cut).await
+        match &self.members {
+            Members::Ours(ours) => ours.network()?.cut(index(id)?, cut).await,
+            Members::Etcd(etcd) => etcd.cut(index(id)?, cut).await,
+            Members::Live(_) => bail!("the network of a live cluster is not touched"),
+        }
     }
 
     /// Loses all that one replica sends another, in this direction alone, or ends that.
     pub(crate) async fn silence(&self, from: u64, to: u64, silent: bool) -> anyhow::Result<()> {
-        self.network()?.silence(index(from)?, index(to)?, silent).await
+        let (from, to) = (index(from)?, index(to)?);
+        match &self.members {
+            Members::Ours(ours) => ours.network()?.silence(from, to, silent).await,
+            Members::Etcd(etcd) => etcd.silence(from, to, silent).await,
+            Members::Live(_) => bail!("the network of a live cluster is not touched"),
+        }
     }
 
     /// Makes a replica's link slow and lossy, or ends that.
     pub(crate) async fn slow(&self, id: u64, slow: bool) -> anyhow::Result<()> {
-        self.network()?.slow(index(id)?, slow).await
+        match &self.members {
+            Members::Ours(ours) => ours.network()?.slow(index(id)?, slow).await,
+            Members::Etcd(etcd) => etcd.slow(index(id)?, slow).await,
+            Members::Live(_) => bail!("the network of a live cluster is not touched"),
+        }
     }
 
     /// What the replica's disk does from now on, as `raft::disk::Plan` reads it; as it should for nothing.
@@ -235,7 +384,7 @@ impl Cluster {
     }
 
     fn write_beside(&self, id: u64, name: &str, text: &str) -> anyhow::Result<()> {
-        let path = self.dev.layout().replica_dir(id).join(name);
+        let path = self.ours()?.dev.layout().replica_dir(id).join(name);
         // At once, so that no half of it is ever read.
         let new = path.with_extension("new");
         fs::write(&new, text).with_context(|| format!("write {}", new.display()))?;
@@ -244,31 +393,31 @@ impl Cluster {
 
     /// Cuts the power of all disks, and kills all that ran on them.
     pub(crate) async fn cut_power(&mut self) -> anyhow::Result<()> {
-        let disk = self.power.as_ref().context("no disk whose power can be cut: needs root")?;
-        disk.cut()?;
+        self.ours()?.power()?.cut()?;
         self.kill_all().await?;
-        self.power.as_ref().context("a disk")?.restore()
+        self.ours()?.power()?.restore()
     }
 
     /// Ends a node as a power cut does: its agent and everything that it ran.
     pub(crate) async fn lose_node(&mut self, name: &str) -> anyhow::Result<()> {
-        self.dev.kill_node(name).await?;
-        if self.has_containers() {
-            server::node::remove_leftovers(&self.dev.layout().node_dir(name)).await?;
+        let ours = self.ours_mut()?;
+        ours.dev.kill_node(name).await?;
+        if ours.ground == Ground::Own {
+            server::node::remove_leftovers(&ours.dev.layout().node_dir(name)).await?;
         }
         Ok(())
     }
 
     /// Kills a node's agent alone: its Pods go on.
     pub(crate) async fn kill_agent(&mut self, name: &str) -> anyhow::Result<()> {
-        self.dev.kill_node(name).await
+        self.ours_mut()?.dev.kill_node(name).await
     }
 
     pub(crate) fn start_node(&mut self, name: &str) -> anyhow::Result<()> {
-        self.dev.start_node(name)
+        self.ours_mut()?.dev.start_node(name)
     }
 
-    /// Starts what does not run, and returns when every replica serves and all know one leader and one term.
+    /// Starts what does not run, and returns when every replica serves and all know one leader.
     ///
     /// # Errors
     /// Not in time; with the end of all logs.
@@ -276,17 +425,24 @@ impl Cluster {
         for id in self.down.clone() {
             self.start_replica(id)?;
         }
-        self.dev.wait_replicas(PATIENCE).await?;
+        let endpoints = match &mut self.members {
+            Members::Ours(ours) => {
+                ours.dev.wait_replicas(PATIENCE).await?;
+                ours.dev.endpoints()
+            }
+            Members::Etcd(etcd) => return etcd.wait_ready().await,
+            Members::Live(live) => live.endpoints.clone(),
+        };
         let until = Instant::now() + PATIENCE;
         loop {
-            let all = statuses(&self.endpoints()).await;
+            let all = statuses(&endpoints).await;
             let leaders: BTreeSet<u64> = all.iter().map(|status| status.leader).collect();
-            let complete = all.len() == REPLICAS as usize && leaders.len() == 1;
+            let complete = all.len() == endpoints.urls.len() && leaders.len() == 1;
             if complete && leaders.iter().all(|leader| *leader != 0) {
                 return Ok(());
             }
             if Instant::now() > until {
-                bail!("not whole after {PATIENCE:?}: {all:?}\n{}", self.dev.log_tails());
+                bail!("not whole after {PATIENCE:?}: {all:?}\n{}", self.log_tails());
             }
             sleep(LOOK).await;
         }
@@ -294,7 +450,7 @@ impl Cluster {
 
     /// The end of every log, for an error message.
     pub(crate) fn log_tails(&self) -> String {
-        self.dev.log_tails()
+        self.ours().map(|ours| ours.dev.log_tails()).unwrap_or_default()
     }
 
     /// Ends everything in order.
@@ -303,14 +459,37 @@ impl Cluster {
     /// Something had to be killed.
     pub(crate) async fn end(self) -> anyhow::Result<()> {
         for id in self.up() {
-            // One that stands still cannot be asked.
+            // One that stands still cannot be asked; nor may a live one be left so.
             let _ = self.signal(id, Signal::SIGCONT);
         }
-        let Self { dev, network, power, .. } = self;
-        let ended = dev.stop().await;
-        drop((network, power));
-        ended
+        match self.members {
+            Members::Ours(ours) => {
+                let Ours { dev, network, power, .. } = *ours;
+                let ended = dev.stop().await;
+                drop((network, power));
+                ended
+            }
+            // Dropping it kills what does not run in order any more.
+            Members::Etcd(mut etcd) if self.down.is_empty() => etcd.stop().await,
+            Members::Etcd(_) | Members::Live(_) => Ok(()),
+        }
     }
+}
+
+impl Ours {
+    fn network(&self) -> anyhow::Result<&Network> {
+        self.network.as_ref().context("replicas share this machine's network: needs root")
+    }
+
+    fn power(&self) -> anyhow::Result<&LoopDisk> {
+        self.power.as_ref().context("no disk whose power can be cut: needs root")
+    }
+}
+
+/// As the replica that knows most says; one that does not answer is passed over.
+async fn leader(endpoints: &Endpoints) -> Option<u64> {
+    let all = statuses(endpoints).await;
+    all.into_iter().max_by_key(|status| status.epoch).map(|status| status.leader)
 }
 
 /// What each replica says of all; those that do not answer are left out.

@@ -15,6 +15,7 @@ mod verdict;
 mod workload;
 
 pub use chaos::ChaosRow;
+pub use cluster::LiveCluster;
 pub use place::{Ground, settle};
 pub use report::{
     Check, FaultReport, Latency, Report, ScenarioReport, Series, Step, page, picture,
@@ -23,7 +24,8 @@ pub use scenario::list;
 
 use crate::{
     cluster::{Cluster, Shape},
-    nemesis::{Means, Nemesis},
+    nemesis::{Live, Means, Nemesis},
+    report::OURS,
     run::Plan,
     scenario::{SCENARIOS, Scenario},
     workload::Load,
@@ -54,20 +56,32 @@ pub struct Options {
     pub rounds: Option<u32>,
     /// Requests a second to each replica.
     pub rate: Option<u32>,
+    /// Whether Pods are run.
+    pub pods: bool,
     /// Another version of the program.
     pub previous: Option<PathBuf>,
+    /// Not a cluster of its own but this one, which others use: with what it takes, in a namespace and under keys of
+    /// its own, which are removed afterwards.
+    pub live: Option<LiveCluster>,
+    /// Run what can be compared on etcd, too.
+    pub compare_etcd: bool,
     /// A directory for histories, a file a scenario, as [`check_file`] reads them.
     pub history: Option<PathBuf>,
 }
 
 impl Options {
     fn means(&self) -> Means {
-        Means { ground: Some(self.ground), previous: self.previous.clone() }
+        let live = self.live.as_ref().map(|live| match live.dir {
+            Some(_) => Live::Local,
+            None => Live::Remote,
+        });
+        Means { ground: Some(self.ground), previous: self.previous.clone(), live }
     }
 
     fn load(&self, run: u64) -> Load {
         let load = Load { run, ..Load::default() };
-        Load { rate: self.rate.unwrap_or(load.rate), ..load }
+        let load = Load { rate: self.rate.unwrap_or(load.rate), ..load };
+        if self.pods { load } else { Load { pod_interval: None, steady_pods: 0, ..load } }
     }
 
     fn keep(&self, name: &str) -> anyhow::Result<Option<PathBuf>> {
@@ -89,7 +103,10 @@ impl Options {
         Report {
             scenarios: Vec::new(),
             chaos: Vec::new(),
-            left_out: self.ground.limits().map(str::to_owned).into_iter().collect(),
+            left_out: match &self.live {
+                Some(_) => Vec::new(),
+                None => self.ground.limits().map(str::to_owned).into_iter().collect(),
+            },
             version: env!("CARGO_PKG_VERSION").to_owned(),
             seed: self.seed,
             machine: report::machine(),
@@ -116,40 +133,59 @@ pub async fn drill(
     let mut report = options.report();
     for scenario in chosen {
         let means = options.means();
-        let missing = |fault: &&Nemesis| means.missing(fault.row().need).is_some();
+        let missing = |fault: &&Nemesis| means.missing(**fault).is_some();
         if scenario.faults.iter().all(|fault| missing(&fault)) {
-            let needs = scenario.faults.first().and_then(|f| means.missing(f.row().need));
+            let needs = scenario.faults.first().and_then(|fault| means.missing(*fault));
             report.left_out.push(format!("{}: {}", scenario.name, needs.unwrap_or_default()));
             continue;
         }
-        say(format!("{}: {}", scenario.name, scenario.says));
-        let shape = scenario.shape();
-        let mut random = StdRng::seed_from_u64(options.seed);
-        let rounds = options.rounds.unwrap_or(scenario.rounds);
         let faults = scenario.faults.iter().filter(|fault| !missing(fault)).copied();
-        let faults: Vec<Nemesis> = faults.collect();
+        let rounds = options.rounds.unwrap_or(scenario.rounds) as usize;
         let plan = Plan {
             name: scenario.name.to_owned(),
             says: scenario.says.to_owned(),
-            faults: faults.repeat(rounds as usize),
+            system: OURS,
+            faults: faults.collect::<Vec<_>>().repeat(rounds),
             overlap: false,
             write_gap_max: scenario.write_gap_max,
             pods_stay: scenario.pods_stay,
             load: options.load(1),
-            node_silence: shape.node_silence,
+            seed: options.seed,
+            node_silence: scenario.shape().node_silence,
             means: &means,
             keep: options.keep(scenario.name)?,
         };
-        let seed = options.seed;
-        let seen = on_cluster(options, &shape, stop, async |cluster| {
-            run::run(&plan, cluster, &mut random, seed, say).await
-        });
-        let (mut seen, left) = seen.await.with_context(|| scenario.name.to_owned())?;
-        seen.checks.push(Check::promise("nothing is left on this machine", 1, left));
-        seen.held = seen.checks.iter().all(|check| check.held);
-        report.scenarios.push(seen);
+        report.scenarios.push(alone(&plan, Some(&scenario.shape()), options, stop, say).await?);
+        // What etcd has, too.
+        let faults = plan.faults.iter().filter(|fault| fault.is_of_any_store()).copied();
+        let faults: Vec<Nemesis> = faults.collect();
+        if options.compare_etcd && !faults.is_empty() {
+            let load = Load { pod_interval: None, steady_pods: 0, ..plan.load };
+            let keep = options.keep(&format!("{}-etcd", scenario.name))?;
+            let plan = Plan { system: "etcd", faults, load, pods_stay: false, keep, ..plan };
+            report.scenarios.push(alone(&plan, None, options, stop, say).await?);
+        }
     }
     Ok(report)
+}
+
+/// A scenario on a cluster of its own; on etcd without a shape.
+async fn alone(
+    plan: &Plan<'_>,
+    shape: Option<&Shape>,
+    options: &Options,
+    stop: &CancellationToken,
+    say: &mut (dyn FnMut(String) + Send),
+) -> anyhow::Result<ScenarioReport> {
+    say(format!("{} ({}): {}", plan.name, plan.system, plan.says));
+    let mut random = StdRng::seed_from_u64(options.seed);
+    let seen = on_cluster(options, shape, stop, async |cluster| {
+        Box::pin(run::run(plan, cluster, &mut random, say)).await
+    });
+    let (mut seen, left) = Box::pin(seen).await.with_context(|| plan.name.clone())?;
+    seen.checks.push(Check::promise("nothing is left on this machine", 1, left));
+    seen.held = seen.checks.iter().all(|check| check.held);
+    Ok(seen)
 }
 
 /// Every fault alone and then mixed, on one cluster, for so long.
@@ -166,7 +202,7 @@ pub async fn chaos(
     let mut report = options.report();
     let chosen = chaos::chosen(nemeses, &options.means(), &mut report.left_out)?;
     let shape = chaos::shape(&chosen, options);
-    let seen = on_cluster(options, &shape, stop, async |cluster| {
+    let seen = on_cluster(options, Some(&shape), stop, async |cluster| {
         chaos::run(time, &chosen, &shape, options, cluster, say).await
     });
     let (seen, left) = seen.await?;
@@ -182,17 +218,28 @@ pub async fn chaos(
 /// the same.
 async fn on_cluster<T>(
     options: &Options,
-    shape: &Shape,
+    shape: Option<&Shape>,
     stop: &CancellationToken,
     work: impl AsyncFnOnce(&mut Cluster) -> anyhow::Result<T>,
 ) -> anyhow::Result<(T, Vec<String>)> {
     let dir = options.directory()?;
-    let started = stop.run_until_cancelled(Cluster::start(dir.path(), options.ground, shape));
+    let start = async {
+        match (&options.live, shape) {
+            (Some(live), _) => Ok(Cluster::live(live.clone())),
+            (None, Some(shape)) => Cluster::start(dir.path(), options.ground, shape).await,
+            (None, None) => Cluster::start_etcd(dir.path(), options.ground).await,
+        }
+    };
+    let started = stop.run_until_cancelled(start);
     let mut cluster = Box::pin(started).await.context("interrupted")??;
     let worked = AssertUnwindSafe(work(&mut cluster)).catch_unwind();
     // Dropping the work ends the load; the cluster is ended below in any case.
     let worked = Box::pin(stop.run_until_cancelled(worked)).await;
     let ended = Box::pin(cluster.end()).await;
+    if let Some(live) = &options.live {
+        let prefix = run::prefix(options.seed);
+        workload::remove_all(&live.etcd_urls, &live.endpoints, &prefix).await?;
+    }
     let left = place::left_behind(dir.path());
     let done = match worked {
         None => bail!("interrupted"),

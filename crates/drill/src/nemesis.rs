@@ -293,6 +293,11 @@ impl Nemesis {
         }
     }
 
+    /// Whether it can be done to any replicated store, and not to Trireme alone.
+    pub(crate) fn is_of_any_store(self) -> bool {
+        matches!(self.row().need, Need::Nothing | Need::Network) && self != Self::HandOver
+    }
+
     /// Whether a majority is left that goes on as before.
     pub(crate) fn leaves_a_majority(self) -> bool {
         !matches!(self, Self::KillAll | Self::CutPower | Self::FillDisk | Self::LoseQuorum)
@@ -325,13 +330,36 @@ pub(crate) fn nested(pair: &[Nemesis]) -> Option<(Nemesis, Nemesis)> {
 pub(crate) struct Means {
     /// Networks, mounts and containers.
     pub(crate) ground: Option<Ground>,
-    /// Another version of the program, and which of both runs first.
+    /// Another version of the program.
     pub(crate) previous: Option<PathBuf>,
+    /// A cluster that others use, too: only what is easily taken back.
+    pub(crate) live: Option<Live>,
+}
+
+/// How much of a cluster that is not ours can be reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Live {
+    /// Its API.
+    Remote,
+    /// Its processes, too, which somebody starts again when they end.
+    Local,
 }
 
 impl Means {
     /// Why a fault cannot be had; nothing if it can.
-    pub(crate) fn missing(&self, need: Need) -> Option<&'static str> {
+    pub(crate) fn missing(&self, nemesis: Nemesis) -> Option<&'static str> {
+        let need = nemesis.row().need;
+        match self.live {
+            _ if nemesis == Nemesis::HandOver => return None,
+            Some(Live::Remote) => {
+                return Some("processes on this machine: on a cluster elsewhere there is only hand-over");
+            }
+            // Who starts them again does so at once, and not when a drill would like it.
+            Some(Live::Local) if need != Need::Nothing || nemesis == Nemesis::LoseQuorum => {
+                return Some("a cluster of its own: on a live one, replicas are killed, paused or restarted");
+            }
+            Some(Live::Local) | None => {}
+        }
         let own = self.ground == Some(Ground::Own);
         match need {
             Need::Nothing | Need::Faults => None,
@@ -425,7 +453,8 @@ pub(crate) async fn inject(
         Nemesis::ClockBehind => cluster.set_clock(leader, -HOUR_MILLIS)?,
         Nemesis::HandOver => {
             // Nobody is told whom to hand over to: the leader knows best.
-            client::admin::transfer_leader(&cluster.endpoints(), None).await?;
+            let endpoints = cluster.endpoints().context("no API to ask for it")?;
+            client::admin::transfer_leader(&endpoints, None).await?;
         }
         Nemesis::RollingRestart => {
             victims = cluster.up();
@@ -436,7 +465,7 @@ pub(crate) async fn inject(
             let previous = means.previous.clone();
             let back = random.random_bool(0.5);
             // Forwards, and as often back: an upgrade that goes wrong is taken back.
-            cluster.use_program(if back { previous } else { None });
+            cluster.use_program(if back { previous } else { None })?;
             roll(cluster, random).await?;
         }
         Nemesis::KillAgent => {
@@ -578,20 +607,39 @@ mod tests {
 
     #[test]
     fn what_is_missing_is_said() {
-        let nothing = Means { ground: Some(Ground::Shared), previous: None };
-        for (need, can) in [
-            (Need::Nothing, true),
-            (Need::Faults, true),
-            (Need::Network, false),
-            (Need::Power, false),
-            (Need::Containers, false),
-            (Need::Previous, false),
+        let nothing = Means { ground: Some(Ground::Shared), ..Means::default() };
+        for (nemesis, can) in [
+            (Nemesis::KillLeader, true),
+            (Nemesis::StallDisk, true),
+            (Nemesis::CutLeader, false),
+            (Nemesis::CutPower, false),
+            (Nemesis::LoseNode, false),
+            (Nemesis::Upgrade, false),
         ] {
-            assert_eq!(nothing.missing(need).is_none(), can, "{need:?}");
+            assert_eq!(nothing.missing(nemesis).is_none(), can, "{nemesis:?}");
         }
-        let all = Means { ground: Some(Ground::Own), previous: Some("trireme-0.1".into()) };
-        for need in [Need::Network, Need::Power, Need::Containers, Need::Previous] {
-            assert_eq!(all.missing(need), None, "{need:?}");
-        }
+        let previous = Some("trireme-0.1".into());
+        let all = Means { ground: Some(Ground::Own), previous, live: None };
+        assert!(ROWS.iter().all(|row| all.missing(row.nemesis).is_none()));
+    }
+
+    #[test]
+    fn a_live_cluster_is_spared_what_is_not_easily_taken_back() {
+        let on = |live| Means { ground: Some(Ground::Shared), previous: None, live: Some(live) };
+        let can = |live| {
+            let rows = ROWS.iter().filter(|row| on(live).missing(row.nemesis).is_none());
+            rows.map(|row| row.name).collect::<Vec<_>>()
+        };
+        assert_eq!(can(Live::Remote), ["hand-over"]);
+        let local = [
+            "kill-leader",
+            "kill-follower",
+            "kill-all",
+            "pause-leader",
+            "pause-follower",
+            "hand-over",
+            "rolling-restart",
+        ];
+        assert_eq!(can(Live::Local), local);
     }
 }

@@ -5,7 +5,7 @@ use crate::{
     measure::{self, Pods, Seen, Window},
     nemesis::{self, Hold, Injected, Means, Nemesis},
     record::Recorder,
-    report::{self, Check, FaultReport, Latency, OURS, ScenarioReport, Series, Step, millis},
+    report::{self, Check, FaultReport, Latency, ScenarioReport, Series, Step, millis},
     verdict::{self, FaultSeen, Promises},
     workload::{Board, Load, Target, Workload},
 };
@@ -40,12 +40,16 @@ const REPLACED: &str = "Pods of a lost node are evicted and replaced";
 pub(crate) struct Plan<'a> {
     pub(crate) name: String,
     pub(crate) says: String,
+    /// What reports call who is drilled.
+    pub(crate) system: &'static str,
     pub(crate) faults: Vec<Nemesis>,
     /// Whether the second fault comes while the first one lasts, and so on in pairs, where both can be.
     pub(crate) overlap: bool,
     pub(crate) write_gap_max: Option<Duration>,
     pub(crate) pods_stay: bool,
     pub(crate) load: Load,
+    /// Of random choices; keys are under it, too.
+    pub(crate) seed: u64,
     pub(crate) node_silence: Duration,
     pub(crate) means: &'a Means,
     /// Where the history is written, too.
@@ -68,15 +72,20 @@ impl Diary<'_> {
     }
 }
 
-/// Who is under load in a cluster of ours.
-pub(crate) fn target(cluster: &Cluster, prefix: String) -> Target {
-    let endpoints = cluster.endpoints();
+/// Under which all keys of a drill are: those of another one in the same cluster are not its.
+pub(crate) fn prefix(seed: u64) -> String {
+    format!("trireme-drill/{seed}/")
+}
+
+/// Who is under load.
+fn target(cluster: &Cluster, prefix: String) -> Target {
+    let api = cluster.endpoints();
     Target {
         etcd_urls: cluster.etcd_urls(),
-        access: endpoints.access.clone(),
-        api: Some(endpoints),
+        access: api.as_ref().map(|endpoints| endpoints.access.clone()).unwrap_or_default(),
+        progress_is_true: api.is_some(),
+        api,
         prefix,
-        progress_is_true: true,
     }
 }
 
@@ -88,14 +97,12 @@ pub(crate) async fn run(
     plan: &Plan<'_>,
     cluster: &mut Cluster,
     random: &mut StdRng,
-    seed: u64,
     say: &mut (dyn FnMut(String) + Send),
 ) -> anyhow::Result<ScenarioReport> {
     let recorder = Arc::new(Recorder::new());
     let mut diary = Diary { recorder: Arc::clone(&recorder), steps: Vec::new(), say };
-    let prefix = format!("drill/{}/", plan.load.run);
-    let target = target(cluster, prefix);
-    let workload = Workload::start(target, plan.load, Arc::clone(&recorder), seed).await?;
+    let target = target(cluster, format!("{}{}/", prefix(plan.seed), plan.load.run));
+    let workload = Workload::start(target, plan.load, Arc::clone(&recorder), plan.seed).await?;
     let wanted = u64::from(plan.load.steady_pods);
     let steady = recorder.wait(SOON, "load before the first fault", |tally| {
         let watched = tally.events.values().filter(|events| **events >= STEADY_EVENTS).count();
@@ -331,7 +338,7 @@ fn judge(
     summarize(Summary {
         name: plan.name.clone(),
         says: plan.says.clone(),
-        system: OURS.to_owned(),
+        system: plan.system.to_owned(),
         seen: &seen,
         board,
         faults,

@@ -72,6 +72,15 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         pods_stay: true,
     },
     Scenario {
+        name: "hand-over",
+        says: "the leader is asked to hand over, as before it is taken down; the only drill that every live cluster \
+               takes",
+        faults: &[Nemesis::HandOver],
+        rounds: 5,
+        write_gap_max: SOON,
+        pods_stay: true,
+    },
+    Scenario {
         name: "rolling-restart",
         says: "every replica is restarted in turn, as an upgrade does",
         faults: &[Nemesis::RollingRestart],
@@ -151,6 +160,7 @@ mod tests {
             "disk-stall",
             "disk-full",
             "clock-skew",
+            "hand-over",
             "rolling-restart",
             "node-loss",
             "quorum-loss",

@@ -3,8 +3,13 @@
 use crate::roles::{to_its_end, until_asked};
 use anyhow::Context as _;
 use clap::{Args, Subcommand};
-use drill::{Check, Ground, Options, Report};
-use std::{fs, path::PathBuf, process::ExitCode, time::Duration};
+use drill::{Check, Ground, LiveCluster, Options, Report};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Duration,
+};
 
 /// What to do.
 #[derive(Debug, Subcommand)]
@@ -38,18 +43,37 @@ pub(crate) struct Run {
     /// Write a picture.
     #[arg(long, value_name = "FILE")]
     svg: Option<PathBuf>,
+    /// Run what etcd has, too, on the one that is installed here: both columns from one run.
+    #[arg(long)]
+    compare_etcd: bool,
     /// How often each fault; as the scenario says without it.
     #[arg(long)]
     rounds: Option<u32>,
     /// Requests a second to each replica.
     #[arg(long)]
     rate: Option<u32>,
+    /// No Pods, only keys, watches and leases.
+    #[arg(long)]
+    no_pods: bool,
     /// Of all random choices; a fresh one without it.
     #[arg(long)]
     seed: Option<u64>,
-    /// Below which clusters keep their files; the default one for temporary files without it.
+    /// Below which clusters of the drill keep their files; the default one for temporary files without it.
     #[arg(long)]
+    work_dir: Option<PathBuf>,
+    /// Not a cluster of the drill's own but the one of `trireme dev` in this directory, with what it takes: replicas
+    /// are killed, paused, restarted.
+    #[arg(long, conflicts_with = "server", requires = "i_know_this_breaks_things")]
     data_dir: Option<PathBuf>,
+    /// The same for a cluster anywhere, by the URL of a replica's API: only `hand-over`.
+    #[arg(long, requires_all = ["kubeconfig", "i_know_this_breaks_things"])]
+    server: Option<String>,
+    /// Who you are there; must be an administrator.
+    #[arg(long, requires = "server")]
+    kubeconfig: Option<PathBuf>,
+    /// A drill on a live cluster takes replicas away from everybody who uses it.
+    #[arg(long)]
+    i_know_this_breaks_things: bool,
     /// Keep what was seen, a file a run, for `drill check`.
     #[arg(long, value_name = "DIR")]
     history: Option<PathBuf>,
@@ -76,7 +100,12 @@ pub(crate) fn run(what: Drill) -> anyhow::Result<ExitCode> {
         }
         Drill::Check { files, json } => check(&files, json),
         Drill::Run(run) => {
-            let ground = drill::settle().context("a place of its own for the drill")?;
+            // A live cluster is where it is.
+            let ground = if run.is_live() {
+                Ground::Shared
+            } else {
+                drill::settle().context("a place of its own for the drill")?
+            };
             to_its_end(until_asked(false, |stop| async move { run.play(ground, stop).await }))
         }
     }
@@ -90,16 +119,19 @@ impl Run {
     ) -> anyhow::Result<ExitCode> {
         let options = Options {
             ground,
-            data_dir: self.data_dir.clone(),
+            data_dir: self.work_dir.clone(),
+            live: self.live().await?,
             seed: self.seed.unwrap_or_else(bench::fresh_seed),
             rounds: self.rounds,
             rate: self.rate,
+            pods: !self.no_pods,
             previous: self.previous.clone(),
+            compare_etcd: self.compare_etcd,
             history: self.history.clone(),
         };
         let json = self.json;
         let mut told = move |line: String| if json { note(&line) } else { say(&format!("{line}\n")) };
-        if let Some(limits) = ground.limits() {
+        if let Some(limits) = ground.limits().filter(|_| options.live.is_none()) {
             told(limits.to_owned());
         }
         let report = if self.name == "chaos" {
@@ -110,6 +142,31 @@ impl Run {
         };
         self.tell(&report)?;
         Ok(code(report.held()))
+    }
+
+    fn is_live(&self) -> bool {
+        self.data_dir.is_some() || self.server.is_some()
+    }
+
+    /// The cluster that is not the drill's own, if one is named.
+    async fn live(&self) -> anyhow::Result<Option<LiveCluster>> {
+        let lines = |path: PathBuf| -> anyhow::Result<Vec<String>> {
+            let text = fs::read_to_string(&path);
+            let text = text.with_context(|| format!("read {}", path.display()))?;
+            Ok(text.lines().map(str::to_owned).collect())
+        };
+        let access = |file: &Path| cli::endpoints(file).map_err(|why| anyhow::anyhow!(why));
+        if let Some(dir) = &self.data_dir {
+            let endpoints = access(&dir.join("kubeconfig"))?.at(lines(dir.join("endpoints"))?);
+            let etcd_urls = lines(dir.join("etcd-endpoints"))?;
+            let ids = (1..).take(etcd_urls.len()).collect();
+            return Ok(Some(LiveCluster { endpoints, etcd_urls, ids, dir: Some(dir.clone()) }));
+        }
+        let (Some(server), Some(kubeconfig)) = (&self.server, &self.kubeconfig) else {
+            return Ok(None);
+        };
+        let first = access(kubeconfig)?.at(vec![server.clone()]);
+        Ok(Some(LiveCluster::of_member(&first).await?))
     }
 
     fn tell(&self, report: &Report) -> anyhow::Result<()> {

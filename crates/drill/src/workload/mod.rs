@@ -140,7 +140,7 @@ impl Workload {
                 recorder: Arc::clone(&recorder),
                 known: known.clone(),
                 rate: load.rate,
-                seed: seed.wrapping_add(replica),
+                seed: seed.wrapping_add(replica).wrapping_add(load.run << 8),
             };
             tasks.spawn(lane.run(stop.clone()));
             let watcher = watcher::Watcher {
@@ -251,4 +251,29 @@ impl Workload {
         });
         Ok(())
     }
+}
+
+/// Removes what a load has left in a cluster that goes on without it: keys under `prefix`, and the namespace.
+///
+/// # Errors
+/// The cluster does not do it.
+pub(crate) async fn remove_all(
+    etcd_urls: &[String],
+    endpoints: &Endpoints,
+    prefix: &str,
+) -> anyhow::Result<()> {
+    pods::remove_namespace(endpoints).await?;
+    let until = Instant::now() + SETTLE;
+    for url in etcd_urls.iter().cycle() {
+        let removed = async {
+            let service = connect(url, &endpoints.access).await?;
+            store::remove(service, &Range::prefix(prefix)).await
+        };
+        match removed.await {
+            Ok(()) => return Ok(()),
+            Err(error) if Instant::now() > until => anyhow::bail!("remove the keys: {error}"),
+            Err(_) => sleep(RECONNECT).await,
+        }
+    }
+    anyhow::bail!("no replica to ask")
 }

@@ -85,6 +85,20 @@ pub(super) fn collection() -> String {
     format!("/api/v1/namespaces/{NAMESPACE}/pods")
 }
 
+/// Removes the namespace with all that is in it; it need not be there.
+///
+/// # Errors
+/// The cluster does not do it.
+pub(super) async fn remove_namespace(endpoints: &Endpoints) -> anyhow::Result<()> {
+    let client = server::dev::connect(endpoints.clone())?;
+    let path = format!("/api/v1/namespaces/{NAMESPACE}");
+    match client.call::<Value>(Method::DELETE, &path, None).await {
+        Ok(_) => Ok(()),
+        Err(ClientError::Api(status)) if status.is_not_found() => Ok(()),
+        Err(error) => Err(error).context("remove the namespace"),
+    }
+}
+
 impl Crew {
     /// # Errors
     /// An endpoint is not a URL.

@@ -237,6 +237,18 @@ pub(super) async fn range(
     }
 }
 
+/// Removes keys, however often that is asked.
+///
+/// # Errors
+/// In words.
+pub(super) async fn remove(service: Service, range: &Range) -> Result<(), String> {
+    match timeout(DEADLINE, send(service, &Call::Delete(range.clone()))).await {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(status)) => Err(status.message().to_owned()),
+        Err(_) => Err("no answer in time".to_owned()),
+    }
+}
+
 /// Whether the connection that gave this answer is of no use any more.
 pub(super) fn is_lost(status: &Status) -> bool {
     // What a server has said has no source; what became of a connection has.
