@@ -4,7 +4,7 @@ use crate::place::{Ground, LoopDisk};
 use anyhow::{Context as _, bail};
 use bench::{Network, System};
 use client::{
-    admin::{self, ClusterStatus, MemberChange},
+    admin::{self, ClusterStatus, Member, MemberChange},
     endpoints::Endpoints,
 };
 use futures::future::join_all;
@@ -162,12 +162,10 @@ impl Cluster {
     pub(crate) async fn start(dir: &Path, ground: Ground, shape: &Shape) -> anyhow::Result<Self> {
         let (mut network, mut places) = (None, Vec::new());
         if ground == Ground::Own {
-            let made = Network::new(REPLICAS as usize).await?;
+            // One more, for a replica that joins.
+            let made = Network::new(REPLICAS as usize + 1).await?;
             for index in 0..REPLICAS as usize {
-                // A replica that stands still would outlive a drill that is killed.
-                let die_with_us = ["setpriv", "--pdeathsig", "KILL"].map(str::to_owned);
-                let enter = [made.enter(index)?, die_with_us.to_vec()].concat();
-                places.push(Place { address: made.address(index), enter });
+                places.push(place(&made, index)?);
             }
             network = Some(made);
         }
@@ -417,6 +415,33 @@ impl Cluster {
         self.ours_mut()?.dev.start_node(name)
     }
 
+    /// Adds a replica, and returns when it votes; its id.
+    ///
+    /// # Errors
+    /// It does not come to vote in time.
+    pub(crate) async fn add_replica(&mut self) -> anyhow::Result<u64> {
+        let ours = self.ours_mut()?;
+        let place = ours.network.as_ref().map(|network| place(network, REPLICAS as usize));
+        let id = ours.dev.add_replica(place.transpose()?).await?;
+        let until = Instant::now() + PATIENCE;
+        loop {
+            let members = admin::members(&ours.dev.endpoints(), &MemberChange::List).await;
+            let votes = |members: &[Member]| members.iter().any(|m| m.id == id && !m.learner);
+            if members.as_ref().is_ok_and(|members| votes(members)) {
+                return Ok(id);
+            }
+            if Instant::now() > until {
+                bail!("replica {id} does not vote after {PATIENCE:?}\n{}", ours.dev.log_tails());
+            }
+            sleep(LOOK).await;
+        }
+    }
+
+    /// Takes out one that was added.
+    pub(crate) async fn remove_replica(&mut self, id: u64) -> anyhow::Result<()> {
+        self.ours_mut()?.dev.remove_replica(id).await
+    }
+
     /// Starts what does not run, and returns when every replica serves and all know one leader.
     ///
     /// # Errors
@@ -484,6 +509,13 @@ impl Ours {
     fn power(&self) -> anyhow::Result<&LoopDisk> {
         self.power.as_ref().context("no disk whose power can be cut: needs root")
     }
+}
+
+/// A network for a replica, in which it dies with the drill: one that stands still would outlive it.
+fn place(network: &Network, index: usize) -> anyhow::Result<Place> {
+    let die_with_us = ["setpriv", "--pdeathsig", "KILL"].map(str::to_owned);
+    let enter = [network.enter(index)?, die_with_us.to_vec()].concat();
+    Ok(Place { address: network.address(index), enter })
 }
 
 /// As the replica that knows most says; one that does not answer is passed over.

@@ -27,6 +27,7 @@ pub(crate) enum Nemesis {
     ClockAhead,
     ClockBehind,
     HandOver,
+    ChangeMembers,
     RollingRestart,
     Upgrade,
     KillAgent,
@@ -221,6 +222,13 @@ pub(crate) const ROWS: &[Row] = &[
         Hold::Writes(GOES_ON, Duration::ZERO),
     ),
     row(
+        Nemesis::ChangeMembers,
+        "change-members",
+        "a fourth replica joins with an empty disk and votes; later it is taken out again",
+        Need::Nothing,
+        Hold::Writes(GOES_ON, LITTLE),
+    ),
+    row(
         Nemesis::RollingRestart,
         "rolling-restart",
         "one replica after another is ended and started again",
@@ -286,6 +294,7 @@ impl Nemesis {
             | Self::FillDisk
             | Self::CutPower
             | Self::HandOver
+            | Self::ChangeMembers
             | Self::RollingRestart
             | Self::Upgrade
             | Self::LoseNode
@@ -295,7 +304,8 @@ impl Nemesis {
 
     /// Whether it can be done to any replicated store, and not to Trireme alone.
     pub(crate) fn is_of_any_store(self) -> bool {
-        matches!(self.row().need, Need::Nothing | Need::Network) && self != Self::HandOver
+        matches!(self.row().need, Need::Nothing | Need::Network)
+            && !matches!(self, Self::HandOver | Self::ChangeMembers)
     }
 
     /// Whether a majority is left that goes on as before.
@@ -355,7 +365,10 @@ impl Means {
                 return Some("processes on this machine: on a cluster elsewhere there is only hand-over");
             }
             // Who starts them again does so at once, and not when a drill would like it.
-            Some(Live::Local) if need != Need::Nothing || nemesis == Nemesis::LoseQuorum => {
+            Some(Live::Local)
+                if need != Need::Nothing
+                    || matches!(nemesis, Nemesis::LoseQuorum | Nemesis::ChangeMembers) =>
+            {
                 return Some("a cluster of its own: on a live one, replicas are killed, paused or restarted");
             }
             Some(Live::Local) | None => {}
@@ -456,6 +469,7 @@ pub(crate) async fn inject(
             let endpoints = cluster.endpoints().context("no API to ask for it")?;
             client::admin::transfer_leader(&endpoints, None).await?;
         }
+        Nemesis::ChangeMembers => victims = vec![cluster.add_replica().await?],
         Nemesis::RollingRestart => {
             victims = cluster.up();
             roll(cluster, random).await?;
@@ -545,6 +559,11 @@ pub(crate) async fn heal(injected: &Injected, cluster: &mut Cluster) -> anyhow::
                     let (from, to) = if muted { (*id, other) } else { (other, *id) };
                     cluster.silence(from, to, false).await?;
                 }
+            }
+        }
+        Nemesis::ChangeMembers => {
+            for id in victims {
+                cluster.remove_replica(*id).await?;
             }
         }
         Nemesis::SlowLink => {

@@ -5,7 +5,7 @@ use crate::{
     report::{Check, millis},
     workload::Board,
 };
-use checkers::{History, check, properties};
+use checkers::{check, history::History, properties};
 use std::time::Duration;
 
 /// Violations that a report names.

@@ -9,7 +9,7 @@ use crate::config::{
     NodeConfig, NodesConfig, RaftConfig, ReplicaConfig, RuntimeKind, TimerProfile, read,
 };
 use crate::{clock, kubeconfig::kubeconfig, telemetry::LogConfig, tls};
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, bail, ensure};
 use client::{endpoints::Endpoints, transport::Access};
 use pki::{Certificate, Moment};
 use std::{
@@ -18,6 +18,22 @@ use std::{
     path::{Path, PathBuf},
     time::Duration,
 };
+
+/// Where one more replica listens.
+#[derive(Debug)]
+pub(super) struct Vacancy {
+    api: SocketAddr,
+    raft: SocketAddr,
+    etcd: SocketAddr,
+    scheme: &'static str,
+}
+
+impl Vacancy {
+    /// By which members know it.
+    pub(super) fn peer_url(&self) -> String {
+        format!("{}://{}", self.scheme, self.raft)
+    }
+}
 
 /// Where everything of one dev cluster is.
 #[derive(Debug, Clone)]
@@ -96,6 +112,89 @@ impl Layout {
         Ok(layout)
     }
 
+    /// Where a replica could be that is not there yet: ports for API, raft and etcd's API.
+    pub(super) fn vacancy(&self, address: Ipv4Addr) -> anyhow::Result<Vacancy> {
+        let ports = free_ports(3)?;
+        let [api, raft, etcd] = ports.as_slice() else { bail!("three ports") };
+        let at = |port: u16| SocketAddr::from((address, port));
+        let tls = self.replicas.iter().any(|replica| replica.api.tls.is_some());
+        let scheme = if tls { "https" } else { "http" };
+        Ok(Vacancy { api: at(*api), raft: at(*raft), etcd: at(*etcd), scheme })
+    }
+
+    /// Writes the configuration of a replica that the cluster has given this id, to join with an empty disk.
+    pub(super) fn add_replica(
+        &mut self,
+        id: u64,
+        at: &Vacancy,
+        options: &DevOptions,
+    ) -> anyhow::Result<()> {
+        let first = self.replicas.first().context("at least one replica")?;
+        let name = format!("replica-{id}");
+        let dir = self.dir.join(&name);
+        let pki = first.api.tls.as_ref().map(|_| Pki::new(&self.dir));
+        let mut members = first.members.clone();
+        members.push(MemberConfig {
+            id,
+            name: name.clone(),
+            peer_url: at.peer_url(),
+            client_url: format!("{}://{}", at.scheme, at.api),
+        });
+        let api = match &pki {
+            Some(pki) => pki.api(&dir, at.api),
+            None => ApiConfig { listen: at.api, ..first.api.clone() },
+        };
+        let etcd = match &pki {
+            Some(pki) => pki.etcd(&dir, at.etcd),
+            None => plaintext(at.etcd),
+        };
+        let config = ReplicaConfig {
+            id,
+            data_dir: options.disks.as_deref().unwrap_or(&self.dir).join(&name).join("data"),
+            members,
+            join: true,
+            api,
+            etcd: Some(etcd),
+            raft: RaftConfig {
+                listen: at.raft,
+                tls: pki.as_ref().map(|pki| pki.raft(&dir)),
+                ..first.raft.clone()
+            },
+            nodes: NodesConfig {
+                tls: pki.as_ref().map(|pki| pki.to_nodes(&dir)),
+                ..first.nodes.clone()
+            },
+            faults: first.faults.as_ref().map(|faults| FaultsConfig {
+                control: dir.join("faults"),
+                clock: faults.clock.as_ref().map(|_| dir.join("clock")),
+                allow_faults: faults.allow_faults,
+            }),
+            ..first.clone()
+        };
+        if let Some(pki) = pki {
+            self.certify_replica(&config, &Issuer::open(pki, options.certificate_lifetime)?)?;
+        }
+        write_config(&dir, &config)?;
+        self.replicas.push(config);
+        Ok(())
+    }
+
+    /// Forgets a replica that is not a member any more; its files stay.
+    pub(super) fn remove_replica(&mut self, id: u64) {
+        self.replicas.retain(|replica| replica.id != id);
+    }
+
+    fn certify_replica(&self, replica: &ReplicaConfig, issuer: &Issuer) -> anyhow::Result<()> {
+        let member = replica.members.iter().find(|m| m.id == replica.id);
+        let name = member.map(|m| m.name.clone()).unwrap_or_default();
+        let address = replica.raft.listen.ip().to_string();
+        let mut hosts = api_hosts(&[&name], &replica.nodes.first_service_ip());
+        if !hosts.contains(&address) {
+            hosts.push(address.clone());
+        }
+        issuer.replica(&self.replica_dir(replica.id), &name, hosts, vec![name.clone(), address])
+    }
+
     /// Signs what is not there or soon not valid any more, and writes the administrator's kubeconfig.
     fn certify(&mut self, lifetime: Duration, pki: Option<Pki>) -> anyhow::Result<()> {
         let Some(pki) = pki else {
@@ -106,13 +205,7 @@ impl Layout {
         };
         let issuer = Issuer::open(pki.clone(), lifetime)?;
         for replica in &self.replicas {
-            let member = replica.members.iter().find(|m| m.id == replica.id);
-            let name = member.map(|m| m.name.clone()).unwrap_or_default();
-            let hosts = api_hosts(&[&name], &replica.nodes.first_service_ip());
-            let address = replica.raft.listen.ip().to_string();
-            let hosts = if hosts.contains(&address) { hosts } else { [hosts, vec![address.clone()]].concat() };
-            let peers = vec![name.clone(), address];
-            issuer.replica(&self.replica_dir(replica.id), &name, hosts, peers)?;
+            self.certify_replica(replica, &issuer)?;
         }
         for node in &self.nodes {
             let dir = self.node_dir(&node.name);
