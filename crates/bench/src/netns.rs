@@ -16,8 +16,10 @@ use tokio::time::{Instant, sleep};
 const BRIDGE: &str = "bench0";
 /// A station that is not there: administered locally, and nobody's.
 const NOBODY: &str = "02:00:00:00:00:ff";
-/// Of a link that is slow.
-const SLOW_RATE: &str = "512kbit";
+/// What a slow link does.
+const NETEM: &[&str] = &["netem", "delay", "60ms", "30ms", "loss", "5%"];
+/// The nearest to it without netem.
+const TBF: &[&str] = &["tbf", "rate", "512kbit", "burst", "16kb", "latency", "400ms"];
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Holds a network namespace open while no member runs in it.
@@ -107,7 +109,7 @@ impl Network {
     /// # Errors
     /// `ip` says no.
     pub async fn cut(&self, index: usize, cut: bool) -> anyhow::Result<()> {
-        set_link(&link(index), if cut { &["down"] } else { &["up"] }).await
+        set_link(&link(index), if cut { "down" } else { "up" }).await
     }
 
     /// Loses without a word whatever one member sends another, in this direction alone, or ends that.
@@ -130,32 +132,37 @@ impl Network {
         wait(command.args(rest).arg("ip").args(neighbour), &neighbour.join(" ")).await
     }
 
-    /// Makes a member's link so slow that packets wait up to 400 ms in a queue and are lost beyond it, or ends that.
-    /// Both ways.
+    /// Makes a member's link slow and lossy in both directions, or ends that: by netem, or, where the kernel has none, by
+    /// a rate at which packets wait up to 400 ms in a queue and are lost beyond it.
     ///
     /// # Errors
     /// `tc` says no.
     pub async fn slow(&self, index: usize, slow: bool) -> anyhow::Result<()> {
-        let enter = self.enter(index)?;
-        let links = [(Vec::new(), link(index)), (enter, "eth0".to_owned())];
-        for (enter, link) in links {
-            let how = if slow { "add" } else { "del" };
-            let mut words = vec!["tc", "qdisc", how, "dev", &link, "root"];
-            if slow {
-                words.extend(["tbf", "rate", SLOW_RATE, "burst", "16kb", "latency", "400ms"]);
+        for (enter, link) in [(Vec::new(), link(index)), (self.enter(index)?, "eth0".to_owned())] {
+            if !slow {
+                tc(&enter, &["qdisc", "del", "dev", &link, "root"]).await?;
+                continue;
             }
-            let mut all = enter.iter().map(String::as_str).chain(words.iter().copied());
-            let program = all.next().context("a command")?;
-            wait(tokio::process::Command::new(program).args(all), &words.join(" ")).await?;
+            let add = |how: &'static [&str]| [&["qdisc", "add", "dev", &link, "root"][..], how].concat();
+            if tc(&enter, &add(NETEM)).await.is_err() {
+                tc(&enter, &add(TBF)).await?;
+            }
         }
         Ok(())
     }
 }
 
+async fn tc(enter: &[String], arguments: &[&str]) -> anyhow::Result<()> {
+    let words = enter.iter().map(String::as_str).chain(["tc"]).chain(arguments.iter().copied());
+    let words: Vec<&str> = words.collect();
+    let (program, rest) = words.split_first().context("a command")?;
+    wait(tokio::process::Command::new(program).args(rest), &words.join(" ")).await
+}
+
 /// Takes a link of this thread's network down or up.
-async fn set_link(link: &str, state: &[&str]) -> anyhow::Result<()> {
-    let words = [&["link", "set", link], state].concat();
-    wait(tokio::process::Command::new("ip").args(&words), &words.join(" ")).await
+async fn set_link(link: &str, state: &str) -> anyhow::Result<()> {
+    let words = ["link", "set", link, state];
+    wait(tokio::process::Command::new("ip").args(words), &words.join(" ")).await
 }
 
 /// Not waited for by blocking: this thread's clients go on.

@@ -168,7 +168,7 @@ pub(crate) const ROWS: &[Row] = &[
     row(
         Nemesis::SlowLink,
         "slow-link",
-        "the leader's link is so slow that packets wait 400 ms and are lost beyond that",
+        "the leader's link is slow and loses packets",
         Need::Network,
         Hold::Writes(GOES_ON, WHILE),
     ),

@@ -9,7 +9,7 @@ mod watcher;
 
 pub(crate) use pods::{Board, Seen as PodSeen};
 
-use self::pods::{Crew, POD_KIND};
+use self::pods::{Crew, PODS};
 use crate::record::Recorder;
 use checkers::history::{Mark, Object, Range, RangeRequest};
 use client::{
@@ -233,19 +233,19 @@ impl Workload {
 
     async fn final_pods(&self, replica: u64, only: &Endpoints) -> anyhow::Result<()> {
         let client = server::dev::connect(only.clone())?;
-        let path = pods::collection();
+        let path = PODS.collection();
         let list: Value = client.call(http::Method::GET, &path, None).await?;
         let revision = list.pointer("/metadata/resourceVersion").and_then(Value::as_str);
         let items = list.get("items").and_then(Value::as_array).cloned().unwrap_or_default();
         let items = items.into_iter().filter_map(|mut item| {
             // In a list, the kind is said once.
-            item.as_object_mut()?.insert("kind".to_owned(), POD_KIND.into());
+            item.as_object_mut()?.insert("kind".to_owned(), PODS.kind.into());
             Object::from_json(item)
         });
         self.recorder.mark(Mark::FinalObjects {
             at_ns: self.recorder.now(),
             replica,
-            kind: POD_KIND.to_owned(),
+            kind: PODS.kind.to_owned(),
             resource_version: revision.and_then(|r| r.parse().ok()).unwrap_or_default(),
             items: items.collect(),
         });

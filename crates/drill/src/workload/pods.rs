@@ -3,7 +3,10 @@
 use super::{RECONNECT, Workload};
 use crate::record::Recorder;
 use anyhow::Context as _;
-use api::core::Pod;
+use api::{
+    core::{Node, Pod},
+    k8s_openapi::Resource,
+};
 use checkers::history::{
     Answer, Body, Call, Change, Closed, Object, ObjectCall, ObjectEvent, ObjectVerb, Opened,
     Operation, Outcome, RuntimeFact, RuntimeSeen, Scope, WatchStep,
@@ -11,6 +14,7 @@ use checkers::history::{
 use client::{Client, ClientError, WatchEvent, WatchOptions, endpoints::Endpoints};
 use futures::StreamExt as _;
 use http::Method;
+use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -27,14 +31,11 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 /// Of everything that the drill makes.
-pub(crate) const NAMESPACE: &str = "trireme-drill";
-pub(crate) const POD_KIND: &str = "Pod";
+const NAMESPACE: &str = "trireme-drill";
 /// For one Pod to run, or to go.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// For one request, with all its attempts.
 const DEADLINE: Duration = Duration::from_secs(5);
-/// A watch without a word for so long is begun anew at another replica: Pods come and go all the time.
-const SILENCE: Duration = Duration::from_secs(2);
 /// Pods that come and go beside each other.
 const PROBES: usize = 6;
 /// Between two looks at what this machine runs.
@@ -80,9 +81,51 @@ pub(crate) struct Crew {
     run: u64,
 }
 
-/// All Pods of the drill.
-pub(super) fn collection() -> String {
-    format!("/api/v1/namespaces/{NAMESPACE}/pods")
+/// What is watched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Followed {
+    pub(super) kind: &'static str,
+    plural: &'static str,
+    /// Empty for what belongs to the whole cluster.
+    namespace: &'static str,
+    /// After so long without a word a watch is begun anew at another replica. A connection that is lost is found out
+    /// earlier by itself.
+    silence: Duration,
+}
+
+/// They come and go all the time.
+pub(super) const PODS: Followed = Followed {
+    kind: "Pod",
+    plural: "pods",
+    namespace: NAMESPACE,
+    silence: Duration::from_secs(2),
+};
+const NODES: Followed = Followed {
+    kind: "Node",
+    plural: "nodes",
+    namespace: "",
+    silence: Duration::from_secs(30),
+};
+
+impl Followed {
+    /// The path of all.
+    pub(super) fn collection(&self) -> String {
+        let plural = self.plural;
+        match self.namespace {
+            "" => format!("/api/v1/{plural}"),
+            namespace => format!("/api/v1/namespaces/{namespace}/{plural}"),
+        }
+    }
+}
+
+/// Where a watch is.
+#[derive(Debug)]
+struct Place {
+    client: u64,
+    /// The next revision to be told.
+    from: Option<u64>,
+    /// The stream that it goes on with.
+    resumes: Option<u64>,
 }
 
 /// Removes the namespace with all that is in it; it need not be there.
@@ -135,7 +178,7 @@ impl Crew {
         }
         let until = Instant::now() + PATIENCE;
         // Its service account comes a moment later.
-        let path = format!("{}?dryRun=All", collection());
+        let path = format!("{}?dryRun=All", PODS.collection());
         loop {
             let body = Some(pod("probe").to_string().into_bytes());
             match self.client.call::<Value>(Method::POST, &path, body).await {
@@ -155,8 +198,9 @@ impl Crew {
         rest: &CancellationToken,
     ) {
         for first in 0..2 {
-            watchers.spawn(self.clone().follow(first, stop.clone()));
+            watchers.spawn(self.clone().follow::<Pod>(PODS, first, stop.clone()));
         }
+        watchers.spawn(self.clone().follow::<Node>(NODES, 2, stop.clone()));
         watchers.spawn(self.clone().look_at_machine(stop.clone()));
         for number in 1..=self.steady {
             let name = format!("steady-{}-{number}", self.run);
@@ -176,10 +220,9 @@ impl Crew {
 
     /// A request, written down; whether it was carried out.
     async fn ask(&self, method: Method, verb: ObjectVerb, name: &str, body: Value) -> bool {
-        let path = match verb {
-            ObjectVerb::Create => collection(),
-            _ => format!("{}/{name}", collection()),
-        };
+        let collection = PODS.collection();
+        let path =
+            if verb == ObjectVerb::Create { collection } else { format!("{collection}/{name}") };
         let invoked = Instant::now();
         let sent = (!body.is_null()).then(|| body.to_string().into_bytes());
         let answer = self.client.call::<Value>(method, &path, sent).await;
@@ -192,7 +235,7 @@ impl Crew {
             answered_ns: self.recorder.now(),
             call: Call::Object(ObjectCall {
                 verb,
-                kind: POD_KIND.to_owned(),
+                kind: PODS.kind.to_owned(),
                 namespace: NAMESPACE.to_owned(),
                 name: name.to_owned(),
                 uid: None,
@@ -211,7 +254,7 @@ impl Crew {
             let now = self.recorder.now();
             let there = self.board.borrow().get(name).is_some_and(|seen| !seen.uid.is_empty());
             if made || there {
-                self.see(name, |seen| drop(seen.created_ns.get_or_insert(now)));
+                self.see(name, |seen| seen.created_ns = seen.created_ns.or(Some(now)));
                 return;
             }
             sleep(RECONNECT).await;
@@ -306,26 +349,23 @@ impl Crew {
         left(&self.board.borrow())
     }
 
-    /// Watches all Pods of the namespace, at one replica after another.
-    async fn follow(self, first: usize, stop: CancellationToken) {
+    /// Watches all objects of a kind, at one replica after another.
+    async fn follow<K>(self, of: Followed, first: usize, stop: CancellationToken)
+    where
+        K: Resource + Serialize + DeserializeOwned + Send + 'static,
+    {
         let urls = self.endpoints.urls.clone();
-        let client = self.recorder.fresh();
-        let mut from: Option<u64> = None;
-        let mut resumes = None;
+        let mut at = Place { client: self.recorder.fresh(), from: None, resumes: None };
         for (replica, url) in (1u64..).zip(&urls).cycle().skip(first) {
             let follow = async {
-                let only = Endpoints { deadline: SILENCE, ..self.endpoints.at(vec![url.clone()]) };
+                let only = Endpoints { deadline: PODS.silence, ..self.endpoints.at(vec![url.clone()]) };
                 let Ok(one) = server::dev::connect(only) else { return };
-                let at = match from {
-                    Some(at) => at,
-                    None => match self.list(&one).await {
-                        Some(revision) => revision + 1,
-                        None => return,
-                    },
-                };
-                from = Some(at);
-                let place = (client, replica, &mut from, &mut resumes);
-                self.follow_one(&one, place).await;
+                if at.from.is_none() {
+                    at.from = self.list(&of, &one).await.map(|revision| revision + 1);
+                }
+                if let Some(from) = at.from {
+                    self.follow_one::<K>(&of, &one, (replica, from), &mut at).await;
+                }
             };
             if stop.run_until_cancelled(follow).await.is_none()
                 || stop.run_until_cancelled(sleep(RECONNECT)).await.is_none()
@@ -336,11 +376,11 @@ impl Crew {
     }
 
     /// What is there, taken up; at which revision.
-    async fn list(&self, one: &Client) -> Option<u64> {
-        let list: Value = one.call(Method::GET, &collection(), None).await.ok()?;
+    async fn list(&self, of: &Followed, one: &Client) -> Option<u64> {
+        let list: Value = one.call(Method::GET, &of.collection(), None).await.ok()?;
         let items = list.get("items").and_then(Value::as_array).cloned().unwrap_or_default();
         for mut item in items {
-            item.as_object_mut()?.insert("kind".to_owned(), POD_KIND.into());
+            item.as_object_mut()?.insert("kind".to_owned(), of.kind.into());
             if let Some(object) = Object::from_json(item) {
                 self.take(&object, false);
             }
@@ -348,59 +388,66 @@ impl Crew {
         list.pointer("/metadata/resourceVersion")?.as_str()?.parse().ok()
     }
 
-    async fn follow_one(
+    async fn follow_one<K>(
         &self,
+        of: &Followed,
         one: &Client,
-        (client, replica, from, resumes): (u64, u64, &mut Option<u64>, &mut Option<u64>),
-    ) {
-        let start = from.unwrap_or_default();
+        (replica, from): (u64, u64),
+        at: &mut Place,
+    ) where
+        K: Resource + Serialize + DeserializeOwned + Send + 'static,
+    {
+        let namespace = (!of.namespace.is_empty()).then_some(of.namespace);
         let options = WatchOptions {
-            resource_version: start.saturating_sub(1).to_string(),
+            resource_version: from.saturating_sub(1).to_string(),
             ..WatchOptions::default()
         };
-        let Ok(mut events) = one.watch::<Pod>(Some(NAMESPACE), &options).await else { return };
+        let Ok(mut events) = one.watch::<K>(namespace, &options).await else { return };
         let (stream, mut sequence) = (self.recorder.fresh(), 0);
-        let scope =
-            Scope::Objects { kind: POD_KIND.to_owned(), namespace: NAMESPACE.to_owned() };
-        let opened = Opened { client, replica, scope, from: start, resumes: *resumes };
+        let (kind, namespace) = (of.kind.to_owned(), of.namespace.to_owned());
+        let scope = Scope::Objects { kind, namespace };
+        let opened = Opened { client: at.client, replica, scope, from, resumes: at.resumes };
         self.recorder.watch(stream, &mut sequence, WatchStep::Opened(opened));
-        *resumes = Some(stream);
+        at.resumes = Some(stream);
         let closed = loop {
-            let event = match timeout(SILENCE, events.next()).await {
+            let event = match timeout(of.silence, events.next()).await {
                 Ok(Some(Ok(event))) => event,
                 Ok(Some(Err(ClientError::Api(status)))) if status.code == 410 => {
                     break Closed::Compacted { revision: 0 };
                 }
                 Ok(Some(Err(_)) | None) | Err(_) => break Closed::Ended,
             };
-            let (change, pod) = match event {
-                WatchEvent::Added(pod) => (Change::Added, pod),
-                WatchEvent::Modified(pod) => (Change::Modified, pod),
-                WatchEvent::Deleted(pod) => (Change::Deleted, pod),
+            let (change, object) = match event {
+                WatchEvent::Added(object) => (Change::Added, object),
+                WatchEvent::Modified(object) => (Change::Modified, object),
+                WatchEvent::Deleted(object) => (Change::Deleted, object),
                 WatchEvent::Bookmark(revision) => {
-                    if let Ok(revision) = revision.parse() {
-                        *from = Some(revision + 1);
+                    if let Ok(revision) = revision.parse::<u64>() {
+                        at.from = Some(revision + 1);
                         let step = WatchStep::Progress { revision };
                         self.recorder.watch(stream, &mut sequence, step);
                     }
                     continue;
                 }
             };
-            let object = serde_json::to_value(&pod).ok().and_then(Object::from_json);
+            let object = serde_json::to_value(&object).ok().and_then(Object::from_json);
             let Some(object) = object else { continue };
-            *from = Some(object.resource_version + 1);
+            at.from = Some(object.resource_version + 1);
             self.take(&object, change == Change::Deleted);
             let step = WatchStep::Object(ObjectEvent { change, object });
             self.recorder.watch(stream, &mut sequence, step);
         };
         if matches!(closed, Closed::Compacted { .. }) {
-            (*from, *resumes) = (None, None);
+            (at.from, at.resumes) = (None, None);
         }
         self.recorder.watch(stream, &mut sequence, WatchStep::Closed(closed));
     }
 
     /// What one version of a Pod shows.
     fn take(&self, object: &Object, gone: bool) {
+        if object.kind != PODS.kind {
+            return;
+        }
         let now = self.recorder.now();
         let text = |pointer: &str| object.json.pointer(pointer).and_then(Value::as_str);
         let node = text("/spec/nodeName").unwrap_or_default().to_owned();
@@ -528,7 +575,7 @@ fn pod(name: &str) -> Value {
         })
     });
     json!({
-        "apiVersion": "v1", "kind": POD_KIND,
+        "apiVersion": "v1", "kind": PODS.kind,
         "metadata": {"name": name, "namespace": NAMESPACE},
         "spec": {
             "terminationGracePeriodSeconds": 1,

@@ -147,11 +147,12 @@ async fn one(
     let invoked = Instant::now();
     let answered = timeout(DEADLINE, send(service, &call)).await;
     let is_write = convert::is_write(&call);
-    let (outcome, lost) = match answered {
-        Ok(Ok(answer)) => (Outcome::Ok(answer), false),
-        Ok(Err(status)) => (outcome_of(&status, is_write), is_lost(&status)),
-        Err(_) if is_write => (Outcome::Unknown { reason: "no answer in time".to_owned() }, false),
-        Err(_) => (Outcome::Failed { reason: "no answer in time".to_owned() }, false),
+    let silent = || "no answer in time".to_owned();
+    let (outcome, lost, told) = match answered {
+        Ok(Ok(answer)) => (Outcome::Ok(answer), false, true),
+        Ok(Err(status)) => (outcome_of(&status, is_write), is_lost(&status), !is_lost(&status)),
+        Err(_) if is_write => (Outcome::Unknown { reason: silent() }, false, false),
+        Err(_) => (Outcome::Failed { reason: silent() }, false, false),
     };
     let ended = Ended {
         client: (!matches!(outcome, Outcome::Unknown { .. })).then_some(client),
@@ -160,7 +161,7 @@ async fn one(
     if let (Call::Put(put), Outcome::Ok(answer)) = (&call, &outcome) {
         known.learn(&put.key, answer.revision);
     }
-    count(&recorder, replica, &call, &outcome);
+    count(&recorder, replica, told, (&call, &outcome));
     recorder.operation(Operation {
         client,
         replica,
@@ -172,7 +173,8 @@ async fn one(
     ended
 }
 
-fn count(recorder: &Recorder, replica: u64, call: &Call, outcome: &Outcome) {
+/// `told` says whether the server has answered, in whatever words.
+fn count(recorder: &Recorder, replica: u64, told: bool, (call, outcome): (&Call, &Outcome)) {
     let ok = matches!(outcome, Outcome::Ok(_));
     let for_room = matches!(outcome, Outcome::Failed { reason } if reason.contains("space exceeded"));
     let serializable = matches!(call, Call::Range(range) if range.serializable);
@@ -180,7 +182,7 @@ fn count(recorder: &Recorder, replica: u64, call: &Call, outcome: &Outcome) {
     recorder.count(|tally| {
         if is_write {
             tally.writes += u64::from(ok);
-            *tally.told.entry(replica).or_default() += 1;
+            *tally.told.entry(replica).or_default() += u64::from(told);
             tally.refused_for_room += u64::from(for_room);
         } else if ok && serializable {
             *tally.stale_reads.entry(replica).or_default() += 1;
