@@ -150,12 +150,8 @@ pub(crate) async fn run(
             None => (MIX, mix(chosen, &mut random)),
         };
         say(format!("run {number}: {name}"));
-        let seen = Box::pin(run::run(
-            &plan(name, faults, number, shape, options, &means)?,
-            cluster,
-            &mut random,
-            say,
-        ));
+        let plan = plan(name, faults, number, shape, options, &means)?;
+        let seen = Box::pin(run::run(&plan, cluster, &mut random, say));
         let seen = seen.await.with_context(|| format!("run {number}, {name}"))?;
         if let Some(row) = rows.iter_mut().find(|row| row.nemesis == name) {
             row.add(&seen);

@@ -100,7 +100,7 @@ impl Seen {
     pub(crate) fn of(records: &[Record]) -> Self {
         let operations = || {
             records.iter().filter_map(|record| match record {
-                Record::Operation(operation) => Some(operation),
+                Record::Operation(operation) => Some(&**operation),
                 Record::Watch(_) | Record::Replica(_) | Record::Runtime(_) | Record::Mark(_) => None,
             })
         };
@@ -289,14 +289,14 @@ mod tests {
     use checkers::history::{Answer, Event, Put, Watch};
 
     fn put(invoked_ns: u64, answered_ns: u64, revision: u64) -> Record {
-        Record::Operation(Operation {
+        Record::Operation(Box::new(Operation {
             client: 1,
             replica: 1,
             invoked_ns,
             answered_ns,
             call: Call::Put(Put { key: "k".into(), value: format!("v{revision}"), lease: 0 }),
             outcome: Outcome::Ok(Answer { revision, body: Body::Done }),
-        })
+        }))
     }
 
     fn event(at_ns: u64, mod_revision: u64) -> Record {

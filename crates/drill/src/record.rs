@@ -80,7 +80,7 @@ impl Recorder {
     }
 
     pub(crate) fn operation(&self, operation: Operation) {
-        self.records().push(Record::Operation(operation));
+        self.records().push(Record::Operation(Box::new(operation)));
     }
 
     pub(crate) fn watch(&self, stream: u64, sequence: &mut u64, step: WatchStep) {
@@ -99,7 +99,7 @@ impl Recorder {
     }
 
     pub(crate) fn mark(&self, mark: Mark) {
-        self.records().push(Record::Mark(mark));
+        self.records().push(Record::Mark(Box::new(mark)));
     }
 
     /// Counts something.
