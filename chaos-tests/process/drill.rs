@@ -31,7 +31,8 @@ fn run(dir: &Path, arguments: &str) -> Output {
 fn object(output: &Output) -> (Value, bool) {
     let errors = String::from_utf8_lossy(&output.stderr);
     let text = String::from_utf8_lossy(&output.stdout);
-    let object = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text} {errors}"));
+    let object =
+        serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text} {errors}"));
     (object, output.status.success())
 }
 
@@ -78,7 +79,10 @@ fn a_leader_that_is_killed_is_drilled_and_a_lost_write_would_be_told() {
     assert!(scenario["pods"]["running"].as_u64().unwrap() > 3, "{}", scenario["pods"]);
     let properties = scenario["checks"].as_array().unwrap();
     assert!(properties.iter().any(|check| check["sources"].as_array().unwrap().len() > 0));
-    assert!(properties.iter().all(|check| check["examined"].as_u64().unwrap() > 0), "{properties:?}");
+    assert!(
+        properties.iter().all(|check| check["examined"].as_u64().unwrap() > 0),
+        "{properties:?}"
+    );
     let page = fs::read_to_string(dir.path().join("page.html")).unwrap();
     assert!(page.starts_with("<!doctype html>") && page.contains("leader-kill"));
     assert!(fs::read_to_string(dir.path().join("picture.svg")).unwrap().starts_with("<svg"));
@@ -114,8 +118,12 @@ fn a_partition_in_every_direction_is_drilled() {
     let (report, held) = object(&output);
     let scenario = &report["scenarios"][0];
     assert!(held, "{:?}", broken(scenario));
-    let faults: Vec<&str> =
-        scenario["faults"].as_array().unwrap().iter().map(|f| f["nemesis"].as_str().unwrap()).collect();
+    let faults: Vec<&str> = scenario["faults"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|f| f["nemesis"].as_str().unwrap())
+        .collect();
     assert_eq!(faults, ["cut-leader", "cut-between", "mute-leader", "deafen-leader"]);
     assert_left_nothing(dir.path());
 }

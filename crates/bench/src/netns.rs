@@ -143,7 +143,8 @@ impl Network {
                 tc(&enter, &["qdisc", "del", "dev", &link, "root"]).await?;
                 continue;
             }
-            let add = |how: &'static [&str]| [&["qdisc", "add", "dev", &link, "root"][..], how].concat();
+            let add =
+                |how: &'static [&str]| [&["qdisc", "add", "dev", &link, "root"][..], how].concat();
             if tc(&enter, &add(NETEM)).await.is_err() {
                 tc(&enter, &add(TBF)).await?;
             }

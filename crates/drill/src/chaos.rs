@@ -96,8 +96,9 @@ pub(crate) fn chosen(
         return Ok(all);
     }
     let find = |name: &String| {
-        let nemesis = Nemesis::named(name)
-            .with_context(|| format!("no fault is called {name:?}: `trireme drill list` names them"))?;
+        let nemesis = Nemesis::named(name).with_context(|| {
+            format!("no fault is called {name:?}: `trireme drill list` names them")
+        })?;
         match means.missing(nemesis) {
             None => Ok(nemesis),
             Some(why) => anyhow::bail!("{name}: {why}"),
@@ -178,12 +179,7 @@ fn plan<'a>(
     means: &'a Means,
 ) -> anyhow::Result<Plan<'a>> {
     // By design, or for as long as all replicas take to start.
-    let stops = [
-        Nemesis::KillAll,
-        Nemesis::CutPower,
-        Nemesis::FillDisk,
-        Nemesis::LoseQuorum,
-    ];
+    let stops = [Nemesis::KillAll, Nemesis::CutPower, Nemesis::FillDisk, Nemesis::LoseQuorum];
     let moves = [Nemesis::LoseNode];
     let says = match name {
         MIX => {

@@ -107,7 +107,8 @@ impl LiveCluster {
         for status in &status.members {
             let member = members.iter().find(|member| member.id == status.id);
             let url = member.and_then(|member| member.client_urls.first());
-            etcd_urls.push(url.with_context(|| format!("{} serves no etcd API", status.name))?.clone());
+            etcd_urls
+                .push(url.with_context(|| format!("{} serves no etcd API", status.name))?.clone());
         }
         let ids = status.members.iter().map(|member| member.id).collect();
         let urls = status.members.into_iter().map(|member| member.client_url).collect();
@@ -335,7 +336,9 @@ impl Cluster {
         let pid = match &self.members {
             Members::Ours(ours) => {
                 let pid = ours.dev.replica_pid(id);
-                Pid::from_raw(i32::try_from(pid.with_context(|| format!("replica {id} does not run"))?)?)
+                Pid::from_raw(i32::try_from(
+                    pid.with_context(|| format!("replica {id} does not run"))?,
+                )?)
             }
             Members::Etcd(etcd) => return etcd.signal(index(id)?, signal),
             Members::Live(live) => live.pid(id)?,
@@ -534,5 +537,6 @@ pub(crate) async fn statuses(endpoints: &Endpoints) -> Vec<ClusterStatus> {
 }
 
 fn index(id: u64) -> anyhow::Result<usize> {
-    usize::try_from(id.checked_sub(1).context("replicas count from 1")?).context("a replica's number")
+    usize::try_from(id.checked_sub(1).context("replicas count from 1")?)
+        .context("a replica's number")
 }

@@ -101,13 +101,16 @@ impl Seen {
         let operations = || {
             records.iter().filter_map(|record| match record {
                 Record::Operation(operation) => Some(&**operation),
-                Record::Watch(_) | Record::Replica(_) | Record::Runtime(_) | Record::Mark(_) => None,
+                Record::Watch(_) | Record::Replica(_) | Record::Runtime(_) | Record::Mark(_) => {
+                    None
+                }
             })
         };
         let writes = || operations().filter(|o| writes_keys(&o.call));
         let reads = |serializable| {
-            operations()
-                .filter(move |o| matches!(&o.call, Call::Range(r) if r.serializable == serializable))
+            operations().filter(
+                move |o| matches!(&o.call, Call::Range(r) if r.serializable == serializable),
+            )
         };
         let mut seen = Self {
             writes: Answers::of(writes()),

@@ -109,13 +109,7 @@ pub(crate) const ROWS: &[Row] = &[
         Need::Nothing,
         Hold::Writes(GOES_ON, LITTLE),
     ),
-    row(
-        Nemesis::KillAll,
-        "kill-all",
-        "SIGKILL to all replicas at once",
-        Need::Nothing,
-        Hold::Done,
-    ),
+    row(Nemesis::KillAll, "kill-all", "SIGKILL to all replicas at once", Need::Nothing, Hold::Done),
     row(
         Nemesis::PauseLeader,
         "pause-leader",
@@ -186,13 +180,7 @@ pub(crate) const ROWS: &[Row] = &[
         Need::Faults,
         Hold::Writes(GOES_ON, WHILE),
     ),
-    row(
-        Nemesis::FillDisk,
-        "fill-disk",
-        "the leader's disk is full",
-        Need::Faults,
-        Hold::Full,
-    ),
+    row(Nemesis::FillDisk, "fill-disk", "the leader's disk is full", Need::Faults, Hold::Full),
     row(
         Nemesis::CutPower,
         "cut-power",
@@ -362,14 +350,18 @@ impl Means {
         match self.live {
             _ if nemesis == Nemesis::HandOver => return None,
             Some(Live::Remote) => {
-                return Some("processes on this machine: on a cluster elsewhere there is only hand-over");
+                return Some(
+                    "processes on this machine: on a cluster elsewhere there is only hand-over",
+                );
             }
             // Who starts them again does so at once, and not when a drill would like it.
             Some(Live::Local)
                 if need != Need::Nothing
                     || matches!(nemesis, Nemesis::LoseQuorum | Nemesis::ChangeMembers) =>
             {
-                return Some("a cluster of its own: on a live one, replicas are killed, paused or restarted");
+                return Some(
+                    "a cluster of its own: on a live one, replicas are killed, paused or restarted",
+                );
             }
             Some(Live::Local) | None => {}
         }
@@ -379,10 +371,9 @@ impl Means {
             Need::Network => (!own).then_some("a network for each replica: needs root"),
             Need::Power => (!own).then_some("a disk whose power can be cut: needs root"),
             Need::Containers => (!own).then_some("nodes with real containers: needs root"),
-            Need::Previous => self
-                .previous
-                .is_none()
-                .then_some("another version of the program: --previous FILE"),
+            Need::Previous => {
+                self.previous.is_none().then_some("another version of the program: --previous FILE")
+            }
         }
     }
 }
@@ -501,11 +492,8 @@ pub(crate) async fn inject(
             }
         }
     }
-    let whom: Vec<String> = victims
-        .iter()
-        .map(|id| format!("replica-{id}"))
-        .chain(node.clone())
-        .collect();
+    let whom: Vec<String> =
+        victims.iter().map(|id| format!("replica-{id}")).chain(node.clone()).collect();
     let what = format!("{} ({})", nemesis.row().says, whom.join(", "));
     Ok(Injected { nemesis, what, victims, node })
 }
@@ -609,7 +597,9 @@ mod tests {
 
     #[test]
     fn a_fault_lasts_around_another_only_if_a_majority_is_left_to_both() {
-        use Nemesis::{KillAgent, KillAll, KillLeader, LoseNode, PauseFollower, SlowDisk, SlowLink};
+        use Nemesis::{
+            KillAgent, KillAll, KillLeader, LoseNode, PauseFollower, SlowDisk, SlowLink,
+        };
         for (pair, want) in [
             ([SlowDisk, KillLeader], Some((SlowDisk, KillLeader))),
             ([KillLeader, SlowLink], Some((SlowLink, KillLeader))),

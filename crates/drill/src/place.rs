@@ -166,8 +166,12 @@ mod tests {
     fn a_process_that_is_left_is_found() {
         let dir = tempfile::tempdir().unwrap();
         assert_eq!(left_behind(dir.path()), Vec::<String>::new());
-        let mut child =
-            Command::new("sleep").arg("60").current_dir(dir.path()).stdin(Stdio::null()).spawn().unwrap();
+        let mut child = Command::new("sleep")
+            .arg("60")
+            .current_dir(dir.path())
+            .stdin(Stdio::null())
+            .spawn()
+            .unwrap();
         let left = left_behind(dir.path());
         child.kill().unwrap();
         child.wait().unwrap();

@@ -1,6 +1,8 @@
 //! What was seen, written down as the checkers read it, and counted for who waits for something to be seen.
 
-use checkers::history::{Mark, Operation, Record, ReplicaFact, ReplicaSeen, RuntimeSeen, Watch, WatchStep};
+use checkers::history::{
+    Mark, Operation, Record, ReplicaFact, ReplicaSeen, RuntimeSeen, Watch, WatchStep,
+};
 use std::{
     collections::BTreeMap,
     sync::{
@@ -150,6 +152,8 @@ mod tests {
     #[test]
     fn no_number_is_given_twice() {
         let recorder = Recorder::new();
-        assert!((0..100).map(|_| recorder.fresh()).collect::<Vec<_>>().windows(2).all(|w| w[0] < w[1]));
+        assert!(
+            (0..100).map(|_| recorder.fresh()).collect::<Vec<_>>().windows(2).all(|w| w[0] < w[1])
+        );
     }
 }

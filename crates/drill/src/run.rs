@@ -136,8 +136,7 @@ pub(crate) async fn run(
     };
     let history = History { settings, records: recorder.take() };
     keep(plan, &history)?;
-    let mut report =
-        judge(plan, &history, &board, &faults, lost_ns, recorder.now(), diary.steps);
+    let mut report = judge(plan, &history, &board, &faults, lost_ns, recorder.now(), diary.steps);
     if plan.load.pod_interval.is_some() {
         let broken = left.iter().map(|name| format!("{name} is still there")).collect();
         let made = board.len() as u64;
@@ -274,7 +273,9 @@ async fn hold(
             let none = if more == 0 { Ok(()) } else { Err(anyhow::anyhow!("{more} writes")) };
             check(REFUSED, none);
             let stale = |tally: &crate::record::Tally| {
-                left.iter().map(|id| tally.stale_reads.get(id).copied().unwrap_or_default()).sum::<u64>()
+                left.iter()
+                    .map(|id| tally.stale_reads.get(id).copied().unwrap_or_default())
+                    .sum::<u64>()
             };
             let reads = stale(&at_last) - stale(&at_first);
             let some = if reads > 0 { Ok(()) } else { Err(anyhow::anyhow!("none in {lasts:?}")) };
@@ -302,7 +303,9 @@ async fn hold(
             let there = workload.board().values().filter(|s| s.steady && s.node == node).count();
             let wanted = before.replaced + there as u64;
             let replaced = recorder
-                .wait(REPLACE, "Pods in the place of those that were lost", |t| t.replaced >= wanted)
+                .wait(REPLACE, "Pods in the place of those that were lost", |t| {
+                    t.replaced >= wanted
+                })
                 .await;
             check(REPLACED, replaced);
             diary.note(format!("{there} Pods that stay were evicted, and run elsewhere"));

@@ -135,7 +135,9 @@ pub fn list() -> String {
         let line = format!("{:16} {}\n", scenario.name, scenario.says);
         text.push_str(&line);
     }
-    text.push_str("all              all of them, one after another, each on a cluster of its own\n");
+    text.push_str(
+        "all              all of them, one after another, each on a cluster of its own\n",
+    );
     text.push_str(
         "chaos            every fault, alone and then mixed, on one cluster, as long as you like (--minutes)\n",
     );

@@ -163,13 +163,10 @@ mod tests {
 
     #[test]
     fn a_promise_that_was_not_kept_is_named_with_what_broke_it() {
-        let why = vec![("all is whole again after each fault", "replica-2 does not serve".to_owned())];
-        let restarted = PodSeen {
-            steady: true,
-            running_ns: Some(1),
-            restarts: 2,
-            ..PodSeen::default()
-        };
+        let why =
+            vec![("all is whole again after each fault", "replica-2 does not serve".to_owned())];
+        let restarted =
+            PodSeen { steady: true, running_ns: Some(1), restarts: 2, ..PodSeen::default() };
         let board: Board = [("steady-1".to_owned(), restarted)].into();
         // Nothing was acknowledged for four seconds.
         let checks = of_measures(&Seen::default(), &board, &[fault(why)], PROMISES);

@@ -74,10 +74,11 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("clock");
         let right = unix_micros();
-        let error =
-            || i64::try_from(unix_micros()).unwrap() - i64::try_from(right).unwrap();
+        let error = || i64::try_from(unix_micros()).unwrap() - i64::try_from(right).unwrap();
         let second = 1_000_000;
-        for (text, micros) in [("3600000\n", 3600 * second), ("-60000", -60 * second), ("x", -60 * second)] {
+        for (text, micros) in
+            [("3600000\n", 3600 * second), ("-60000", -60 * second), ("x", -60 * second)]
+        {
             std::fs::write(&file, text).unwrap();
             read_error(&file);
             // The test itself takes a while.

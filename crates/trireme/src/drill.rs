@@ -130,7 +130,8 @@ impl Run {
             history: self.history.clone(),
         };
         let json = self.json;
-        let mut told = move |line: String| if json { note(&line) } else { say(&format!("{line}\n")) };
+        let mut told =
+            move |line: String| if json { note(&line) } else { say(&format!("{line}\n")) };
         if let Some(limits) = ground.limits().filter(|_| options.live.is_none()) {
             told(limits.to_owned());
         }

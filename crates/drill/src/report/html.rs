@@ -211,12 +211,8 @@ fn section(html: &mut String, s: &ScenarioReport) {
     }
     html.push_str("</tbody></table><details><summary>What happened, step by step</summary><ol>");
     for step in &s.steps {
-        let _ = write!(
-            html,
-            "<li><code>{:.2} s</code> {}</li>",
-            step.at_ms / 1e3,
-            escaped(&step.text)
-        );
+        let _ =
+            write!(html, "<li><code>{:.2} s</code> {}</li>", step.at_ms / 1e3, escaped(&step.text));
     }
     html.push_str("</ol></details></section>");
 }

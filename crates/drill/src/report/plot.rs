@@ -44,7 +44,11 @@ fn round_up(most: f64) -> f64 {
     while unit * 10.0 < most {
         unit *= 10.0;
     }
-    [1.0, 2.0, 5.0, 10.0].map(|times| times * unit).into_iter().find(|end| *end >= most).unwrap_or(most)
+    [1.0, 2.0, 5.0, 10.0]
+        .map(|times| times * unit)
+        .into_iter()
+        .find(|end| *end >= most)
+        .unwrap_or(most)
 }
 
 /// Milliseconds since the beginning until the last thing that is drawn.
@@ -249,7 +253,8 @@ mod tests {
 
     #[test]
     fn a_scale_ends_at_a_round_number() {
-        for (most, end) in [(0.4, 1.0), (1.0, 1.0), (1.1, 2.0), (30.0, 50.0), (212.5, 500.0), (600.0, 1000.0)]
+        for (most, end) in
+            [(0.4, 1.0), (1.0, 1.0), (1.1, 2.0), (30.0, 50.0), (212.5, 500.0), (600.0, 1000.0)]
         {
             assert!((round_up(most) - end).abs() < 1e-9, "{most}: {}", round_up(most));
         }

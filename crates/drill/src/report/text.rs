@@ -17,7 +17,15 @@ impl Display for Report {
         writeln!(
             f,
             "{:16} {:8} {:6} {:>9} {:>9} {:>9} {:>9} {:>8} {:>7}",
-            "scenario", "system", "", "no write", "no read", "no watch", "no node", "acked", "faults"
+            "scenario",
+            "system",
+            "",
+            "no write",
+            "no read",
+            "no watch",
+            "no node",
+            "acked",
+            "faults"
         )?;
         for s in &self.scenarios {
             writeln!(
@@ -54,7 +62,16 @@ fn chaos(f: &mut Formatter<'_>, rows: &[ChaosRow]) -> fmt::Result {
     writeln!(
         f,
         "\n{:16} {:>5} {:>7} {:>10} {:>9} {:>9} {:>9} {:>7} {:>8} {:>10}  verdict",
-        "fault", "runs", "faults", "requests", "acked", "reads", "events", "Pods", "unknown", "no write"
+        "fault",
+        "runs",
+        "faults",
+        "requests",
+        "acked",
+        "reads",
+        "events",
+        "Pods",
+        "unknown",
+        "no write"
     )?;
     for row in rows {
         writeln!(

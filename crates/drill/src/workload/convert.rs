@@ -8,7 +8,8 @@ use etcd::proto::{
     etcdserverpb::{
         self as wire, DeleteRangeRequest, PutRequest, RequestOp, TxnRequest, TxnResponse,
         compare::{CompareResult, CompareTarget as WireTarget, TargetUnion},
-        request_op::Request, response_op::Response,
+        request_op::Request,
+        response_op::Response,
     },
     mvccpb::{self, KeyValue},
 };

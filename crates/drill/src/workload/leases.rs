@@ -100,8 +100,10 @@ async fn send(service: Service, call: &Call) -> Result<Answer, Status> {
     let mut leases = LeaseClient::new(service.clone());
     match call {
         Call::LeaseGrant { lease, ttl_seconds } => {
-            let request =
-                LeaseGrantRequest { id: convert::signed(*lease), ttl: convert::signed(*ttl_seconds) };
+            let request = LeaseGrantRequest {
+                id: convert::signed(*lease),
+                ttl: convert::signed(*ttl_seconds),
+            };
             let answer = leases.lease_grant(request).await?.into_inner();
             // Its revision is that of the store, which a grant does not change.
             Ok(Answer { revision: convert::header(answer.header.as_ref()), body: Body::Done })

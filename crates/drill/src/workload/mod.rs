@@ -70,7 +70,13 @@ pub(crate) struct Load {
 
 impl Default for Load {
     fn default() -> Self {
-        Self { rate: 80, leases: 3, pod_interval: Some(Duration::from_millis(500)), steady_pods: 3, run: 1 }
+        Self {
+            rate: 80,
+            leases: 3,
+            pod_interval: Some(Duration::from_millis(500)),
+            steady_pods: 3,
+            run: 1,
+        }
     }
 }
 

@@ -94,18 +94,10 @@ pub(super) struct Followed {
 }
 
 /// They come and go all the time.
-pub(super) const PODS: Followed = Followed {
-    kind: "Pod",
-    plural: "pods",
-    namespace: NAMESPACE,
-    silence: Duration::from_secs(2),
-};
-const NODES: Followed = Followed {
-    kind: "Node",
-    plural: "nodes",
-    namespace: "",
-    silence: Duration::from_secs(30),
-};
+pub(super) const PODS: Followed =
+    Followed { kind: "Pod", plural: "pods", namespace: NAMESPACE, silence: Duration::from_secs(2) };
+const NODES: Followed =
+    Followed { kind: "Node", plural: "nodes", namespace: "", silence: Duration::from_secs(30) };
 
 impl Followed {
     /// The path of all.
@@ -170,7 +162,8 @@ impl Crew {
 
     /// Makes the namespace, and returns when Pods are taken in it.
     pub(super) async fn prepare(&self) -> anyhow::Result<()> {
-        let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}});
+        let namespace =
+            json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}});
         let body = Some(namespace.to_string().into_bytes());
         match self.client.call::<Value>(Method::POST, "/api/v1/namespaces", body).await {
             Err(ClientError::Api(status)) if status.is_already_exists() => {}
@@ -331,16 +324,16 @@ impl Crew {
         });
         rest.run_until_cancelled(runs).await;
         self.delete(&name).await;
-        let gone = self.wait(PATIENCE, |board| {
-            board.get(&name).is_none_or(|seen| seen.gone_ns.is_some())
-        });
+        let gone =
+            self.wait(PATIENCE, |board| board.get(&name).is_none_or(|seen| seen.gone_ns.is_some()));
         rest.run_until_cancelled(gone).await;
     }
 
     /// Deletes what is left, and returns when it is gone; what is not.
     pub(super) async fn clean(&self) -> Vec<String> {
         let left = |board: &Board| -> Vec<String> {
-            let left = board.iter().filter(|(_, seen)| !seen.uid.is_empty() && seen.gone_ns.is_none());
+            let left =
+                board.iter().filter(|(_, seen)| !seen.uid.is_empty() && seen.gone_ns.is_none());
             left.map(|(name, _)| name.clone()).collect()
         };
         let names = left(&self.board.borrow());
@@ -358,7 +351,8 @@ impl Crew {
         let mut at = Place { client: self.recorder.fresh(), from: None, resumes: None };
         for (replica, url) in (1u64..).zip(&urls).cycle().skip(first) {
             let follow = async {
-                let only = Endpoints { deadline: PODS.silence, ..self.endpoints.at(vec![url.clone()]) };
+                let only =
+                    Endpoints { deadline: PODS.silence, ..self.endpoints.at(vec![url.clone()]) };
                 let Ok(one) = server::dev::connect(only) else { return };
                 if at.from.is_none() {
                     at.from = self.list(&of, &one).await.map(|revision| revision + 1);
@@ -457,8 +451,7 @@ impl Crew {
         let containers = containers.and_then(Value::as_array).cloned().unwrap_or_default();
         let restarts =
             containers.iter().filter_map(|c| c.get("restartCount")?.as_u64()).sum::<u64>();
-        let (mut bound, mut runs, mut evicted, mut evicted_gone, mut replaced) =
-            (0, 0, 0, 0, 0);
+        let (mut bound, mut runs, mut evicted, mut evicted_gone, mut replaced) = (0, 0, 0, 0, 0);
         self.see(&object.name, |seen| {
             seen.uid.clone_from(&object.uid);
             seen.restarts = seen.restarts.max(restarts);

@@ -154,10 +154,8 @@ async fn one(
         Err(_) if is_write => (Outcome::Unknown { reason: silent() }, false, false),
         Err(_) => (Outcome::Failed { reason: silent() }, false, false),
     };
-    let ended = Ended {
-        client: (!matches!(outcome, Outcome::Unknown { .. })).then_some(client),
-        lost,
-    };
+    let ended =
+        Ended { client: (!matches!(outcome, Outcome::Unknown { .. })).then_some(client), lost };
     if let (Call::Put(put), Outcome::Ok(answer)) = (&call, &outcome) {
         known.learn(&put.key, answer.revision);
     }
@@ -176,7 +174,8 @@ async fn one(
 /// `told` says whether the server has answered, in whatever words.
 fn count(recorder: &Recorder, replica: u64, told: bool, (call, outcome): (&Call, &Outcome)) {
     let ok = matches!(outcome, Outcome::Ok(_));
-    let for_room = matches!(outcome, Outcome::Failed { reason } if reason.contains("space exceeded"));
+    let for_room =
+        matches!(outcome, Outcome::Failed { reason } if reason.contains("space exceeded"));
     let serializable = matches!(call, Call::Range(range) if range.serializable);
     let is_write = convert::is_write(call);
     recorder.count(|tally| {
