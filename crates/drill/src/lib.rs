@@ -155,7 +155,8 @@ pub async fn drill(
             means: &means,
             keep: options.keep(scenario.name)?,
         };
-        report.scenarios.push(alone(&plan, Some(&scenario.shape()), options, stop, say).await?);
+        let seen = alone(&plan, Some(&scenario.shape()), options, stop, say).await;
+        report.scenarios.push(or_broken(seen, &plan, stop, say)?);
         // What etcd has, too.
         let faults = plan.faults.iter().filter(|fault| fault.is_of_any_store()).copied();
         let faults: Vec<Nemesis> = faults.collect();
@@ -163,10 +164,29 @@ pub async fn drill(
             let load = Load { pod_interval: None, steady_pods: 0, ..plan.load };
             let keep = options.keep(&format!("{}-etcd", scenario.name))?;
             let plan = Plan { system: "etcd", faults, load, pods_stay: false, keep, ..plan };
-            report.scenarios.push(alone(&plan, None, options, stop, say).await?);
+            let seen = alone(&plan, None, options, stop, say).await;
+            report.scenarios.push(or_broken(seen, &plan, stop, say)?);
         }
     }
     Ok(report)
+}
+
+/// A scenario that could not be run to its end, through no wish of the user's, is one that did not hold: the others can
+/// still be run.
+fn or_broken(
+    seen: anyhow::Result<ScenarioReport>,
+    plan: &Plan<'_>,
+    stop: &CancellationToken,
+    say: &mut (dyn FnMut(String) + Send),
+) -> anyhow::Result<ScenarioReport> {
+    match seen {
+        Ok(seen) => Ok(seen),
+        Err(error) if stop.is_cancelled() => Err(error),
+        Err(error) => {
+            say(format!("{}: {error:#}", plan.name));
+            Ok(run::broken(plan, format!("{error:#}")))
+        }
+    }
 }
 
 /// A scenario on a cluster of its own; on etcd without a shape.

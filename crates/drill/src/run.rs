@@ -352,6 +352,23 @@ fn judge(
     })
 }
 
+/// Of a run that did not come to its end.
+pub(crate) fn broken(plan: &Plan<'_>, why: String) -> ScenarioReport {
+    let (seen, board) = (Seen::default(), Board::new());
+    summarize(Summary {
+        name: plan.name.clone(),
+        says: plan.says.clone(),
+        system: plan.system.to_owned(),
+        seen: &seen,
+        board: &board,
+        faults: &[],
+        checks: vec![Check::promise("the drill can be run to its end", 1, vec![why])],
+        pods: None,
+        end_ns: 0,
+        steps: Vec::new(),
+    })
+}
+
 /// What a report is made of.
 pub(crate) struct Summary<'a> {
     pub(crate) name: String,

@@ -299,11 +299,12 @@ pub fn picture(report: &Report) -> String {
     let _ = write!(
         svg,
         "<text class=\"label\" x=\"24\" y=\"{:.1}\">trireme {}, {}; the longest of all faults of each scenario; checked \
-         for lost writes, stale reads, gaps in watches and the rest of what is promised</text></svg>\n",
+         for lost writes, stale reads, gaps in watches and the rest of what is promised</text></svg>",
         height - 20.0,
         escaped(&report.version),
         escaped(&report.machine)
     );
+    svg.push('\n');
     svg
 }
 

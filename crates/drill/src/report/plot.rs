@@ -175,7 +175,7 @@ pub(super) fn gaps(scenario: &ScenarioReport) -> String {
         ];
         all.into_iter().take(usize::try_from(kinds).unwrap_or_default()).collect::<Vec<_>>()
     };
-    let most = faults.iter().flat_map(|fault| of(fault)).map(|(_, _, ms)| ms).fold(1.0, f64::max);
+    let most = faults.iter().flat_map(of).map(|(_, _, ms)| ms).fold(1.0, f64::max);
     let scale = (width - left - 90.0) / round_up(most);
     let mut svg = format!(
         "<svg viewBox=\"0 0 {width} {height}\" role=\"img\" aria-label=\"what each fault cost\">"
@@ -230,7 +230,7 @@ pub(super) fn histogram(class: &str, latency: &Latency) -> String {
         let millis = 2f64.powi(i32::try_from(power).unwrap_or(i32::MAX)) / 1e3;
         let up_to =
             if millis >= 1e3 { format!("{:.1} s", millis / 1e3) } else { format!("{millis:.3}") };
-        let up_to = if millis >= 1.0 && millis < 1e3 { format!("{millis:.0} ms") } else { up_to };
+        let up_to = if (1.0..1e3).contains(&millis) { format!("{millis:.0} ms") } else { up_to };
         let _ = write!(
             svg,
             "<rect class=\"{class}\" x=\"{:.1}\" y=\"{y:.1}\" width=\"{:.1}\" height=\"{tall:.1}\" rx=\"2\"/><text \

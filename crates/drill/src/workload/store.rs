@@ -324,21 +324,22 @@ mod tests {
         assert!(has(|c| matches!(c, Call::Txn(txn) if !txn.compare.is_empty())) > 100);
         assert!(has(|c| matches!(c, Call::Range(range) if range.serializable)) > 100);
         assert!(has(|c| matches!(c, Call::Range(range) if range.range.end.is_some())) > 30);
-        let mut values: Vec<String> = calls
-            .iter()
-            .flat_map(|call| match call {
-                Call::Put(put) => vec![put.value.clone()],
-                Call::Txn(txn) => txn
-                    .success
-                    .iter()
-                    .filter_map(|step| match step {
-                        Step::Put(put) => Some(put.value.clone()),
-                        Step::Delete(_) | Step::Range(_) => None,
-                    })
-                    .collect(),
-                _ => Vec::new(),
-            })
-            .collect();
+        let steps = |call: &Call| match call {
+            Call::Put(put) => vec![Step::Put(put.clone())],
+            Call::Txn(txn) => txn.success.clone(),
+            Call::Delete(_)
+            | Call::Range(_)
+            | Call::LeaseGrant { .. }
+            | Call::LeaseKeepAlive { .. }
+            | Call::LeaseRevoke { .. }
+            | Call::Compact { .. }
+            | Call::Object(_) => Vec::new(),
+        };
+        let written = calls.iter().flat_map(steps).filter_map(|step| match step {
+            Step::Put(put) => Some(put.value),
+            Step::Delete(_) | Step::Range(_) => None,
+        });
+        let mut values: Vec<String> = written.collect();
         let all = values.len();
         values.sort();
         values.dedup();
