@@ -27,6 +27,9 @@ fn run(dir: &Path, arguments: &str) -> Output {
     trireme(dir, arguments).output().unwrap()
 }
 
+/// Requests a second to each replica: few, since these are builds without optimisation.
+const RATE: &str = "--rate 15";
+
 /// The object that a command prints, and how it has ended.
 fn object(output: &Output) -> (Value, bool) {
     let errors = String::from_utf8_lossy(&output.stderr);
@@ -64,9 +67,11 @@ fn assert_left_nothing(dir: &Path) {
 #[test]
 fn a_leader_that_is_killed_is_drilled_and_a_lost_write_would_be_told() {
     let dir = tempfile::tempdir().unwrap();
-    let arguments = "drill run leader-kill --rounds 2 --work-dir . --json --html page.html --svg picture.svg \
-                     --history kept --seed 5";
-    let output = run(dir.path(), arguments);
+    let arguments = format!(
+        "drill run leader-kill --rounds 2 --work-dir . --json --html page.html --svg picture.svg --history kept \
+         --seed 5 {RATE}"
+    );
+    let output = run(dir.path(), &arguments);
     let (report, held) = object(&output);
     let scenario = &report["scenarios"][0];
     assert!(held, "{:?}", broken(scenario));
@@ -74,11 +79,11 @@ fn a_leader_that_is_killed_is_drilled_and_a_lost_write_would_be_told() {
     assert_left_nothing(dir.path());
     let number = |name: &str| scenario[name].as_f64().unwrap();
     assert_eq!(scenario["faults"].as_array().unwrap().len(), 2);
-    assert!(number("write_gap_ms") > 10.0 && number("acknowledged") > 200.0, "{scenario}");
+    assert!(number("write_gap_ms") > 10.0 && number("acknowledged") > 100.0, "{scenario}");
     assert!(number("events") > number("acknowledged"), "three watches see every write");
     assert!(scenario["pods"]["running"].as_u64().unwrap() > 3, "{}", scenario["pods"]);
     let properties = scenario["checks"].as_array().unwrap();
-    assert!(properties.iter().any(|check| check["sources"].as_array().unwrap().len() > 0));
+    assert!(properties.iter().any(|check| !check["sources"].as_array().unwrap().is_empty()));
     assert!(
         properties.iter().all(|check| check["examined"].as_u64().unwrap() > 0),
         "{properties:?}"
@@ -114,7 +119,7 @@ fn a_leader_that_is_killed_is_drilled_and_a_lost_write_would_be_told() {
 #[test]
 fn a_partition_in_every_direction_is_drilled() {
     let dir = tempfile::tempdir().unwrap();
-    let output = run(dir.path(), "drill run partition --work-dir . --json");
+    let output = run(dir.path(), &format!("drill run partition --work-dir . --json {RATE}"));
     let (report, held) = object(&output);
     let scenario = &report["scenarios"][0];
     assert!(held, "{:?}", broken(scenario));
@@ -134,7 +139,7 @@ fn a_little_of_chaos_with_every_sort_of_fault_at_once() {
     let nemeses = "kill-leader,slow-disk,clock-ahead,cut-power";
     let output = run(
         dir.path(),
-        &format!("drill run chaos --minutes 0 --nemesis {nemeses} --work-dir . --json --seed 11"),
+        &format!("drill run chaos --minutes 0 --nemesis {nemeses} --work-dir . --json --seed 11 {RATE}"),
     );
     let (report, held) = object(&output);
     let broken: Vec<Vec<&Value>> =
@@ -150,7 +155,8 @@ fn a_little_of_chaos_with_every_sort_of_fault_at_once() {
 #[test]
 fn a_drill_that_is_interrupted_leaves_nothing() {
     let dir = tempfile::tempdir().unwrap();
-    let mut command = trireme(dir.path(), "drill run leader-kill --rounds 1000 --work-dir .");
+    let arguments = format!("drill run leader-kill --rounds 1000 --work-dir . {RATE}");
+    let mut command = trireme(dir.path(), &arguments);
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let lines = BufReader::new(child.stdout.take().unwrap()).lines();
     let (sender, killed) = mpsc::channel();

@@ -17,7 +17,7 @@ pub(crate) enum Drill {
     /// Name the scenarios, and the faults of `chaos`.
     List,
     /// Run a scenario, `all` of them, or `chaos`, on clusters that are made for it. Fails if something did not hold.
-    Run(Run),
+    Run(Box<Run>),
     /// Hold histories that `run --history` has kept against all properties again.
     Check {
         /// The files.

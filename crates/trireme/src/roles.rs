@@ -211,10 +211,11 @@ pub(crate) fn run(arguments: Arguments) -> ExitCode {
     if let Role::Etcd { flags } = arguments.role {
         return etcd::run(flags);
     }
-    let result = match arguments.role {
+    let result = if let Role::Drill { what } = arguments.role {
         // It moves to networks and mounts of its own, which threads cannot follow.
-        Role::Drill { what } => drill::run(what),
-        role => to_its_end(play(role)),
+        drill::run(what)
+    } else {
+        to_its_end(play(arguments.role))
     };
     match result {
         Ok(code) => code,

@@ -11,7 +11,7 @@ pub(crate) use pods::{Board, Seen as PodSeen};
 
 use self::pods::{Crew, PODS};
 use crate::record::Recorder;
-use checkers::history::{Mark, Object, Range, RangeRequest};
+use checkers::history::{Kv, Mark, Object, Range, RangeRequest};
 use client::{
     endpoints::Endpoints,
     transport::{Access, Bearer, channel},
@@ -195,8 +195,12 @@ impl Workload {
         while let Some(ended) = self.tasks.join_next().await {
             ended?;
         }
+        // Leases end meanwhile, and others write other keys: all are asked for the same moment.
+        let (revision, at_ns) = self.last_revision().await?;
         for (replica, url) in (1..).zip(&self.target.etcd_urls) {
-            self.final_keys(replica, url).await?;
+            let kvs = self.final_keys(replica, url, revision).await?;
+            let range = Range::prefix(&self.target.prefix);
+            self.recorder.mark(Mark::FinalKeys { at_ns, replica, range, revision, kvs });
         }
         if let Some(api) = &self.target.api {
             for (replica, url) in (1..).zip(&api.urls) {
@@ -206,35 +210,45 @@ impl Workload {
         Ok((self.board(), left))
     }
 
-    /// What one replica has, once it has all that was acknowledged.
-    async fn final_keys(&self, replica: u64, url: &str) -> anyhow::Result<()> {
-        let range = Range::prefix(&self.target.prefix);
-        let ask = |serializable| RangeRequest {
-            range: range.clone(),
-            serializable,
-            revision: 0,
-            limit: 0,
-        };
+    /// One at or after that of everything that was acknowledged, and when that was so.
+    async fn last_revision(&self) -> anyhow::Result<(u64, u64)> {
+        let until = Instant::now() + SETTLE;
+        for url in self.target.etcd_urls.iter().cycle() {
+            let at_ns = self.recorder.now();
+            match self.read(url, None).await {
+                Ok((revision, _)) => return Ok((revision, at_ns)),
+                Err(error) if Instant::now() > until => anyhow::bail!("ask for what is left: {error}"),
+                Err(_) => sleep(RECONNECT).await,
+            }
+        }
+        anyhow::bail!("no replica to ask")
+    }
+
+    /// What one replica itself has at a revision, once it has come so far.
+    async fn final_keys(&self, replica: u64, url: &str, at: u64) -> anyhow::Result<Vec<Kv>> {
         let until = Instant::now() + SETTLE;
         loop {
-            let read = async {
-                let service = connect(url, &self.target.access).await?;
-                // After this one, its own state has everything.
-                store::range(service.clone(), &ask(false)).await?;
-                store::range(service, &ask(true)).await
-            };
-            match read.await {
-                Ok((revision, kvs, _)) => {
-                    let at_ns = self.recorder.now();
-                    self.recorder.mark(Mark::FinalKeys { at_ns, replica, range, revision, kvs });
-                    return Ok(());
-                }
+            match self.read(url, Some(at)).await {
+                Ok((_, kvs)) => return Ok(kvs),
                 Err(error) if Instant::now() > until => {
                     anyhow::bail!("replica {replica} does not say what it has: {error}")
                 }
                 Err(_) => sleep(RECONNECT).await,
             }
         }
+    }
+
+    /// Everything under the prefix: as one replica has it at a revision, or as it is now.
+    async fn read(&self, url: &str, at: Option<u64>) -> Result<(u64, Vec<Kv>), String> {
+        let service = connect(url, &self.target.access).await?;
+        let request = RangeRequest {
+            range: Range::prefix(&self.target.prefix),
+            serializable: at.is_some(),
+            revision: at.unwrap_or_default(),
+            limit: 0,
+        };
+        let (revision, kvs, _) = store::range(service, &request).await?;
+        Ok((revision, kvs))
     }
 
     async fn final_pods(&self, replica: u64, only: &Endpoints) -> anyhow::Result<()> {
