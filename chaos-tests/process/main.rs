@@ -12,6 +12,7 @@ mod cluster;
 mod create;
 mod delete;
 mod disk;
+mod drill;
 mod durable;
 mod kubectl;
 mod machine;

@@ -11,6 +11,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("cli", &["api", "client", "pki", "scheduler"]),
     ("client", &["api", "world"]),
     ("controllers", &["api", "client"]),
+    ("drill", &["api", "bench", "checkers", "client", "etcd", "server"]),
     ("etcd", &["store", "world"]),
     ("kubelet", &["api", "client", "listen", "pki", "world"]),
     ("listen", &["world"]),
@@ -35,11 +36,11 @@ const ARROWS: &[(&str, &[&str])] = &[
         ],
     ),
     ("sim", &["checkers", "etcd", "listen", "raft", "store", "world"]),
-    ("trireme", &["bench", "cli", "kubelet", "server", "sim"]),
+    ("trireme", &["bench", "cli", "drill", "kubelet", "server", "sim"]),
 ];
 /// Crates from outside that only some of ours may import.
 const OWNERS: &[(&str, &[&str])] = &[
-    ("anyhow", &["bench", "server", "trireme"]),
+    ("anyhow", &["bench", "drill", "server", "trireme"]),
     ("axum", &["apiserver", "etcd", "kubelet", "listen"]),
     ("bincode", &["kubelet", "raft"]),
     ("k8s-openapi", &["api", "schema"]),
@@ -47,7 +48,7 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("rcgen", &["pki", "server"]),
     ("schemars", &["schema"]),
     ("sled", &["kubelet"]),
-    ("tonic", &["apiserver", "bench", "client", "etcd", "raft", "sim"]),
+    ("tonic", &["apiserver", "bench", "client", "drill", "etcd", "raft", "sim"]),
 ];
 
 fn metadata() -> Metadata {

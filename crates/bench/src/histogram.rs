@@ -11,7 +11,7 @@ const BUCKETS: usize = (65 - SUB_BITS as usize) << SUB_BITS;
 ///
 /// Exact below 128 ns, then log-linear: a quantile is at most 0.8 % above the true one, never below.
 #[derive(Debug, Clone)]
-pub(crate) struct Histogram {
+pub struct Histogram {
     counts: Vec<u64>,
     total: u64,
     max: u64,
@@ -25,7 +25,7 @@ impl Default for Histogram {
 
 impl Histogram {
     /// Counts one.
-    pub(crate) fn record(&mut self, duration: Duration) {
+    pub fn record(&mut self, duration: Duration) {
         let nanos = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
         if let Some(count) = self.counts.get_mut(bucket(nanos)) {
             *count += 1;
@@ -35,7 +35,7 @@ impl Histogram {
     }
 
     /// Takes over what another one counted.
-    pub(crate) fn merge(&mut self, other: &Self) {
+    pub fn merge(&mut self, other: &Self) {
         for (ours, theirs) in self.counts.iter_mut().zip(&other.counts) {
             *ours += theirs;
         }
@@ -44,17 +44,20 @@ impl Histogram {
     }
 
     /// How many were counted.
-    pub(crate) fn count(&self) -> u64 {
+    #[must_use]
+    pub fn count(&self) -> u64 {
         self.total
     }
 
     /// The longest, exactly; zero if there is none.
-    pub(crate) fn max(&self) -> Duration {
+    #[must_use]
+    pub fn max(&self) -> Duration {
         Duration::from_nanos(self.max)
     }
 
     /// What `per_mille` of 1,000 do not exceed; zero if there is none.
-    pub(crate) fn quantile(&self, per_mille: u64) -> Duration {
+    #[must_use]
+    pub fn quantile(&self, per_mille: u64) -> Duration {
         let rank = (self.total * per_mille).div_ceil(1000).max(1);
         let mut seen = 0;
         for (index, count) in self.counts.iter().enumerate() {

@@ -22,11 +22,13 @@ mod watch;
 mod wire;
 
 pub use api::{ApiEndpoint, ApiPlan, ApiReport, CreateRun, Crowd, CrowdRun, Latency, Process, api};
-pub use cluster::System;
+pub use cluster::{Cluster, System};
 pub use compare::{Subject, compare};
 pub use failover::{FailoverPlan, FailoverRatio, FailoverReport, Fault, SystemFailover, failover};
 pub use fill::{FillRatio, FillReport, FillRun, Pause, fill};
+pub use histogram::Histogram;
 pub use measure::{Load, Target, Workload, measure, prepare};
+pub use netns::{Network, leave_host};
 pub use operation::{KeySpace, Kind};
 pub use report::{Ratio, Report, Run};
 pub use soak::{SoakPlan, SoakReport, fresh_seed, soak};

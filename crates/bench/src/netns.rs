@@ -14,6 +14,12 @@ use std::{
 use tokio::time::{Instant, sleep};
 
 const BRIDGE: &str = "bench0";
+/// A station that is not there: administered locally, and nobody's.
+const NOBODY: &str = "02:00:00:00:00:ff";
+/// What a slow link does.
+const NETEM: &[&str] = &["netem", "delay", "60ms", "30ms", "loss", "5%"];
+/// The nearest to it without netem.
+const TBF: &[&str] = &["tbf", "rate", "512kbit", "burst", "16kb", "latency", "400ms"];
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Holds a network namespace open while no member runs in it.
@@ -29,7 +35,7 @@ impl Drop for Holder {
 
 /// Networks of members, reached from the thread that made them.
 #[derive(Debug)]
-pub(crate) struct Network {
+pub struct Network {
     holders: Vec<Holder>,
 }
 
@@ -37,7 +43,7 @@ pub(crate) struct Network {
 ///
 /// # Errors
 /// Not root.
-pub(crate) fn leave_host() -> anyhow::Result<()> {
+pub fn leave_host() -> anyhow::Result<()> {
     unshare(CloneFlags::CLONE_NEWNET).context("make a network namespace (needs root)")?;
     ip(&["link", "set", "lo", "up"])?;
     ip(&["link", "add", BRIDGE, "type", "bridge"])?;
@@ -47,7 +53,10 @@ pub(crate) fn leave_host() -> anyhow::Result<()> {
 
 impl Network {
     /// Makes networks for members, in a thread that has left the host's.
-    pub(crate) async fn new(members: usize) -> anyhow::Result<Self> {
+    ///
+    /// # Errors
+    /// Not root, or `ip`, `setpriv` or `unshare` is missing.
+    pub async fn new(members: usize) -> anyhow::Result<Self> {
         let mut network = Self { holders: Vec::new() };
         for index in 0..members {
             let child = Command::new("setpriv")
@@ -74,32 +83,95 @@ impl Network {
         Ok(network)
     }
 
-    pub(crate) fn address(&self, index: usize) -> Ipv4Addr {
+    /// Of a member, as others reach it.
+    #[must_use]
+    pub fn address(&self, index: usize) -> Ipv4Addr {
         Ipv4Addr::new(10, 99, 0, u8::try_from(index + 1).unwrap_or(u8::MAX))
     }
 
     /// A command that runs the program named next in a member's network.
-    pub(crate) fn enter(&self, index: usize) -> anyhow::Result<Command> {
+    ///
+    /// # Errors
+    /// There is no such member.
+    pub fn enter(&self, index: usize) -> anyhow::Result<Vec<String>> {
         let holder = self.holders.get(index).context("no such network")?;
-        let mut command = Command::new("nsenter");
-        command.arg(format!("--net=/proc/{}/ns/net", holder.0.id()));
-        Ok(command)
+        Ok(vec!["nsenter".to_owned(), format!("--net=/proc/{}/ns/net", holder.0.id())])
     }
 
     fn inside(&self, index: usize, arguments: &[&str]) -> anyhow::Result<()> {
-        let mut command = self.enter(index)?;
-        run(command.arg("ip").args(arguments), arguments)
+        let enter = self.enter(index)?;
+        let (program, rest) = enter.split_first().context("a command")?;
+        run(Command::new(program).args(rest).arg("ip").args(arguments), arguments)
     }
 
     /// Takes a member's link down or up: what is under way is lost without a word.
-    pub(crate) async fn cut(&self, index: usize, cut: bool) -> anyhow::Result<()> {
-        let (link, state) = (link(index), if cut { "down" } else { "up" });
-        // Not waited for by blocking: this thread's clients go on.
-        let done = tokio::process::Command::new("ip").args(["link", "set", &link, state]).status();
-        let done = done.await.context("ip link set (package iproute2)")?;
-        ensure!(done.success(), "ip link set {link} {state}: {done}");
+    ///
+    /// # Errors
+    /// `ip` says no.
+    pub async fn cut(&self, index: usize, cut: bool) -> anyhow::Result<()> {
+        set_link(&link(index), if cut { "down" } else { "up" }).await
+    }
+
+    /// Loses without a word whatever one member sends another, in this direction alone, or ends that.
+    ///
+    /// The sender is told that its neighbour is a station that does not exist: frames go out and nobody takes
+    /// them, which no firewall has to be installed for.
+    ///
+    /// # Errors
+    /// `ip` says no.
+    pub async fn silence(&self, from: usize, to: usize, silent: bool) -> anyhow::Result<()> {
+        let to = self.address(to).to_string();
+        let neighbour: &[&str] = if silent {
+            &["neigh", "replace", &to, "lladdr", NOBODY, "nud", "permanent", "dev", "eth0"]
+        } else {
+            &["neigh", "del", &to, "dev", "eth0"]
+        };
+        let enter = self.enter(from)?;
+        let (program, rest) = enter.split_first().context("a command")?;
+        let mut command = tokio::process::Command::new(program);
+        wait(command.args(rest).arg("ip").args(neighbour), &neighbour.join(" ")).await
+    }
+
+    /// Makes a member's link slow and lossy in both directions, or ends that: by netem, or, where the kernel has none, by
+    /// a rate at which packets wait up to 400 ms in a queue and are lost beyond it.
+    ///
+    /// # Errors
+    /// `tc` says no.
+    pub async fn slow(&self, index: usize, slow: bool) -> anyhow::Result<()> {
+        for (enter, link) in [(Vec::new(), link(index)), (self.enter(index)?, "eth0".to_owned())] {
+            if !slow {
+                tc(&enter, &["qdisc", "del", "dev", &link, "root"]).await?;
+                continue;
+            }
+            let add =
+                |how: &'static [&str]| [&["qdisc", "add", "dev", &link, "root"][..], how].concat();
+            if tc(&enter, &add(NETEM)).await.is_err() {
+                tc(&enter, &add(TBF)).await?;
+            }
+        }
         Ok(())
     }
+}
+
+async fn tc(enter: &[String], arguments: &[&str]) -> anyhow::Result<()> {
+    let words = enter.iter().map(String::as_str).chain(["tc"]).chain(arguments.iter().copied());
+    let words: Vec<&str> = words.collect();
+    let (program, rest) = words.split_first().context("a command")?;
+    wait(tokio::process::Command::new(program).args(rest), &words.join(" ")).await
+}
+
+/// Takes a link of this thread's network down or up.
+async fn set_link(link: &str, state: &str) -> anyhow::Result<()> {
+    let words = ["link", "set", link, state];
+    wait(tokio::process::Command::new("ip").args(words), &words.join(" ")).await
+}
+
+/// Not waited for by blocking: this thread's clients go on.
+async fn wait(command: &mut tokio::process::Command, what: &str) -> anyhow::Result<()> {
+    let output = command.output().await.with_context(|| format!("{what} (package iproute2)"))?;
+    let text = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "{what}: {}", text.trim());
+    Ok(())
 }
 
 fn link(index: usize) -> String {

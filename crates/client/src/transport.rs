@@ -234,7 +234,7 @@ impl tower::Service<Uri> for Connector {
 ///
 /// # Errors
 /// In words, the innermost cause.
-pub(crate) async fn channel(
+pub async fn channel(
     url: &str,
     access: &Access,
     tune: impl FnOnce(Endpoint) -> Endpoint,
@@ -260,8 +260,8 @@ pub(crate) async fn channel(
 }
 
 /// Adds the token, if there is one.
-#[derive(Clone)]
-pub(crate) struct Bearer(Option<MetadataValue<Ascii>>);
+#[derive(Debug, Clone)]
+pub struct Bearer(Option<MetadataValue<Ascii>>);
 
 impl Interceptor for Bearer {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {

@@ -9,6 +9,7 @@ use crate::{
     peer::StatusResponse,
     peers::{Blame, Hello, Peers},
     stages::Stages,
+    state_machine::Shown,
     types::{Member, Metrics, Raft, StoredMembership},
     wal::Wal,
 };
@@ -52,6 +53,7 @@ pub(crate) struct Core {
     pub(crate) leases: Arc<Leases>,
     pub(crate) hub: Arc<Hub>,
     pub(crate) applied: watch::Receiver<u64>,
+    pub(crate) shown: watch::Receiver<Shown>,
     pub(crate) wal: Arc<Wal>,
     pub(crate) stages: Arc<Stages>,
     pub(crate) disk: DiskHealth,
@@ -264,15 +266,15 @@ impl Core {
 
     pub(crate) fn own_status(&self) -> StatusResponse {
         let metrics = self.metrics();
-        let view = self.hub.view();
+        let Shown { index, revision, hash } = *self.shown.borrow();
         let counters = self.wal.counters();
         StatusResponse {
             id: self.id,
             role: role(metrics.state).to_string(),
             term: metrics.current_term,
-            applied_index: *self.applied.borrow(),
-            revision: view.revision().get(),
-            state_hash: view.hash(),
+            applied_index: index,
+            revision: revision.get(),
+            state_hash: hash,
             sync_p99_us: counters.sync_p99_us(),
             syncs: counters.syncs(),
             appended: counters.entries(),

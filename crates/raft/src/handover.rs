@@ -40,8 +40,14 @@ impl Core {
             }
             let successor = self.successor(to);
             let Some(successor) = successor else {
-                if self.leader() == Some(id) {
+                let asked = |voter: u64| voter != id && to.is_none_or(|to| to == voter);
+                if !self.voters().into_iter().any(asked) {
                     return nobody("there is no other member that votes");
+                }
+                if self.leader() == Some(id) {
+                    // Raft tells of its followers a moment after it tells who leads.
+                    sleep(LOOK).await;
+                    continue;
                 }
                 // The lead is lost already, and not to whom it was to go.
                 let taken = self.until(|now| now.current_leader.is_some());

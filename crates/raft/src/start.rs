@@ -138,6 +138,7 @@ impl RaftStore {
         .await
         .map_err(failed("open the data directory"))??;
         let (hub, applied, sweep) = (machine.hub(), machine.applied(), machine.sweep());
+        let shown = machine.shown();
         let (leases, stages) = (machine.leases(), machine.stages());
         let snapshot_bytes = machine.snapshot_bytes();
         let tls = config.tls.clone();
@@ -163,6 +164,7 @@ impl RaftStore {
             leases,
             hub,
             applied,
+            shown,
             wal,
             stages,
             disk: DiskHealth::default(),

@@ -21,7 +21,7 @@ use std::{
     },
     time::Duration,
 };
-use store::{state::State, watch::Hub};
+use store::{Revision, state::State, watch::Hub};
 use tokio::{
     sync::watch,
     time::{Instant, sleep},
@@ -44,6 +44,22 @@ const SWEEP_BIT: Duration = Duration::from_millis(1);
 /// Between two bits of sweeping at least; four times as long as a bit takes.
 const SWEEP_PAUSE: Duration = Duration::from_millis(1);
 
+/// The state after an entry: what members compare must be of one and the same moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Shown {
+    /// Of the entry.
+    pub(crate) index: u64,
+    pub(crate) revision: Revision,
+    pub(crate) hash: u64,
+}
+
+impl Shown {
+    fn of(index: u64, state: &State) -> Self {
+        let view = state.view();
+        Self { index, revision: view.revision(), hash: view.hash() }
+    }
+}
+
 /// The state and where in the log it stands.
 #[derive(Debug)]
 pub(crate) struct StateMachine {
@@ -54,6 +70,7 @@ pub(crate) struct StateMachine {
     hub: Arc<Hub>,
     leases: Arc<Leases>,
     applied: watch::Sender<u64>,
+    shown: watch::Sender<Shown>,
     stages: Arc<Stages>,
     /// Shared with the builder: a slow build must not replace a newer, installed snapshot.
     current: Arc<Current>,
@@ -83,13 +100,16 @@ impl StateMachine {
                 (state, found.0, found.1)
             }
         };
+        let index = last_applied.as_ref().map_or(0, |id| id.index);
+        let shown = Shown::of(index, &state);
         Ok(Self {
             disk,
             dir,
             hub: Arc::new(Hub::new(state)),
             leases: Arc::default(),
             stages: Arc::default(),
-            applied: watch::Sender::new(last_applied.as_ref().map_or(0, |id| id.index)),
+            applied: watch::Sender::new(index),
+            shown: watch::Sender::new(shown),
             last_applied,
             membership: watch::Sender::new(membership),
             current: Arc::new(current),
@@ -145,6 +165,11 @@ impl StateMachine {
         Arc::clone(&self.stages)
     }
 
+    /// Follows the state after the last entry applied.
+    pub(crate) fn shown(&self) -> watch::Receiver<Shown> {
+        self.shown.subscribe()
+    }
+
     /// Follows the index of the last entry applied and shown.
     pub(crate) fn applied(&self) -> watch::Receiver<u64> {
         self.applied.subscribe()
@@ -167,6 +192,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
             let (entry, responder) = next?;
             self.stages.applying(entry.log_id.index);
             let mut results = Vec::new();
+            let mut shown = Shown { index: entry.log_id.index, ..*self.shown.borrow() };
             match entry.payload {
                 EntryPayload::Blank => {}
                 EntryPayload::Membership(membership) => {
@@ -184,12 +210,14 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
                             events.extend(transition.events);
                             results.push(transition.applied);
                         }
+                        shown = Shown::of(entry.log_id.index, state);
                     });
                     // Behind what is shown, so that a new leader that reads it misses none.
                     self.leases.take_up(&leases, Instant::now());
                 }
             }
             self.last_applied = Some(entry.log_id);
+            self.shown.send_replace(shown);
             self.applied.send_replace(entry.log_id.index);
             self.stages.applied(entry.log_id.index);
             // Only now: whoever is answered finds the state that the answer speaks of.
@@ -228,9 +256,12 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         self.last_applied = meta.last_log_id;
         self.membership.send_replace(meta.last_membership.clone());
         self.current.supersede(meta, file);
+        let index = self.last_applied.as_ref().map_or(0, |id| id.index);
+        let shown = Shown::of(index, &state);
         // What happened in between is not known here: watches must begin anew.
         let old = self.hub.replace(state);
-        self.applied.send_replace(self.last_applied.as_ref().map_or(0, |id| id.index));
+        self.shown.send_replace(shown);
+        self.applied.send_replace(index);
         // A large state takes a while to free.
         blocking(move || {
             drop(old);

@@ -95,6 +95,10 @@ impl Default for DiskConfig {
 pub struct FaultsConfig {
     /// The file that says what fails; nothing while it is not there.
     pub control: PathBuf,
+    /// A file that says by how many milliseconds this replica's clock is wrong, such as `-1500`; right while it is
+    /// not there. The machine's own clock is never set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clock: Option<PathBuf>,
     /// Without it a replica with faults does not start.
     #[serde(default)]
     pub allow_faults: bool,

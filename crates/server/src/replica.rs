@@ -45,6 +45,15 @@ pub async fn run(config: ReplicaConfig, shutdown: CancellationToken) -> anyhow::
     let authority = config.authority.as_ref().map(|files| files.cert_file.as_path());
     let tls = config.api.tls.as_ref().map(|tls| tls::api(tls, authority)).transpose()?;
     let pki = pki(&config)?;
+    let mut tasks: JoinSet<anyhow::Result<()>> = JoinSet::new();
+    if let Some(file) = config.faults.as_ref().and_then(|faults| faults.clock.clone()) {
+        // Before anything asks for the time.
+        clock::read_error(&file);
+        tasks.spawn(async move {
+            clock::follow_error(file).await;
+            Ok(())
+        });
+    }
     let store = RaftStore::start(raft_config(&config)?, clock::store_clock(), raft_listener)
         .await
         .map_err(|error| way_out(error, &config))?;
@@ -65,7 +74,6 @@ pub async fn run(config: ReplicaConfig, shutdown: CancellationToken) -> anyhow::
         api_config,
         clock::store_clock(),
     );
-    let mut tasks: JoinSet<anyhow::Result<()>> = JoinSet::new();
     let scope = CancellationToken::new();
     let served = api.clone().serve(api_listener, tls, scope.clone());
     tasks.spawn(async move {

@@ -5,6 +5,7 @@ use mimalloc::MiMalloc;
 use std::process::ExitCode;
 
 mod bench;
+mod drill;
 mod etcd;
 mod files;
 mod roles;

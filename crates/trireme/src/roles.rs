@@ -1,6 +1,10 @@
 //! Which role a command line asks for.
 
+<<<<<<< HEAD
 use crate::{bench, etcd, files::ReplicaFiles, sim};
+=======
+use crate::{bench, drill, etcd, files::ReplicaFiles};
+>>>>>>> c11373b (Draft the drill: cluster, faults, load, measures, reports (not compiled yet))
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
 use server::{
@@ -104,11 +108,18 @@ enum Role {
         #[command(subcommand)]
         workload: bench::Workload,
     },
+<<<<<<< HEAD
     /// Simulate replicas, clients and everything that can go wrong with them, from a seed; fails with the first
     /// property that does not hold.
     Sim {
         #[command(flatten)]
         arguments: sim::Arguments,
+=======
+    /// Break a cluster on purpose, under load, and have checked what it promises.
+    Drill {
+        #[command(subcommand)]
+        what: drill::Drill,
+>>>>>>> c11373b (Draft the drill: cluster, faults, load, measures, reports (not compiled yet))
     },
     #[command(flatten)]
     Client(cli::Command),
@@ -200,7 +211,12 @@ pub(crate) fn run(arguments: Arguments) -> ExitCode {
     if let Role::Etcd { flags } = arguments.role {
         return etcd::run(flags);
     }
-    let result = to_its_end(play(arguments.role));
+    let result = if let Role::Drill { what } = arguments.role {
+        // It moves to networks and mounts of its own, which threads cannot follow.
+        drill::run(what)
+    } else {
+        to_its_end(play(arguments.role))
+    };
     match result {
         Ok(code) => code,
         Err(error) => {
@@ -232,7 +248,7 @@ async fn play(role: Role) -> anyhow::Result<ExitCode> {
             let with_parent = config.exit_with_parent;
             until_asked(with_parent, |stop| replica::run(config, stop)).await?;
         }
-        Role::Etcd { .. } => unreachable!("it has a runtime of its own"),
+        Role::Etcd { .. } | Role::Drill { .. } => unreachable!("it has a runtime of its own"),
         Role::Kubelet { config } => {
             let config: config::NodeConfig = config::read(&config)?;
             telemetry::init(&config.log)?;

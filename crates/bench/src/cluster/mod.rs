@@ -84,7 +84,7 @@ impl System {
 
 /// Members of a system, on loopback or in networks of their own; three at the start.
 #[derive(Debug)]
-pub(crate) struct Cluster {
+pub struct Cluster {
     system: System,
     /// Where each member has a directory.
     dir: PathBuf,
@@ -101,7 +101,7 @@ impl Cluster {
     ///
     /// # Errors
     /// A member does not come up; with the end of its log.
-    pub(crate) async fn start(
+    pub async fn start(
         system: System,
         dir: &Path,
         network: Option<(Rc<Network>, usize)>,
@@ -154,7 +154,8 @@ impl Cluster {
     }
 
     /// The clients' URL of each member.
-    pub(crate) fn endpoints(&self) -> Vec<String> {
+    #[must_use]
+    pub fn endpoints(&self) -> Vec<String> {
         self.members.iter().map(|member| member.client_url.clone()).collect()
     }
 
@@ -183,13 +184,18 @@ impl Cluster {
     /// Starts a member that does not run.
     ///
     /// The process gets SIGKILL when the thread that started it ends, however that happens.
-    pub(crate) fn start_member(&mut self, index: usize) -> anyhow::Result<()> {
+    ///
+    /// # Errors
+    /// There is no such member, or it runs.
+    pub fn start_member(&mut self, index: usize) -> anyhow::Result<()> {
         let member = self.members.get_mut(index).context("no such member")?;
         // Both programs become the next one: the process stays the same.
         let command = match &self.network {
             Some((network, first)) => {
-                let mut command = network.enter(first + member.number)?;
-                command.arg("setpriv");
+                let enter = network.enter(first + member.number)?;
+                let (program, rest) = enter.split_first().context("a command")?;
+                let mut command = Command::new(program);
+                command.args(rest).arg("setpriv");
                 command
             }
             None => Command::new("setpriv"),
@@ -198,7 +204,10 @@ impl Cluster {
     }
 
     /// SIGKILL; returns when it is reaped.
-    pub(crate) fn kill(&mut self, index: usize) -> anyhow::Result<()> {
+    ///
+    /// # Errors
+    /// No such member runs.
+    pub fn kill(&mut self, index: usize) -> anyhow::Result<()> {
         let mut child = self.take(index)?;
         child.kill().context("kill a member")?;
         child.wait().context("wait for a member")?;
@@ -210,37 +219,70 @@ impl Cluster {
     }
 
     /// Sends a signal to a member.
-    pub(crate) fn signal(&self, index: usize, signal: Signal) -> anyhow::Result<()> {
+    ///
+    /// # Errors
+    /// No such member runs.
+    pub fn signal(&self, index: usize, signal: Signal) -> anyhow::Result<()> {
         let child = self.members.get(index).and_then(|m| m.child.as_ref());
         let pid = i32::try_from(child.context("no such member runs")?.id())?;
         kill(Pid::from_raw(pid), signal).with_context(|| format!("send {signal}"))
     }
 
     /// Cuts a member off from everybody, or ends that.
-    pub(crate) async fn cut(&self, index: usize, cut: bool) -> anyhow::Result<()> {
+    ///
+    /// # Errors
+    /// Members share one network.
+    pub async fn cut(&self, index: usize, cut: bool) -> anyhow::Result<()> {
+        let (network, place) = self.place(index)?;
+        network.cut(place, cut).await
+    }
+
+    /// Loses all that one member sends another, in this direction alone, or ends that.
+    ///
+    /// # Errors
+    /// Members share one network.
+    pub async fn silence(&self, from: usize, to: usize, silent: bool) -> anyhow::Result<()> {
+        let ((network, from), (_, to)) = (self.place(from)?, self.place(to)?);
+        network.silence(from, to, silent).await
+    }
+
+    /// Makes a member's link slow and lossy, or ends that.
+    ///
+    /// # Errors
+    /// Members share one network.
+    pub async fn slow(&self, index: usize, slow: bool) -> anyhow::Result<()> {
+        let (network, place) = self.place(index)?;
+        network.slow(place, slow).await
+    }
+
+    /// Where a member is in which network.
+    fn place(&self, index: usize) -> anyhow::Result<(&Network, usize)> {
         let (network, first) = self.network.as_ref().context("members share one network")?;
         let member = self.members.get(index).context("no such member")?;
-        network.cut(first + member.number, cut).await
+        Ok((network, first + member.number))
+    }
+
+    /// Asks a member to end, and waits until it has.
+    ///
+    /// # Errors
+    /// It does not end in time.
+    pub async fn stop_member(&mut self, index: usize) -> anyhow::Result<()> {
+        self.signal(index, Signal::SIGTERM)?;
+        let member = self.members.get_mut(index).context("no such member")?;
+        ended(member, Instant::now() + PATIENCE).await
     }
 
     /// Ends all members in order: SIGTERM, then SIGKILL for one that does not end.
     ///
     /// # Errors
     /// One had to be killed.
-    pub(crate) async fn stop(&mut self) -> anyhow::Result<()> {
+    pub async fn stop(&mut self) -> anyhow::Result<()> {
         for index in 0..self.members.len() {
             self.signal(index, Signal::SIGTERM)?;
         }
         let deadline = Instant::now() + PATIENCE;
         for member in &mut self.members {
-            let Some(child) = &mut member.child else { continue };
-            while child.try_wait().context("wait for a member")?.is_none() {
-                if Instant::now() > deadline {
-                    bail!("{} did not end within {PATIENCE:?}", member.dir.display());
-                }
-                sleep(LOOK).await;
-            }
-            member.child = None;
+            ended(member, deadline).await?;
         }
         Ok(())
     }
@@ -264,7 +306,10 @@ impl Cluster {
     }
 
     /// Returns when every member answers a linearizable read and all know the same leader.
-    pub(crate) async fn wait_ready(&mut self) -> anyhow::Result<()> {
+    ///
+    /// # Errors
+    /// Not in time, or one has ended; with the end of their logs.
+    pub async fn wait_ready(&mut self) -> anyhow::Result<()> {
         let deadline = Instant::now() + PATIENCE;
         for endpoint in self.endpoints() {
             while !is_ready(&endpoint).await {
@@ -287,7 +332,7 @@ impl Cluster {
     }
 
     /// Which member leads, if all that are asked agree.
-    pub(crate) async fn leader(&self) -> Option<usize> {
+    pub async fn leader(&self) -> Option<usize> {
         let mut statuses = Vec::new();
         for endpoint in self.endpoints() {
             statuses.push(local(async move { status(&endpoint).await }).await.ok()?);
@@ -324,6 +369,19 @@ impl Cluster {
     fn log_tails(&self) -> String {
         self.members.iter().map(Member::log_tail).collect::<Vec<_>>().join("\n")
     }
+}
+
+/// Returns when a member has ended that was asked to.
+async fn ended(member: &mut Member, deadline: Instant) -> anyhow::Result<()> {
+    let Some(child) = &mut member.child else { return Ok(()) };
+    while child.try_wait().context("wait for a member")?.is_none() {
+        if Instant::now() > deadline {
+            bail!("{} did not end within {PATIENCE:?}", member.dir.display());
+        }
+        sleep(LOOK).await;
+    }
+    member.child = None;
+    Ok(())
 }
 
 /// Connections live on one thread: runs what needs one, wherever it is called from.

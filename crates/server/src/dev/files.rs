@@ -9,7 +9,7 @@ use crate::config::{
     NodeConfig, NodesConfig, RaftConfig, ReplicaConfig, RuntimeKind, TimerProfile, read,
 };
 use crate::{clock, kubeconfig::kubeconfig, telemetry::LogConfig, tls};
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, bail, ensure};
 use client::{endpoints::Endpoints, transport::Access};
 use pki::{Certificate, Moment};
 use std::{
@@ -18,6 +18,22 @@ use std::{
     path::{Path, PathBuf},
     time::Duration,
 };
+
+/// Where one more replica listens.
+#[derive(Debug)]
+pub(super) struct Vacancy {
+    api: SocketAddr,
+    raft: SocketAddr,
+    etcd: SocketAddr,
+    scheme: &'static str,
+}
+
+impl Vacancy {
+    /// By which members know it.
+    pub(super) fn peer_url(&self) -> String {
+        format!("{}://{}", self.scheme, self.raft)
+    }
+}
 
 /// Where everything of one dev cluster is.
 #[derive(Debug, Clone)]
@@ -91,15 +107,92 @@ impl Layout {
         }
         let lines = |urls: &[String]| urls.join("\n") + "\n";
         std::fs::write(dir.join("endpoints"), lines(&endpoints)).context("write endpoints")?;
-        let etcd = replicas.iter().filter_map(|r| r.etcd.as_ref());
-        let etcd: Vec<String> = etcd
-            .map(|etcd| {
-                let scheme = if etcd.tls.is_some() { "https" } else { "http" };
-                format!("{scheme}://{}", etcd.listen)
-            })
-            .collect();
-        std::fs::write(dir.join("etcd-endpoints"), lines(&etcd)).context("write etcd-endpoints")?;
+        std::fs::write(dir.join("etcd-endpoints"), lines(&layout.etcd_urls()))
+            .context("write etcd-endpoints")?;
         Ok(layout)
+    }
+
+    /// Where a replica could be that is not there yet: ports for API, raft and etcd's API.
+    pub(super) fn vacancy(&self, address: Ipv4Addr) -> anyhow::Result<Vacancy> {
+        let ports = free_ports(3)?;
+        let [api, raft, etcd] = ports.as_slice() else { bail!("three ports") };
+        let at = |port: u16| SocketAddr::from((address, port));
+        let tls = self.replicas.iter().any(|replica| replica.api.tls.is_some());
+        let scheme = if tls { "https" } else { "http" };
+        Ok(Vacancy { api: at(*api), raft: at(*raft), etcd: at(*etcd), scheme })
+    }
+
+    /// Writes the configuration of a replica that the cluster has given this id, to join with an empty disk.
+    pub(super) fn add_replica(
+        &mut self,
+        id: u64,
+        at: &Vacancy,
+        options: &DevOptions,
+    ) -> anyhow::Result<()> {
+        let first = self.replicas.first().context("at least one replica")?;
+        let name = format!("replica-{id}");
+        let dir = self.dir.join(&name);
+        let pki = first.api.tls.as_ref().map(|_| Pki::new(&self.dir));
+        let mut members = first.members.clone();
+        members.push(MemberConfig {
+            id,
+            name: name.clone(),
+            peer_url: at.peer_url(),
+            client_url: format!("{}://{}", at.scheme, at.api),
+        });
+        let api = match &pki {
+            Some(pki) => pki.api(&dir, at.api),
+            None => ApiConfig { listen: at.api, ..first.api.clone() },
+        };
+        let etcd = match &pki {
+            Some(pki) => pki.etcd(&dir, at.etcd),
+            None => plaintext(at.etcd),
+        };
+        let config = ReplicaConfig {
+            id,
+            data_dir: options.disks.as_deref().unwrap_or(&self.dir).join(&name).join("data"),
+            members,
+            join: true,
+            api,
+            etcd: Some(etcd),
+            raft: RaftConfig {
+                listen: at.raft,
+                tls: pki.as_ref().map(|pki| pki.raft(&dir)),
+                ..first.raft.clone()
+            },
+            nodes: NodesConfig {
+                tls: pki.as_ref().map(|pki| pki.to_nodes(&dir)),
+                ..first.nodes.clone()
+            },
+            faults: first.faults.as_ref().map(|faults| FaultsConfig {
+                control: dir.join("faults"),
+                clock: faults.clock.as_ref().map(|_| dir.join("clock")),
+                allow_faults: faults.allow_faults,
+            }),
+            ..first.clone()
+        };
+        if let Some(pki) = pki {
+            self.certify_replica(&config, &Issuer::open(pki, options.certificate_lifetime)?)?;
+        }
+        write_config(&dir, &config)?;
+        self.replicas.push(config);
+        Ok(())
+    }
+
+    /// Forgets a replica that is not a member any more; its files stay.
+    pub(super) fn remove_replica(&mut self, id: u64) {
+        self.replicas.retain(|replica| replica.id != id);
+    }
+
+    fn certify_replica(&self, replica: &ReplicaConfig, issuer: &Issuer) -> anyhow::Result<()> {
+        let member = replica.members.iter().find(|m| m.id == replica.id);
+        let name = member.map(|m| m.name.clone()).unwrap_or_default();
+        let address = replica.raft.listen.ip().to_string();
+        let mut hosts = api_hosts(&[&name], &replica.nodes.first_service_ip());
+        if !hosts.contains(&address) {
+            hosts.push(address.clone());
+        }
+        issuer.replica(&self.replica_dir(replica.id), &name, hosts, vec![name.clone(), address])
     }
 
     /// Signs what is not there or soon not valid any more, and writes the administrator's kubeconfig.
@@ -112,11 +205,7 @@ impl Layout {
         };
         let issuer = Issuer::open(pki.clone(), lifetime)?;
         for replica in &self.replicas {
-            let member = replica.members.iter().find(|m| m.id == replica.id);
-            let name = member.map(|m| m.name.clone()).unwrap_or_default();
-            let hosts = api_hosts(&[&name], &replica.nodes.first_service_ip());
-            let peers = vec![name.clone(), Ipv4Addr::LOCALHOST.to_string()];
-            issuer.replica(&self.replica_dir(replica.id), &name, hosts, peers)?;
+            self.certify_replica(replica, &issuer)?;
         }
         for node in &self.nodes {
             let dir = self.node_dir(&node.name);
@@ -173,6 +262,17 @@ impl Layout {
     pub fn endpoints(&self) -> Endpoints {
         let urls = self.replicas.iter().map(|r| self.client_url(r.id)).collect();
         Endpoints { connect_timeout: CONNECT_TIMEOUT, ..Endpoints::new(urls, self.access.clone()) }
+    }
+
+    /// URLs of the etcd v3 API, by replica id.
+    #[must_use]
+    pub fn etcd_urls(&self) -> Vec<String> {
+        let served = self.replicas.iter().filter_map(|r| r.etcd.as_ref());
+        let urls = served.map(|etcd| {
+            let scheme = if etcd.tls.is_some() { "https" } else { "http" };
+            format!("{scheme}://{}", etcd.listen)
+        });
+        urls.collect()
     }
 
     /// A replica's directory.
@@ -246,17 +346,29 @@ fn new_replicas(
 ) -> anyhow::Result<Vec<ReplicaConfig>> {
     let scheme = if pki.is_some() { "https" } else { "http" };
     let count = options.replicas as usize;
+    ensure!(
+        options.places.is_empty() || options.places.len() == count,
+        "{} places for {count} replicas",
+        options.places.len()
+    );
     let ports = free_ports(3 * count)?;
     let (api_ports, ports) = ports.split_at(count);
     let (raft_ports, etcd_ports) = ports.split_at(count);
+    let address = |id: u64| {
+        let index = usize::try_from(id.saturating_sub(1)).ok();
+        let place = index.and_then(|index| options.places.get(index));
+        place.map_or(Ipv4Addr::LOCALHOST, |place| place.address)
+    };
+    let at = |id: u64, port: u16| SocketAddr::from((address(id), port));
+    let disks = options.disks.as_deref().unwrap_or(dir);
     let pod_cidr = free_pod_cidr()?;
     let members: Vec<MemberConfig> = (1u64..)
         .zip(api_ports.iter().zip(raft_ports))
         .map(|(id, (api, raft))| MemberConfig {
             id,
             name: format!("replica-{id}"),
-            peer_url: format!("{scheme}://127.0.0.1:{raft}"),
-            client_url: format!("{scheme}://127.0.0.1:{api}"),
+            peer_url: format!("{scheme}://{}", at(id, *raft)),
+            client_url: format!("{scheme}://{}", at(id, *api)),
         })
         .collect();
     Ok(members
@@ -264,29 +376,29 @@ fn new_replicas(
         .zip(api_ports.iter().zip(raft_ports).zip(etcd_ports))
         .map(|(member, ((api, raft), etcd))| ReplicaConfig {
             id: member.id,
-            data_dir: dir.join(&member.name).join("data"),
+            data_dir: disks.join(&member.name).join("data"),
             members: members.clone(),
             join: false,
             cluster_token: String::new(),
             first_objects_file: None,
             api: pki.map_or_else(
                 || ApiConfig {
-                    listen: loopback(*api),
+                    listen: at(member.id, *api),
                     allow_plaintext: false,
                     service_account_key_file: None,
                     tls: None,
                     audit: None,
                     limits: None,
                 },
-                |pki| pki.api(&dir.join(&member.name), loopback(*api)),
+                |pki| pki.api(&dir.join(&member.name), at(member.id, *api)),
             ),
             etcd: Some(pki.map_or_else(
-                || plaintext(loopback(*etcd)),
-                |pki| pki.etcd(&dir.join(&member.name), loopback(*etcd)),
+                || plaintext(at(member.id, *etcd)),
+                |pki| pki.etcd(&dir.join(&member.name), at(member.id, *etcd)),
             )),
             etcd_urls: Vec::new(),
             raft: RaftConfig {
-                listen: loopback(*raft),
+                listen: at(member.id, *raft),
                 tls: pki.map(|pki| pki.raft(&dir.join(&member.name))),
                 allow_plaintext: false,
                 profile: TimerProfile::Lan,
@@ -305,6 +417,7 @@ fn new_replicas(
             // Nothing fails before the file is there.
             faults: options.faults.then(|| FaultsConfig {
                 control: dir.join(&member.name).join("faults"),
+                clock: Some(dir.join(&member.name).join("clock")),
                 allow_faults: true,
             }),
             exit_with_parent: true,

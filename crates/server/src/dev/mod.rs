@@ -9,10 +9,15 @@ pub use files::Layout;
 use crate::config::RuntimeKind;
 use anyhow::{Context as _, bail};
 use bytes::Bytes;
-use client::{Client, endpoints::Endpoints};
+use client::{
+    Client,
+    admin::{self, MemberChange},
+    endpoints::Endpoints,
+};
 use process::Process;
 use std::{
     collections::BTreeMap,
+    net::Ipv4Addr,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -40,14 +45,28 @@ pub struct DevOptions {
     pub node_silence: Duration,
     /// Start a process again that ended without being asked to.
     pub restart: bool,
-    /// Let the replicas' disks fail as the file `faults` in a replica's directory says.
+    /// Let the replicas' disks fail as the file `faults` in a replica's directory says, and their clocks be wrong
+    /// by what the file `clock` beside it says.
     pub faults: bool,
+    /// Where each replica runs, if not all of them on loopback.
+    pub places: Vec<Place>,
+    /// Below which every replica has its `data`, in a directory of its own name, if not beside its configuration.
+    pub disks: Option<PathBuf>,
     /// Bytes of a segment of the replicas' logs.
     pub segment_bytes: u64,
     /// No certificates: everything on loopback in plaintext.
     pub plaintext: bool,
     /// Of certificates; renewed after two thirds of it.
     pub certificate_lifetime: Duration,
+}
+
+/// Where a replica runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// Where it listens, and is reached.
+    pub address: Ipv4Addr,
+    /// A command that runs the one named behind it, such as `nsenter --net=…`.
+    pub enter: Vec<String>,
 }
 
 impl DevOptions {
@@ -65,6 +84,8 @@ impl DevOptions {
             node_silence: Duration::from_secs(50),
             restart: true,
             faults: false,
+            places: Vec::new(),
+            disks: None,
             segment_bytes: 64 << 20,
             plaintext: false,
             certificate_lifetime: pki::LIFETIME,
@@ -83,6 +104,8 @@ const PATIENCE_PER_HOLLOW: Duration = Duration::from_millis(300);
 pub struct DevCluster {
     options: DevOptions,
     layout: Layout,
+    /// By replica, where it is not on loopback.
+    places: BTreeMap<u64, Place>,
     replicas: BTreeMap<u64, Process>,
     nodes: BTreeMap<String, Process>,
 }
@@ -95,8 +118,9 @@ impl DevCluster {
     /// Says which process did not come up, with the end of its log.
     pub async fn start(options: DevOptions) -> anyhow::Result<Self> {
         let layout = Layout::prepare(&options)?;
-        let mut cluster =
-            Self { options, layout, replicas: BTreeMap::new(), nodes: BTreeMap::new() };
+        let places = (1..).zip(options.places.iter().cloned()).collect();
+        let (replicas, nodes) = (BTreeMap::new(), BTreeMap::new());
+        let mut cluster = Self { options, layout, places, replicas, nodes };
         for id in cluster.layout.replica_ids() {
             cluster.start_replica(id)?;
         }
@@ -135,7 +159,8 @@ impl DevCluster {
     /// It runs, or the program cannot be started.
     pub fn start_replica(&mut self, id: u64) -> anyhow::Result<()> {
         let dir = self.layout.replica_dir(id);
-        let process = Process::spawn(self.options.program.as_deref(), "server", &dir)?;
+        let enter = self.places.get(&id).map(|place| place.enter.as_slice()).unwrap_or_default();
+        let process = Process::spawn(enter, self.options.program.as_deref(), "server", &dir)?;
         self.replicas.insert(id, process);
         Ok(())
     }
@@ -146,7 +171,7 @@ impl DevCluster {
     /// It runs, or the program cannot be started.
     pub fn start_node(&mut self, name: &str) -> anyhow::Result<()> {
         let dir = self.layout.node_dir(name);
-        let process = Process::spawn(self.options.program.as_deref(), "kubelet", &dir)?;
+        let process = Process::spawn(&[], self.options.program.as_deref(), "kubelet", &dir)?;
         self.nodes.insert(name.to_owned(), process);
         Ok(())
     }
@@ -158,6 +183,56 @@ impl DevCluster {
     pub async fn kill_replica(&mut self, id: u64) -> anyhow::Result<()> {
         let process = self.replicas.remove(&id).with_context(|| format!("no replica {id}"))?;
         process.kill().await
+    }
+
+    /// Adds a replica with an empty disk and starts it; its id. It votes as soon as it has caught up.
+    ///
+    /// # Errors
+    /// The others do not take it, or it cannot be started.
+    pub async fn add_replica(&mut self, place: Option<Place>) -> anyhow::Result<u64> {
+        let address = place.as_ref().map_or(Ipv4Addr::LOCALHOST, |place| place.address);
+        let vacancy = self.layout.vacancy(address)?;
+        let url = vacancy.peer_url();
+        let change = MemberChange::Add { peer_urls: vec![url.clone()], learner: false };
+        let members = admin::members(&self.endpoints(), &change).await.context("add a member")?;
+        let new = members.iter().find(|member| member.peer_urls.contains(&url));
+        let id = new.context("the member that was added is not among them")?.id;
+        self.layout.add_replica(id, &vacancy, &self.options)?;
+        self.places.extend(place.map(|place| (id, place)));
+        self.start_replica(id)?;
+        Ok(id)
+    }
+
+    /// Takes a replica out for ever and ends its process.
+    ///
+    /// # Errors
+    /// The others do not let it go.
+    pub async fn remove_replica(&mut self, id: u64) -> anyhow::Result<()> {
+        let change = MemberChange::Remove(id);
+        admin::members(&self.endpoints(), &change).await.context("remove a member")?;
+        self.layout.remove_replica(id);
+        self.places.remove(&id);
+        match self.replicas.remove(&id) {
+            // One that knows that it is out ends by itself.
+            Some(process) => process.kill().await,
+            None => Ok(()),
+        }
+    }
+
+    /// Asks a replica to end (SIGTERM: it hands over the lead first) and waits until it has. It is not started
+    /// again.
+    ///
+    /// # Errors
+    /// There is no such replica, or it had to be killed.
+    pub async fn stop_replica(&mut self, id: u64) -> anyhow::Result<()> {
+        let process = self.replicas.remove(&id).with_context(|| format!("no replica {id}"))?;
+        process.terminate();
+        process.wait(PATIENCE).await
+    }
+
+    /// Processes started from now on are of this program; of this very one without it.
+    pub fn use_program(&mut self, program: Option<PathBuf>) {
+        self.options.program = program;
     }
 
     /// Kills a node's agent with SIGKILL; its Pods go on. It is not started again.

@@ -26,8 +26,13 @@ pub(super) struct Process {
 
 impl Process {
     /// Starts `PROGRAM ROLE --config DIR/config.toml`, logging to `DIR/log`; this very program when
-    /// there is none.
-    pub(super) fn spawn(program: Option<&Path>, role: &str, dir: &Path) -> anyhow::Result<Self> {
+    /// there is none. `enter` is a command that runs the one named behind it.
+    pub(super) fn spawn(
+        enter: &[String],
+        program: Option<&Path>,
+        role: &str,
+        dir: &Path,
+    ) -> anyhow::Result<Self> {
         let name = dir.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let log = dir.join("log");
         let file = OpenOptions::new()
@@ -39,7 +44,15 @@ impl Process {
             Some(program) => program.to_owned(),
             None => std::env::current_exe().context("find this program")?,
         };
-        let child = Command::new(&program)
+        let mut command = match enter.split_first() {
+            Some((first, rest)) => {
+                let mut command = Command::new(first);
+                command.args(rest).arg(&program);
+                command
+            }
+            None => Command::new(&program),
+        };
+        let child = command
             .arg(role)
             .arg("--config")
             .arg(dir.join("config.toml"))
@@ -51,7 +64,7 @@ impl Process {
             .process_group(0)
             .kill_on_drop(true)
             .spawn()
-            .with_context(|| format!("start {}", program.display()))?;
+            .with_context(|| format!("start {} {}", enter.join(" "), program.display()))?;
         Ok(Self { name, log, child })
     }
 
