@@ -1,0 +1,129 @@
+//! Where everything that is seen is written down, in the terms of package `checkers`.
+
+use checkers::history::{
+    Answer, Body, Call, Mark, Object, ObjectCall, Operation, Outcome, Record, RuntimeFact, RuntimeSeen,
+    Watch, WatchStep,
+};
+use kubelet::runtime::{Container, PodRef, fake::Fact};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Nanoseconds of simulated time, the same for all hosts.
+pub(crate) type Now = Arc<dyn Fn() -> u64 + Send + Sync>;
+
+/// Takes down what is seen, in the order in which it is.
+#[derive(Clone)]
+pub(crate) struct Recorder {
+    seen: Arc<Mutex<Seen>>,
+    now: Now,
+}
+
+#[derive(Default)]
+struct Seen {
+    records: Vec<Record>,
+    streams: u64,
+}
+
+impl Recorder {
+    pub(crate) fn new(now: Now) -> Self {
+        Self { seen: Arc::default(), now }
+    }
+
+    fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn now_ns(&self) -> u64 {
+        (self.now)()
+    }
+
+    pub(crate) fn note(&self, record: Record) {
+        self.seen().records.push(record);
+    }
+
+    pub(crate) fn mark(&self, mark: Mark) {
+        self.note(Record::Mark(mark));
+    }
+
+    /// Everything, so far.
+    pub(crate) fn records(&self) -> Vec<Record> {
+        self.seen().records.clone()
+    }
+
+    /// How many there are.
+    pub(crate) fn len(&self) -> usize {
+        self.seen().records.len()
+    }
+
+    /// A request that was sent at `invoked_ns` has come to this.
+    pub(crate) fn answered(
+        &self,
+        client: u64,
+        replica: u64,
+        invoked_ns: u64,
+        call: ObjectCall,
+        outcome: Outcome,
+    ) {
+        let (call, answered_ns) = (Call::Object(call), self.now_ns());
+        self.note(Record::Operation(Operation {
+            client,
+            replica,
+            invoked_ns,
+            answered_ns,
+            call,
+            outcome,
+        }));
+    }
+
+    /// A name for a watch.
+    pub(crate) fn stream(&self) -> Stream {
+        let mut seen = self.seen();
+        seen.streams += 1;
+        Stream { recorder: self.clone(), stream: seen.streams, sequence: 0 }
+    }
+
+    /// What a runtime on `node` tells of its containers.
+    pub(crate) fn runtime(&self, node: &str) -> impl Fn(&PodRef, &Container, Fact) + use<> {
+        let (recorder, node) = (self.clone(), node.to_owned());
+        move |pod, container, fact| {
+            recorder.note(Record::Runtime(RuntimeSeen {
+                at_ns: recorder.now_ns(),
+                node: node.clone(),
+                pod_uid: pod.uid.clone(),
+                namespace: pod.namespace.clone(),
+                pod: pod.name.clone(),
+                container: container.config.name.clone(),
+                fact: match fact {
+                    Fact::Started => RuntimeFact::Started,
+                    Fact::Asked => RuntimeFact::Asked,
+                    Fact::Stopped => RuntimeFact::Stopped,
+                },
+            }));
+        }
+    }
+}
+
+/// One watch's records.
+pub(crate) struct Stream {
+    recorder: Recorder,
+    pub(crate) stream: u64,
+    sequence: u64,
+}
+
+impl Stream {
+    pub(crate) fn note(&mut self, step: WatchStep) {
+        let (at_ns, sequence) = (self.recorder.now_ns(), self.sequence);
+        self.sequence += 1;
+        self.recorder.note(Record::Watch(Watch { at_ns, stream: self.stream, sequence, step }));
+    }
+}
+
+/// A change, or a look at one object.
+pub(crate) fn one(object: Option<Object>) -> Outcome {
+    let revision = object.as_ref().map_or(0, |object| object.resource_version);
+    Outcome::Ok(Answer { revision, body: Body::Object(object) })
+}
+
+/// A list.
+pub(crate) fn many(revision: u64, objects: Vec<Object>) -> Outcome {
+    Outcome::Ok(Answer { revision, body: Body::Objects(objects) })
+}
