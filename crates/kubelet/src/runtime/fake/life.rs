@@ -82,11 +82,10 @@ impl FakeRuntime {
         }
     }
 
-    /// The machine was switched off and on again. Nothing runs; what was kept of it is found as the native
-    /// runtime finds it, or, where the power went before it was `kept`, not at all.
-    pub fn power_cut(&self, kept: impl Fn(&PodRef) -> bool) {
+    /// The machine loses its power, at this time. Nothing runs any more; what was kept of it is found as the
+    /// native runtime finds it, or, where the power went before it was `kept`, not at all.
+    pub fn power_cut(&self, now: UnixMicros, kept: impl Fn(&PodRef) -> bool) {
         *self.tasks.lock().unwrap_or_else(PoisonError::into_inner) = JoinSet::new();
-        let now = (self.clock)();
         let mut state = self.state();
         let observer = state.observer.clone();
         for pod in state.pods.values_mut() {
@@ -271,7 +270,7 @@ mod tests {
             let Machine { runtime, seen, .. } = &machine;
             let id = machine.live(1, async || started(runtime).await);
             machine.live(3, async || {
-                runtime.power_cut(|_| kept);
+                runtime.power_cut(3_000_000, |_| kept);
                 runtime.resume();
                 sleep(Duration::from_secs(60)).await;
                 let pods = runtime.pods().await.unwrap();
