@@ -4,7 +4,14 @@ use super::caller::{Caller, Failure, Kind, NAMESPACE, NODE, POD, SERVICE};
 use checkers::history::Object;
 use rand::{Rng as _, rngs::StdRng, seq::IndexedRandom as _};
 use serde_json::{Value, json};
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 use tokio::time::sleep;
 
 /// What a Pod that has one is held by; its client lets it go.
@@ -72,22 +79,24 @@ impl Op {
     ];
 }
 
-/// One client at work, until it is dropped.
+/// One client at work, until it is told to stop.
 pub(crate) struct Worker {
     caller: Caller,
     load: Load,
     chance: StdRng,
+    stop: Arc<AtomicBool>,
     /// The last that it knows of each Pod.
     known: BTreeMap<(String, String), Object>,
 }
 
 impl Worker {
-    pub(crate) fn new(caller: Caller, load: Load, chance: StdRng) -> Self {
-        Self { caller, load, chance, known: BTreeMap::new() }
+    pub(crate) fn new(caller: Caller, load: Load, chance: StdRng, stop: Arc<AtomicBool>) -> Self {
+        Self { caller, load, chance, stop, known: BTreeMap::new() }
     }
 
+    /// What is under way when it is to stop is still waited for.
     pub(crate) async fn run(mut self) {
-        loop {
+        while !self.stop.load(Ordering::Relaxed) {
             let pause = self.chance.random_range(Duration::ZERO..=self.load.pause_max);
             sleep(pause).await;
             let op = self.load.weights.choose_weighted(&mut self.chance, |(_, weight)| *weight);

@@ -1,6 +1,6 @@
 //! The processes of a plane, as the futures that simulated machines run, and what outlives them.
 
-use super::{recorder::Recorder, settled};
+use super::{auditor::Looker, recorder::Recorder, settled};
 use apiserver::{Limits, Retention};
 use futures::FutureExt as _;
 use kubelet::{
@@ -8,7 +8,7 @@ use kubelet::{
     disk::MemoryDisk,
     machine::Machine,
     runtime::{
-        ContainerState, Runtime as _, UnixMicros,
+        ContainerState, Runtime as _, RuntimePod, UnixMicros,
         fake::FakeRuntime,
     },
 };
@@ -201,27 +201,31 @@ impl NodeMachine {
         self.disk.damage();
     }
 
-    /// What is on the machine now.
-    pub(crate) fn look(&self) -> settled::Machine {
-        // Nothing of it waits.
-        let found = self.runtime.pods().now_or_never().and_then(Result::ok).unwrap_or_default();
-        let uid = |pod: &kubelet::runtime::RuntimePod| pod.sandbox.config.pod.uid.clone();
-        let running = found.iter().filter(|pod| {
-            let mut states = pod.containers.iter().map(|container| &container.state);
-            states.any(|state| matches!(state, ContainerState::Running { .. }))
-        });
-        let volumes = Self::data_dir().join("volumes");
-        let directories: BTreeSet<String> = self
-            .disk
-            .dirs()
-            .iter()
-            .filter_map(|dir| dir.strip_prefix(&volumes).ok()?.iter().next()?.to_str())
-            .map(str::to_owned)
-            .collect();
-        settled::Machine {
-            pods: found.iter().map(uid).collect(),
-            running: running.map(uid).collect(),
-            directories,
-        }
+    /// Looks at what is on the machine, whenever it is asked.
+    pub(crate) fn looker(&self) -> Looker {
+        let (runtime, disk) = (Arc::clone(&self.runtime), self.disk.clone());
+        Box::new(move || look(&runtime, &disk))
+    }
+}
+
+fn look(runtime: &FakeRuntime, disk: &MemoryDisk) -> settled::Machine {
+    // Nothing of it waits.
+    let found = runtime.pods().now_or_never().and_then(Result::ok).unwrap_or_default();
+    let uid = |pod: &RuntimePod| pod.sandbox.config.pod.uid.clone();
+    let running = found.iter().filter(|pod| {
+        let mut states = pod.containers.iter().map(|container| &container.state);
+        states.any(|state| matches!(state, ContainerState::Running { .. }))
+    });
+    let volumes = NodeMachine::data_dir().join("volumes");
+    let directories: BTreeSet<String> = disk
+        .dirs()
+        .iter()
+        .filter_map(|dir| dir.strip_prefix(&volumes).ok()?.iter().next()?.to_str())
+        .map(str::to_owned)
+        .collect();
+    settled::Machine {
+        pods: found.iter().map(uid).collect(),
+        running: running.map(uid).collect(),
+        directories,
     }
 }

@@ -1,11 +1,15 @@
 //! Where everything that is seen is written down, in the terms of package `checkers`.
 
+use crate::trace::Trace;
 use checkers::history::{
     Answer, Body, Call, Mark, Object, ObjectCall, Operation, Outcome, Record, RuntimeFact, RuntimeSeen,
     Watch, WatchStep,
 };
 use kubelet::runtime::{Container, PodRef, fake::Fact};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::{
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
 /// Nanoseconds of simulated time, the same for all hosts.
 pub(crate) type Now = Arc<dyn Fn() -> u64 + Send + Sync>;
@@ -15,6 +19,7 @@ pub(crate) type Now = Arc<dyn Fn() -> u64 + Send + Sync>;
 pub(crate) struct Recorder {
     seen: Arc<Mutex<Seen>>,
     now: Now,
+    trace: Trace,
 }
 
 #[derive(Default)]
@@ -24,8 +29,8 @@ struct Seen {
 }
 
 impl Recorder {
-    pub(crate) fn new(now: Now) -> Self {
-        Self { seen: Arc::default(), now }
+    pub(crate) fn new(now: Now, trace: Trace) -> Self {
+        Self { seen: Arc::default(), now, trace }
     }
 
     fn seen(&self) -> MutexGuard<'_, Seen> {
@@ -49,11 +54,6 @@ impl Recorder {
         self.seen().records.clone()
     }
 
-    /// How many there are.
-    pub(crate) fn len(&self) -> usize {
-        self.seen().records.len()
-    }
-
     /// A request that was sent at `invoked_ns` has come to this.
     pub(crate) fn answered(
         &self,
@@ -63,7 +63,10 @@ impl Recorder {
         call: ObjectCall,
         outcome: Outcome,
     ) {
-        let (call, answered_ns) = (Call::Object(call), self.now_ns());
+        let answered_ns = self.now_ns();
+        let who = format!("client-{client}");
+        self.trace.event(answered_ns / 1_000_000, &who, format_args!("{}", Told(&call, &outcome)));
+        let call = Call::Object(call);
         self.note(Record::Operation(Operation {
             client,
             replica,
@@ -85,8 +88,13 @@ impl Recorder {
     pub(crate) fn runtime(&self, node: &str) -> impl Fn(&PodRef, &Container, Fact) + use<> {
         let (recorder, node) = (self.clone(), node.to_owned());
         move |pod, container, fact| {
+            let at_ns = recorder.now_ns();
+            let PodRef { namespace, name, uid } = pod;
+            let what = &container.config.name;
+            let text = format_args!("{fact:?} {namespace}/{name}/{what} ({uid})");
+            recorder.trace.event(at_ns / 1_000_000, &node, text);
             recorder.note(Record::Runtime(RuntimeSeen {
-                at_ns: recorder.now_ns(),
+                at_ns,
                 node: node.clone(),
                 pod_uid: pod.uid.clone(),
                 namespace: pod.namespace.clone(),
@@ -98,6 +106,27 @@ impl Recorder {
                     Fact::Stopped => RuntimeFact::Stopped,
                 },
             }));
+        }
+    }
+}
+
+/// A request and its outcome, for people.
+struct Told<'a>(&'a ObjectCall, &'a Outcome);
+
+impl fmt::Display for Told<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ObjectCall { verb, kind, namespace, name, .. } = self.0;
+        write!(f, "{verb:?} {kind} {namespace}/{name}: ")?;
+        match self.1 {
+            Outcome::Ok(Answer { revision, body: Body::Object(Some(object)) }) => {
+                write!(f, "{} at {revision}", object.uid)
+            }
+            Outcome::Ok(Answer { revision, body: Body::Objects(all) }) => {
+                write!(f, "{} at {revision}", all.len())
+            }
+            Outcome::Ok(Answer { revision, .. }) => write!(f, "done at {revision}"),
+            Outcome::Failed { reason } => write!(f, "refused: {reason}"),
+            Outcome::Unknown { reason } => write!(f, "unknown: {reason}"),
         }
     }
 }

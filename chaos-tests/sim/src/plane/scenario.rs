@@ -80,6 +80,25 @@ impl fmt::Display for Fault {
     }
 }
 
+impl fmt::Display for Scenario {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { replicas, nodes, clients, watchers, busy, load, .. } = self;
+        let ops: Vec<String> = load
+            .weights
+            .iter()
+            .filter(|(_, weight)| *weight > 0)
+            .map(|(op, weight)| format!("{op:?} {weight}"))
+            .collect();
+        writeln!(
+            f,
+            "{replicas} replicas, {nodes} nodes, {clients} clients and {watchers} watchers for {:.3}s: {}",
+            busy.as_secs_f64(),
+            ops.join(", "),
+        )?;
+        self.faults.iter().try_for_each(|fault| writeln!(f, "  {fault}"))
+    }
+}
+
 const NAMESPACES: [&str; 3] = ["default", "east", "west"];
 
 fn seconds(chance: &mut StdRng, range: std::ops::Range<u64>) -> Duration {
