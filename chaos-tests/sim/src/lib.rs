@@ -14,6 +14,7 @@ mod logs;
 pub mod machine;
 pub mod net;
 pub mod plan;
+pub mod plane;
 mod replica;
 mod run;
 pub mod trace;

@@ -11,15 +11,18 @@ use super::{
 };
 use crate::{
     Millis,
+    client::Shared,
     disk::SimDisk,
-    machine::Machine,
+    logs,
+    machine::{BEGINNING, Machine, UPTIME},
     net::{Link, Network},
+    plan::{chance, derive},
     trace::Trace,
 };
 use checkers::history::{History, Mark, Settings};
 use client::{Client, endpoints::Endpoints, transport::Access};
 use raft::{RaftStore, Timers};
-use rand::{Rng as _, RngCore as _, SeedableRng as _, rngs::StdRng};
+use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 use std::{
     collections::BTreeMap,
     net::{IpAddr, Ipv4Addr},
@@ -27,6 +30,7 @@ use std::{
         Arc, Mutex, PoisonError, Weak,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
+    thread,
     time::Duration,
 };
 use store::{Cluster as _, Store as _};
@@ -57,17 +61,21 @@ pub(crate) struct Report {
 }
 
 /// Runs a scenario to its end, on a thread of its own: what libraries keep for a thread is new there.
+///
+/// # Panics
+/// The simulator itself is wrong.
 pub(crate) fn run(scenario: &Scenario, trace: &Trace) -> Report {
-    std::thread::scope(|scope| {
-        let run = std::thread::Builder::new().name(format!("seed {}", scenario.seed)).spawn_scoped(
-            scope,
-            || {
-                let _seized = take_over(scenario.seed, Clocks::default());
-                Plane::new(scenario, trace).run()
-            },
-        );
-        let run = run.expect("there is room for a thread");
-        run.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    thread::scope(|scope| {
+        let thread = thread::Builder::new().name(format!("seed {}", scenario.seed));
+        let run = thread.stack_size(16 << 20).spawn_scoped(scope, || {
+            let clocks = Clocks { monotonic: UPTIME, wall: BEGINNING };
+            let _seized = take_over(derive(scenario.seed, "chance", 0), clocks);
+            logs::note_panics();
+            let shared = Shared { trace: trace.clone(), ..Shared::default() };
+            let _logs = logs::trace_logs(&shared);
+            Plane::new(scenario, trace, shared.now).run()
+        });
+        run.expect("a thread").join().unwrap_or_else(|_| panic!("the simulator has panicked"))
     })
 }
 
@@ -86,8 +94,12 @@ struct NodeSide {
 struct Plane<'a> {
     scenario: &'a Scenario,
     now: Millis,
+    /// The same, for logs.
+    now_shared: Arc<AtomicU64>,
+    /// In nanoseconds.
     clock: Arc<AtomicU64>,
-    chance: StdRng,
+    /// Processes started so far.
+    starts: u64,
     network: Network,
     trace: Trace,
     recorder: Recorder,
@@ -113,14 +125,10 @@ fn millis(duration: Duration) -> Millis {
 }
 
 impl<'a> Plane<'a> {
-    fn new(scenario: &'a Scenario, trace: &Trace) -> Self {
-        // Another stream than the one that the scenario was drawn from.
-        let mut chance = StdRng::seed_from_u64(scenario.seed ^ 0x9e37_79b9_7f4a_7c15);
-        let usual = Link {
-            latency_max: chance.random_range(1..20),
-            ..Link::default()
-        };
-        let network = Network::new(chance.next_u64(), usual, trace.clone());
+    fn new(scenario: &'a Scenario, trace: &Trace, now_shared: Arc<AtomicU64>) -> Self {
+        let mut drawn = chance(scenario.seed, "machines", 0);
+        let usual = Link { latency_max: drawn.random_range(1..20), ..Link::default() };
+        let network = Network::new(derive(scenario.seed, "network", 0), usual, trace.clone());
         let clock = Arc::new(AtomicU64::new(0));
         let reading = Arc::clone(&clock);
         // What happens one after the other in one step of the world is told apart.
@@ -136,8 +144,9 @@ impl<'a> Plane<'a> {
         let mut plane = Self {
             scenario,
             now: 0,
+            now_shared,
             clock,
-            chance,
+            starts: 0,
             network,
             trace: trace.clone(),
             recorder,
@@ -153,22 +162,28 @@ impl<'a> Plane<'a> {
         };
         for id in 1..=scenario.replicas {
             let name = Name::Replica(id).to_string();
-            let disk = SimDisk::new(&name, plane.chance.next_u64(), trace.clone());
+            let disk = SimDisk::new(&name, derive(scenario.seed, "disk", id), trace.clone());
             let machine = plane.machine(name, ip(0, id));
             plane.replicas.insert(id, ReplicaSide { machine, disk, store: Arc::default() });
         }
         for at in 0..scenario.nodes {
             let (name, ip) = (Name::Node(at).to_string(), ip(1, at + 1));
-            let node = NodeMachine::new(&name, ip, &plane.recorder, &mut plane.chance);
+            let node = NodeMachine::new(&name, ip, &plane.recorder, &mut drawn);
             let machine = plane.machine(name, ip);
             plane.nodes.insert(at, NodeSide { machine, node });
         }
         plane
     }
 
-    fn machine(&mut self, name: String, ip: IpAddr) -> Machine {
-        let seed = self.chance.next_u64();
+    fn machine(&self, name: String, ip: IpAddr) -> Machine {
+        let seed = derive(self.scenario.seed, &name, 0);
         Machine::new(name, ip, self.network.clone(), seed, self.trace.clone())
+    }
+
+    /// For the next process.
+    fn start_seed(&mut self) -> u64 {
+        self.starts += 1;
+        derive(self.scenario.seed, "start", self.starts)
     }
 
     fn run(mut self) -> Report {
@@ -247,7 +262,7 @@ impl<'a> Plane<'a> {
         let mut machine = self.machine("auditor".to_owned(), ip(3, 1));
         let shared = Arc::clone(&audited);
         let audit = auditor::audit(callers, finals, lookers, shared);
-        machine.start(self.now, self.chance.next_u64(), audit);
+        machine.start(self.now, self.start_seed(), audit);
         self.clients.push(machine);
         let limit_ns = SETTLES * 1_000_000;
         let settled = self.until(SETTLES, |plane| plane.clients.iter().all(|c| !c.runs()));
@@ -289,6 +304,7 @@ impl<'a> Plane<'a> {
     /// A millisecond.
     fn step(&mut self) {
         self.now += 1;
+        self.now_shared.store(self.now, Ordering::Relaxed);
         self.clock.store(self.now * 1_000_000, Ordering::Relaxed);
         self.network.advance(self.now);
         let due: Vec<Name> =
@@ -307,18 +323,16 @@ impl<'a> Plane<'a> {
             ended.extend(side.machine.step(now).map(|why| (Name::Node(*at), why)));
         }
         for (name, why) in ended {
-            if why.starts_with("panicked") {
-                self.violations.push(("no process panics", format!("{name}: {why}")));
+            if why.contains("must not start on a damaged disk") || why.contains("damaged") {
+                self.violations.push(("a replica starts after any crash", format!("{name}: {why}")));
             }
             self.restarts.insert(name, now + RESTART);
         }
         for machine in self.clients.iter_mut().chain(&mut self.watchers) {
-            if let Some(why) = machine.step(now)
-                && why.starts_with("panicked")
-            {
-                self.violations.push(("no process panics", format!("{}: {why}", machine.name)));
-            }
+            machine.step(now);
         }
+        let panics = logs::take_panics().into_iter();
+        self.violations.extend(panics.map(|panic| ("nothing panics", panic)));
     }
 
     /// Starts a machine's process, unless a fault keeps it down.
@@ -326,7 +340,7 @@ impl<'a> Plane<'a> {
         if self.down.get(&name).is_some_and(|faults| *faults > 0) {
             return;
         }
-        let seed = self.chance.next_u64();
+        let seed = self.start_seed();
         match name {
             Name::Replica(id) => {
                 let Some(side) = self.replicas.get_mut(&id) else { return };
@@ -378,10 +392,10 @@ impl<'a> Plane<'a> {
     fn start_clients(&mut self, stop: &Arc<AtomicBool>) {
         for id in 1..=self.scenario.clients {
             let caller = self.callers(id, usize::try_from(id).unwrap_or_default());
-            let chance = StdRng::seed_from_u64(self.chance.next_u64());
-            let worker = Worker::new(caller, self.scenario.load.clone(), chance, Arc::clone(stop));
+            let drawn = chance(self.scenario.seed, "client", id);
+            let worker = Worker::new(caller, self.scenario.load.clone(), drawn, Arc::clone(stop));
             let mut machine = self.machine(format!("client-{id}"), ip(2, id));
-            machine.start(self.now, self.chance.next_u64(), async move {
+            machine.start(self.now, self.start_seed(), async move {
                 worker.run().await;
                 "done".to_owned()
             });
@@ -394,11 +408,11 @@ impl<'a> Plane<'a> {
                 let skip = usize::try_from(id).unwrap_or_default();
                 let replicas = replicas.skip(skip).take(self.group.replicas.len());
                 let callers: Vec<Caller> = replicas.map(|replica| self.caller_at(id, replica)).collect();
-                let chance = StdRng::seed_from_u64(self.chance.next_u64());
-                follows.push(watcher::follow(callers, kind, chance));
+                let drawn = chance(self.scenario.seed, "watcher", id);
+                follows.push(watcher::follow(callers, kind, drawn));
             }
             let mut machine = self.machine(format!("watcher-{at}"), ip(4, at + 1));
-            machine.start(self.now, self.chance.next_u64(), async move {
+            machine.start(self.now, self.start_seed(), async move {
                 let mut all = JoinSet::new();
                 for follow in follows {
                     all.spawn(follow);
@@ -444,7 +458,8 @@ impl<'a> Plane<'a> {
     }
 
     fn take_down(&mut self, fault: &Fault) {
-        let (now, seed) = (self.now, self.chance.next_u64());
+        let now = self.now;
+        let seed = derive(self.scenario.seed, "fault's own", now);
         let power = fault.what == What::PowerCut;
         match fault.whom {
             Name::Replica(id) => {
