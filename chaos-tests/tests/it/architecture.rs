@@ -54,7 +54,7 @@ const ARROWS: &[(&str, &[&str])] = &[
 ];
 /// Crates from outside that only some of ours may import.
 const OWNERS: &[(&str, &[&str])] = &[
-    ("anyhow", &["bench", "server", "sim", "trireme"]),
+    ("anyhow", &["bench", "server", "trireme"]),
     ("axum", &["apiserver", "etcd", "kubelet", "listen"]),
     ("bincode", &["kubelet", "raft"]),
     ("k8s-openapi", &["api", "schema"]),

@@ -20,6 +20,7 @@ use server::{
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
+    io,
     net::{IpAddr, SocketAddr},
     path::PathBuf,
     sync::Arc,
@@ -31,6 +32,8 @@ use world::net::TcpListener;
 const RAFT_PORT: u16 = 2380;
 const API_PORT: u16 = 6443;
 const ETCD_PORT: u16 = 2379;
+/// How a process says that what its disk holds is not what was written there.
+pub(crate) const DAMAGED: &str = "damaged: ";
 /// As real nodes have it: a replica that hangs is left after this.
 const SILENCE_MAX: Duration = Duration::from_millis(600);
 
@@ -100,27 +103,37 @@ impl Group {
         Parts { raft, api, retention, clock: clock::store_clock() }
     }
 
-    /// A replica's process, until it fails or is killed; `started` gets its store.
-    ///
-    /// # Errors
-    /// It does not start, or its log has failed: it must be started again.
+    /// A replica's process, until it fails or is killed: why it has ended. `started` gets its store.
     pub(crate) async fn replica(
         &self,
         id: u64,
         disk: Arc<dyn Disk>,
         started: impl FnOnce(&Arc<RaftStore>),
-    ) -> anyhow::Result<()> {
-        let ip = self.replicas.get(&id).copied();
-        let ip = ip.ok_or_else(|| anyhow::anyhow!("replica {id} is none of the group"))?;
+    ) -> String {
+        let ports = match self.ports(id).await {
+            Ok(ports) => ports,
+            Err(error) => return format!("listen: {error}"),
+        };
+        let replica = match Replica::start(self.parts(id, disk), ports).await {
+            Ok(replica) => replica,
+            Err(error) if error.is_damaged() => return format!("{DAMAGED}{error}"),
+            Err(error) => return format!("start: {error}"),
+        };
+        started(replica.store());
+        match replica.run(CancellationToken::new()).await {
+            Ok(()) => "it was told to".to_owned(),
+            Err(error) => format!("{error:#}"),
+        }
+    }
+
+    async fn ports(&self, id: u64) -> io::Result<Ports> {
+        let ip = self.replicas.get(&id).copied().ok_or(io::ErrorKind::NotFound)?;
         let bind = async |port| TcpListener::bind(SocketAddr::new(ip, port)).await;
-        let ports = Ports {
+        Ok(Ports {
             raft: bind(RAFT_PORT).await?,
             api: Port { listener: bind(API_PORT).await?, tls: None },
             etcd: Some(Port { listener: bind(ETCD_PORT).await?, tls: None }),
-        };
-        let replica = Replica::start(self.parts(id, disk), ports).await?;
-        started(replica.store());
-        replica.run(CancellationToken::new()).await
+        })
     }
 }
 

@@ -4,7 +4,7 @@ use super::{
     auditor::{self, Audited},
     caller::Caller,
     load::{WATCHED, Worker},
-    machines::{Group, NodeMachine},
+    machines::{DAMAGED, Group, NodeMachine},
     recorder::Recorder,
     scenario::{Fault, Machine as Name, Scenario, What},
     watcher,
@@ -323,7 +323,7 @@ impl<'a> Plane<'a> {
             ended.extend(side.machine.step(now).map(|why| (Name::Node(*at), why)));
         }
         for (name, why) in ended {
-            if why.contains("must not start on a damaged disk") || why.contains("damaged") {
+            if why.starts_with(DAMAGED) {
                 self.violations.push(("a replica starts after any crash", format!("{name}: {why}")));
             }
             self.restarts.insert(name, now + RESTART);
@@ -354,10 +354,7 @@ impl<'a> Plane<'a> {
                         *store.lock().unwrap_or_else(PoisonError::into_inner) =
                             Arc::downgrade(started);
                     };
-                    match group.replica(id, disk, started).await {
-                        Ok(()) => "done".to_owned(),
-                        Err(error) => format!("{error:#}"),
-                    }
+                    group.replica(id, disk, started).await
                 });
             }
             Name::Node(at) => {
