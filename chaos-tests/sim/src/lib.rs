@@ -10,6 +10,7 @@ pub mod disk;
 pub mod history;
 pub mod hunt;
 mod judge;
+pub mod layer;
 mod logs;
 pub mod machine;
 pub mod net;

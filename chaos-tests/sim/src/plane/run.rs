@@ -3,6 +3,7 @@
 use super::{
     auditor::{self, Audited},
     caller::Caller,
+    failure,
     load::{WATCHED, Worker},
     machines::{DAMAGED, Group, NodeMachine},
     recorder::Recorder,
@@ -10,7 +11,7 @@ use super::{
     watcher,
 };
 use crate::{
-    Millis,
+    Failure, Millis,
     client::Shared,
     disk::SimDisk,
     logs,
@@ -51,20 +52,20 @@ const RESTART: Millis = 500;
 
 /// What came of a run.
 #[derive(Debug)]
-pub(crate) struct Report {
-    /// Of simulated time.
-    pub(crate) took: Duration,
+pub(crate) struct Ran {
+    /// Milliseconds of simulated time.
+    pub(crate) simulated: Millis,
     /// What was seen.
     pub(crate) history: History,
     /// What no history can show: a process panicked, replicas differ.
-    pub(crate) violations: Vec<(&'static str, String)>,
+    pub(crate) failures: Vec<Failure>,
 }
 
 /// Runs a scenario to its end, on a thread of its own: what libraries keep for a thread is new there.
 ///
 /// # Panics
 /// The simulator itself is wrong.
-pub(crate) fn run(scenario: &Scenario, trace: &Trace) -> Report {
+pub(crate) fn run(scenario: &Scenario, trace: &Trace) -> Ran {
     thread::scope(|scope| {
         let thread = thread::Builder::new().name(format!("seed {}", scenario.seed));
         let run = thread.stack_size(16 << 20).spawn_scoped(scope, || {
@@ -113,7 +114,7 @@ struct Plane<'a> {
     /// When a process that has ended by itself is started again.
     restarts: BTreeMap<Name, Millis>,
     active: Vec<Fault>,
-    violations: Vec<(&'static str, String)>,
+    failures: Vec<Failure>,
 }
 
 fn ip(subnet: u8, host: u64) -> IpAddr {
@@ -158,7 +159,7 @@ impl<'a> Plane<'a> {
             down: BTreeMap::new(),
             restarts: BTreeMap::new(),
             active: Vec::new(),
-            violations: Vec::new(),
+            failures: Vec::new(),
         };
         for id in 1..=scenario.replicas {
             let name = Name::Replica(id).to_string();
@@ -186,7 +187,7 @@ impl<'a> Plane<'a> {
         derive(self.scenario.seed, "start", self.starts)
     }
 
-    fn run(mut self) -> Report {
+    fn run(mut self) -> Ran {
         for name in self.scenario.machines() {
             self.start(name);
         }
@@ -194,7 +195,7 @@ impl<'a> Plane<'a> {
         self.heal();
         let stopped = self.until(CLIENTS_END, |plane| plane.clients.iter().all(|c| !c.runs()));
         if !stopped {
-            self.violations.push(("clients are answered", "a client waits for ever".to_owned()));
+            self.fails("clients are answered", "a client waits for ever".to_owned());
         }
         self.settle();
         let settings = Settings {
@@ -203,8 +204,11 @@ impl<'a> Plane<'a> {
             ..Settings::default()
         };
         let history = History { settings, records: self.recorder.records() };
-        let took = Duration::from_millis(self.now);
-        Report { took, history, violations: self.violations }
+        Ran { simulated: self.now, history, failures: self.failures }
+    }
+
+    fn fails(&mut self, property: &'static str, detail: String) {
+        self.failures.push(failure(property, self.now, detail));
     }
 
     /// Clients at work, and faults.
@@ -285,7 +289,7 @@ impl<'a> Plane<'a> {
         let equal = states.windows(2).all(|pair| pair.first() == pair.last());
         if !agree || !complete || !equal {
             let text = format!("applied index, hash and revision of each: {states:?}");
-            self.violations.push(("replicas agree in the end", text));
+            self.fails("replicas agree in the end", text);
         }
     }
 
@@ -324,15 +328,16 @@ impl<'a> Plane<'a> {
         }
         for (name, why) in ended {
             if why.starts_with(DAMAGED) {
-                self.violations.push(("a replica starts after any crash", format!("{name}: {why}")));
+                self.fails("a replica starts after any crash", format!("{name}: {why}"));
             }
             self.restarts.insert(name, now + RESTART);
         }
         for machine in self.clients.iter_mut().chain(&mut self.watchers) {
             machine.step(now);
         }
-        let panics = logs::take_panics().into_iter();
-        self.violations.extend(panics.map(|panic| ("nothing panics", panic)));
+        for panic in logs::take_panics() {
+            self.fails("nothing panics", panic);
+        }
     }
 
     /// Starts a machine's process, unless a fault keeps it down.

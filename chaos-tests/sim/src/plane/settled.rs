@@ -204,7 +204,7 @@ fn services(seen: &Seen) -> Vec<String> {
             text(pod, "/metadata/namespace") == namespace
                 && selector.iter().all(|(key, want)| {
                     let labels = pod.pointer("/metadata/labels").and_then(|all| all.get(key));
-                    labels.and_then(Value::as_str) == Some(want)
+                    labels.and_then(Value::as_str) == Some(want.as_str())
                 })
         };
         let ready = |pod: &&Value| condition_status(pod, "Ready") == "True" && !is_deleted(pod);
