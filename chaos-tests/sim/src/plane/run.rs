@@ -198,10 +198,15 @@ impl<'a> Plane<'a> {
             self.fails("clients are answered", "a client waits for ever".to_owned());
         }
         self.settle();
+        let nanos = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        let usual = Settings::default();
+        // Whoever is down or cut off does what it must when it is back.
+        let faults: Duration = self.scenario.faults.iter().map(|fault| fault.lasts).sum();
         let settings = Settings {
-            node_grace_ns: u64::try_from(self.scenario.node_silence.as_nanos()).unwrap_or(u64::MAX),
+            lateness_ns: usual.lateness_ns.saturating_add(nanos(faults)),
+            node_grace_ns: nanos(self.scenario.node_silence),
             steady_nodes: self.scenario.steady_nodes(),
-            ..Settings::default()
+            ..usual
         };
         let history = History { settings, records: self.recorder.records() };
         Ran { simulated: self.now, history, failures: self.failures }
