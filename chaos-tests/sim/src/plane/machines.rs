@@ -61,7 +61,8 @@ impl Group {
     /// Of the API, beginning with the `at`-th replica, so that each has its share.
     pub(crate) fn api_urls(&self, at: usize) -> Vec<String> {
         let mut urls: Vec<String> = self.replicas.keys().map(|id| self.api_url(*id)).collect();
-        urls.rotate_left(at % urls.len().max(1));
+        let first = at % urls.len().max(1);
+        urls.rotate_left(first);
         urls
     }
 

@@ -46,7 +46,7 @@ impl Recorder {
     }
 
     pub(crate) fn mark(&self, mark: Mark) {
-        self.note(Record::Mark(mark));
+        self.note(mark.into());
     }
 
     /// Everything, so far.
@@ -67,14 +67,8 @@ impl Recorder {
         let who = format!("client-{client}");
         self.trace.event(answered_ns / 1_000_000, &who, format_args!("{}", Told(&call, &outcome)));
         let call = Call::Object(call);
-        self.note(Record::Operation(Operation {
-            client,
-            replica,
-            invoked_ns,
-            answered_ns,
-            call,
-            outcome,
-        }));
+        let operation = Operation { client, replica, invoked_ns, answered_ns, call, outcome };
+        self.note(operation.into());
     }
 
     /// A name for a watch.
