@@ -113,6 +113,16 @@ pub(crate) fn object(kind: Kind, mut json: Value) -> Option<Object> {
     Object::from_json(json)
 }
 
+/// Whoever takes the last finalizer off what is being deleted is answered with what was never stored: the object
+/// is gone at that revision, and watches tell of it as it was before. Only its head is kept.
+fn stored(mut answer: Object) -> Object {
+    let has = |pointer: &str| answer.json.pointer(pointer).is_some_and(|found| !found.is_null());
+    if has("/metadata/deletionTimestamp") && !has("/metadata/finalizers/0") {
+        answer.json = Value::Null;
+    }
+    answer
+}
+
 impl Caller {
     async fn ask(&self, request: Request<Bytes>) -> Result<Value, ClientError> {
         read(refuse(self.client.request(request).await?).await?).await
@@ -129,7 +139,7 @@ impl Caller {
         let (outcome, result) = match self.ask(request).await {
             Ok(answer) => {
                 let found = object(kind, answer).filter(|object| object.kind == kind.name);
-                (one(found.clone()), Ok(found))
+                (one(found.clone().map(stored)), Ok(found))
             }
             Err(error) => {
                 let (outcome, failure) = outcome(&error);

@@ -76,7 +76,11 @@ pub(crate) fn run(scenario: &Scenario, trace: &Trace) -> Ran {
             let _logs = logs::trace_logs(&shared);
             Plane::new(scenario, trace, shared.now).run()
         });
-        run.expect("a thread").join().unwrap_or_else(|_| panic!("the simulator has panicked"))
+        run.expect("a thread").join().unwrap_or_else(|panic| {
+            let text = panic.downcast_ref::<String>().map(String::as_str);
+            let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
+            panic!("the simulator has panicked: {}", text.unwrap_or("without a word"))
+        })
     })
 }
 
@@ -243,6 +247,17 @@ impl<'a> Plane<'a> {
         let active = std::mem::take(&mut self.active);
         self.end(active);
         self.network.heal();
+        // Whose Node was deleted while its agent ran is registered by the next agent, as in Kubernetes.
+        for at in 0..self.scenario.nodes {
+            if let Some(machine) = self.machine_of(Name::Node(at)) {
+                machine.stopped = false;
+            }
+            let now = self.now;
+            if let Some(side) = self.nodes.get_mut(&at) {
+                side.machine.kill(now);
+            }
+            self.start(Name::Node(at));
+        }
         let at_ns = self.recorder.now_ns();
         self.recorder.mark(Mark::Healed { at_ns });
         self.trace.event(self.now, "world", format_args!("all faults are over"));
