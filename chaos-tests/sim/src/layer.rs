@@ -24,7 +24,11 @@ impl Layer {
     /// As the seed says.
     #[must_use]
     pub fn of(seed: u64) -> Self {
-        if derive(seed, "layer", 0).is_multiple_of(SEEDS_PER_PLANE) { Self::Plane } else { Self::Store }
+        if derive(seed, "layer", 0).is_multiple_of(SEEDS_PER_PLANE) {
+            Self::Plane
+        } else {
+            Self::Store
+        }
     }
 
     /// Runs all that the seed draws.

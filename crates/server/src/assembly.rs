@@ -63,12 +63,8 @@ impl Replica {
         let store = RaftStore::start(raft, Arc::clone(&clock), ports.raft).await?;
         let (as_store, as_cluster): (Arc<dyn Store>, Arc<dyn Cluster>) =
             (Arc::clone(&store) as _, Arc::clone(&store) as _);
-        let api = ApiServer::new(
-            Arc::clone(&as_store),
-            Arc::clone(&as_cluster),
-            api,
-            Arc::clone(&clock),
-        );
+        let api =
+            ApiServer::new(Arc::clone(&as_store), Arc::clone(&as_cluster), api, Arc::clone(&clock));
         let scope = CancellationToken::new();
         let leads = leader::run(store.leadership(), api.clone(), retention, scope.clone());
         let mut replica =

@@ -71,9 +71,7 @@ fn outcome(error: &ClientError) -> (Outcome, Failure) {
         ClientError::Api(status) if status.code >= 500 => {
             (Outcome::Unknown { reason }, Failure::Unknown)
         }
-        ClientError::Api(status) => {
-            (Outcome::Failed { reason }, Failure::Refused(status.code))
-        }
+        ClientError::Api(status) => (Outcome::Failed { reason }, Failure::Refused(status.code)),
         ClientError::Unreachable { .. } => (Outcome::Failed { reason }, Failure::Refused(0)),
         ClientError::Unknown { .. } | ClientError::Decode { .. } => {
             (Outcome::Unknown { reason }, Failure::Unknown)
@@ -113,16 +111,6 @@ pub(crate) fn object(kind: Kind, mut json: Value) -> Option<Object> {
     Object::from_json(json)
 }
 
-/// Whoever takes the last finalizer off what is being deleted is answered with what was never stored: the object
-/// is gone at that revision, and watches tell of it as it was before. Only its head is kept.
-fn stored(mut answer: Object) -> Object {
-    let has = |pointer: &str| answer.json.pointer(pointer).is_some_and(|found| !found.is_null());
-    if has("/metadata/deletionTimestamp") && !has("/metadata/finalizers/0") {
-        answer.json = Value::Null;
-    }
-    answer
-}
-
 impl Caller {
     async fn ask(&self, request: Request<Bytes>) -> Result<Value, ClientError> {
         read(refuse(self.client.request(request).await?).await?).await
@@ -139,7 +127,7 @@ impl Caller {
         let (outcome, result) = match self.ask(request).await {
             Ok(answer) => {
                 let found = object(kind, answer).filter(|object| object.kind == kind.name);
-                (one(found.clone().map(stored)), Ok(found))
+                (one(found.as_ref()), Ok(found))
             }
             Err(error) => {
                 let (outcome, failure) = outcome(&error);
@@ -308,10 +296,7 @@ mod tests {
             (POD.path("a", "b", "eviction"), "/api/v1/namespaces/a/pods/b/eviction"),
             (NODE.path("a", "b", ""), "/api/v1/nodes/b"),
             (NAMESPACE.path("", "b", ""), "/api/v1/namespaces/b"),
-            (
-                SLICE.path("a", "", ""),
-                "/apis/discovery.k8s.io/v1/namespaces/a/endpointslices",
-            ),
+            (SLICE.path("a", "", ""), "/apis/discovery.k8s.io/v1/namespaces/a/endpointslices"),
         ] {
             assert_eq!(path, want);
         }

@@ -186,7 +186,8 @@ impl Worker {
                 let name = format!("s{}", self.chance.random_range(0..SERVICES));
                 let app = self.pick(&APPS);
                 let selector = json!({"selector": {"app": app}});
-                match self.caller.patch(SERVICE, &namespace, &name, json!({"spec": selector})).await {
+                match self.caller.patch(SERVICE, &namespace, &name, json!({"spec": selector})).await
+                {
                     Err(Failure::Refused(404)) => {
                         let service = json!({
                             "apiVersion": "v1", "kind": "Service",

@@ -7,10 +7,7 @@ use kubelet::{
     agent::{self, KubeletConfig},
     disk::MemoryDisk,
     machine::Machine,
-    runtime::{
-        ContainerState, Runtime as _, RuntimePod, UnixMicros,
-        fake::FakeRuntime,
-    },
+    runtime::{ContainerState, Runtime as _, RuntimePod, UnixMicros, fake::FakeRuntime},
 };
 use raft::{DiskConfig, Member, RaftConfig, RaftStore, Timers, disk::Disk};
 use rand::{Rng as _, rngs::StdRng};

@@ -89,7 +89,9 @@ fn count(history: &History) -> ([usize; 3], usize) {
                 Outcome::Failed { .. } => *refused += 1,
                 Outcome::Unknown { .. } => *unknown += 1,
             },
-            Record::Watch(watch) => watched += usize::from(matches!(watch.step, WatchStep::Object(_))),
+            Record::Watch(watch) => {
+                watched += usize::from(matches!(watch.step, WatchStep::Object(_)))
+            }
             Record::Replica(_) | Record::Runtime(_) | Record::Mark(_) => {}
         }
     }

@@ -2,10 +2,11 @@
 
 use crate::trace::Trace;
 use checkers::history::{
-    Answer, Body, Call, Mark, Object, ObjectCall, Operation, Outcome, Record, RuntimeFact, RuntimeSeen,
-    Watch, WatchStep,
+    Answer, Body, Call, Mark, Object, ObjectCall, Operation, Outcome, Record, RuntimeFact,
+    RuntimeSeen, Watch, WatchStep,
 };
 use kubelet::runtime::{Container, PodRef, fake::Fact};
+use serde_json::Value;
 use std::{
     fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -141,9 +142,21 @@ impl Stream {
 }
 
 /// A change, or a look at one object.
-pub(crate) fn one(object: Option<Object>) -> Outcome {
-    let revision = object.as_ref().map_or(0, |object| object.resource_version);
-    Outcome::Ok(Answer { revision, body: Body::Object(object) })
+///
+/// Whoever takes the last finalizer off what is being deleted is answered with what was never stored: the object is
+/// gone at that revision, and watches tell of it as it was before.
+pub(crate) fn one(object: Option<&Object>) -> Outcome {
+    let revision = object.map_or(0, |object| object.resource_version);
+    let is_stored = |object: &&Object| {
+        let has =
+            |pointer: &str| object.json.pointer(pointer).is_some_and(|found| !found.is_null());
+        let grace = object.json.pointer("/metadata/deletionGracePeriodSeconds");
+        !has("/metadata/deletionTimestamp")
+            || has("/metadata/finalizers/0")
+            || grace.and_then(Value::as_u64).is_some_and(|seconds| seconds > 0)
+    };
+    let stored = object.filter(is_stored).cloned();
+    Outcome::Ok(Answer { revision, body: Body::Object(stored) })
 }
 
 /// A list.

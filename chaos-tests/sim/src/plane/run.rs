@@ -235,7 +235,8 @@ impl<'a> Plane<'a> {
                 self.begin(fault);
             }
             let over = |fault: &Fault| CLIENTS_BEGIN + millis(fault.at + fault.lasts) <= self.now;
-            let (ended, active): (Vec<Fault>, Vec<Fault>) = std::mem::take(&mut self.active).into_iter().partition(over);
+            let (ended, active): (Vec<Fault>, Vec<Fault>) =
+                std::mem::take(&mut self.active).into_iter().partition(over);
             self.active = active;
             self.end(ended);
             self.step();
@@ -331,8 +332,12 @@ impl<'a> Plane<'a> {
         self.now_shared.store(self.now, Ordering::Relaxed);
         self.clock.store(self.now * 1_000_000, Ordering::Relaxed);
         self.network.advance(self.now);
-        let due: Vec<Name> =
-            self.restarts.iter().filter(|(_, at)| **at <= self.now).map(|(name, _)| *name).collect();
+        let due: Vec<Name> = self
+            .restarts
+            .iter()
+            .filter(|(_, at)| **at <= self.now)
+            .map(|(name, _)| *name)
+            .collect();
         for name in due {
             self.restarts.remove(&name);
             self.start(name);
@@ -429,7 +434,8 @@ impl<'a> Plane<'a> {
                 let replicas = self.group.replicas.keys().copied().cycle();
                 let skip = usize::try_from(id).unwrap_or_default();
                 let replicas = replicas.skip(skip).take(self.group.replicas.len());
-                let callers: Vec<Caller> = replicas.map(|replica| self.caller_at(id, replica)).collect();
+                let callers: Vec<Caller> =
+                    replicas.map(|replica| self.caller_at(id, replica)).collect();
                 let drawn = chance(self.scenario.seed, "watcher", id);
                 follows.push(watcher::follow(callers, kind, drawn));
             }
@@ -464,7 +470,8 @@ impl<'a> Plane<'a> {
                 self.take_down(fault);
             }
             What::Stop => {
-                if let Some(machine) = self.machine_of(fault.whom).filter(|machine| machine.runs()) {
+                if let Some(machine) = self.machine_of(fault.whom).filter(|machine| machine.runs())
+                {
                     machine.stopped = true;
                 }
             }
@@ -522,7 +529,9 @@ impl<'a> Plane<'a> {
                     if *down > 0 {
                         continue;
                     }
-                    if let Some(machine) = self.machine_of(fault.whom).filter(|machine| !machine.runs()) {
+                    if let Some(machine) =
+                        self.machine_of(fault.whom).filter(|machine| !machine.runs())
+                    {
                         // Its ports and connections are another start's; for one that had power all the
                         // time, that changes nothing.
                         machine.switch_on();

@@ -124,8 +124,9 @@ impl Scenario {
             pause_max: Duration::from_millis(chance.random_range(100..1500)),
             weights: weights.to_vec(),
         };
-        let mut faults: Vec<Fault> =
-            (0..chance.random_range(0..10)).map(|_| Fault::draw(chance, replicas, nodes, busy)).collect();
+        let mut faults: Vec<Fault> = (0..chance.random_range(0..10))
+            .map(|_| Fault::draw(chance, replicas, nodes, busy))
+            .collect();
         faults.sort_by_key(|fault| fault.at);
         Self {
             seed,
@@ -134,7 +135,10 @@ impl Scenario {
             clients: chance.random_range(2..5),
             watchers: chance.random_range(1..3),
             node_silence: seconds(chance, 3..15),
-            history: [Duration::from_secs(5), Duration::from_secs(300)].choose(chance).copied().unwrap_or_default(),
+            history: [Duration::from_secs(5), Duration::from_secs(300)]
+                .choose(chance)
+                .copied()
+                .unwrap_or_default(),
             snapshot_entries: chance.random_range(50..2000),
             load,
             busy,

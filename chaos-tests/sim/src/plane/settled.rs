@@ -81,7 +81,8 @@ pub(crate) fn unsettled(seen: &Seen) -> Vec<String> {
 
 fn nodes(seen: &Seen) -> Vec<String> {
     let mut wrong = Vec::new();
-    let found: BTreeSet<&str> = seen.nodes.iter().map(|node| text(node, "/metadata/name")).collect();
+    let found: BTreeSet<&str> =
+        seen.nodes.iter().map(|node| text(node, "/metadata/name")).collect();
     let missing = seen.machines.keys().filter(|name| !found.contains(name.as_str()));
     wrong.extend(missing.map(|name| format!("node {name} is not registered")));
     for node in &seen.nodes {
@@ -168,7 +169,10 @@ fn judge(value: &Value, seen: &Seen, rooms: &BTreeMap<String, Room>) -> Option<S
         ("Running", true) if waits || condition_status(value, "Ready") == "True" => None,
         // Between two lives of its containers.
         ("Running" | "Pending", false) if waits => None,
-        _ => Some(format!("is {says:?} on {node}, where it {}", if runs { "runs" } else { "does not run" })),
+        _ => Some(format!(
+            "is {says:?} on {node}, where it {}",
+            if runs { "runs" } else { "does not run" }
+        )),
     }
 }
 
@@ -184,7 +188,11 @@ fn machines(seen: &Seen) -> Vec<String> {
             .collect();
         for (what, uids) in [("a sandbox", &machine.pods), ("a directory", &machine.directories)] {
             let strange = uids.iter().filter(|uid| !bound.contains(uid.as_str()));
-            wrong.extend(strange.map(|uid| format!("machine {name} has {what} of {uid}, which is no Pod of it")));
+            wrong.extend(
+                strange.map(|uid| {
+                    format!("machine {name} has {what} of {uid}, which is no Pod of it")
+                }),
+            );
         }
     }
     wrong
@@ -353,7 +361,8 @@ mod tests {
         held["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
         held["metadata"]["finalizers"] = json!(["x"]);
         let mut waits = pod("a", "n", "500m", "Running");
-        waits["status"]["containerStatuses"] = json!([{"state": {"waiting": {"reason": "CrashLoopBackOff"}}}]);
+        waits["status"]["containerStatuses"] =
+            json!([{"state": {"waiting": {"reason": "CrashLoopBackOff"}}}]);
         for (pods, running) in [(vec![held], &[][..]), (vec![waits], &[])] {
             assert_eq!(unsettled(&plane(pods, running)), [String::new(); 0]);
         }

@@ -52,9 +52,11 @@ fn candidates(scenario: &Scenario) -> Vec<Scenario> {
     }
     let weights = scenario.load.weights.len();
     if weights > 1 {
-        all.extend((0..weights).map(|at| with(&|smaller| {
-            smaller.load.weights.remove(at);
-        })));
+        all.extend((0..weights).map(|at| {
+            with(&|smaller| {
+                smaller.load.weights.remove(at);
+            })
+        }));
     }
     all
 }

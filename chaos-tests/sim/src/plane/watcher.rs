@@ -137,7 +137,10 @@ mod tests {
         let Line::Event(deleted) = event(POD, line.as_bytes()) else { panic!("{line}") };
         assert_eq!((deleted.change, deleted.object.resource_version), (Change::Deleted, 7));
         for (line, want) in [
-            (r#"{"type":"BOOKMARK","object":{"metadata":{"resourceVersion":"9"}}}"#, Line::Bookmark(9)),
+            (
+                r#"{"type":"BOOKMARK","object":{"metadata":{"resourceVersion":"9"}}}"#,
+                Line::Bookmark(9),
+            ),
             (r#"{"type":"ERROR","object":{"kind":"Status","code":410}}"#, Line::Gone),
             (r#"{"type":"ERROR","object":{"kind":"Status","code":500}}"#, Line::Unreadable),
             ("{", Line::Unreadable),

@@ -14,6 +14,10 @@ fn seeds_that_failed_once_hold() {
         let why = words.next().unwrap_or_default().trim();
         assert!(!why.is_empty(), "{layer} {seed} must say what mended it");
         let report = layer.run(seed, Detail::Nothing);
-        assert_eq!(report.failure.map(|failure| failure.to_string()), None, "{layer} {seed}: {why}");
+        assert_eq!(
+            report.failure.map(|failure| failure.to_string()),
+            None,
+            "{layer} {seed}: {why}"
+        );
     }
 }
