@@ -132,11 +132,9 @@ impl Worker {
                 // By what it has seen, however long ago: the Pod of that name may be another one now.
                 let known = self.known.get(&(namespace.clone(), name.clone())).cloned();
                 let Some(known) = known else { return Ok(()) };
-                let version = self.chance.random_bool(0.3);
-                let mut demands = json!({"uid": known.uid});
-                if version {
-                    demands["resourceVersion"] = known.resource_version.to_string().into();
-                }
+                let version = known.resource_version.to_string();
+                let version = self.chance.random_bool(0.3).then_some(version);
+                let demands = json!({"uid": known.uid, "resourceVersion": version});
                 let options = json!({"preconditions": demands});
                 self.caller.delete(POD, &namespace, &name, options).await?;
             }
@@ -243,11 +241,17 @@ pub(crate) fn with_taint(node: &Value, effect: Option<&str>) -> Value {
     let mut taints: Vec<Value> = taints.cloned().unwrap_or_default();
     taints.retain(|taint| taint["key"] != TAINT);
     taints.extend(effect.map(|effect| json!({"key": TAINT, "effect": effect})));
-    if let Some(node) = node.as_object_mut() {
-        let spec = node.entry("spec").or_insert_with(|| json!({}));
-        spec["taints"] = taints.into();
+    if let Some(fields) = node.as_object_mut() {
+        let spec = fields.entry("spec").or_insert_with(|| json!({}));
+        set(spec, "taints", taints.into());
     }
     node
+}
+
+fn set(object: &mut Value, key: &str, value: Value) {
+    if let Some(fields) = object.as_object_mut() {
+        fields.insert(key.to_owned(), value);
+    }
 }
 
 /// A Pod whose containers live as chance has it.
@@ -269,7 +273,8 @@ fn pod(chance: &mut StdRng, namespace: &str, name: &str) -> Value {
             }},
         });
         if chance.random_bool(0.15) {
-            spec["lifecycle"] = json!({"preStop": {"exec": {"command": ["hook"]}}});
+            let hook = json!({"preStop": {"exec": {"command": ["hook"]}}});
+            set(&mut spec, "lifecycle", hook);
         }
         containers.push(spec);
     }
@@ -288,13 +293,15 @@ fn pod(chance: &mut StdRng, namespace: &str, name: &str) -> Value {
         ],
     });
     if chance.random_bool(0.2)
-        && let Some(tolerations) = spec["tolerations"].as_array_mut()
+        && let Some(tolerations) = spec.get_mut("tolerations").and_then(Value::as_array_mut)
     {
         tolerations.push(json!({"key": TAINT, "operator": "Exists"}));
     }
     if chance.random_bool(0.2) {
-        spec["volumes"] = json!([{"name": "cache", "emptyDir": {}}]);
-        spec["containers"][0]["volumeMounts"] = json!([{"name": "cache", "mountPath": "/cache"}]);
+        set(&mut spec, "volumes", json!([{"name": "cache", "emptyDir": {}}]));
+        if let Some(first) = spec.pointer_mut("/containers/0") {
+            set(first, "volumeMounts", json!([{"name": "cache", "mountPath": "/cache"}]));
+        }
     }
     let finalizers: &[&str] = if chance.random_bool(0.1) { &[FINALIZER] } else { &[] };
     let app = APPS.choose(chance).copied();

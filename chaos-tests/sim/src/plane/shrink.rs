@@ -36,7 +36,11 @@ fn candidates(scenario: &Scenario) -> Vec<Scenario> {
         all.push(with(&|smaller| smaller.faults.truncate(count / 2)));
         all.push(with(&|smaller| drop(smaller.faults.drain(..count / 2))));
     }
-    all.extend((0..count).map(|at| with(&|smaller| drop(smaller.faults.remove(at)))));
+    all.extend((0..count).map(|at| {
+        with(&|smaller| {
+            smaller.faults.remove(at);
+        })
+    }));
     if scenario.busy.as_secs() > 2 {
         all.push(with(&|smaller| {
             smaller.busy /= 2;
