@@ -139,7 +139,9 @@ fn a_little_of_chaos_with_every_sort_of_fault_at_once() {
     let nemeses = "kill-leader,slow-disk,clock-ahead,cut-power";
     let output = run(
         dir.path(),
-        &format!("drill run chaos --minutes 0 --nemesis {nemeses} --work-dir . --json --seed 11 {RATE}"),
+        &format!(
+            "drill run chaos --minutes 0 --nemesis {nemeses} --work-dir . --json --seed 11 {RATE}"
+        ),
     );
     let (report, held) = object(&output);
     let broken: Vec<Vec<&Value>> =

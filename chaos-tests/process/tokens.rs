@@ -31,7 +31,8 @@ async fn post(cluster: &Cluster, path: &str, object: Value) {
 async fn prepare(cluster: &Cluster) {
     let robot = json!({"metadata": {"name": "robot"}});
     post(cluster, &format!("{NAMESPACE}/serviceaccounts"), robot).await;
-    let role = json!({"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "view"});
+    let role =
+        json!({"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "view"});
     let subject = json!({"kind": "ServiceAccount", "name": "robot", "namespace": "default"});
     let binding = json!({"metadata": {"name": "robot"}, "roleRef": role, "subjects": [subject]});
     post(cluster, BINDINGS, binding).await;

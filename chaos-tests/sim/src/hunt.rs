@@ -2,6 +2,7 @@
 
 use crate::{
     Millis,
+    layer::Layer,
     plan::Plan,
     run::{Failure, Report, run},
     trace::Detail,
@@ -95,9 +96,11 @@ impl fmt::Display for Sum {
     }
 }
 
-/// Runs seeds one after the other, `jobs` beside each other, until one fails or the time is over.
+/// Runs seeds one after the other, `jobs` beside each other, until one fails or the time is over; all of one
+/// layer, or each of the layer that it draws.
 pub fn hunt(
     seeds: RangeInclusive<u64>,
+    layer: Option<Layer>,
     time: Option<Duration>,
     jobs: usize,
     told: impl Fn(u64, &Report) + Sync,
@@ -115,7 +118,8 @@ pub fn hunt(
                     if !seeds.contains(&seed) {
                         break;
                     }
-                    let report = run(&Plan::of(seed), Detail::Nothing, false);
+                    let layer = layer.unwrap_or_else(|| Layer::of(seed));
+                    let report = layer.run(seed, Detail::Nothing);
                     told(seed, &report);
                     let mut sum = sum.lock().unwrap_or_else(PoisonError::into_inner);
                     sum.seeds += 1;

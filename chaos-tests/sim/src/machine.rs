@@ -104,6 +104,12 @@ impl Machine {
         Clocks { monotonic: UPTIME + Duration::from_millis(self.uptime), wall }
     }
 
+    /// What its wall clock says, in microseconds since the Unix epoch.
+    #[must_use]
+    pub fn wall_us(&self, now: Millis) -> u64 {
+        u64::try_from(self.clocks(now).wall.as_micros()).unwrap_or(u64::MAX)
+    }
+
     /// Starts a process; what `main` returns says why it has ended. Another one must not be running.
     ///
     /// # Panics

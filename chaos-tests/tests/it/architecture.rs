@@ -35,7 +35,22 @@ const ARROWS: &[(&str, &[&str])] = &[
             "world",
         ],
     ),
-    ("sim", &["checkers", "etcd", "listen", "raft", "store", "world"]),
+    (
+        "sim",
+        &[
+            "api",
+            "apiserver",
+            "checkers",
+            "client",
+            "etcd",
+            "kubelet",
+            "listen",
+            "raft",
+            "server",
+            "store",
+            "world",
+        ],
+    ),
     ("trireme", &["bench", "cli", "drill", "kubelet", "server", "sim"]),
 ];
 /// Crates from outside that only some of ours may import.

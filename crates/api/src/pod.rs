@@ -222,11 +222,15 @@ const OTHERS_FIELDS: &[&str] =
     &["qosClass", "nominatedNodeName", "conditions", "resourceClaimStatuses"];
 
 /// A kubelet's status taken up into the stored Pod: its own fields, others' conditions kept, and never
-/// out of a terminal phase (FEN-27).
+/// out of a terminal phase (FEN-27). One from before the end, that a kubelet kept on its disk and sends after
+/// a restart, says nothing any more: nobody would come to put its containers right.
 #[must_use]
 pub fn merge_kubelet_status(pod: &Value, status: &Value) -> Value {
     let mut merged = pod.clone();
     let ended = is_terminal(pod).then(|| text(pod, "/status/phase"));
+    if ended.is_some() && !is_terminal_phase(&text(status, "/phase")) {
+        return merged;
+    }
     let mut new = status.clone();
     let conditions = new.as_object_mut().and_then(|s| s.remove("conditions"));
     let target = child_mut(&mut merged, "status");
@@ -387,6 +391,24 @@ pub fn summary(pod: &Value, now: i64) -> (String, String, String) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_status_from_before_the_end_changes_nothing() {
+        // FEN-27: what a kubelet had not got acknowledged before it was started again
+        let of = |phase: &str, state: Value| json!({"phase": phase, "containerStatuses": [{"state": state}]});
+        let ended = |phase| json!({"status": of(phase, json!({"terminated": {"exitCode": 0}}))});
+        let running = of("Running", json!({"running": {}}));
+        for phase in ["Succeeded", "Failed"] {
+            assert_eq!(merge_kubelet_status(&ended(phase), &running), ended(phase));
+            // The last word may come after somebody else has said how it ended.
+            let last = of("Failed", json!({"terminated": {"exitCode": 3}}));
+            let merged = merge_kubelet_status(&ended(phase), &last);
+            assert_eq!(merged["status"]["phase"], phase);
+            assert_eq!(merged["status"]["containerStatuses"], last["containerStatuses"]);
+        }
+        let started = merge_kubelet_status(&json!({"status": {"phase": "Pending"}}), &running);
+        assert_eq!(started["status"], running);
+    }
 
     #[test]
     fn status_says_what_kubectl_users_know() {

@@ -56,7 +56,10 @@ const OBJECTS: [(&str, &str); 4] = [
     ),
     ("configmaps", r#"{"metadata":{"name":"m"},"data":{"k":"v"}}"#),
     ("secrets", r#"{"metadata":{"name":"s"},"data":{"k":"dg=="}}"#),
-    ("services", r#"{"metadata":{"name":"s"},"spec":{"ports":[{"port":80}],"selector":{"a":"b"}}}"#),
+    (
+        "services",
+        r#"{"metadata":{"name":"s"},"spec":{"ports":[{"port":80}],"selector":{"a":"b"}}}"#,
+    ),
 ];
 
 struct Replica {

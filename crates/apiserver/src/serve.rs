@@ -80,8 +80,8 @@ impl ApiServer {
         // A token is of use only to who can tell whom to show it to.
         let signs = config.access.service_account_key.is_some();
         let root_ca = pki.authority.as_ref().filter(|_| signs).map(|own| own.pem().into());
-        let registry = Registry::new(Arc::clone(&store), clock, config.service_prefix)
-            .with_root_ca(root_ca);
+        let registry =
+            Registry::new(Arc::clone(&store), clock, config.service_prefix).with_root_ca(root_ca);
         let flow = Arc::new(Flow::new(&config.limits));
         let bounds = listen::Bounds {
             connections: config.limits.connections,

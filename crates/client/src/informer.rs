@@ -199,8 +199,7 @@ where
     fn replace(&self, items: Vec<K>, revision: u64) {
         self.lists.fetch_add(1, Ordering::AcqRel);
         let items = items.into_iter().map(kept);
-        let new: BTreeMap<Key, Arc<K>> =
-            items.map(|object| (Key::of(&*object), object)).collect();
+        let new: BTreeMap<Key, Arc<K>> = items.map(|object| (Key::of(&*object), object)).collect();
         let old = {
             let mut objects = self.objects.write().unwrap_or_else(PoisonError::into_inner);
             std::mem::replace(&mut *objects, new.clone())

@@ -4,7 +4,9 @@ use crate::{
     admission::{Offer, refusal},
     checkpoint::Checkpoints,
     config::{self, PodDirs},
-    journal::{Disk, Found, Journal},
+    disk::NodeDisk,
+    journal::{Found, Journal},
+    machine::Machine,
     outbox::Outbox,
     runtime::Runtime,
     statuses::Statuses,
@@ -39,7 +41,11 @@ use world::net::TcpListener;
 pub struct KubeletConfig {
     /// Node name.
     pub name: String,
-    /// Pod directories and logs.
+    /// The machine it is.
+    pub machine: Machine,
+    /// Where the kubelet keeps what is to outlive it.
+    pub disk: Arc<dyn NodeDisk>,
+    /// On that disk: Pod directories, logs and records.
     pub data_dir: PathBuf,
     /// `http(s)://host:port` of any replicas.
     pub endpoints: Vec<String>,
@@ -70,6 +76,7 @@ pub(crate) struct Shared {
     pub(crate) clock: Clock,
     pub(crate) host_ip: String,
     node: String,
+    pub(crate) disk: Arc<dyn NodeDisk>,
     data_dir: PathBuf,
     /// Host and port of each API that is reached by TLS.
     apis: Vec<(String, String)>,
@@ -158,7 +165,7 @@ pub async fn run(
         node: config.name.clone(),
         instance: uuid::Uuid::new_v4().to_string(),
         machine_id: machine_id(&config),
-        boot_id: read("/proc/sys/kernel/random/boot_id"),
+        boot_id: config.machine.boot_id.clone(),
         node_json: node_object(&config, &clock),
         endpoints: config.endpoints.clone(),
         access: config.access.clone(),
@@ -182,22 +189,13 @@ pub async fn serve(
     shutdown: CancellationToken,
 ) {
     let mut tasks = JoinSet::new();
-    let dir = config.data_dir.join("journal");
-    let opened = world::blocking(move || Disk::open(&dir)).await;
+    let (records, found) = config.disk.open(&config.data_dir.join("journal")).await;
+    let found = Found(found);
     let journal = Arc::new(Journal::default());
     // Written until the last worker is gone.
     let stop_writing = CancellationToken::new();
     let mut writer = JoinSet::new();
-    let found = match opened {
-        Ok((disk, found)) => {
-            writer.spawn(Arc::clone(&journal).write(disk, stop_writing.clone()));
-            found
-        }
-        Err(error) => {
-            tracing::error!(%error, "no journal: a restart forgets what was under way");
-            Found::default()
-        }
-    };
+    writer.spawn(Arc::clone(&journal).write(records, stop_writing.clone()));
     let outbox = Arc::new(Outbox::new(Arc::clone(&journal), &found));
     tasks.spawn(Arc::clone(&outbox).pump(ends.requests.clone()));
     let shared = Arc::new(Shared {
@@ -205,6 +203,7 @@ pub async fn serve(
         clock,
         host_ip: config.listen.ip().to_string(),
         node: config.name.clone(),
+        disk: Arc::clone(&config.disk),
         data_dir: config.data_dir.clone(),
         apis: config.endpoints.iter().filter_map(|url| host_and_port(url)).collect(),
         requests: ends.requests.clone(),
@@ -422,24 +421,16 @@ impl Agent {
     }
 }
 
-fn read(path: &str) -> String {
-    std::fs::read_to_string(path).unwrap_or_default().trim().to_owned()
-}
-
 /// The machine's own id, or one made for this data directory.
 fn machine_id(config: &KubeletConfig) -> String {
-    let id = read("/etc/machine-id");
-    if id.is_empty() { format!("data-dir:{}", config.data_dir.display()) } else { id }
+    let id = &config.machine.id;
+    if id.is_empty() { format!("data-dir:{}", config.data_dir.display()) } else { id.clone() }
 }
 
 fn node_object(config: &KubeletConfig, clock: &Clock) -> Value {
-    let memory_kib: u64 = read("/proc/meminfo")
-        .lines()
-        .find_map(|line| line.strip_prefix("MemTotal:")?.split_whitespace().next()?.parse().ok())
-        .unwrap_or_default();
-    let cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let machine = &config.machine;
     let amounts = json!({
-        "cpu": cpus.to_string(), "memory": format!("{memory_kib}Ki"),
+        "cpu": machine.cpus.to_string(), "memory": format!("{}Ki", machine.memory_kib),
         "pods": config.max_pods.to_string(),
     });
     let now = api::meta::time(i64::try_from(clock() / 1_000_000).unwrap_or_default());
@@ -468,9 +459,8 @@ fn node_object(config: &KubeletConfig, clock: &Clock) -> Value {
             "daemonEndpoints": {"kubeletEndpoint": {"Port": config.listen.port()}},
             "nodeInfo": {
                 "architecture": std::env::consts::ARCH, "operatingSystem": "linux",
-                "bootID": read("/proc/sys/kernel/random/boot_id"),
-                "machineID": read("/etc/machine-id"), "systemUUID": "",
-                "kernelVersion": read("/proc/sys/kernel/osrelease"), "osImage": "Linux",
+                "bootID": machine.boot_id, "machineID": machine.id, "systemUUID": "",
+                "kernelVersion": machine.kernel, "osImage": "Linux",
                 "containerRuntimeVersion": concat!("trireme://", env!("CARGO_PKG_VERSION")),
                 "kubeletVersion": concat!("v", env!("CARGO_PKG_VERSION")), "kubeProxyVersion": "",
             },

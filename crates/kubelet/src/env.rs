@@ -142,7 +142,10 @@ fn value_from(
 }
 
 /// What an object has for variables; `None` if it is not there and need not be.
-fn texts(named: &Named, around: &Around<'_>) -> Result<Option<BTreeMap<String, String>>, ConfigError> {
+fn texts(
+    named: &Named,
+    around: &Around<'_>,
+) -> Result<Option<BTreeMap<String, String>>, ConfigError> {
     let object = match around.found.get(&named.of) {
         Some(Found::Object(object)) => object,
         Some(Found::Missing) if named.optional => return Ok(None),
@@ -236,23 +239,20 @@ mod tests {
             .map(|(_, value)| value.as_str())
             .collect();
         assert_eq!(where_the_api_is, ["10.0.0.1", "6443", "6443"]);
-        let own = env.into_iter().filter(|(name, _)| {
-            name != "HOSTNAME" && !name.starts_with("KUBERNETES_")
-        });
+        let own = env
+            .into_iter()
+            .filter(|(name, _)| name != "HOSTNAME" && !name.starts_with("KUBERNETES_"));
         Ok(own.map(|(name, value)| format!("{name}={value}")).collect())
     }
 
     #[test]
     fn what_comes_later_wins_and_what_is_missing_is_said() {
         // ENV-1
-        let map = |name: &str, optional: bool| {
-            json!({"configMapRef": {"name": name, "optional": optional}})
-        };
+        let map = |name: &str, optional: bool| json!({"configMapRef": {"name": name, "optional": optional}});
         let secret = json!({"prefix": "S_", "secretRef": {"name": "s"}});
-        let key = |field: &str, name: &str, key: &str, optional: bool| {
-            json!({"name": "K", "valueFrom": {field: {"name": name, "key": key, "optional": optional}}})
-        };
-        let from = |sources: Value, env: Value| json!({"name": "a", "envFrom": sources, "env": env});
+        let key = |field: &str, name: &str, key: &str, optional: bool| json!({"name": "K", "valueFrom": {field: {"name": name, "key": key, "optional": optional}}});
+        let from =
+            |sources: Value, env: Value| json!({"name": "a", "envFrom": sources, "env": env});
         for (name, container, want) in [
             (
                 "maps, then secrets, then own",
@@ -263,14 +263,22 @@ mod tests {
                 ),
                 Ok(vec!["b.c=2", "S_A=hi", "S_P=p", "A=own hi", "IP=10.0.0.7"]),
             ),
-            ("one key", from(json!([]), json!([key("secretKeyRef", "s", "P", false)])), Ok(vec!["K=p"])),
+            (
+                "one key",
+                from(json!([]), json!([key("secretKeyRef", "s", "P", false)])),
+                Ok(vec!["K=p"]),
+            ),
             ("need not be there", from(json!([map("gone", true)]), json!([])), Ok(vec![])),
             (
                 "no key, which need not be there",
                 from(json!([]), json!([key("configMapKeyRef", "m", "z", true)])),
                 Ok(vec![]),
             ),
-            ("gone", from(json!([map("gone", false)]), json!([])), Err("configmap \"gone\" not found")),
+            (
+                "gone",
+                from(json!([map("gone", false)]), json!([])),
+                Err("configmap \"gone\" not found"),
+            ),
             (
                 "no such key",
                 from(json!([]), json!([key("configMapKeyRef", "m", "z", false)])),

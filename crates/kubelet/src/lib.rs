@@ -5,7 +5,9 @@
 
 pub mod agent;
 pub mod config;
+pub mod disk;
 pub mod ending;
+pub mod machine;
 pub mod pull;
 pub mod runtime;
 pub mod status;

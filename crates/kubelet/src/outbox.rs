@@ -190,9 +190,12 @@ impl Outbox {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{journal::Disk, testing::pod};
+    use crate::{
+        disk::{MemoryDisk, NodeDisk as _},
+        testing::pod,
+    };
     use serde_json::json;
-    use std::path::Path;
+    use std::{path::Path, time::Duration};
     use tokio_util::sync::CancellationToken;
 
     fn named(uid: &str) -> Pod {
@@ -262,24 +265,23 @@ mod tests {
     }
 
     /// An agent's life: opens, does `work`, and is gone.
-    async fn life(dir: &Path, kept: bool, work: impl FnOnce(&Outbox)) {
-        let (disk, found) = Disk::open(dir);
+    async fn life(disk: &MemoryDisk, kept: bool, work: impl FnOnce(&Outbox)) {
+        let (records, found) = disk.open(Path::new("/journal")).await;
         let journal = Arc::new(Journal::default());
-        let outbox = Outbox::new(Arc::clone(&journal), &found);
+        let outbox = Outbox::new(Arc::clone(&journal), &Found(found));
         work(&outbox);
         if kept {
             let shutdown = CancellationToken::new();
             shutdown.cancel();
-            journal.write(disk, shutdown).await;
+            journal.write(records, shutdown).await;
         }
     }
 
     #[tokio::test]
     async fn what_was_not_acknowledged_is_sent_again_after_a_restart() {
         // S28: drop acknowledgements, kill between
-        let dir = tempfile::tempdir().unwrap();
-        let dir = dir.path().join("journal");
-        life(&dir, true, |outbox| {
+        let disk = MemoryDisk::new(Duration::ZERO);
+        life(&disk, true, |outbox| {
             for message in [status("a", "Running"), status("b", "Running"), status("c", "Failed")] {
                 outbox.send(message);
             }
@@ -291,8 +293,8 @@ mod tests {
         .await;
         let left = ["a Running", "c Failed", "c delete"];
         // Killed before it could write anything.
-        life(&dir, false, |outbox| assert_eq!(texts(given(outbox)), left)).await;
-        life(&dir, true, |outbox| {
+        life(&disk, false, |outbox| assert_eq!(texts(given(outbox)), left)).await;
+        life(&disk, true, |outbox| {
             let given = given(outbox);
             assert_eq!(texts(given.clone()), left, "once, a status before its delete");
             for (sequence, _, _) in given {
@@ -300,21 +302,20 @@ mod tests {
             }
         })
         .await;
-        life(&dir, true, |outbox| assert_eq!(given(outbox), [])).await;
+        life(&disk, true, |outbox| assert_eq!(given(outbox), [])).await;
     }
 
     #[tokio::test]
     async fn an_acknowledgement_of_an_older_status_does_not_settle_the_newer() {
         // S28
-        let dir = tempfile::tempdir().unwrap();
-        let dir = dir.path().join("journal");
-        life(&dir, true, |outbox| {
+        let disk = MemoryDisk::new(Duration::ZERO);
+        life(&disk, true, |outbox| {
             outbox.send(status("a", "Pending"));
             let old = given(outbox)[0].0;
             outbox.send(status("a", "Running"));
             outbox.settle(old, &Ok(5));
         })
         .await;
-        life(&dir, true, |outbox| assert_eq!(texts(given(outbox)), ["a Running"])).await;
+        life(&disk, true, |outbox| assert_eq!(texts(given(outbox)), ["a Running"])).await;
     }
 }

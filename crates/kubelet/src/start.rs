@@ -73,7 +73,8 @@ impl Worker {
         }
         let found = self.found.remove(&container.name);
         if found.is_none() {
-            let (shared, pod, name) = (Arc::clone(&self.shared), pod.clone(), container.name.clone());
+            let (shared, pod, name) =
+                (Arc::clone(&self.shared), pod.clone(), container.name.clone());
             self.memory.holds.insert(name.clone(), None);
             self.pulls.spawn(async move {
                 Done::Found { result: shared.fetch_all(&pod, needs).await, name }

@@ -46,14 +46,33 @@ pub(crate) struct Told {
 
 /// Something that ran beside the worker has an answer.
 pub(crate) enum Done {
-    PreStop { id: ContainerId },
-    PostStart { id: ContainerId, name: String, result: Result<(), String> },
-    Looked { name: String, result: Result<Option<Image>, RuntimeError> },
-    Pulled { name: String, reference: String, result: Result<Image, RuntimeError>, took: Duration },
+    PreStop {
+        id: ContainerId,
+    },
+    PostStart {
+        id: ContainerId,
+        name: String,
+        result: Result<(), String>,
+    },
+    Looked {
+        name: String,
+        result: Result<Option<Image>, RuntimeError>,
+    },
+    Pulled {
+        name: String,
+        reference: String,
+        result: Result<Image, RuntimeError>,
+        took: Duration,
+    },
     /// A container's volumes are there.
-    Mounted { name: String },
+    Mounted {
+        name: String,
+    },
     /// What a container's variables are made of.
-    Found { name: String, result: Result<BTreeMap<Need, Found>, String> },
+    Found {
+        name: String,
+        result: Result<BTreeMap<Need, Found>, String>,
+    },
 }
 
 /// Of one Pod UID.
@@ -450,12 +469,10 @@ impl Worker {
         let dirs = self.shared.dirs(pod);
         for volume in config::empty_dirs(pod) {
             let dir = dirs.volume(&volume);
-            let step = || format!("make volume {volume}");
-            std::fs::create_dir_all(&dir)
-                .map_err(|source| RuntimeError::Io { step: step(), source })?;
-            let open = std::os::unix::fs::PermissionsExt::from_mode(0o777);
-            std::fs::set_permissions(&dir, open)
-                .map_err(|source| RuntimeError::Io { step: step(), source })?;
+            self.shared.disk.make_volume(&dir).map_err(|source| RuntimeError::Io {
+                step: format!("make volume {volume}"),
+                source,
+            })?;
         }
         let made = self.shared.runtime.run_sandbox(config::sandbox(pod, attempt)).await;
         if let Err(error) = &made {
@@ -519,14 +536,14 @@ impl Worker {
             sleep(RETRY).await;
             return false;
         }
-        let _ = std::fs::remove_dir_all(&shared.dirs(pod).data);
+        shared.disk.remove(&shared.dirs(pod).data);
         if !told.removed {
             let deleted = shared.outbox.acknowledged(Message::delete(pod)).await;
             if let Err(error) = deleted {
                 tracing::debug!(%error, uid, "final delete refused");
             }
         }
-        let _ = std::fs::remove_dir_all(&shared.dirs(pod).logs);
+        shared.disk.remove(&shared.dirs(pod).logs);
         shared.checkpoints.forget(&uid);
         shared.statuses.forget(&uid);
         true

@@ -4,6 +4,8 @@ use crate::{clock, config::NodeConfig, node, tls};
 use anyhow::Context as _;
 use kubelet::{
     agent::{self, KubeletConfig},
+    disk::FileDisk,
+    machine::Machine,
     runtime::fake::FakeRuntime,
 };
 use std::{sync::Arc, time::Duration};
@@ -21,6 +23,7 @@ const SILENCE_MAX: Duration = Duration::from_secs(6);
 /// # Errors
 /// The certificates cannot be read, or a node has failed.
 pub async fn run(config: NodeConfig, shutdown: CancellationToken) -> anyhow::Result<()> {
+    let machine = Machine::read();
     let mut nodes = JoinSet::new();
     for (at, name) in config.node_names().into_iter().enumerate() {
         let clock: agent::Clock = Arc::new(clock::unix_micros);
@@ -29,6 +32,8 @@ pub async fn run(config: NodeConfig, shutdown: CancellationToken) -> anyhow::Res
         endpoints.rotate_left(at % config.endpoints.len().max(1));
         let access = tls::node_access(&config, &name)?;
         let kubelet = KubeletConfig {
+            machine: machine.clone(),
+            disk: Arc::new(FileDisk),
             data_dir: config.data_dir.join(&name),
             certificates: node::certificates(&config, &name),
             name: name.clone(),

@@ -3,6 +3,7 @@
 //! Knows every crate and no rule of any: configuration, clock, TLS, telemetry, who starts when and
 //! who waits for whom.
 
+pub mod assembly;
 pub mod bench;
 pub mod clock;
 pub mod config;

@@ -11,6 +11,8 @@ use anyhow::Context as _;
 use client::{endpoints::Endpoints, transport::Access};
 use kubelet::{
     agent::{self, KubeletConfig},
+    disk::FileDisk,
+    machine::Machine,
     runtime::{
         Runtime,
         native::{NativeConfig, NativeRuntime},
@@ -48,6 +50,8 @@ async fn native(config: NodeConfig, shutdown: CancellationToken) -> anyhow::Resu
         .with_context(|| format!("listen on {}", config.api.listen))?;
     let listen = listener.local_addr().context("ask for the port")?;
     let kubelet = KubeletConfig {
+        machine: Machine::read(),
+        disk: Arc::new(FileDisk),
         access: access.clone(),
         tls,
         certificates: certificates(&config, &config.name),

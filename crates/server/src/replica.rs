@@ -1,133 +1,95 @@
-//! One replica: raft, the API over it, and what the leader runs.
+//! One replica, as its configuration says.
 
 use crate::{
-    client_name::name_client,
+    assembly::{Parts, Port, Ports, Replica},
     clock,
     config::{AuditLevel, ReplicaConfig, TimerProfile},
-    leader,
     machines::{self, Shared},
     renewal::{self, Signer},
     tls::{self, Files},
 };
 use anyhow::Context as _;
 use api::caller::Identity;
-use apiserver::{AccessConfig, ApiServer, Retention, ServiceAccountKey};
+use apiserver::{AccessConfig, Retention, ServiceAccountKey};
 use client::Client;
 use raft::{
-    DiskConfig, Member, RaftConfig, RaftStore, StartError, Timers,
+    DiskConfig, Member, RaftConfig, StartError, Timers,
     disk::{Disk, FaultDisk, Faults, RealDisk},
 };
-use std::{collections::BTreeMap, net::Ipv4Addr, sync::Arc, time::Duration};
-use tokio::task::JoinSet;
+use std::{collections::BTreeMap, net::Ipv4Addr, sync::Arc};
 use tokio_util::sync::CancellationToken;
-use tower::util::MapRequest;
 use world::net::TcpListener;
-
-/// For the lead to be handed over.
-const HANDOVER: Duration = Duration::from_secs(2);
 
 /// Runs until `shutdown`; then hands over the lead and ends.
 ///
 /// # Errors
 /// It cannot start, its log has failed, or a part of it has ended: it is better restarted.
 pub async fn run(config: ReplicaConfig, shutdown: CancellationToken) -> anyhow::Result<()> {
+    let ports = ports(&config).await?;
+    let parts = parts(&config)?;
+    let wrong_clock = config.faults.as_ref().and_then(|faults| faults.clock.clone());
+    if let Some(file) = &wrong_clock {
+        // Before anything asks for the time.
+        clock::read_error(file);
+    }
+    let authority = parts.api.pki.authority.clone();
+    let started = Replica::start(parts, ports).await;
+    let mut replica = started.map_err(|error| way_out(error, &config))?;
+    if let Some(file) = wrong_clock {
+        replica.spawn(async move {
+            clock::follow_error(file).await;
+            Ok(())
+        });
+    }
+    if let Some(authority) = authority {
+        replica.spawn(renewal::keep(own_certificates(&config), Signer::Own(authority)));
+    }
+    if let Some(file) = config.first_objects_file.clone() {
+        let who = Identity::new("system:apiserver", &["system:masters"]);
+        let client = Client::in_process(replica.api().door(), who, None);
+        replica.spawn(async move {
+            machines::create_first(file, client).await?;
+            std::future::pending().await
+        });
+    }
+    tracing::info!(api = %config.api.listen, raft = %config.raft.listen, "serves");
+    replica.run(shutdown).await
+}
+
+async fn ports(config: &ReplicaConfig) -> anyhow::Result<Ports> {
     let bind = async |address| {
         TcpListener::bind(address).await.with_context(|| format!("listen on {address}"))
     };
-    let raft_listener = bind(config.raft.listen).await?;
-    let api_listener = bind(config.api.listen).await?;
-    let etcd_listener = match &config.etcd {
+    let raft = bind(config.raft.listen).await?;
+    let api = bind(config.api.listen).await?;
+    let etcd = match &config.etcd {
         Some(etcd) => {
-            Some((bind(etcd.listen).await?, etcd.tls.as_ref().map(tls::server).transpose()?))
+            let listener = bind(etcd.listen).await?;
+            Some(Port { listener, tls: etcd.tls.as_ref().map(tls::server).transpose()? })
         }
         None => None,
     };
     let authority = config.authority.as_ref().map(|files| files.cert_file.as_path());
     let tls = config.api.tls.as_ref().map(|tls| tls::api(tls, authority)).transpose()?;
-    let pki = pki(&config)?;
-    let mut tasks: JoinSet<anyhow::Result<()>> = JoinSet::new();
-    if let Some(file) = config.faults.as_ref().and_then(|faults| faults.clock.clone()) {
-        // Before anything asks for the time.
-        clock::read_error(&file);
-        tasks.spawn(async move {
-            clock::follow_error(file).await;
-            Ok(())
-        });
-    }
-    let store = RaftStore::start(raft_config(&config)?, clock::store_clock(), raft_listener)
-        .await
-        .map_err(|error| way_out(error, &config))?;
+    Ok(Ports { raft, api: Port { listener: api, tls }, etcd })
+}
+
+fn parts(config: &ReplicaConfig) -> anyhow::Result<Parts> {
+    let pki = pki(config)?;
     let me = config.members.iter().find(|m| m.id == config.id).map(|m| m.name.clone());
-    let api_config = apiserver::Config {
+    let api = apiserver::Config {
         name: me.unwrap_or_default(),
         endpoints: config.members.iter().map(|m| m.client_url.clone()).collect(),
         service_prefix: prefix("nodes.serviceCidr", &config.nodes.service_cidr)?,
         pod_prefix: prefix("nodes.podCidr", &config.nodes.pod_cidr)?,
         node_silence: config.nodes.silence,
-        access: access(&config)?,
-        pki: pki.clone(),
+        access: access(config)?,
+        pki,
         limits: config.api.limits.clone().unwrap_or_default().limits(),
     };
-    let api = ApiServer::new(
-        Arc::clone(&store) as Arc<dyn store::Store>,
-        Arc::clone(&store) as Arc<dyn store::Cluster>,
-        api_config,
-        clock::store_clock(),
-    );
-    let scope = CancellationToken::new();
-    let served = api.clone().serve(api_listener, tls, scope.clone());
-    tasks.spawn(async move {
-        served.await;
-        Ok(())
-    });
-    if let Some((listener, tls)) = etcd_listener {
-        let door = etcd::Door::new(
-            Arc::clone(&store) as Arc<dyn store::Store>,
-            Arc::clone(&store) as Arc<dyn store::Cluster>,
-            etcd::Config::new(etcd::auth::Clock::new(clock::store_clock())),
-        );
-        let door = MapRequest::new(door, name_client);
-        let served = listen::listen(listener, tls, door, scope.clone());
-        tasks.spawn(async move {
-            served.await;
-            Ok(())
-        });
-    }
     let retention =
         Retention { age: config.history.retention, revisions: config.history.revisions };
-    let leadership = store::Cluster::leadership(&*store);
-    tasks.spawn(leader::run(leadership, api.clone(), retention, scope.clone()));
-    if let Some(authority) = pki.authority {
-        let renewing = renewal::keep(own_certificates(&config), Signer::Own(authority));
-        tasks.spawn(renewing);
-    }
-    if let Some(file) = config.first_objects_file.clone() {
-        let who = Identity::new("system:apiserver", &["system:masters"]);
-        let client = Client::in_process(api.door(), who, None);
-        tasks.spawn(async move {
-            machines::create_first(file, client).await?;
-            std::future::pending().await
-        });
-    }
-    let mut failed = store.failed();
-    tasks.spawn(async move {
-        let failure = failed.wait_for(Option::is_some).await;
-        let failure = failure.ok().and_then(|f| f.clone()).unwrap_or_default();
-        anyhow::bail!(failure)
-    });
-    tracing::info!(api = %config.api.listen, raft = %config.raft.listen, "serves");
-    let ended = tokio::select! {
-        () = shutdown.cancelled() => Ok(()),
-        ended = tasks.join_next() => match ended {
-            Some(Ok(result)) => result.and_then(|()| Err(anyhow::anyhow!("a part has ended"))),
-            Some(Err(error)) => Err(error.into()),
-            None => Ok(()),
-        },
-    };
-    store.shutdown(HANDOVER).await;
-    scope.cancel();
-    tasks.shutdown().await;
-    ended
+    Ok(Parts { raft: raft_config(config)?, api, retention, clock: clock::store_clock() })
 }
 
 /// As a configuration says of them.

@@ -4,7 +4,9 @@ use anyhow::Context as _;
 use clap::Args;
 use sim::{
     hunt::{Part, hunt, shrink},
+    layer::Layer,
     plan::Plan,
+    plane,
     trace::Detail,
 };
 use std::{io::Write as _, ops::RangeInclusive, time::Duration};
@@ -20,6 +22,10 @@ pub(crate) struct Arguments {
     /// Run seeds until one fails: `A..B`, both included.
     #[arg(long, value_parser = range)]
     seeds: Option<RangeInclusive<u64>>,
+    /// What is simulated: `store` (replicas, the etcd API and its clients) or `plane` (all of it, down to the nodes'
+    /// agents). By default, what the seed draws.
+    #[arg(long)]
+    layer: Option<Layer>,
     /// No longer than so many minutes.
     #[arg(long, requires = "seeds")]
     minutes: Option<f64>,
@@ -77,16 +83,27 @@ fn say(text: &str) -> anyhow::Result<()> {
 }
 
 fn run_one(seed: u64, arguments: Arguments) -> anyhow::Result<bool> {
-    let Arguments { trace, messages, faults, requests, fire_ms, .. } = arguments;
+    let Arguments { layer, trace, messages, faults, requests, fire_ms, .. } = arguments;
     let part = Part { faults: faults.map(|numbers| numbers.0), requests, fire: fire_ms };
-    let plan = part.of(seed);
+    let whole = part == Part::default();
+    let layer = layer.unwrap_or_else(|| if whole { Layer::of(seed) } else { Layer::Store });
+    anyhow::ensure!(whole || layer == Layer::Store, "of a plane, no part can be chosen");
     let detail = match (trace, messages) {
         (false, _) => Detail::Nothing,
         (true, false) => Detail::Timeline,
         (true, true) => Detail::Everything,
     };
-    describe(&plan)?;
-    let report = sim::run(&plan, detail, false);
+    let report = match layer {
+        Layer::Store => {
+            let plan = part.of(seed);
+            describe(&plan)?;
+            sim::run(&plan, detail, false)
+        }
+        Layer::Plane => {
+            say(&format!("seed {seed}: {}", plane::describe(seed).trim_end()))?;
+            plane::run_seed(seed, detail, false)
+        }
+    };
     if trace {
         say(report.trace.trim_end())?;
     }
@@ -102,8 +119,8 @@ fn run_one(seed: u64, arguments: Arguments) -> anyhow::Result<bool> {
         return Ok(true);
     };
     say(&failure.to_string())?;
-    if !trace && part == Part::default() {
-        smaller(seed, &failure)?;
+    if !trace && whole {
+        smaller(seed, layer, &failure)?;
     }
     say(&format!("seed {seed}: {}", failure.property))?;
     Ok(false)
@@ -126,25 +143,31 @@ fn describe(plan: &Plan) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn smaller(seed: u64, failure: &sim::Failure) -> anyhow::Result<()> {
+fn smaller(seed: u64, layer: Layer, failure: &sim::Failure) -> anyhow::Result<()> {
+    if layer == Layer::Plane {
+        let (plane, failure) = plane::shrink_seed(seed, failure, SHRINKING);
+        say(&format!("what is needed for it: {}", plane.trim_end()))?;
+        say(&failure.to_string())?;
+        return say(&format!("again: trireme sim --seed {seed} --layer plane --trace"));
+    }
     let (part, failure) = shrink(seed, failure, SHRINKING);
     say("what is needed for it:")?;
     describe(&part.of(seed))?;
     say(&failure.to_string())?;
-    say(&format!("again: trireme sim --seed {seed}"))?;
+    say(&format!("again: trireme sim --seed {seed} --layer store"))?;
     say(&format!("again, what is needed: trireme sim --seed {seed}{part} --trace"))
 }
 
 fn run_many(seeds: RangeInclusive<u64>, arguments: &Arguments) -> anyhow::Result<bool> {
     let time = arguments.minutes.map(|minutes| Duration::from_secs_f64(minutes.max(0.0) * 60.0));
-    let sum = hunt(seeds, time, arguments.jobs, |_, _| {});
+    let sum = hunt(seeds, arguments.layer, time, arguments.jobs, |_, _| {});
     say(&sum.to_string())?;
     let Some((seed, failure)) = sum.failed else {
         say("every property has held")?;
         return Ok(true);
     };
     say(&failure.to_string())?;
-    smaller(seed, &failure)?;
+    smaller(seed, arguments.layer.unwrap_or_else(|| Layer::of(seed)), &failure)?;
     say(&format!("seed {seed}: {}", failure.property))?;
     Ok(false)
 }

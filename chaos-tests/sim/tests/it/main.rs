@@ -8,4 +8,5 @@
 
 mod determinism;
 mod network;
+mod plane;
 mod seeds;

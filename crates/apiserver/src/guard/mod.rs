@@ -276,8 +276,7 @@ impl Guard {
         let token = take_token(request.headers_mut())?;
         let shown = request.extensions().get::<PeerCertificates>();
         let now = self.registry.now();
-        let certified =
-            shown.map(|shown| self.certificates.certified(shown, now)).transpose()?;
+        let certified = shown.map(|shown| self.certificates.certified(shown, now)).transpose()?;
         let mut who = match (certified.flatten(), token) {
             (Some(who), _) => who,
             (None, Some(token)) => match self.by_token(&token, &[ISSUER.to_owned()]).await {

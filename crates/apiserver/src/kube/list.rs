@@ -48,11 +48,8 @@ pub(super) async fn answer(
     let cost = registry.cost(kind, &target.namespace, &selection);
     // Before anything is waited for: what is waited for together is read once.
     let shares = Flow::is_long(cost) && !format.yaml;
-    let joined = if shares {
-        kube.texts.join(kind, &target.namespace, query, format.form)
-    } else {
-        None
-    };
+    let joined =
+        if shares { kube.texts.join(kind, &target.namespace, query, format.form) } else { None };
     let seat = kube.flow.list(asker, cost).await?;
     let page = registry.page(kind.stored(), &target.namespace, &selection);
     let pieces = match (joined, format.form) {

@@ -82,7 +82,10 @@ pub(crate) fn router(kube: Arc<Kube>) -> Router {
         .route("/api/", get(discovered::core))
         .route("/apis", get(discovered::groups))
         .route("/apis/", get(discovered::groups))
-        .route("/metrics", get(async |State(kube): State<Arc<Kube>>| kube.flow.render() + &kube.texts.render()))
+        .route(
+            "/metrics",
+            get(async |State(kube): State<Arc<Kube>>| kube.flow.render() + &kube.texts.render()),
+        )
         .route("/openapi/v2", get(documents::second))
         .route("/openapi/v3", get(documents::index))
         .route(

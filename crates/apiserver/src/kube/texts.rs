@@ -93,7 +93,16 @@ impl Text {
             length += item.len();
         }
         let pieces = cuts.iter().map(|_| OnceLock::new()).collect();
-        Self { kind, form, head, items, cuts, pieces, length, kept: Kept { all, own: AtomicUsize::new(0) } }
+        Self {
+            kind,
+            form,
+            head,
+            items,
+            cuts,
+            pieces,
+            length,
+            kept: Kept { all, own: AtomicUsize::new(0) },
+        }
     }
 
     /// One of its pieces, kept if others will want it; `None` behind the last.

@@ -197,7 +197,8 @@ async fn metric(server: &Served, name: &str) -> u64 {
 #[tokio::test]
 async fn lists_that_are_waited_for_together_are_read_once_and_show_what_was_there_when_asked() {
     // LST-1
-    const WAITING: &str = "apiserver_flowcontrol_current_inqueue_requests{priority_level=\"lists\"}";
+    const WAITING: &str =
+        "apiserver_flowcontrol_current_inqueue_requests{priority_level=\"lists\"}";
     let server = served(Limits { lists: 1, ..Limits::default() }).await;
     let list = "/api/v1/configmaps";
     // It has the seat, and more to say than the connection takes.

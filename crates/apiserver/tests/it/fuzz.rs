@@ -35,8 +35,7 @@ const DEFINITION: &str = r#"{"metadata":{"name":"widgets.example.com"},"spec":{"
 fn seeds() -> Vec<Vec<u8>> {
     let get = |accept, target: &str| input(&Method::GET, "application/json", accept, target, "");
     let post = |target: &str, body: &str| input(&Method::POST, "application/json", 0, target, body);
-    let patch =
-        |kind: &str, target: &str, body: &str| input(&Method::PATCH, kind, 0, target, body);
+    let patch = |kind: &str, target: &str, body: &str| input(&Method::PATCH, kind, 0, target, body);
     let of = |rest: &str| format!("{DEFAULT}/{rest}");
     vec![
         get(0, "/api"),
@@ -81,7 +80,13 @@ fn seeds() -> Vec<Vec<u8>> {
             &of("configmaps"),
             "metadata: {name: y}\ndata: &d\n  k: |\n    text\nbinaryData: {b: aGk=}\n",
         ),
-        input(&Method::POST, "protobuf", 0, &of("configmaps"), "k8s\0\n\x0f\n\x02v1\x12\tConfigMap"),
+        input(
+            &Method::POST,
+            "protobuf",
+            0,
+            &of("configmaps"),
+            "k8s\0\n\x0f\n\x02v1\x12\tConfigMap",
+        ),
         input(
             &Method::PUT,
             "application/json",
@@ -89,7 +94,13 @@ fn seeds() -> Vec<Vec<u8>> {
             &of("configmaps/m"),
             r#"{"metadata":{"name":"m"},"data":{"k":"w"}}"#,
         ),
-        input(&Method::PUT, "application/json", 0, &of("pods/p/status"), r#"{"metadata":{"name":"p"},"status":{"phase":"Running"}}"#),
+        input(
+            &Method::PUT,
+            "application/json",
+            0,
+            &of("pods/p/status"),
+            r#"{"metadata":{"name":"p"},"status":{"phase":"Running"}}"#,
+        ),
         patch("merge-patch", &of("configmaps/m"), r#"{"data":{"k":null,"l":"x"}}"#),
         patch(
             "json-patch",
@@ -119,8 +130,26 @@ fn seeds() -> Vec<Vec<u8>> {
 
 /// What parsers and routes trip over.
 const WORDS: [&str; 20] = [
-    "null", "[]", "{}", "\"\"", "-1", "18446744073709551616", "1e400", "\\ud800", "$patch", "~1",
-    "%00", "%2F", "..", "//", "=", "&", "?", "*", "managedFields", "resourceVersion",
+    "null",
+    "[]",
+    "{}",
+    "\"\"",
+    "-1",
+    "18446744073709551616",
+    "1e400",
+    "\\ud800",
+    "$patch",
+    "~1",
+    "%00",
+    "%2F",
+    "..",
+    "//",
+    "=",
+    "&",
+    "?",
+    "*",
+    "managedFields",
+    "resourceVersion",
 ];
 
 /// One or a few changes.

@@ -267,7 +267,8 @@ impl SmallWorker {
             self.timer.until(due).await;
             // No two workers ever change the same Pod: nobody has to try again.
             let of = usize::try_from(number).unwrap_or_default() * WORKERS + self.worker;
-            let pod = format!("{}/{}", self.path, name(of % (self.pods / WORKERS * WORKERS).max(1)));
+            let pod =
+                format!("{}/{}", self.path, name(of % (self.pods / WORKERS * WORKERS).max(1)));
             let answer = if number % 2 == 0 {
                 self.connection.whole(Method::GET, &pod, JSON, Bytes::new()).await
             } else {

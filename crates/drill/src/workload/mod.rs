@@ -217,7 +217,9 @@ impl Workload {
             let at_ns = self.recorder.now();
             match self.read(url, None).await {
                 Ok((revision, _)) => return Ok((revision, at_ns)),
-                Err(error) if Instant::now() > until => anyhow::bail!("ask for what is left: {error}"),
+                Err(error) if Instant::now() > until => {
+                    anyhow::bail!("ask for what is left: {error}")
+                }
                 Err(_) => sleep(RECONNECT).await,
             }
         }

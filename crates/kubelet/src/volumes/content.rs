@@ -141,11 +141,7 @@ impl Volume {
     ///
     /// # Errors
     /// What is not there, as users know the text.
-    pub(crate) fn files(
-        &self,
-        pod: &Pod,
-        found: &BTreeMap<Need, Found>,
-    ) -> Result<Files, String> {
+    pub(crate) fn files(&self, pod: &Pod, found: &BTreeMap<Need, Found>) -> Result<Files, String> {
         let mut files = Files::new();
         let mut add = |path: &str, own: Option<u32>, bytes: Vec<u8>| {
             let place = below(path).ok_or_else(|| format!("invalid path \"{path}\""))?;
@@ -370,7 +366,10 @@ mod tests {
         pod
     }
 
-    fn made(pod: &Pod, found: &BTreeMap<Need, Found>) -> Result<Vec<(String, String, u32)>, String> {
+    fn made(
+        pod: &Pod,
+        found: &BTreeMap<Need, Found>,
+    ) -> Result<Vec<(String, String, u32)>, String> {
         let volumes = volumes(pod);
         assert_eq!(volumes.len(), 1);
         let files = volumes[0].files(pod, found)?;
@@ -406,7 +405,11 @@ mod tests {
         found.insert(map.clone(), object(json!({"other": "x"})));
         assert_eq!(error(&found), "references non-existent config key: ca.crt");
         found.insert(map, object(json!({"ca.crt": "pem"})));
-        let want = [file("ca.crt", "pem", 0o644), file("namespace", "d", 0o644), file("token", "t", 0o644)];
+        let want = [
+            file("ca.crt", "pem", 0o644),
+            file("namespace", "d", 0o644),
+            file("token", "t", 0o644),
+        ];
         assert_eq!(made(&pod, &found).unwrap(), want);
     }
 
@@ -419,7 +422,9 @@ mod tests {
             (secret, Found::Object(json!({"kind": "Secret", "data": {"k": "aGk=", "l": "bA=="}}))),
             (
                 map,
-                Found::Object(json!({"kind": "ConfigMap", "data": {"a": "1"}, "binaryData": {"b": "Mg=="}})),
+                Found::Object(
+                    json!({"kind": "ConfigMap", "data": {"a": "1"}, "binaryData": {"b": "Mg=="}}),
+                ),
             ),
         ]);
         for (name, volume, want) in [

@@ -26,7 +26,8 @@ pub(crate) fn write(
     group: Option<u32>,
     stamp: u64,
 ) -> io::Result<bool> {
-    let files: Files = files.iter().map(|(path, file)| (path.clone(), shared(file, group))).collect();
+    let files: Files =
+        files.iter().map(|(path, file)| (path.clone(), shared(file, group))).collect();
     fs::create_dir_all(volume)?;
     fs::set_permissions(volume, Permissions::from_mode(DIRECTORY_MODE))?;
     let data = volume.join(DATA);

@@ -124,7 +124,8 @@ impl Keeper {
                 renewals.fold(Instant::now() + REFRESH, Instant::min)
             } else {
                 for (volume, why) in failures {
-                    let message = format!("MountVolume.SetUp failed for volume \"{volume}\" : {why}");
+                    let message =
+                        format!("MountVolume.SetUp failed for volume \"{volume}\" : {why}");
                     // Each is said once; a Pod that runs has what was there before.
                     if said.insert(message.clone()) {
                         self.shared.event(&pod, "Warning", "FailedMount", &message, "");
@@ -166,9 +167,9 @@ impl Keeper {
     async fn ask(&mut self, pod: &Pod) -> BTreeMap<String, String> {
         let needs: BTreeSet<Need> = self.volumes.iter().flat_map(Volume::needs).collect();
         let now = Instant::now();
-        let due = needs.into_iter().filter(|need| {
-            self.tokens.get(need).is_none_or(|token| token.renewal() <= now)
-        });
+        let due = needs
+            .into_iter()
+            .filter(|need| self.tokens.get(need).is_none_or(|token| token.renewal() <= now));
         let shared = &self.shared;
         let asked = due.map(|need| async move {
             let answer = shared.fetch(pod, &need).await;
@@ -283,7 +284,8 @@ impl Shared {
 
 /// For a token that ends with the Pod.
 fn token_request(pod: &Pod, audience: &str, seconds: i64) -> Value {
-    let audiences: Vec<&str> = Some(audience).filter(|audience| !audience.is_empty()).into_iter().collect();
+    let audiences: Vec<&str> =
+        Some(audience).filter(|audience| !audience.is_empty()).into_iter().collect();
     json!({
         "kind": "TokenRequest", "apiVersion": "authentication.k8s.io/v1",
         "spec": {

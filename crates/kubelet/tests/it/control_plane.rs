@@ -4,6 +4,8 @@
 use client::node::{Fetch, FromControlPlane, NodeSession, TOKENS, ToControlPlane};
 use kubelet::{
     agent::{self, Clock, KubeletConfig},
+    disk::FileDisk,
+    machine::Machine,
     runtime::fake::FakeRuntime,
 };
 use serde_json::{Value, json};
@@ -109,6 +111,8 @@ impl Node {
         let ends = NodeSession { events, requests, fetches };
         let config = KubeletConfig {
             name: "node".to_owned(),
+            machine: Machine::read(),
+            disk: Arc::new(FileDisk),
             data_dir: self.dir.path().to_owned(),
             endpoints: Vec::new(),
             access: client::transport::Access::default(),

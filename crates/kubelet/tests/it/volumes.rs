@@ -99,7 +99,8 @@ async fn a_new_agent_goes_on_with_the_volumes_of_what_runs() {
     // VOL-1
     let mut node = node().await;
     node.put("configmaps", "m", map("one"));
-    let fields = json!({"items": [{"path": "labels", "fieldRef": {"fieldPath": "metadata.labels"}}]});
+    let fields =
+        json!({"items": [{"path": "labels", "fieldRef": {"fieldPath": "metadata.labels"}}]});
     let sources = json!([{"configMap": {"name": "m"}}, {"downwardAPI": fields}]);
     node.create("p", spec(json!([{"name": "v", "projected": {"sources": sources}}]))).await;
     node.until("p", runs).await;

@@ -171,7 +171,8 @@ fn items(
             let of = |field: &str| item.get(field).is_some_and(|value| !value.is_null());
             match (of("fieldRef"), of("resourceFieldRef")) {
                 (true, true) => {
-                    let detail = "fieldRef and resourceFieldRef can not be specified simultaneously";
+                    let detail =
+                        "fieldRef and resourceFieldRef can not be specified simultaneously";
                     errors.push(FieldError::invalid(&at, "resource", detail));
                 }
                 (false, false) => {
@@ -223,9 +224,8 @@ mod tests {
     fn files_go_below_the_volume_and_each_to_a_place_of_its_own() {
         // §1.7
         let token = |path: &str| json!({"serviceAccountToken": {"path": path}});
-        let map = |path: &str| {
-            json!({"configMap": {"name": "m", "items": [{"key": "k", "path": path}]}})
-        };
+        let map =
+            |path: &str| json!({"configMap": {"name": "m", "items": [{"key": "k", "path": path}]}});
         for (name, volume, want) in [
             ("good", projected(json!([token("token"), map("a/b")])), None),
             ("absolute", projected(json!([token("/a")])), Some("must be a relative path")),
@@ -244,7 +244,9 @@ mod tests {
             ("none", projected(json!([{}])), Some("at least 1 source is required")),
             (
                 "short",
-                projected(json!([{"serviceAccountToken": {"path": "t", "expirationSeconds": 599}}])),
+                projected(
+                    json!([{"serviceAccountToken": {"path": "t", "expirationSeconds": 599}}]),
+                ),
                 Some("may not specify a duration less than 10 minutes"),
             ),
             (

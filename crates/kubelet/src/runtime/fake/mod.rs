@@ -2,13 +2,17 @@
 //!
 //! There is no process behind it; every wait is tokio's, so that a test may pause time. It keeps what
 //! it was told for as long as it is kept itself: an agent that is started again over the same runtime
-//! finds its Pods.
+//! finds its Pods. Where that agent lives in another tokio runtime, as after a crash in a simulation,
+//! [`FakeRuntime::resume`] takes up what was still to happen.
 
+mod life;
 pub mod script;
+
+pub use life::{Fact, Observer};
 
 use super::{
     Connection, Container, ContainerConfig, ContainerId, ContainerState, ExecConfig, ExecSession,
-    Image, Runtime, RuntimeError, RuntimeEvent, RuntimePod, Sandbox, SandboxConfig,
+    Image, Runtime, RuntimeError, RuntimeEvent, RuntimePod, Sandbox, SandboxConfig, UnixMicros,
     addresses::Range,
 };
 use crate::agent::Clock;
@@ -60,6 +64,7 @@ struct State {
     journal: Option<Vec<Entry>>,
     /// As if containers could read them.
     volumes: bool,
+    observer: Option<Observer>,
 }
 
 struct FakePod {
@@ -71,6 +76,8 @@ struct Instance {
     container: Container,
     script: ContainerScript,
     ended: CancellationToken,
+    /// How it will end, and when, if nothing else comes before.
+    due: Vec<(UnixMicros, End)>,
     /// What it says, to all who are attached.
     said: broadcast::Sender<Vec<u8>>,
 }
@@ -152,47 +159,6 @@ impl FakeRuntime {
         let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
         while tasks.try_join_next().is_some() {}
         tasks.spawn(task);
-    }
-
-    /// Ends an instance after a while, unless it has ended by then.
-    fn end_later(&self, id: &ContainerId, end: End, after: Duration, ended: CancellationToken) {
-        let (this, id) = (Weak::clone(&self.this), id.clone());
-        self.spawn(async move {
-            tokio::select! {
-                () = ended.cancelled() => {}
-                () = sleep(after) => if let Some(this) = this.upgrade() {
-                    this.end(&id, &ended, end);
-                },
-            }
-        });
-    }
-
-    fn end(&self, id: &ContainerId, ended: &CancellationToken, end: End) {
-        let finished_at = (self.clock)();
-        let mut state = self.state();
-        // Cancelled under the lock: nothing ends twice, or after it was removed.
-        if ended.is_cancelled() {
-            return;
-        }
-        let Some(instance) = state.find(id) else { return };
-        let ContainerState::Running { started_at } = instance.container.state else { return };
-        let (exit_code, signal) = match end {
-            End::Code(code) => (code, None),
-            End::Signal(signal) => (128 + signal, Some(signal)),
-            End::OutOfMemory => (137, Some(9)),
-        };
-        instance.container.state = ContainerState::Exited {
-            started_at,
-            finished_at,
-            exit_code,
-            signal,
-            oom_killed: end == End::OutOfMemory,
-            message: String::new(),
-        };
-        instance.ended.cancel();
-        let pod_uid = instance.container.pod_uid.clone();
-        drop(state);
-        let _ = self.events.send(RuntimeEvent { pod_uid });
     }
 }
 
@@ -379,7 +345,11 @@ impl Runtime for FakeRuntime {
         let end = script.end.filter(|_| applies);
         let answer = started(&container);
         let said = broadcast::Sender::new(EVENTS);
-        pod.containers.push(Instance { container, script, ended: ended.clone(), said });
+        let due = Vec::new();
+        pod.containers.push(Instance { container, script, ended: ended.clone(), due, said });
+        if answer.is_ok() {
+            state.observe(&id, Fact::Started);
+        }
         drop(state);
         if let (Ok(_), Some((end, after))) = (&answer, end) {
             self.end_later(&id, end, after, ended);
@@ -393,11 +363,12 @@ impl Runtime for FakeRuntime {
         let name = instance.container.config.name.clone();
         let (term, ended) = (instance.script.term, instance.ended.clone());
         state.note(&name, Asked::Signal(signal));
+        state.observe(id, Fact::Asked);
         drop(state);
         match (signal, term) {
-            (libc::SIGKILL, _) => self.end(id, &ended, End::Signal(signal)),
+            (libc::SIGKILL, _) => self.end(id, &ended, End::Signal(signal), (self.clock)()),
             (libc::SIGTERM, OnTerm::Exit { code, after }) if after.is_zero() => {
-                self.end(id, &ended, End::Code(code));
+                self.end(id, &ended, End::Code(code), (self.clock)());
             }
             (libc::SIGTERM, OnTerm::Exit { code, after }) => {
                 self.end_later(id, End::Code(code), after, ended);
@@ -414,7 +385,7 @@ impl Runtime for FakeRuntime {
         let (name, ended) = (instance.container.config.name.clone(), instance.ended.clone());
         state.note(&name, Asked::Kill);
         drop(state);
-        self.end(id, &ended, End::Signal(libc::SIGKILL));
+        self.end(id, &ended, End::Signal(libc::SIGKILL), (self.clock)());
         Ok(())
     }
 
@@ -433,10 +404,17 @@ impl Runtime for FakeRuntime {
     }
 
     async fn remove_pod(&self, uid: &str) -> Result<(), RuntimeError> {
-        if let Some(pod) = self.state().pods.remove(uid) {
-            for instance in pod.containers {
-                instance.ended.cancel();
-            }
+        let mut state = self.state();
+        let instances = state.pods.get(uid).into_iter().flat_map(|pod| &pod.containers);
+        let running: Vec<ContainerId> = instances
+            .filter(|instance| life::runs(&instance.container))
+            .map(|instance| instance.container.id.clone())
+            .collect();
+        for id in running {
+            state.observe(&id, Fact::Stopped);
+        }
+        for instance in state.pods.remove(uid).into_iter().flat_map(|pod| pod.containers) {
+            instance.ended.cancel();
         }
         Ok(())
     }
@@ -528,7 +506,7 @@ impl Runtime for FakeRuntime {
                     }
                 }
                 if let (true, true, Some(this)) = (once, from.is_some(), this.upgrade()) {
-                    this.end(&id, &ended, End::Code(0));
+                    this.end(&id, &ended, End::Code(0), (this.clock)());
                 }
                 std::future::pending::<()>().await;
             };
@@ -543,7 +521,7 @@ impl Runtime for FakeRuntime {
                 () = exited.closed() => {
                     // Who lets go of all of it at once has also ended the input.
                     if let (true, true, Some(this)) = (once, stdin, this.upgrade()) {
-                        this.end(&id, &ended, End::Code(0));
+                        this.end(&id, &ended, End::Code(0), (this.clock)());
                     }
                     return;
                 }

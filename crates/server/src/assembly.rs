@@ -1,0 +1,132 @@
+//! One replica, put together from values: raft, the API over it, and what the leader runs.
+//!
+//! Nothing here reads a file, a clock or the environment: a replica of a simulation is made of the same parts.
+
+use crate::{client_name::name_client, leader};
+use apiserver::{ApiServer, Retention};
+use raft::{RaftConfig, RaftStore, StartError};
+use std::{sync::Arc, time::Duration};
+use store::{Cluster, Store, Timestamp};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tower::util::MapRequest;
+use world::net::TcpListener;
+
+/// For the lead to be handed over.
+const HANDOVER: Duration = Duration::from_secs(2);
+
+/// What a replica is told.
+pub struct Parts {
+    /// The log and its members.
+    pub raft: RaftConfig,
+    /// The API.
+    pub api: apiserver::Config,
+    /// How long old revisions are kept.
+    pub retention: Retention,
+    /// Reads the wall clock.
+    pub clock: Arc<dyn Fn() -> Timestamp + Send + Sync>,
+}
+
+/// Where a replica listens.
+pub struct Ports {
+    /// For its peers; TLS is [`RaftConfig::tls`].
+    pub raft: TcpListener,
+    /// For REST and nodes.
+    pub api: Port,
+    /// For clients of the etcd v3 API, if they are let in.
+    pub etcd: Option<Port>,
+}
+
+/// A port that is listened on.
+pub struct Port {
+    /// The socket.
+    pub listener: TcpListener,
+    /// With TLS, this.
+    pub tls: Option<Arc<rustls::ServerConfig>>,
+}
+
+/// A replica that serves.
+pub struct Replica {
+    store: Arc<RaftStore>,
+    api: ApiServer,
+    tasks: JoinSet<anyhow::Result<()>>,
+    scope: CancellationToken,
+}
+
+impl Replica {
+    /// Opens the log, joins the others and serves.
+    ///
+    /// # Errors
+    /// As [`RaftStore::start`]; nothing is left running.
+    pub async fn start(parts: Parts, ports: Ports) -> Result<Self, StartError> {
+        let Parts { raft, api, retention, clock } = parts;
+        let store = RaftStore::start(raft, Arc::clone(&clock), ports.raft).await?;
+        let (as_store, as_cluster): (Arc<dyn Store>, Arc<dyn Cluster>) =
+            (Arc::clone(&store) as _, Arc::clone(&store) as _);
+        let api =
+            ApiServer::new(Arc::clone(&as_store), Arc::clone(&as_cluster), api, Arc::clone(&clock));
+        let scope = CancellationToken::new();
+        let leads = leader::run(store.leadership(), api.clone(), retention, scope.clone());
+        let mut replica =
+            Self { store: Arc::clone(&store), api, tasks: JoinSet::new(), scope: scope.clone() };
+        let Port { listener, tls } = ports.api;
+        replica.serve(replica.api.clone().serve(listener, tls, scope.clone()));
+        if let Some(Port { listener, tls }) = ports.etcd {
+            let config = etcd::Config::new(etcd::auth::Clock::new(clock));
+            let door = etcd::Door::new(as_store, as_cluster, config);
+            let door = MapRequest::new(door, name_client);
+            replica.serve(listen::listen(listener, tls, door, scope));
+        }
+        replica.spawn(leads);
+        let mut failed = store.failed();
+        replica.spawn(async move {
+            let failure = failed.wait_for(Option::is_some).await;
+            let failure = failure.ok().and_then(|f| f.clone()).unwrap_or_default();
+            anyhow::bail!(failure)
+        });
+        Ok(replica)
+    }
+
+    fn serve(&mut self, served: impl Future<Output = ()> + Send + 'static) {
+        self.spawn(async move {
+            served.await;
+            Ok(())
+        });
+    }
+
+    /// Its member of the group.
+    #[must_use]
+    pub fn store(&self) -> &Arc<RaftStore> {
+        &self.store
+    }
+
+    /// Its API.
+    #[must_use]
+    pub fn api(&self) -> &ApiServer {
+        &self.api
+    }
+
+    /// Another part, without which it does not go on: the first that ends, ends all.
+    pub fn spawn(&mut self, part: impl Future<Output = anyhow::Result<()>> + Send + 'static) {
+        self.tasks.spawn(part);
+    }
+
+    /// Runs until `shutdown`; then hands over the lead and ends.
+    ///
+    /// # Errors
+    /// Its log has failed, or a part of it has ended: it is better restarted.
+    pub async fn run(mut self, shutdown: CancellationToken) -> anyhow::Result<()> {
+        let ended = tokio::select! {
+            () = shutdown.cancelled() => Ok(()),
+            ended = self.tasks.join_next() => match ended {
+                Some(Ok(result)) => result.and_then(|()| Err(anyhow::anyhow!("a part has ended"))),
+                Some(Err(error)) => Err(error.into()),
+                None => Ok(()),
+            },
+        };
+        self.store.shutdown(HANDOVER).await;
+        self.scope.cancel();
+        self.tasks.shutdown().await;
+        ended
+    }
+}
