@@ -1,10 +1,6 @@
 //! Which role a command line asks for.
 
-<<<<<<< HEAD
-use crate::{bench, etcd, files::ReplicaFiles, sim};
-=======
-use crate::{bench, drill, etcd, files::ReplicaFiles};
->>>>>>> c11373b (Draft the drill: cluster, faults, load, measures, reports (not compiled yet))
+use crate::{bench, drill, etcd, files::ReplicaFiles, sim};
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
 use server::{
@@ -108,18 +104,16 @@ enum Role {
         #[command(subcommand)]
         workload: bench::Workload,
     },
-<<<<<<< HEAD
     /// Simulate replicas, clients and everything that can go wrong with them, from a seed; fails with the first
     /// property that does not hold.
     Sim {
         #[command(flatten)]
         arguments: sim::Arguments,
-=======
+    },
     /// Break a cluster on purpose, under load, and have checked what it promises.
     Drill {
         #[command(subcommand)]
         what: drill::Drill,
->>>>>>> c11373b (Draft the drill: cluster, faults, load, measures, reports (not compiled yet))
     },
     #[command(flatten)]
     Client(cli::Command),
