@@ -18,6 +18,8 @@ use tokio::time::sleep;
 
 /// For something that should take well under a second.
 const SOON: Duration = Duration::from_secs(30);
+/// For all sorts of load to be seen on a new cluster: its nodes make their image for the first Pod.
+const BEGIN: Duration = Duration::from_secs(120);
 /// For a node to be found lost and its Pods to be replaced: a new leader evicts nobody for 50 s (NOD-11), and nodes
 /// go one in 10 s (NOD-13).
 const REPLACE: Duration = Duration::from_secs(180);
@@ -104,7 +106,7 @@ pub(crate) async fn run(
     let target = target(cluster, format!("{}{}/", prefix(plan.seed), plan.load.run));
     let workload = Workload::start(target, plan.load, Arc::clone(&recorder), plan.seed).await?;
     let wanted = u64::from(plan.load.steady_pods);
-    let steady = recorder.wait(SOON, "load before the first fault", |tally| {
+    let steady = recorder.wait(BEGIN, "load before the first fault", |tally| {
         let watched = tally.events.values().filter(|events| **events >= STEADY_EVENTS).count();
         tally.writes >= STEADY
             && watched == cluster.replicas().len()
