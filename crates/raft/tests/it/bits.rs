@@ -96,7 +96,9 @@ async fn a_flipped_bit_is_refused_by_file_and_offset_or_changes_nothing() {
                 let at = text.split("corrupt at offset ").nth(1).unwrap_or_default();
                 let at: Option<usize> = at.split(':').next().and_then(|at| at.parse().ok());
                 assert!(text.contains(&name), "{}: {text}", what());
-                assert!(at.is_some_and(|at| at <= offset), "{}: {text}", what());
+                // The identity is small, and checked as a whole.
+                let whole = name == "identity";
+                assert!(whole || at.is_some_and(|at| at <= offset), "{}: {text}", what());
                 refused += 1;
             }
         }
