@@ -286,7 +286,7 @@ mod tests {
     fn a_plane_that_has_come_to_rest_is_settled() {
         let full = pod("b", "", "600m", "Pending");
         let seen = plane(vec![pod("a", "n", "500m", "Running"), full], &["a"]);
-        assert_eq!(unsettled(&seen), [String::new(); 0]);
+        assert_eq!(unsettled(&seen), Vec::<String>::new());
     }
 
     #[test]
@@ -364,10 +364,10 @@ mod tests {
         waits["status"]["containerStatuses"] =
             json!([{"state": {"waiting": {"reason": "CrashLoopBackOff"}}}]);
         for (pods, running) in [(vec![held], &[][..]), (vec![waits], &[])] {
-            assert_eq!(unsettled(&plane(pods, running)), [String::new(); 0]);
+            assert_eq!(unsettled(&plane(pods, running)), Vec::<String>::new());
         }
         let mut closed = plane(vec![pod("b", "", "100m", "Pending")], &[]);
         closed.nodes = vec![node(json!({"unschedulable": true}))];
-        assert_eq!(unsettled(&closed), [String::new(); 0]);
+        assert_eq!(unsettled(&closed), Vec::<String>::new());
     }
 }

@@ -151,7 +151,7 @@ mod tests {
     async fn memory_is_a_disk() {
         let disk = MemoryDisk::new(Duration::from_millis(4));
         crate::disk::suite::run(&disk, Path::new("/node")).await;
-        assert_eq!(disk.dirs(), [PathBuf::new(); 0]);
+        assert_eq!(disk.dirs(), Vec::<PathBuf>::new());
     }
 
     #[tokio::test(start_paused = true)]
