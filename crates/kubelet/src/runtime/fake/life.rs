@@ -176,7 +176,7 @@ mod tests {
         testing::pod,
     };
     use serde_json::json;
-    use std::{path::PathBuf, sync::Mutex};
+    use std::{collections::BTreeMap, path::PathBuf, sync::Mutex};
     use tokio::{
         runtime::{Builder, Runtime},
         time::Instant,
@@ -195,7 +195,10 @@ mod tests {
         let image: Image = runtime.pull_image("i").await.unwrap();
         let dirs = config::PodDirs { data: PathBuf::new(), logs: PathBuf::new() };
         let spec = &pod.spec.as_ref().unwrap().containers[0];
-        let config = config::container(&pod, spec, 0, &image, &dirs, "", "").unwrap();
+        let found = BTreeMap::new();
+        let around =
+            config::Around { dirs: &dirs, pod_ip: "", host_ip: "", api: None, found: &found };
+        let config = config::container(&pod, spec, 0, &image, &around).unwrap();
         let uid = pod.metadata.uid.clone().unwrap();
         runtime.start_container(&uid, config).await.unwrap().id
     }
