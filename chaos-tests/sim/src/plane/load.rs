@@ -283,6 +283,8 @@ fn pod(chance: &mut StdRng, namespace: &str, name: &str) -> Value {
     let mut spec = json!({
         "containers": containers,
         "restartPolicy": policy,
+        // A volume with files in it is on this machine's real disk.
+        "automountServiceAccountToken": false,
         "terminationGracePeriodSeconds": grace,
         // A node that is lost is given up soon.
         "tolerations": [
