@@ -12,6 +12,7 @@ use crate::{
     reconfigure::Answers,
     types::Member,
 };
+use openraft::errors::{InitializeError, RaftError};
 use std::{io, sync::Arc, time::Duration};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -202,7 +203,12 @@ async fn found(core: &Arc<Core>, turn: Duration) -> Result<(), String> {
                 (*id, Member { peer_urls, votes: true, ..Member::default() })
             });
             let members: std::collections::BTreeMap<u64, Member> = members.collect();
-            return core.raft.initialize(members).await.map_err(|e| stopped(&e));
+            match core.raft.initialize(members).await {
+                Ok(()) => return Ok(()),
+                // Another founder was first after all, and has asked this one for its vote meanwhile.
+                Err(RaftError::APIError(InitializeError::NotAllowed(_))) => sleep(ROUND).await,
+                Err(error) => return Err(stopped(&error)),
+            }
         } else {
             let begun = core.until(|now| now.last_log_index.is_some());
             let _ = timeout(wait, begun).await;
