@@ -1,4 +1,5 @@
-//! What clients must have seen, held against each other and against what is there in the end.
+//! What clients must have seen, held against every version that is still kept in the end. Package `checkers` sees
+//! less of the state and more of the clients.
 
 use crate::history::{Call, Ended, History, Kv, Operation, Outcome};
 use std::collections::BTreeMap;
@@ -13,7 +14,6 @@ pub type Broken = (&'static str, String);
 /// The first property that does not hold.
 pub fn after(history: &History, view: &View) -> Result<(), Broken> {
     acknowledged_writes_survive(history, view)?;
-    reads_are_fresh(history)?;
     watches_tell_everything_once_in_order(history, view)
 }
 
@@ -91,57 +91,6 @@ fn deleted_later(history: &History, key: &str, revision: i64) -> bool {
         (Call::Put { key: leased, lease, .. }, _) => leased == key && *lease != 0,
         _ => false,
     })
-}
-
-/// Whoever asks for the newest sees at least what anybody had been told before.
-fn reads_are_fresh(history: &History) -> Result<(), Broken> {
-    const PROPERTY: &str = "linearizable reads are fresh";
-    let mut order: Vec<&Operation> =
-        history.operations.iter().filter(|operation| ok(operation).is_some()).collect();
-    order.sort_by_key(|operation| operation.answered);
-    for operation in &order {
-        let Some(answer) = ok(operation) else { continue };
-        let serializable = match &operation.call {
-            Call::Get { serializable, .. } | Call::Range { serializable } => *serializable,
-            // Whose revision says nothing about what was read.
-            Call::KeepAlive { .. } => true,
-            Call::Put { .. }
-            | Call::Delete { .. }
-            | Call::Swap { .. }
-            | Call::Grant { .. }
-            | Call::Revoke { .. }
-            | Call::Compact { .. } => false,
-        };
-        if serializable {
-            continue;
-        }
-        let before = order
-            .iter()
-            .take_while(|other| other.answered < operation.invoked)
-            .filter_map(|other| ok(other).map(|answer| (answer.revision, *other)))
-            .max_by_key(|(revision, _)| *revision);
-        if let Some((revision, other)) = before
-            && answer.revision < revision
-        {
-            let detail = format!("{operation:?} came after {other:?}");
-            return Err((PROPERTY, detail));
-        }
-        if let Call::Get { key, .. } = &operation.call {
-            let newest = order
-                .iter()
-                .take_while(|other| other.answered < operation.invoked)
-                .filter_map(|other| written(other).map(|written| (written, *other)))
-                .filter(|((written, ..), _)| written == key)
-                .max_by_key(|((_, _, revision), _)| *revision);
-            let read = answer.kvs.first().map_or(answer.revision, |kv| kv.mod_revision);
-            if let Some(((_, _, revision), other)) = newest
-                && read < revision
-            {
-                return Err((PROPERTY, format!("{operation:?} came after {other:?}")));
-            }
-        }
-    }
-    Ok(())
 }
 
 fn watches_tell_everything_once_in_order(history: &History, view: &View) -> Result<(), Broken> {

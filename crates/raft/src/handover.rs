@@ -51,7 +51,13 @@ impl Core {
                 }
                 // The lead is lost already, and not to whom it was to go.
                 let taken = self.until(|now| now.current_leader.is_some());
-                let _ = timeout_at(until, taken).await;
+                if let Ok(Some(now)) = timeout_at(until, taken).await
+                    && let Some(leader) = now.current_leader.filter(|leader| *leader != id)
+                {
+                    return Ok(leader);
+                }
+                // Who leads is told here a moment after raft knows: without a pause, nobody could.
+                sleep(LOOK).await;
                 continue;
             };
             let level = self.until(|now| {
