@@ -99,9 +99,9 @@ struct Keeper {
     tokens: BTreeMap<Need, Token>,
 }
 
-/// What of a Pod that changes is in volumes.
-fn shown(pod: &Pod) -> (Option<BTreeMap<String, String>>, Option<BTreeMap<String, String>>) {
-    (pod.metadata.labels.clone(), pod.metadata.annotations.clone())
+/// What of a Pod that changes is in volumes: labels and annotations.
+fn shown(pod: &Pod) -> [Option<BTreeMap<String, String>>; 2] {
+    [pod.metadata.labels.clone(), pod.metadata.annotations.clone()]
 }
 
 impl Keeper {
