@@ -48,7 +48,7 @@ pub async fn all_with(settings: Settings, client: Client, shutdown: Cancellation
     };
     let (lifecycle, eviction) =
         (recorder("node-controller"), recorder("taint-eviction-controller"));
-    let work = async {
+    let work = Box::pin(async {
         tokio::join!(
             definitions::run(client.clone(), caches.clone()),
             endpointslice::run(client.clone(), caches.clone()),
@@ -61,7 +61,7 @@ pub async fn all_with(settings: Settings, client: Client, shutdown: Cancellation
             service_account::run(client.clone(), caches.clone()),
             taint_eviction::run(client.clone(), caches.clone(), eviction),
         )
-    };
+    });
     tokio::select! {
         _ = work => {}
         () = shutdown.cancelled() => {}

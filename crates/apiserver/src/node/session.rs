@@ -377,7 +377,7 @@ impl Session {
                 self.may("create", of)?;
                 let request = serde_json::from_slice(body_json)
                     .map_err(|e| Status::bad_request(e.to_string()))?;
-                let who = Identity::new(&self.user(), &[access::NODES]);
+                let who = Identity::new(self.user(), &[access::NODES]);
                 guard::token(&self.guard, &who, (namespace, name), &request).await
             }
             _ => Err(Status::bad_request(format!("{} is not for nodes", asked.resource))),
