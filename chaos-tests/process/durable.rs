@@ -119,11 +119,11 @@ async fn write(cluster: &Cluster, name: &str) {
     cluster.client.create(&map, &WriteOptions::default()).await.unwrap();
 }
 
-/// Every ConfigMap and what it holds.
+/// Every ConfigMap that was written here, and what it holds; there is the cluster's own besides.
 async fn stored(cluster: &Cluster) -> BTreeMap<String, String> {
     let list = cluster.client.list::<ConfigMap>(Some("default"), &ListOptions::default()).await;
     let maps = list.unwrap().items.into_iter();
-    maps.map(|map| (map.metadata.name.unwrap(), map.data.unwrap()["sequence"].clone())).collect()
+    maps.filter_map(|map| Some((map.metadata.name?, map.data?.remove("sequence")?))).collect()
 }
 
 /// Syncs of each replica's log since its start; of those that answer.

@@ -225,3 +225,12 @@ impl Machine {
         self.network.switch_on(self.ip);
     }
 }
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        if self.runs() {
+            // At once, like a process that is killed: tasks of a runtime are dropped in no order of ours.
+            self.end();
+        }
+    }
+}

@@ -454,6 +454,9 @@ mod tests {
             "phase": "Running", "qosClass": "Guaranteed", "podIP": "10.0.0.1",
             "conditions": [{"type": "Ready", "status": "True"}, {"type": "DisruptionTarget", "status": "False"}],
         });
+        assert_eq!(merge_kubelet_status(&stored, &sent), stored, "it is from before the end");
+        let mut sent = sent;
+        sent["phase"] = json!("Succeeded");
         let merged = merge_kubelet_status(&stored, &sent);
         assert_eq!(merged["status"]["phase"], "Failed");
         assert_eq!(merged["status"]["qosClass"], "Burstable");

@@ -110,7 +110,14 @@ async fn apply_one(
         Err(error) => return Err(error.into()),
     };
     let mut patch = object.clone();
-    forget_dropped(&old, &object, &mut patch);
+    let before = last_applied(&old);
+    if kind.custom.is_none() {
+        keep_others(before.as_ref(), &old, &mut patch);
+    }
+    if let Some(before) = &before {
+        // What an earlier apply set and this one leaves out is to go.
+        nulls(before, &object, &mut patch);
+    }
     let request = patch_request(&format!("{path}{STRICT}{query}"), &Patch::Merge(patch))?;
     let answer = refuse(target.client.request(request).await?).await?;
     let bytes = answer.into_body().collect().await.map_err(|e| {
@@ -121,13 +128,56 @@ async fn apply_one(
     Ok(format!("{name} {}", if same { "unchanged" } else { "configured" }))
 }
 
-/// What an earlier apply set and this one leaves out is to go.
-fn forget_dropped(old: &Value, new: &Value, patch: &mut Value) {
+/// What the last apply said.
+fn last_applied(old: &Value) -> Option<Value> {
     let pointer = "/metadata/annotations/kubectl.kubernetes.io~1last-applied-configuration";
-    let before = old.pointer(pointer).and_then(Value::as_str);
-    if let Some(before) = before.and_then(|text| serde_json::from_str::<Value>(text).ok()) {
-        nulls(&before, new, patch);
+    serde_json::from_str(old.pointer(pointer)?.as_str()?).ok()
+}
+
+/// Elements of lists are told apart by one of these.
+const NAMES: [&str; 2] = ["name", "mountPath"];
+
+fn element<'a>(list: &'a Value, key: &str, name: &Value) -> Option<&'a Value> {
+    list.as_array()?.iter().find(|element| element.get(key) == Some(name))
+}
+
+/// A merge patch replaces lists: what others have put into them, such as the mounts of a Pod's token, is put into
+/// those of the patch. What an earlier apply set and this one leaves out is not.
+fn keep_others(before: Option<&Value>, old: &Value, new: &mut Value) {
+    if let (Some(old), Some(new)) = (old.as_object(), new.as_object_mut()) {
+        for (key, new) in new {
+            if let Some(old) = old.get(key) {
+                keep_others(before.and_then(|before| before.get(key)), old, new);
+            }
+        }
+        return;
     }
+    let (Some(olds), Some(news)) = (old.as_array(), new.as_array_mut()) else { return };
+    let named = |key: &str| olds.iter().chain(news.iter()).all(|e| e.get(key).is_some());
+    let Some(key) = NAMES.into_iter().find(|key| named(key)) else { return };
+    let set_before = |name: &Value| before.and_then(|before| element(before, key, name));
+    let mut left = std::mem::take(news);
+    for old in olds {
+        let Some(name) = old.get(key) else { continue };
+        match left.iter().position(|new| new.get(key) == Some(name)) {
+            None if set_before(name).is_some() => {}
+            None => news.push(old.clone()),
+            Some(at) => {
+                let mut new = left.remove(at);
+                let before = set_before(name);
+                keep_others(before, old, &mut new);
+                if let (Some(old), Some(new)) = (old.as_object(), new.as_object_mut()) {
+                    for (key, value) in old {
+                        if before.is_none_or(|before| before.get(key).is_none()) {
+                            new.entry(key).or_insert_with(|| value.clone());
+                        }
+                    }
+                }
+                news.push(new);
+            }
+        }
+    }
+    news.append(&mut left);
 }
 
 fn nulls(before: &Value, new: &Value, patch: &mut Value) {
@@ -171,6 +221,26 @@ mod tests {
         let text = "apiVersion: v1\nkind: Pod\n---\n---\napiVersion: v1\nkind: ConfigMap\n";
         let kinds: Vec<&str> = parse("f", text).unwrap().iter().map(|(k, _)| k.kind).collect();
         assert_eq!(kinds, ["Pod", "ConfigMap"]);
+    }
+
+    #[test]
+    fn what_others_put_into_lists_stays() {
+        let container = |more: Value| {
+            let mut container = json!({"name": "main", "image": "i"});
+            container.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            container
+        };
+        let before = json!({"containers": [container(json!({"tty": true})), {"name": "gone"}]});
+        let mounts = json!({"volumeMounts": [{"mountPath": "/token"}, {"mountPath": "/own"}]});
+        let mut old = container(mounts);
+        old["tty"] = json!(true);
+        let old = json!({"containers": [old, {"name": "gone"}, {"name": "others"}]});
+        let own = json!({"volumeMounts": [{"mountPath": "/own", "readOnly": true}]});
+        let mut new = json!({"containers": [{"name": "added"}, container(own)]});
+        keep_others(Some(&before), &old, &mut new);
+        let mounts = json!([{"mountPath": "/token"}, {"mountPath": "/own", "readOnly": true}]);
+        let main = container(json!({"volumeMounts": mounts}));
+        assert_eq!(new, json!({"containers": [main, {"name": "others"}, {"name": "added"}]}));
     }
 
     #[test]

@@ -62,6 +62,8 @@ pub(crate) struct Core {
     pub(crate) clock: Clock,
     /// Names this replica's own requests about leases.
     pub(crate) lease_client: u64,
+    /// Of its next request.
+    pub(crate) lease_sequence: AtomicU64,
     pub(crate) proposals: mpsc::Sender<Waiting>,
     /// One permit for each entry that may be under way; who holds all of them stops proposals.
     pub(crate) entries: Arc<Semaphore>,

@@ -25,17 +25,17 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const RETRY: Duration = Duration::from_secs(1);
 
 /// The commands of one leader about leases.
-struct Proposer {
+struct Proposer<'a> {
     store: Arc<RaftStore>,
     epoch: Epoch,
     client: u64,
+    /// Of this client's next request.
+    sequence: &'a AtomicU64,
 }
-
-static SEQUENCE: AtomicU64 = AtomicU64::new(1);
 
 /// Proposes the end of leases whose time is up, while this replica leads.
 pub(crate) async fn expire_leases(store: Weak<RaftStore>, stop: CancellationToken) {
-    let client = rand::random::<u64>();
+    let (client, sequence) = (rand::random::<u64>(), &AtomicU64::new(1));
     let mut ticks = interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -48,7 +48,7 @@ pub(crate) async fn expire_leases(store: Weak<RaftStore>, stop: CancellationToke
         let now = Instant::now();
         let ended = store.core.leases.ended(now, ENDS_PER_TICK);
         let left = store.core.leases.to_checkpoint(now, CHECKPOINTS_PER_TICK);
-        let proposer = &Proposer { store, epoch, client };
+        let proposer = &Proposer { store, epoch, client, sequence };
         let ends = ended.into_iter().map(async |id| {
             let refused = match proposer.propose(Op::LeaseRevoke { id }).await {
                 Some(Applied { outcome: Ok(_) | Err(Rejection::LeaseNotFound), .. }) => false,
@@ -66,10 +66,10 @@ pub(crate) async fn expire_leases(store: Weak<RaftStore>, stop: CancellationToke
     }
 }
 
-impl Proposer {
+impl Proposer<'_> {
     /// `None` if it is not known to have been committed.
     async fn propose(&self, op: Op) -> Option<Applied> {
-        let sequence = SEQUENCE.fetch_add(1, Ordering::Relaxed);
+        let sequence = self.sequence.fetch_add(1, Ordering::Relaxed);
         let request = RequestId { client: self.client, sequence };
         let origin = Origin::Controller { epoch: self.epoch };
         let applied = self.store.propose(Proposal { request, origin, op }, PATIENCE).await;

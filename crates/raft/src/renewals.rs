@@ -13,10 +13,7 @@ use futures::future::join_all;
 use openraft::ReadPolicy;
 use std::{
     collections::BTreeMap,
-    sync::{
-        Weak,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Weak, atomic::Ordering},
     time::Duration,
 };
 use store::{LeaseId, Op, Origin, Proposal, RequestId, StoreError};
@@ -43,9 +40,6 @@ const ROUND: usize = 8192;
 const PATIENCE: Duration = Duration::from_secs(1);
 /// Between two tries of a caller.
 const RETRY: Duration = Duration::from_millis(20);
-
-/// Names the requests that take checkpoints back.
-static SEQUENCE: AtomicU64 = AtomicU64::new(1);
 
 impl Core {
     /// Renews leases here: seconds to live of each, `None` of those that are gone.
@@ -84,7 +78,7 @@ impl Core {
     }
 
     async fn take_checkpoint_back(&self, id: LeaseId) {
-        let sequence = SEQUENCE.fetch_add(1, Ordering::Relaxed);
+        let sequence = self.lease_sequence.fetch_add(1, Ordering::Relaxed);
         let proposal = Proposal {
             request: RequestId { client: self.lease_client, sequence },
             origin: Origin::Client,

@@ -31,7 +31,7 @@ use openraft::{Config, SnapshotPolicy, async_runtime::watch::WatchReceiver as _,
 use std::{
     io,
     path::PathBuf,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, atomic::AtomicU64},
     time::Duration,
 };
 use store::Leadership;
@@ -171,6 +171,7 @@ impl RaftStore {
             snapshot_bytes,
             clock,
             lease_client: rand::random(),
+            lease_sequence: AtomicU64::new(1),
             proposals,
             entries: Arc::new(Semaphore::new(ENTRIES_IN_FLIGHT as usize)),
             forwards,
