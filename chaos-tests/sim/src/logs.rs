@@ -5,10 +5,10 @@ use std::{
     cell::{Cell, RefCell},
     fmt::{self, Write as _},
     panic,
-    sync::{Arc, Once},
+    sync::{Arc, Once, OnceLock},
 };
 use tracing::{
-    Event, Level, Metadata, Subscriber,
+    Dispatch, Event, Level, Metadata, Subscriber,
     field::{Field, Visit},
     level_filters::LevelFilter,
     span,
@@ -50,12 +50,18 @@ pub(crate) fn note_panics() {
 
 /// Has what is logged on this thread written into the trace, if anybody will read it.
 pub(crate) fn trace_logs(shared: &Shared) -> Option<DefaultGuard> {
+    // Whether anybody wants to know of a place in the code is remembered for the whole process, and as long as there
+    // has been but one subscriber, it is the thread that comes there first that is asked: it may be another
+    // simulation, of which nobody reads the trace. So there are always two.
+    static ANOTHER: OnceLock<Dispatch> = OnceLock::new();
+    ANOTHER.get_or_init(|| Dispatch::new(Logs { shared: None }));
     let read = shared.trace.keeps(Detail::Timeline);
-    read.then(|| tracing::subscriber::set_default(Logs { shared: shared.clone() }))
+    read.then(|| tracing::subscriber::set_default(Logs { shared: Some(shared.clone()) }))
 }
 
 struct Logs {
-    shared: Shared,
+    /// `None`: nobody reads it.
+    shared: Option<Shared>,
 }
 
 impl Subscriber for Logs {
@@ -78,12 +84,13 @@ impl Subscriber for Logs {
     fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
 
     fn event(&self, event: &Event<'_>) {
+        let Some(shared) = &self.shared else { return };
         let mut line = Line(String::new());
         event.record(&mut line);
         let who = WHO.with_borrow(Clone::clone);
         let level = event.metadata().level();
         let what = format_args!("{level}{}", line.0);
-        self.shared.trace.event(self.shared.now(), &who, what);
+        shared.trace.event(shared.now(), &who, what);
     }
 
     fn enter(&self, _: &span::Id) {}
