@@ -1,7 +1,7 @@
 //! The whole plane: replicas with API server, scheduler and controllers, nodes with agents and runtimes, clients
 //! and watchers; and what happens to them.
 //!
-//! A [`scenario::Scenario`] is drawn from a seed, [`run`] runs it, and what was seen is held against the
+//! A `scenario::Scenario` is drawn from a seed, `run` runs it, and what was seen is held against the
 //! properties of package `checkers`. What no history can show (a process that panics, replicas that differ in the
 //! end) is found on the way.
 

@@ -112,7 +112,7 @@ impl Latency {
     }
 }
 
-/// What was done in each stretch of [`BUCKET_MS`].
+/// What was done in each stretch of `BUCKET_MS`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Series {
     /// Width of a stretch.
