@@ -10,14 +10,15 @@ use crate::{
     trace::Trace,
 };
 use raft::{DiskConfig, Member, RaftConfig, RaftStore, Timers};
+use server::clock::store_clock;
 use std::{
     collections::BTreeMap,
     net::SocketAddr,
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
-    time::{Duration, SystemTime},
+    time::Duration,
 };
-use store::{Cluster, Store, Timestamp};
+use store::{Cluster, Store};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use world::net::TcpListener;
@@ -187,13 +188,6 @@ impl Replica {
     }
 }
 
-/// The machine's wall clock.
-fn wall_clock() -> Timestamp {
-    #[expect(clippy::disallowed_methods, reason = "simulated, as the server's own clock is here")]
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    Timestamp(u64::try_from(now.as_micros()).unwrap_or(u64::MAX))
-}
-
 /// Runs until the store fails; says why it has ended.
 async fn run(
     config: RaftConfig,
@@ -206,7 +200,7 @@ async fn run(
         (Ok(peers), Ok(clients)) => (peers, clients),
         (Err(error), _) | (_, Err(error)) => return format!("listen: {error}"),
     };
-    let store = match RaftStore::start(config, Arc::new(wall_clock), peers).await {
+    let store = match RaftStore::start(config, store_clock(), peers).await {
         Ok(store) => store,
         Err(error) if error.is_damaged() => return format!("{DAMAGED}{error}"),
         Err(error) => return format!("start: {error}"),
@@ -215,7 +209,7 @@ async fn run(
     let door = etcd::Door::new(
         Arc::clone(&store) as Arc<dyn Store>,
         Arc::clone(&store) as Arc<dyn Cluster>,
-        etcd::Config::new(etcd::auth::Clock::new(Arc::new(wall_clock))),
+        etcd::Config::new(etcd::auth::Clock::new(store_clock())),
     );
     let mut tasks = JoinSet::new();
     tasks.spawn(listen::listen(clients, None, door, CancellationToken::new()));

@@ -6,6 +6,7 @@
 mod caches;
 mod definitions;
 mod delete;
+mod each_namespace;
 mod endpoints;
 mod endpointslice;
 mod guard;
@@ -32,13 +33,8 @@ pub struct Settings {
     pub root_ca: Option<String>,
 }
 
-/// As [`all_with`] the default settings.
-pub async fn all(client: Client, shutdown: CancellationToken) {
-    all_with(Settings::default(), client, shutdown).await;
-}
-
 /// Runs them all until `shutdown`, as long as the client's epoch lasts.
-pub async fn all_with(settings: Settings, client: Client, shutdown: CancellationToken) {
+pub async fn all(settings: Settings, client: Client, shutdown: CancellationToken) {
     let mut copies = JoinSet::new();
     let caches = Caches::follow(&client, &mut copies, &shutdown);
     let mut recorder = |component: &'static str| {

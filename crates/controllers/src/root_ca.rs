@@ -3,18 +3,16 @@
 //! A new namespace comes with it; this is for a map that was deleted or changed, for namespaces that are
 //! older, and for an authority that is another one now.
 
-use crate::{caches::Caches, queue::Queue};
+use crate::{
+    caches::Caches,
+    each_namespace::{keep, stays, unless_moot},
+};
 use api::{
     core::{ConfigMap, Namespace},
     service_account::{ROOT_CA, ROOT_CA_KEY, root_ca_map},
     status::Status,
 };
-use client::{
-    Client, ClientError, WriteOptions,
-    informer::{Change, Key},
-};
-
-const WORKERS: usize = 2;
+use client::{Client, ClientError, WriteOptions, informer::Key};
 
 /// What is to be done about a namespace.
 #[derive(Debug, PartialEq)]
@@ -25,7 +23,7 @@ enum Plan {
 }
 
 fn plan(namespace: Option<&Namespace>, map: Option<&ConfigMap>, pem: &str) -> Plan {
-    if namespace.is_none_or(|ns| ns.metadata.deletion_timestamp.is_some()) {
+    if !stays(namespace) {
         return Plan::Nothing;
     }
     let Some(map) = map else { return Plan::Create };
@@ -40,19 +38,7 @@ fn plan(namespace: Option<&Namespace>, map: Option<&ConfigMap>, pem: &str) -> Pl
 
 pub(crate) async fn run(client: Client, caches: Caches, pem: Option<String>) {
     let Some(pem) = pem else { return std::future::pending().await };
-    let queue = Queue::default();
-    let key = |name: &str| Key { namespace: String::new(), name: name.to_owned() };
-    let all = || caches.namespaces.list().iter().map(|ns| Key::of(&**ns)).collect();
-    let changed = |change: &Change<ConfigMap>| vec![key(&change.key.namespace)];
-    let (client, caches, pem) = (&client, &caches, pem.as_str());
-    tokio::join!(
-        queue.feed(&caches.namespaces, |change| vec![change.key.clone()], all),
-        queue.feed(&caches.root_cas, changed, all),
-        async {
-            caches.synced().await;
-            queue.work(WORKERS, |key| sync(client, caches, pem, key)).await;
-        },
-    );
+    keep(&caches, &caches.root_cas, |_| true, |key| sync(&client, &caches, &pem, key)).await;
 }
 
 async fn sync(client: &Client, caches: &Caches, pem: &str, key: Key) -> Result<(), ClientError> {
@@ -68,17 +54,7 @@ async fn sync(client: &Client, caches: &Caches, pem: &str, key: Key) -> Result<(
         }
         Plan::Update(map) => client.update(&*map, &WriteOptions::default()).await,
     };
-    match written {
-        // It is there already, or its namespace is not or not for long.
-        Err(ClientError::Api(status))
-            if status.is_already_exists()
-                || status.is_not_found()
-                || status.has_cause("NamespaceTerminating") =>
-        {
-            Ok(())
-        }
-        written => written.map(drop),
-    }
+    unless_moot(written)
 }
 
 #[cfg(test)]

@@ -2,39 +2,28 @@
 //!
 //! A new namespace comes with it; this is for one that was deleted, and for namespaces that are older.
 
-use crate::{caches::Caches, queue::Queue};
+use crate::{
+    caches::Caches,
+    each_namespace::{keep, stays, unless_moot},
+};
 use api::{
     core::{Namespace, ObjectMeta, ServiceAccount},
     service_account::DEFAULT,
 };
-use client::{
-    Client, ClientError, WriteOptions,
-    informer::{Change, Key},
-};
-
-const WORKERS: usize = 2;
+use client::{Client, ClientError, WriteOptions, informer::Key};
 
 fn is_wanted(namespace: Option<&Namespace>, is_there: bool) -> bool {
-    namespace.is_some_and(|ns| ns.metadata.deletion_timestamp.is_none()) && !is_there
+    stays(namespace) && !is_there
 }
 
 pub(crate) async fn run(client: Client, caches: Caches) {
-    let queue = Queue::default();
-    let key = |name: &str| Key { namespace: String::new(), name: name.to_owned() };
-    let all = || caches.namespaces.list().iter().map(|ns| Key::of(&**ns)).collect();
-    let gone = |change: &Change<ServiceAccount>| match change.new {
-        None => vec![key(&change.key.namespace)],
-        Some(_) => Vec::new(),
-    };
-    let (client, caches) = (&client, &caches);
-    tokio::join!(
-        queue.feed(&caches.namespaces, |change| vec![change.key.clone()], all),
-        queue.feed(&caches.accounts, gone, all),
-        async {
-            caches.synced().await;
-            queue.work(WORKERS, |key| sync(client, caches, key)).await;
-        },
-    );
+    keep(
+        &caches,
+        &caches.accounts,
+        |change| change.new.is_none(),
+        |key| sync(&client, &caches, key),
+    )
+    .await;
 }
 
 async fn sync(client: &Client, caches: &Caches, key: Key) -> Result<(), ClientError> {
@@ -50,17 +39,7 @@ async fn sync(client: &Client, caches: &Caches, key: Key) -> Result<(), ClientEr
         ..ObjectMeta::default()
     };
     let account = ServiceAccount { metadata, ..ServiceAccount::default() };
-    match client.create(&account, &WriteOptions::default()).await {
-        // It is there already, or its namespace is not or not for long.
-        Err(ClientError::Api(status))
-            if status.is_already_exists()
-                || status.is_not_found()
-                || status.has_cause("NamespaceTerminating") =>
-        {
-            Ok(())
-        }
-        written => written.map(drop),
-    }
+    unless_moot(client.create(&account, &WriteOptions::default()).await)
 }
 
 #[cfg(test)]

@@ -13,9 +13,9 @@ use crate::{
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::{
     fmt, io,
+    os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,

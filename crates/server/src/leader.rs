@@ -83,6 +83,6 @@ fn components(
     let mut tasks = JoinSet::new();
     tasks.spawn(scheduler::run(client("system:kube-scheduler"), scope.child_token()));
     let manager = client("system:kube-controller-manager");
-    tasks.spawn(controllers::all_with(settings, manager, scope.child_token()));
+    tasks.spawn(controllers::all(settings, manager, scope.child_token()));
     tasks
 }

@@ -6,6 +6,7 @@
 )]
 #![allow(clippy::wildcard_enum_match_arm, reason = "what is changed is one variant among many")]
 
+mod changes;
 mod lines;
 mod model;
 mod mutated;

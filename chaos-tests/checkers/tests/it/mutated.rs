@@ -1,18 +1,14 @@
 //! Right histories in which one thing is changed: each change must be caught, whatever the history.
 
-use crate::model::{Chance, run};
-use checkers::{
-    Verdict, check,
-    history::{Body, Call, History, Mark, Outcome, Record, ReplicaFact, WatchStep},
+use crate::{
+    changes::{Row, can_be_made, holds, is_caught},
+    model::{Chance, run},
 };
+use checkers::history::{Body, Call, History, Mark, Outcome, Record, ReplicaFact, WatchStep};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 
-/// What a change does; false if the history has nothing that it could be done to.
-type Change = fn(&mut History, &mut Chance) -> bool;
-
-/// Name, change, and a property that must catch it.
-const CHANGES: &[(&str, Change, &str)] = &[
+const CHANGES: &[Row] = &[
     ("drop an event", drop_event, "watches leave nothing out, across replicas too"),
     ("swap two responses", swap_responses, "watches are ordered and deliver each change once"),
     (
@@ -39,10 +35,6 @@ const CHANGES: &[(&str, Change, &str)] = &[
     ),
     ("let a state part", part_state, "states are equal at an equal index"),
 ];
-
-fn violated(verdicts: &[Verdict]) -> Vec<&Verdict> {
-    verdicts.iter().filter(|verdict| !verdict.held).collect()
-}
 
 fn streams(history: &History) -> BTreeMap<u64, Vec<usize>> {
     let mut responses: BTreeMap<u64, Vec<usize>> = BTreeMap::new();
@@ -314,35 +306,16 @@ proptest! {
 
     #[test]
     fn a_right_history_holds(seed in any::<u64>()) {
-        let verdicts = check(&run(seed, 300, 8));
-        prop_assert!(violated(&verdicts).is_empty(), "{:#?}", violated(&verdicts));
+        holds(&run(seed, 300, 8))?;
     }
 
     #[test]
     fn one_change_is_caught(seed in any::<u64>(), which in 0..CHANGES.len()) {
-        let (name, change, property) = CHANGES[which];
-        let mut history = run(seed, 120, 6);
-        let mut chance = Chance::new(seed);
-        if change(&mut history, &mut chance) {
-            let verdicts = check(&history);
-            let caught = violated(&verdicts);
-            prop_assert!(
-                caught.iter().any(|verdict| verdict.property == property),
-                "{name}: caught by {:?} only",
-                caught.iter().map(|verdict| verdict.property).collect::<Vec<_>>()
-            );
-        }
+        is_caught(&CHANGES[which], run(seed, 120, 6), seed)?;
     }
 }
 
 #[test]
 fn every_change_can_be_made() {
-    for (name, change, property) in CHANGES {
-        let made = (0..20).filter(|seed| change(&mut run(*seed, 120, 6), &mut Chance::new(*seed)));
-        assert!(made.count() >= 10, "{name} is hardly ever possible");
-        assert!(
-            checkers::properties::ALL.iter().any(|known| known.name == *property),
-            "{property}"
-        );
-    }
+    can_be_made(CHANGES, |seed| run(seed, 120, 6));
 }

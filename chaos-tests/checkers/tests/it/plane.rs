@@ -1,12 +1,12 @@
 //! Right histories of a whole plane by chance, and one change in each that must be caught.
 
-use crate::model::Chance;
-use checkers::{
-    Verdict, check,
-    history::{
-        Change, History, Mark, Object, ObjectEvent, Opened, Record, RuntimeFact, RuntimeSeen,
-        Scope, Settings, Watch, WatchStep,
-    },
+use crate::{
+    changes::{Row, can_be_made, holds, is_caught},
+    model::Chance,
+};
+use checkers::history::{
+    Change, History, Mark, Object, ObjectEvent, Opened, Record, RuntimeFact, RuntimeSeen, Scope,
+    Settings, Watch, WatchStep,
 };
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -270,9 +270,7 @@ fn pick_pod(
     chance.pick(&revisions).copied()
 }
 
-type Edit = fn(&mut History, &mut Chance) -> bool;
-
-const EDITS: &[(&str, Edit, &str)] = &[
+const EDITS: &[Row] = &[
     ("bind again", rebind, "a Pod is bound once"),
     ("ask for too much", overcommit, "a node is never over-committed"),
     ("start elsewhere", start_elsewhere, "a container starts only where its Pod is bound"),
@@ -451,43 +449,21 @@ fn give_up(history: &mut History, chance: &mut Chance) -> bool {
     true
 }
 
-fn violated(verdicts: &[Verdict]) -> Vec<&Verdict> {
-    verdicts.iter().filter(|verdict| !verdict.held).collect()
-}
-
 proptest! {
     #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
 
     #[test]
     fn a_right_plane_holds(seed in any::<u64>()) {
-        let verdicts = check(&run(seed));
-        prop_assert!(violated(&verdicts).is_empty(), "{:#?}", violated(&verdicts));
+        holds(&run(seed))?;
     }
 
     #[test]
     fn one_change_of_a_plane_is_caught(seed in any::<u64>(), which in 0..EDITS.len()) {
-        let (name, edit, property) = EDITS[which];
-        let mut history = run(seed);
-        if edit(&mut history, &mut Chance::new(seed)) {
-            let verdicts = check(&history);
-            let caught = violated(&verdicts);
-            prop_assert!(
-                caught.iter().any(|verdict| verdict.property == property),
-                "{name}: caught by {:?} only",
-                caught.iter().map(|verdict| verdict.property).collect::<Vec<_>>()
-            );
-        }
+        is_caught(&EDITS[which], run(seed), seed)?;
     }
 }
 
 #[test]
 fn every_edit_can_be_made() {
-    for (name, edit, property) in EDITS {
-        let made = (0..20).filter(|seed| edit(&mut run(*seed), &mut Chance::new(*seed)));
-        assert!(made.count() >= 10, "{name} is hardly ever possible");
-        assert!(
-            checkers::properties::ALL.iter().any(|known| known.name == *property),
-            "{property}"
-        );
-    }
+    can_be_made(EDITS, run);
 }

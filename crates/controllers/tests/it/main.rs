@@ -85,7 +85,7 @@ impl Cluster {
         let client = Client::in_process(self.server.door(), identity, origin);
         self.leading = CancellationToken::new();
         let settings = controllers::Settings { root_ca: Some(ROOT_CA.to_owned()) };
-        self.tasks.spawn(controllers::all_with(settings, client, self.leading.child_token()));
+        self.tasks.spawn(controllers::all(settings, client, self.leading.child_token()));
     }
 
     /// Registers a node that is heard and ready.
