@@ -257,7 +257,7 @@ const ROLES: &[Role] = &[
                 &["leases"],
             ),
         ],
-        paths: &[(&["post"], &[NODE_SESSION, RENEW])],
+        paths: &[(&["post"], &[NODE_SESSION, AWAIT_CALLS, TAKE_CALL, RENEW])],
         ..NONE
     },
     Role {
@@ -330,6 +330,10 @@ const ROLES: &[Role] = &[
 
 /// The RPC of a kubelet's session, as a path.
 pub const NODE_SESSION: &str = "/trireme.node.v1.NodeService/Session";
+/// The RPC by which a node can be called where it cannot be connected to, as a path.
+pub const AWAIT_CALLS: &str = "/trireme.node.v1.NodeService/AwaitCalls";
+/// The RPC by which it takes a call, as a path.
+pub const TAKE_CALL: &str = "/trireme.node.v1.NodeService/TakeCall";
 /// The RPC by which a node gets a new certificate in the place of its own, as a path.
 pub const RENEW: &str = "/trireme.cluster.v1.CertificateService/RenewCertificate";
 

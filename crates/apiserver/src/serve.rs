@@ -8,7 +8,7 @@ use crate::{
     history::{self, Retention},
     join::Joins,
     kube::{self, Kube},
-    node::NodeSessions,
+    node::{Calls, NodeSessions},
     proto::{
         cluster::{
             admin_service_server::AdminServiceServer,
@@ -97,8 +97,14 @@ impl ApiServer {
             endpoints: config.endpoints.clone(),
             service_prefix: config.service_prefix,
         };
-        let sessions =
-            NodeSessions::new(registry.clone(), Arc::clone(&cluster), config, Arc::clone(&guard));
+        let calls = Arc::<Calls>::default();
+        let sessions = NodeSessions::new(
+            registry.clone(),
+            Arc::clone(&cluster),
+            config,
+            Arc::clone(&guard),
+            Arc::clone(&calls),
+        );
         let grpc = tonic::service::Routes::new(NodeServiceServer::new(sessions))
             .add_service(AdminServiceServer::new(Admin { store, cluster }))
             .add_service(CertificateServiceServer::new(certificates))
@@ -107,8 +113,8 @@ impl ApiServer {
         let kubelets = pki.kubelets.as_deref().map(kube::over_tls);
         let (registry_, guard_) = (registry.clone(), Arc::clone(&guard));
         let texts = kube::Texts::default();
-        let kube = Arc::new(Kube { registry: registry_, flow, guard: guard_, kubelets, texts });
-        let rest = kube::router(kube);
+        let kube = Kube { registry: registry_, flow, guard: guard_, kubelets, calls, texts };
+        let rest = kube::router(Arc::new(kube));
         let router = Router::new().fallback_service(tower::service_fn(
             move |request: axum::extract::Request| {
                 let is_grpc = request

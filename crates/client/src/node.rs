@@ -1,21 +1,29 @@
-//! The kubelet's session with the control plane: one active stream, one standing by.
+//! The kubelet's session with the control plane: one active stream, one standing by, and at every replica one
+//! over which the node is called.
+
+mod calls;
 
 use crate::proto::node::{
     Ack, Activate, Event, Fetched, FromNode, Heartbeat, Hello, NodeStatus, PodDelete, PodStatus,
     ToNode, from_node::Message as From, node_service_client::NodeServiceClient,
     to_node::Message as To,
 };
-use crate::transport::{Access, channel};
+use crate::transport::{Access, Bearer, channel};
 use futures::future::BoxFuture;
 use serde_json::Value;
 use std::{collections::BTreeMap, time::Duration};
 use tokio::{
+    io::DuplexStream,
     sync::{mpsc, oneshot},
     time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout},
 };
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
-use tonic::Streaming;
+use tonic::{
+    Streaming,
+    service::interceptor::InterceptedService,
+    transport::{Channel, Endpoint},
+};
 
 /// Who the node is, and where the replicas are.
 #[derive(Debug, Clone, PartialEq)]
@@ -38,6 +46,8 @@ pub struct NodeSessionConfig {
     pub heartbeat_interval: Duration,
     /// Silence of the stream after which it counts as dead; well below a second.
     pub silence_max: Duration,
+    /// Whether [`NodeSession::calls`] are taken.
+    pub callable: bool,
 }
 
 /// What the control plane tells the kubelet.
@@ -157,6 +167,8 @@ pub struct NodeSession {
     pub requests: mpsc::Sender<ToControlPlane>,
     /// For objects that Pods use.
     pub fetches: mpsc::Sender<Fetch>,
+    /// Connections that replicas have asked for, as if they had connected to this node.
+    pub calls: mpsc::Receiver<DuplexStream>,
 }
 
 /// The session's ends, and the future that keeps it alive until `shutdown`: the owner spawns it.
@@ -167,7 +179,9 @@ pub fn session(
     let (events, event_receiver) = mpsc::channel(1024);
     let (request_sender, requests) = mpsc::channel(1024);
     let (fetch_sender, fetches) = mpsc::channel(64);
+    let (call_sender, calls) = mpsc::channel(64);
     let run = async move {
+        let callable = calls::keep(config.clone(), call_sender);
         let mut agent = Agent {
             endpoints: config.endpoints.clone(),
             config,
@@ -181,10 +195,17 @@ pub fn session(
         };
         tokio::select! {
             () = agent.run() => {}
+            () = callable => {}
             () = shutdown.cancelled() => {}
         }
     };
-    (NodeSession { events: event_receiver, requests: request_sender, fetches: fetch_sender }, run)
+    let ends = NodeSession {
+        events: event_receiver,
+        requests: request_sender,
+        fetches: fetch_sender,
+        calls,
+    };
+    (ends, run)
 }
 
 /// Between rounds when no replica answers; grows to [`BACKOFF_MAX`].
@@ -256,6 +277,22 @@ impl Spare {
     }
 }
 
+/// A connection to a replica that is left when it hangs, not only when it dies.
+async fn connect(
+    config: &NodeSessionConfig,
+    endpoint: &str,
+) -> Result<InterceptedService<Channel, Bearer>, String> {
+    let silence_max = config.silence_max;
+    let tuned = |target: Endpoint| {
+        target
+            .connect_timeout(silence_max)
+            .http2_keep_alive_interval(silence_max / 2)
+            .keep_alive_timeout(silence_max / 2)
+            .keep_alive_while_idle(true)
+    };
+    channel(endpoint, &config.access, tuned).await
+}
+
 async fn open(
     config: NodeSessionConfig,
     endpoint: String,
@@ -263,16 +300,7 @@ async fn open(
     standby: bool,
 ) -> Result<Link, String> {
     let failed = |e: &dyn std::fmt::Display| format!("{endpoint}: {e}");
-    let silence_max = config.silence_max;
-    let connected = channel(&endpoint, &config.access, |target| {
-        target
-            .connect_timeout(silence_max)
-            // A replica that hangs is left, not only one that dies.
-            .http2_keep_alive_interval(silence_max / 2)
-            .keep_alive_timeout(silence_max / 2)
-            .keep_alive_while_idle(true)
-    });
-    let channel = connected.await.map_err(|e| failed(&e))?;
+    let channel = connect(&config, &endpoint).await.map_err(|e| failed(&e))?;
     let (out, outgoing) = mpsc::channel(1024);
     let hello = From::Hello(Hello {
         node: config.node.clone(),

@@ -171,6 +171,7 @@ pub async fn run(
         access: config.access.clone(),
         heartbeat_interval: config.heartbeat,
         silence_max: config.silence_max,
+        callable: listener.is_some(),
     };
     let (ends, link) = session(session_config, shutdown.child_token());
     let mut tasks = JoinSet::new();
@@ -222,8 +223,8 @@ pub async fn serve(
     });
     if let Some(listener) = listener {
         let (shared, tls) = (Arc::clone(&shared), config.tls.clone());
-        let served = crate::serve::serve(shared, listener, tls, shutdown.child_token());
-        tasks.spawn(served);
+        let stop = shutdown.child_token();
+        tasks.spawn(crate::serve::serve(shared, listener, ends.calls, tls, stop));
     }
     let offer = Offer::of(&node_object(&config, &shared.clock));
     let (workers, arriving) = (BTreeMap::new(), BTreeMap::new());

@@ -71,7 +71,7 @@ pub async fn listen_within<S>(
     S::Future: Send + 'static,
 {
     let listener = listener.into();
-    let protocol = Protocol { builder: builder(&bounds), bounds };
+    let protocol = Protocol::new(bounds);
     let acceptor = tls.map(TlsAcceptor::from);
     let mut connections = JoinSet::new();
     loop {
@@ -94,27 +94,7 @@ pub async fn listen_within<S>(
         let _ = stream.set_nodelay(true);
         let service = Extension(PeerAddress(peer)).layer(service.clone());
         let (acceptor, shutdown, protocol) = (acceptor.clone(), shutdown.clone(), protocol.clone());
-        connections.spawn(async move {
-            match acceptor {
-                None => connection(protocol, stream, service, shutdown).await,
-                Some(acceptor) => match timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
-                    Ok(Ok(stream)) => {
-                        let shown = stream.get_ref().1.peer_certificates();
-                        let shown: Option<PeerCertificates> = shown
-                            .map(|chain| chain.iter().map(|c| c.clone().into_owned()).collect());
-                        match shown {
-                            Some(shown) => {
-                                let service = Extension(shown).layer(service);
-                                connection(protocol, stream, service, shutdown).await;
-                            }
-                            None => connection(protocol, stream, service, shutdown).await,
-                        }
-                    }
-                    Ok(Err(error)) => tracing::debug!(%error, "TLS handshake"),
-                    Err(_) => tracing::debug!("TLS handshake took too long"),
-                },
-            }
-        });
+        connections.spawn(handshake(protocol, stream, acceptor, service, shutdown));
     }
     drop(listener);
     let ended = async { while connections.join_next().await.is_some() {} };
@@ -123,11 +103,65 @@ pub async fn listen_within<S>(
     }
 }
 
+/// As [`listen_within`], one connection that did not come by a listener: requests have no [`PeerAddress`].
+pub async fn serve<I, S>(
+    bounds: Bounds,
+    stream: I,
+    tls: Option<Arc<rustls::ServerConfig>>,
+    service: S,
+    shutdown: CancellationToken,
+) where
+    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    S: Service<Request<Incoming>, Response = Response<Body>, Error = Infallible>,
+    S: Clone + Send + 'static,
+    S::Future: Send + 'static,
+{
+    let acceptor = tls.map(TlsAcceptor::from);
+    handshake(Protocol::new(bounds), stream, acceptor, service, shutdown).await;
+}
+
+async fn handshake<I, S>(
+    protocol: Protocol,
+    stream: I,
+    acceptor: Option<TlsAcceptor>,
+    service: S,
+    shutdown: CancellationToken,
+) where
+    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    S: Service<Request<Incoming>, Response = Response<Body>, Error = Infallible>,
+    S: Clone + Send + 'static,
+    S::Future: Send + 'static,
+{
+    let Some(acceptor) = acceptor else {
+        return connection(protocol, stream, service, shutdown).await;
+    };
+    let stream = match timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => return tracing::debug!(%error, "TLS handshake"),
+        Err(_) => return tracing::debug!("TLS handshake took too long"),
+    };
+    let shown = stream.get_ref().1.peer_certificates();
+    let shown: Option<PeerCertificates> =
+        shown.map(|chain| chain.iter().map(|c| c.clone().into_owned()).collect());
+    match shown {
+        Some(shown) => {
+            connection(protocol, stream, Extension(shown).layer(service), shutdown).await;
+        }
+        None => connection(protocol, stream, service, shutdown).await,
+    }
+}
+
 /// How every connection of a listener is served.
 #[derive(Clone)]
 struct Protocol {
     builder: Builder<TokioExecutor>,
     bounds: Bounds,
+}
+
+impl Protocol {
+    fn new(bounds: Bounds) -> Self {
+        Self { builder: builder(&bounds), bounds }
+    }
 }
 
 /// Bytes of an answer that wait for a client in one connection's, or one stream's, own buffer.

@@ -8,6 +8,7 @@
 pub mod host;
 mod libc_calls;
 pub mod net;
+pub mod tunnel;
 
 use tokio::task::JoinError;
 

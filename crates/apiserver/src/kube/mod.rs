@@ -18,6 +18,7 @@ pub(crate) use texts::Texts;
 use crate::{
     flow::{Asker, Flow, Verb},
     guard::{self, Guard},
+    node::Calls,
     patch,
     registry::{
         Admission, Apply, Caller, DeleteOutcome, ListQuery, Manager, Registry, Witness, Written,
@@ -66,6 +67,8 @@ pub(crate) struct Kube {
     pub(crate) guard: Arc<Guard>,
     /// How nodes are asked; without it, in plaintext.
     pub(crate) kubelets: Option<TlsConnector>,
+    /// Where they can be called.
+    pub(crate) calls: Arc<Calls>,
     /// Long lists that several clients have asked for.
     pub(crate) texts: Texts,
 }

@@ -14,12 +14,16 @@ use axum::{
     http::{HeaderValue, Method, StatusCode, Uri, header, uri::Authority},
     response::Response,
 };
+use futures::{
+    FutureExt as _,
+    future::{Either, select},
+};
 use http_body_util::BodyExt as _;
 use hyper_util::rt::TokioIo;
 use pki::Certificate;
 use rustls::pki_types::ServerName;
 use serde_json::Value;
-use std::{io, num::IntErrorKind, sync::Arc, time::Duration};
+use std::{io, num::IntErrorKind, pin::pin, sync::Arc, time::Duration};
 use tokio::{
     io::{AsyncRead, AsyncWrite, copy_bidirectional_with_sizes},
     time::timeout,
@@ -28,6 +32,8 @@ use tokio_rustls::TlsConnector;
 use world::net::TcpStream;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// For a connection straight to a kubelet, before it is called as well.
+const HEAD_START: Duration = Duration::from_millis(200);
 
 /// Bytes that wait on their way through, in each direction.
 const RELAY_BYTES: usize = 32 << 10;
@@ -173,11 +179,7 @@ async fn relay(
     let unreachable = |error: &dyn std::fmt::Display| {
         Status::internal(format!("node {node_name} at {authority} does not answer: {error}"))
     };
-    let connecting = connect(node_name, &address, port, kube.kubelets.as_ref());
-    let stream = timeout(CONNECT_TIMEOUT, connecting)
-        .await
-        .map_err(|e| unreachable(&e))?
-        .map_err(|e| unreachable(&e))?;
+    let stream = reach(kube, node_name, &address, port).await.map_err(|e| unreachable(&e))?;
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
         .await
         .map_err(|e| unreachable(&e))?;
@@ -243,16 +245,47 @@ trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
 
+/// A connection to a kubelet: straight to its address, or, where that is slow to come about or does not, because of NAT
+/// or a firewall, by calling it.
+async fn reach(kube: &Kube, node: &str, address: &str, port: u16) -> io::Result<Box<dyn Io>> {
+    let tls = kube.kubelets.as_ref();
+    let straight = timeout(CONNECT_TIMEOUT, async {
+        let stream = TcpStream::connect(address, port).await?;
+        let _ = stream.set_nodelay(true);
+        is_of_node(node, address, stream, tls).await
+    });
+    let mut straight = pin!(straight.map(|connected| connected.map_err(io::Error::from).flatten()));
+    let failed = match timeout(HEAD_START, &mut straight).await {
+        Ok(Ok(stream)) => return Ok(stream),
+        Ok(Err(error)) => Some(error),
+        Err(_) => None,
+    };
+    let call = timeout(CONNECT_TIMEOUT, async {
+        is_of_node(node, address, kube.calls.call(node).await?, tls).await
+    });
+    let call = pin!(call.map(|connected| connected.map_err(io::Error::from).flatten()));
+    let (error, called) = match failed {
+        Some(error) => (error, call.await),
+        None => match select(straight, call).await {
+            Either::Left((Ok(stream), _)) | Either::Right((Ok(stream), _)) => return Ok(stream),
+            Either::Left((Err(error), call)) => (error, call.await),
+            Either::Right((Err(called), straight)) => match straight.await {
+                Ok(stream) => return Ok(stream),
+                Err(error) => (error, Err(called)),
+            },
+        },
+    };
+    called.map_err(|called| io::Error::new(error.kind(), format!("{error}; called, {called}")))
+}
+
 /// The kubelet's certificate must be valid for the address that its node has in the API, and be that node's: what
 /// is sent to it is not for another one that has come to the address.
-async fn connect(
+async fn is_of_node(
     node: &str,
     address: &str,
-    port: u16,
+    stream: impl Io + 'static,
     tls: Option<&TlsConnector>,
 ) -> io::Result<Box<dyn Io>> {
-    let stream = TcpStream::connect(address, port).await?;
-    let _ = stream.set_nodelay(true);
     let Some(tls) = tls else { return Ok(Box::new(stream)) };
     let name = ServerName::try_from(address.to_owned()).map_err(io::Error::other)?;
     let stream = tls.connect(name, stream).await?;
@@ -332,8 +365,11 @@ mod tests {
                 let (stream, _) = listener.accept().await.unwrap();
                 let _ = acceptor.accept(stream).await;
             };
-            let (connected, ()) =
-                tokio::join!(connect(node, "127.0.0.1", port, Some(&trusting)), serve);
+            let connect = async {
+                let stream = TcpStream::connect("127.0.0.1", port).await?;
+                is_of_node(node, "127.0.0.1", stream, Some(&trusting)).await
+            };
+            let (connected, ()) = tokio::join!(connect, serve);
             connected.map(drop).map_err(|error| error.to_string())
         };
         asked("a").await.unwrap();

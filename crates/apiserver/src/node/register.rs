@@ -58,7 +58,7 @@ pub(super) async fn register(
 /// Counts the session up. Another machine under this name is refused while the first one is alive
 /// (FEN-30).
 async fn open_session(registry: &Registry, hello: &Hello) -> Result<(u64, Fence), Status> {
-    let key = format!("/trireme/nodesessions/{}", hello.node);
+    let key = session_key(&hello.node);
     for _ in 0..ATTEMPTS {
         let old = registry.store().view().get(key.as_bytes());
         let found: Value =
@@ -93,6 +93,17 @@ async fn open_session(registry: &Registry, hello: &Hello) -> Result<(u64, Fence)
         }
     }
     Err(Status::unavailable("others register under the same name"))
+}
+
+/// Whether this agent is the one that holds the node's name, as far as this replica knows.
+pub(super) fn is_held_by(registry: &Registry, node: &str, instance: &str) -> bool {
+    let found = registry.store().view().get(session_key(node).as_bytes());
+    let found = found.and_then(|kv| serde_json::from_slice::<Value>(&kv.value).ok());
+    found.is_some_and(|session| session.get("instance").and_then(Value::as_str) == Some(instance))
+}
+
+fn session_key(node: &str) -> String {
+    format!("/trireme/nodesessions/{node}")
 }
 
 async fn put_node(

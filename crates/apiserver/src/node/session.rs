@@ -64,7 +64,7 @@ struct Work {
 }
 
 /// Where the API is: the replicas in the log that have started, and those of the configuration.
-fn endpoints(cluster: &dyn Cluster, config: &Config) -> Vec<String> {
+pub(super) fn endpoints(cluster: &dyn Cluster, config: &Config) -> Vec<String> {
     let mut urls = api_urls(&cluster.members());
     for url in &config.endpoints {
         if !urls.contains(url) {

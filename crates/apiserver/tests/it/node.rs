@@ -28,16 +28,27 @@ fn named(
     stop: &CancellationToken,
     tasks: &mut JoinSet<()>,
 ) -> NodeSession {
+    saying(json!({"metadata": {"name": name}, "status": {}}), endpoints, stop, tasks)
+}
+
+/// The session of a node that registers so.
+pub(crate) fn saying(
+    node: Value,
+    endpoints: &[String],
+    stop: &CancellationToken,
+    tasks: &mut JoinSet<()>,
+) -> NodeSession {
     let config = NodeSessionConfig {
-        node: name.to_owned(),
+        node: node["metadata"]["name"].as_str().unwrap().to_owned(),
         instance: "first".to_owned(),
         machine_id: "machine".to_owned(),
         boot_id: "boot".to_owned(),
-        node_json: json!({"metadata": {"name": name}, "status": {}}),
+        node_json: node,
         endpoints: endpoints.to_vec(),
         access: client::transport::Access::default(),
         heartbeat_interval: Duration::from_secs(1),
         silence_max: Duration::from_millis(600),
+        callable: true,
     };
     let (ends, link) = session(config, stop.clone());
     tasks.spawn(link);
@@ -46,7 +57,7 @@ fn named(
 
 /// What the node is told, up to the next [`FromControlPlane::Synced`]: Pods, and whether it ends a
 /// complete list.
-async fn until_synced(node: &mut NodeSession) -> (Vec<(String, bool)>, bool) {
+pub(crate) async fn until_synced(node: &mut NodeSession) -> (Vec<(String, bool)>, bool) {
     let mut pods = Vec::new();
     loop {
         let told = timeout(Duration::from_secs(10), node.events.recv()).await.unwrap().unwrap();

@@ -1,20 +1,25 @@
 //! Connections into Pods on their way through: the API server knows no protocol.
 
-use crate::{Api, PODS, node::serve, pod};
+use crate::{
+    Api, PODS,
+    node::{saying, serve, until_synced},
+    pod,
+};
 use http::Method;
 use serde_json::{Value, json};
 use std::time::Duration;
 use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
     task::JoinSet,
     time::timeout,
 };
+use tokio_util::sync::CancellationToken;
 
 const SOON: Duration = Duration::from_secs(20);
 
 /// Reads a head, and gives it and what came after it.
-async fn head(stream: &mut TcpStream) -> (String, Vec<u8>) {
+async fn head(stream: &mut (impl AsyncRead + Unpin)) -> (String, Vec<u8>) {
     let mut bytes = Vec::new();
     loop {
         if let Some(end) = bytes.windows(4).position(|four| four == b"\r\n\r\n") {
@@ -96,6 +101,79 @@ async fn any_protocol_goes_through_and_each_direction_ends_alone() {
         timeout(SOON, client.read_to_end(&mut seen)).await.unwrap().unwrap();
         assert_eq!(seen, b"first and last");
     }
+}
+
+#[tokio::test]
+async fn a_node_that_nobody_can_connect_to_is_called_by_any_replica() {
+    // SUB-5
+    let mut tasks = JoinSet::new();
+    let api = Api::new().await;
+    let (first, _stop_first) = serve(&api, &mut tasks).await;
+    let (second, _stop_second) = serve(&api, &mut tasks).await;
+    let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let node = json!({"metadata": {"name": "node-1"}, "status": {
+        "addresses": [{"type": "InternalIP", "address": "127.0.0.1"}],
+        "daemonEndpoints": {"kubeletEndpoint": {"Port": closed.port()}},
+    }});
+    let stop = CancellationToken::new();
+    let mut node = saying(node, &[first.clone(), second.clone()], &stop, &mut tasks);
+    until_synced(&mut node).await;
+    let mut object = pod("p");
+    object["spec"]["nodeName"] = json!("node-1");
+    assert_eq!(api.json(Method::POST, PODS, object).await.0, 201);
+    for replica in [first, second] {
+        let address = replica.trim_start_matches("http://");
+        let ask = async |path: &str, headers: &str| {
+            let mut client = TcpStream::connect(address).await.unwrap();
+            let request = format!("GET {PODS}/p/{path} HTTP/1.1\r\nHost: api\r\n{headers}\r\n");
+            client.write_all(request.as_bytes()).await.unwrap();
+            client
+        };
+        // Until it waits there.
+        let (mut client, mut far) = loop {
+            let mut client = ask("log", "").await;
+            tokio::select! {
+                far = node.calls.recv() => break (client, far.unwrap()),
+                (head, _) = head(&mut client) => assert!(head.starts_with("HTTP/1.1 500"), "{head}"),
+            }
+        };
+        assert!(head(&mut far).await.0.starts_with("GET /containerLogs/default/p/a HTTP/1.1"));
+        far.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello").await.unwrap();
+        let (_, mut seen) = head(&mut client).await;
+        while seen != b"hello" {
+            assert!(timeout(SOON, client.read_buf(&mut seen)).await.unwrap().unwrap() > 0);
+        }
+        let upgrade = "Connection: Upgrade\r\nUpgrade: any\r\n";
+        let mut client = ask("exec?command=x", upgrade).await;
+        let mut far = timeout(SOON, node.calls.recv()).await.unwrap().unwrap();
+        head(&mut far).await;
+        let answer = format!("HTTP/1.1 101 Switching Protocols\r\n{upgrade}\r\nfirst");
+        far.write_all(answer.as_bytes()).await.unwrap();
+        let (_, mut seen) = head(&mut client).await;
+        client.write_all(b"there").await.unwrap();
+        client.shutdown().await.unwrap();
+        let mut text = String::new();
+        timeout(SOON, far.read_to_string(&mut text)).await.unwrap().unwrap();
+        assert_eq!(text, "there");
+        far.write_all(b" and last").await.unwrap();
+        drop(far);
+        timeout(SOON, client.read_to_end(&mut seen)).await.unwrap().unwrap();
+        assert_eq!(seen, b"first and last");
+    }
+    // Nobody takes calls any more, and that is said.
+    drop(node);
+    let path = format!("{PODS}/p/log");
+    let said = timeout(SOON, async {
+        loop {
+            let (code, status) = api.json(Method::GET, &path, Value::Null).await;
+            assert_eq!(code, 500, "{status}");
+            let message = status["message"].as_str().unwrap().to_owned();
+            if message.contains("called, it does not wait to be called") {
+                return message;
+            }
+        }
+    });
+    assert!(said.await.unwrap().contains("node node-1 at 127.0.0.1:"));
 }
 
 #[tokio::test]

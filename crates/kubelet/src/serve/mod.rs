@@ -21,9 +21,10 @@ use axum::{
     response::{IntoResponse as _, Response},
     routing::{any, get},
 };
+use listen::Bounds;
 use serde_json::{Value, json};
 use std::{pin::pin, sync::Arc, time::Duration};
-use tokio::time::timeout;
+use tokio::{io::DuplexStream, sync::mpsc, task::JoinSet, time::timeout};
 use tokio_util::sync::CancellationToken;
 use world::net::TcpListener;
 
@@ -35,9 +36,11 @@ const PATIENCE: Duration = Duration::from_secs(300);
 /// For the other side to say the last of it.
 const LINGER: Duration = Duration::from_secs(10);
 
+/// Serves those who connect, and those who have called (see [`client::node::NodeSession::calls`]) alike.
 pub(crate) async fn serve(
     shared: Arc<Shared>,
     listener: TcpListener,
+    calls: mpsc::Receiver<DuplexStream>,
     tls: Option<Arc<rustls::ServerConfig>>,
     shutdown: CancellationToken,
 ) {
@@ -50,7 +53,24 @@ pub(crate) async fn serve(
         .route("/attach/{namespace}/{pod}/{container}", any(program::attach))
         .route("/portForward/{namespace}/{pod}", any(forward::port_forward))
         .with_state(shared);
-    listen::listen(listener, tls, router, shutdown).await;
+    let called = answer(calls, tls.clone(), router.clone(), shutdown.clone());
+    tokio::join!(listen::listen(listener, tls, router, shutdown), called);
+}
+
+async fn answer(
+    mut calls: mpsc::Receiver<DuplexStream>,
+    tls: Option<Arc<rustls::ServerConfig>>,
+    router: Router,
+    shutdown: CancellationToken,
+) {
+    let mut connections = JoinSet::new();
+    while let Some(Some(stream)) = shutdown.run_until_cancelled(calls.recv()).await {
+        while connections.try_join_next().is_some() {}
+        let (tls, router, shutdown) = (tls.clone(), router.clone(), shutdown.clone());
+        connections.spawn(listen::serve(Bounds::default(), stream, tls, router, shutdown));
+    }
+    // Those that have been asked for live as long as the port.
+    shutdown.cancelled().await;
 }
 
 /// As much of the kubelet's summary as is known, in its form.

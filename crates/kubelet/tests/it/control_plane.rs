@@ -108,7 +108,8 @@ impl Node {
         let (told, events) = mpsc::channel(1024);
         let (requests, asked) = mpsc::channel(1024);
         let (fetches, fetched) = mpsc::channel(1);
-        let ends = NodeSession { events, requests, fetches };
+        let (_, calls) = mpsc::channel(1);
+        let ends = NodeSession { events, requests, fetches, calls };
         let config = KubeletConfig {
             name: "node".to_owned(),
             machine: Machine::read(),
