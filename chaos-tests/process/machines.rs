@@ -5,10 +5,12 @@ use crate::{
     kubectl::installed,
 };
 use nix::{
+    sched::{CloneFlags, unshare},
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
 use serde_json::Value;
+use server::config::{NodeConfig, ReplicaConfig, read};
 use std::{
     collections::BTreeMap,
     fs,
@@ -18,7 +20,11 @@ use std::{
     time::Duration,
 };
 use tokio::{
+    io::copy_bidirectional,
+    net::TcpStream,
     process::{Child, Command},
+    runtime::Handle,
+    task::JoinSet,
     time::{sleep, timeout},
 };
 
@@ -69,18 +75,50 @@ impl Machines {
         self.dir.join(name).to_str().unwrap().to_owned()
     }
 
-    fn start(&mut self, role: &str, name: &str) {
+    fn command(&self, role: &str, name: &str) -> Command {
         let log = fs::File::create(self.dir.join(format!("{name}.log"))).unwrap();
-        let child = Command::new(env!("CARGO_BIN_EXE_trireme"))
+        let mut command = Command::new(env!("CARGO_BIN_EXE_trireme"));
+        command
             .args([role, "--config", &format!("{}/config.toml", self.path(name))])
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)
             .process_group(0)
-            .kill_on_drop(true)
-            .spawn()
-            .unwrap();
+            .kill_on_drop(true);
+        command
+    }
+
+    fn start(&mut self, role: &str, name: &str) {
+        let child = self.command(role, name).spawn().unwrap();
         self.running.insert(name.to_owned(), child);
+    }
+
+    /// Starts the agent of a node that can connect to these replicas while nobody can connect to it, as behind NAT:
+    /// in a network of its own, from which only connections to the replicas' ports lead out.
+    fn start_behind_nat(&mut self, name: &str, replicas: &[&str], ways: &mut JoinSet<()>) {
+        let mut command = self.command("kubelet", name);
+        let ports: Vec<u16> = replicas
+            .iter()
+            .map(|replica| {
+                let config = self.dir.join(replica).join("config.toml");
+                read::<ReplicaConfig>(&config).unwrap().api.listen.port()
+            })
+            .collect();
+        let runtime = Handle::current();
+        // Of this thread alone, and of what it starts.
+        let inside = std::thread::spawn(move || {
+            let _runtime = runtime.enter();
+            unshare(CloneFlags::CLONE_NEWNET).unwrap();
+            let up = std::process::Command::new("ip").args(["link", "set", "lo", "up"]).status();
+            assert!(up.unwrap().success());
+            let listening = ports.iter().map(|port| TcpListener::bind((HOST, *port)).unwrap());
+            (listening.collect::<Vec<_>>(), command.spawn().unwrap())
+        });
+        let (listening, child) = inside.join().unwrap();
+        self.running.insert(name.to_owned(), child);
+        for listener in listening {
+            ways.spawn(lead_out(listener));
+        }
     }
 
     async fn join(&self, name: &str, token: &str, hash: &str, server: &str, role: &[&str]) -> Said {
@@ -153,6 +191,21 @@ impl Machines {
     }
 }
 
+/// Whoever connects to `listener` is connected to the same port of this machine.
+async fn lead_out(listener: TcpListener) {
+    listener.set_nonblocking(true).unwrap();
+    let there = listener.local_addr().unwrap();
+    let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+    let mut connections = JoinSet::new();
+    loop {
+        let (mut near, _) = listener.accept().await.unwrap();
+        connections.spawn(async move {
+            let Ok(mut far) = TcpStream::connect(there).await else { return };
+            let _ = copy_bidirectional(&mut near, &mut far).await;
+        });
+    }
+}
+
 fn done(said: Said) -> String {
     assert_eq!(said.code, 0, "{}\n{}", said.out, said.err);
     said.out
@@ -214,7 +267,8 @@ async fn story(machines: &mut Machines) {
     let ends = text.replace("removePodsOnExit = false", "removePodsOnExit = true");
     assert_ne!(text, ends);
     fs::write(&config, ends).unwrap();
-    machines.start("kubelet", "n1");
+    let mut ways = JoinSet::new();
+    machines.start_behind_nat("n1", &["r1", "r2", "r3"], &mut ways);
     eventually("the node is there", SOON * 2, async || {
         let said = machines.cli("r2", &["wait", "node/n1", "--for", "condition=Ready"]).await;
         if said.code == 0 { Ok(()) } else { Err(said.err) }
@@ -248,8 +302,14 @@ async fn story(machines: &mut Machines) {
     .unwrap();
     done(machines.cli("r3", &["apply", "-f", pod.to_str().unwrap()]).await);
     done(machines.cli("r3", &["wait", "pod/lives", "--for", "condition=Ready"]).await);
-    let said = machines.cli("r2", &["exec", "lives", "--", "run", "print here"]).await;
-    assert_eq!((said.code, said.out.trim()), (0, "here"), "{said:?}");
+    // SUB-5: nobody can connect to the node, so either replica calls it.
+    let config: NodeConfig = read(&config).unwrap();
+    let refused = TcpStream::connect(config.api.listen).await.unwrap_err();
+    assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
+    for replica in ["r2", "r3"] {
+        let said = machines.cli(replica, &["exec", "lives", "--", "run", "print here"]).await;
+        assert_eq!((said.code, said.out.trim()), (0, "here"), "{said:?}");
+    }
     done(machines.cli("r2", &["delete", "pod", "lives"]).await);
 }
 
