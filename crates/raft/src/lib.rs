@@ -37,6 +37,7 @@ mod reads;
 mod reconfigure;
 mod renewals;
 mod restore;
+mod silence;
 mod snapshot;
 mod snapshots;
 mod stages;
