@@ -211,17 +211,23 @@ impl Scheduler {
 
     fn bound(&mut self, done: Done) {
         let now = Instant::now();
+        if let Err(error) = &done.result {
+            tracing::debug!(pod = %done.key.name, %error, "not bound: it is tried again");
+        }
         match done.result {
             Ok(()) => {}
             // It may have been bound: the assumption stays until the API shows it (FEN-32).
-            Err(ClientError::Unknown { .. }) => self.queue.failed(&done.key, now),
+            Err(ClientError::Unknown { .. }) => self.queue.interrupted(&done.key, now),
             Err(ClientError::Api(status)) if status.code == 504 => {
-                self.queue.failed(&done.key, now);
+                self.queue.interrupted(&done.key, now);
             }
             Err(error) => {
-                tracing::debug!(pod = done.key.name, %error, "not bound");
                 self.cache.forget(&done.uid);
-                self.queue.failed(&done.key, now);
+                if matches!(&error, ClientError::Api(status) if status.code == 503) {
+                    self.queue.interrupted(&done.key, now);
+                } else {
+                    self.queue.failed(&done.key, now);
+                }
             }
         }
     }
