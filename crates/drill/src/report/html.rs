@@ -163,8 +163,8 @@ fn section(html: &mut String, s: &ScenarioReport) {
     );
     let _ = write!(
         html,
-        "<h3>What was served</h3><p class=\"key dim\"><span><i style=\"background:var(--fault)\"></i>fault</span><span>\
-         <i style=\"background:var(--healing)\"></i>until all was whole again</span></p>{}",
+        "<h3>What was served</h3><p class=\"key dim\"><span><i style=\"background:var(--fault)\"></i>fault, by its number \
+         below</span><span><i style=\"background:var(--healing)\"></i>until all was whole again</span></p>{}",
         plot::timeline(s)
     );
     if !s.faults.is_empty() {
@@ -254,11 +254,11 @@ pub fn picture(report: &Report) -> String {
     );
     let columns = [
         (24.0, "start", "scenario"),
-        (170.0, "start", "writes over time, and faults"),
-        (610.0, "end", "no write"),
-        (700.0, "end", "watch late"),
-        (790.0, "end", "no node"),
-        (880.0, "end", "acknowledged"),
+        (190.0, "start", "writes over time"),
+        (610.0, "end", "no write for"),
+        (700.0, "end", "watch late by"),
+        (795.0, "end", "no node for"),
+        (880.0, "end", "writes"),
         (936.0, "end", "verdict"),
     ];
     for (x, anchor, name) in columns {
@@ -268,9 +268,19 @@ pub fn picture(report: &Report) -> String {
             top - 18.0
         );
     }
+    for (x, class, name) in [(290.0, "fault", "fault"), (345.0, "healing", "until all is whole")] {
+        let _ = write!(
+            svg,
+            "<rect class=\"{class}\" x=\"{x}\" y=\"{:.1}\" width=\"10\" height=\"10\" rx=\"2\"/><text \
+             class=\"label\" x=\"{:.1}\" y=\"{:.1}\">{name}</text>",
+            top - 27.0,
+            x + 15.0,
+            top - 18.0
+        );
+    }
     for (index, s) in (0u32..).zip(&report.scenarios) {
         let y = top + f64::from(index) * row;
-        let at = Frame { x: 170.0, y: y - 8.0, width: 370.0, height: 30.0 };
+        let at = Frame { x: 190.0, y: y - 8.0, width: 330.0, height: 30.0 };
         plot::spark(&mut svg, s, at);
         let (class, word) = self::word(s.held);
         let schedule =
@@ -281,10 +291,13 @@ pub fn picture(report: &Report) -> String {
             escaped(&title(s)),
             y1 = y + 12.0
         );
+        let seconds = s.series.writes.len() as u64 * s.series.bucket_ms / 1000;
+        let _ =
+            write!(svg, "<text class=\"label\" x=\"524\" y=\"{:.1}\">{seconds} s</text>", y + 22.0);
         let figures = [
             (610.0, "figure", format!("{:.0} ms", s.write_gap_ms)),
             (700.0, "figure", format!("{:.0} ms", s.watch_gap_ms)),
-            (790.0, "figure", schedule),
+            (795.0, "figure", schedule),
             (880.0, "figure", s.acknowledged.to_string()),
             (936.0, class, word.to_owned()),
         ];
@@ -298,8 +311,8 @@ pub fn picture(report: &Report) -> String {
     }
     let _ = write!(
         svg,
-        "<text class=\"label\" x=\"24\" y=\"{:.1}\">trireme {}, {}; the longest of all faults of each scenario; checked \
-         for lost writes, stale reads, gaps in watches and the rest of what is promised</text></svg>",
+        "<text class=\"label\" x=\"24\" y=\"{:.1}\">trireme {}, {}. Times are the worst of all faults. Checked over every \
+         history: lost writes, stale reads, gaps in watches, and all else that is promised.</text></svg>",
         height - 20.0,
         escaped(&report.version),
         escaped(&report.machine)
