@@ -161,6 +161,52 @@ fn section(html: &mut String, s: &ScenarioReport) {
         s.events,
         s.resumed
     );
+    if s.operations > 0 {
+        served(html, s);
+    }
+    if let Some(pods) = &s.pods {
+        let _ = write!(
+            html,
+            "<h3>Pods</h3><p>{} made, {} bound (median {:.0} ms, worst {:.0} ms), {} ran; {} containers restarted; {} \
+             Pods evicted, {} replaced.</p>",
+            pods.created,
+            pods.bound,
+            pods.bind_ms.median,
+            pods.bind_ms.max,
+            pods.running,
+            pods.restarts,
+            pods.evicted,
+            pods.replaced
+        );
+    }
+    let broken = s.checks.iter().filter(|check| !check.held).count();
+    let looked: u64 = s.checks.iter().map(|check| check.examined).sum();
+    let _ = write!(
+        html,
+        "<h3>What had to hold</h3><p class=\"dim\">{} things, of which {broken} did not; {looked} observations could \
+         have shown it.</p><table><thead><tr><th>property</th><th class=\"left\">source</th><th>looked at</th><th \
+         class=\"left\">verdict</th></tr></thead><tbody>",
+        s.checks.len()
+    );
+    for held in [false, true] {
+        for check in s.checks.iter().filter(|check| check.held == held) {
+            row(html, check);
+        }
+    }
+    let open = if s.held { "" } else { " open" };
+    let _ = write!(
+        html,
+        "</tbody></table><details{open}><summary>What happened, step by step</summary><ol>"
+    );
+    for step in &s.steps {
+        let _ =
+            write!(html, "<li><code>{:.2} s</code> {}</li>", step.at_ms / 1e3, escaped(&step.text));
+    }
+    html.push_str("</ol></details></section>");
+}
+
+/// Plots of what clients saw.
+fn served(html: &mut String, s: &ScenarioReport) {
     let _ = write!(
         html,
         "<h3>What was served</h3><p class=\"key dim\"><span><i style=\"background:var(--fault)\"></i>fault, by its number \
@@ -187,34 +233,6 @@ fn section(html: &mut String, s: &ScenarioReport) {
         }
     }
     html.push_str("</div>");
-    if let Some(pods) = &s.pods {
-        let _ = write!(
-            html,
-            "<h3>Pods</h3><p>{} made, {} bound (median {:.0} ms, worst {:.0} ms), {} ran; {} containers restarted; {} \
-             Pods evicted, {} replaced.</p>",
-            pods.created,
-            pods.bound,
-            pods.bind_ms.median,
-            pods.bind_ms.max,
-            pods.running,
-            pods.restarts,
-            pods.evicted,
-            pods.replaced
-        );
-    }
-    html.push_str(
-        "<h3>What had to hold</h3><table><thead><tr><th>property</th><th class=\"left\">source</th><th>looked \
-         at</th><th class=\"left\">verdict</th></tr></thead><tbody>",
-    );
-    for check in &s.checks {
-        row(html, check);
-    }
-    html.push_str("</tbody></table><details><summary>What happened, step by step</summary><ol>");
-    for step in &s.steps {
-        let _ =
-            write!(html, "<li><code>{:.2} s</code> {}</li>", step.at_ms / 1e3, escaped(&step.text));
-    }
-    html.push_str("</ol></details></section>");
 }
 
 fn row(html: &mut String, check: &Check) {
@@ -237,7 +255,7 @@ fn row(html: &mut String, check: &Check) {
 pub fn picture(report: &Report) -> String {
     let (width, row, top) = (960.0, 46.0, 96.0);
     let count = u32::try_from(report.scenarios.len()).unwrap_or(u32::MAX);
-    let height = top + f64::from(count) * row + 46.0;
+    let height = top + f64::from(count) * row + 52.0;
     let (class, word) = word(report.held());
     let mut svg = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {height}\" width=\"{width}\" \
@@ -309,14 +327,20 @@ pub fn picture(report: &Report) -> String {
             );
         }
     }
-    let _ = write!(
-        svg,
-        "<text class=\"label\" x=\"24\" y=\"{:.1}\">trireme {}, {}. Times are the worst of all faults. Checked over every \
-         history: lost writes, stale reads, gaps in watches, and all else that is promised.</text></svg>",
-        height - 20.0,
-        escaped(&report.version),
-        escaped(&report.machine)
-    );
+    let notes = [
+        format!("trireme {}, {}. Times: the worst of all faults.", report.version, report.machine),
+        "Checked over every history: lost writes, stale reads, gaps in watches, and all else that is promised."
+            .to_owned(),
+    ];
+    for (line, note) in (0u32..).zip(notes) {
+        let _ = write!(
+            svg,
+            "<text class=\"label\" x=\"24\" y=\"{:.1}\">{}</text>",
+            height - 34.0 + f64::from(line) * 16.0,
+            escaped(&note)
+        );
+    }
+    svg.push_str("</svg>");
     svg.push('\n');
     svg
 }

@@ -104,6 +104,8 @@ fn coarser(counts: &[u64], columns: usize) -> (Vec<u64>, usize) {
     (counts.chunks(together).map(|counts| counts.iter().sum()).collect(), together)
 }
 
+/// Columns of a plot over time.
+const COLUMNS: usize = 420;
 /// Columns of a small plot: few, for a picture that is small as a file, too.
 const SPARK_COLUMNS: usize = 250;
 
@@ -148,8 +150,9 @@ pub(super) fn timeline(scenario: &ScenarioReport) -> String {
     for (index, (class, name, counts)) in (0u32..).zip(rows) {
         let y = 6.0 + f64::from(index) * (row + 14.0);
         let at = Frame { x: left, y, width: inner, height: row };
-        let most = top(counts);
-        area(&mut svg, class, counts, most, step, at);
+        let (counts, together) = coarser(counts, COLUMNS);
+        let (most, times) = (top(&counts), number(together as u64));
+        area(&mut svg, class, &counts, most, step * times, at);
         let _ = write!(
             svg,
             "<path class=\"axis\" d=\"M{left} {y0:.1}H{x1:.1}\"/><text class=\"label\" x=\"{x}\" y=\"{y1:.1}\" \
@@ -159,7 +162,7 @@ pub(super) fn timeline(scenario: &ScenarioReport) -> String {
             x1 = left + inner,
             x = left - 6.0,
             y1 = y + 10.0,
-            top = most * per_second,
+            top = most * per_second / times,
             y2 = at.bottom(),
         );
     }
@@ -229,9 +232,15 @@ pub(super) fn gaps(scenario: &ScenarioReport) -> String {
     svg
 }
 
+/// 2 to the power of one less, in microseconds, is the end of a histogram's first column.
+const SHORT: usize = 8;
+
 /// How many took how long; each column is twice as long as the one before.
 pub(super) fn histogram(class: &str, latency: &Latency) -> String {
-    let counts = &latency.histogram;
+    // What took next to nothing is one column.
+    let (short, long) = latency.histogram.split_at(SHORT.min(latency.histogram.len()));
+    let short = short.iter().sum::<u64>();
+    let counts: Vec<u64> = std::iter::once(short).chain(long.iter().copied()).collect();
     let first = counts.iter().position(|count| *count > 0).unwrap_or_default();
     let shown = counts.get(first..).unwrap_or_default();
     let (column, height) = (46.0, 130.0);
@@ -248,10 +257,12 @@ pub(super) fn histogram(class: &str, latency: &Latency) -> String {
         let share = (number(*count) + 1.0).ln() / (most + 1.0).ln();
         let tall = share * (height - 44.0);
         let y = height - 24.0 - tall;
-        let millis = 2f64.powi(i32::try_from(power).unwrap_or(i32::MAX)) / 1e3;
-        let up_to =
-            if millis >= 1e3 { format!("{:.1} s", millis / 1e3) } else { format!("{millis:.3}") };
-        let up_to = if (1.0..1e3).contains(&millis) { format!("{millis:.0} ms") } else { up_to };
+        let power = i32::try_from(power + SHORT - 1).unwrap_or(i32::MAX);
+        let up_to = match 2f64.powi(power) / 1e3 {
+            millis if millis >= 1e3 => format!("{:.1} s", millis / 1e3),
+            millis if millis >= 1.0 => format!("{millis:.0} ms"),
+            millis => format!("{millis:.1} ms"),
+        };
         let _ = write!(
             svg,
             "<rect class=\"{class}\" x=\"{:.1}\" y=\"{y:.1}\" width=\"{:.1}\" height=\"{tall:.1}\" rx=\"2\"/><text \
