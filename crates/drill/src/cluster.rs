@@ -523,8 +523,9 @@ fn place(network: &Network, index: usize) -> anyhow::Result<Place> {
 
 /// As the replica that knows most says; one that does not answer is passed over.
 async fn leader(endpoints: &Endpoints) -> Option<u64> {
-    let all = statuses(endpoints).await;
-    all.into_iter().max_by_key(|status| status.epoch).map(|status| status.leader)
+    // One that hears nobody names nobody.
+    let named = statuses(endpoints).await.into_iter().filter(|status| status.leader != 0);
+    named.max_by_key(|status| status.epoch).map(|status| status.leader)
 }
 
 /// What each replica says of all; those that do not answer are left out.

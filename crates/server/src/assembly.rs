@@ -50,6 +50,8 @@ pub struct Replica {
     store: Arc<RaftStore>,
     api: ApiServer,
     tasks: JoinSet<anyhow::Result<()>>,
+    /// What listens.
+    served: JoinSet<()>,
     scope: CancellationToken,
 }
 
@@ -67,15 +69,20 @@ impl Replica {
             ApiServer::new(Arc::clone(&as_store), Arc::clone(&as_cluster), api, Arc::clone(&clock));
         let scope = CancellationToken::new();
         let leads = leader::run(store.leadership(), api.clone(), retention, scope.clone());
-        let mut replica =
-            Self { store: Arc::clone(&store), api, tasks: JoinSet::new(), scope: scope.clone() };
+        let mut replica = Self {
+            store: Arc::clone(&store),
+            api,
+            tasks: JoinSet::new(),
+            served: JoinSet::new(),
+            scope: scope.clone(),
+        };
         let Port { listener, tls } = ports.api;
-        replica.serve(replica.api.clone().serve(listener, tls, scope.clone()));
+        replica.served.spawn(replica.api.clone().serve(listener, tls, scope.clone()));
         if let Some(Port { listener, tls }) = ports.etcd {
             let config = etcd::Config::new(etcd::auth::Clock::new(clock));
             let door = etcd::Door::new(as_store, as_cluster, config);
             let door = MapRequest::new(door, name_client);
-            replica.serve(listen::listen(listener, tls, door, scope));
+            replica.served.spawn(listen::listen(listener, tls, door, scope));
         }
         replica.spawn(leads);
         let mut failed = store.failed();
@@ -85,13 +92,6 @@ impl Replica {
             anyhow::bail!(failure)
         });
         Ok(replica)
-    }
-
-    fn serve(&mut self, served: impl Future<Output = ()> + Send + 'static) {
-        self.spawn(async move {
-            served.await;
-            Ok(())
-        });
     }
 
     /// Its member of the group.
@@ -111,7 +111,7 @@ impl Replica {
         self.tasks.spawn(part);
     }
 
-    /// Runs until `shutdown`; then hands over the lead and ends.
+    /// Runs until `shutdown`; then hands over the lead, answers what was asked, and ends.
     ///
     /// # Errors
     /// Its log has failed, or a part of it has ended: it is better restarted.
@@ -123,9 +123,15 @@ impl Replica {
                 Some(Err(error)) => Err(error.into()),
                 None => Ok(()),
             },
+            Some(ended) = self.served.join_next() => {
+                ended.map_err(Into::into).and_then(|()| Err(anyhow::anyhow!("a part has ended")))
+            }
         };
-        self.store.shutdown(HANDOVER).await;
+        self.store.retire(HANDOVER).await;
         self.scope.cancel();
+        // Each ends by itself, in a moment.
+        while self.served.join_next().await.is_some() {}
+        self.store.kill().await;
         self.tasks.shutdown().await;
         ended
     }
