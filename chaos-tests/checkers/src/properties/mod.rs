@@ -1,9 +1,11 @@
 //! The properties, one file each.
 
+mod acknowledged_log_stays;
 mod acknowledged_survives;
 mod bound_once;
 mod committed_never_changes;
 mod converges;
+mod deposed_change_nothing;
 mod disruption_budget;
 mod endpoints_ready;
 mod epochs_rise;
@@ -28,6 +30,7 @@ mod revisions_grow;
 mod rollout_bounds;
 mod runs_where_bound;
 mod status_forward;
+mod votes_last;
 mod watch_atomic;
 mod watch_gapless;
 mod watch_order;
@@ -38,9 +41,12 @@ use crate::property::Property;
 /// All of them: those of the log and the store first, then those of the whole plane.
 pub static ALL: &[Property] = &[
     one_leader_a_term::PROPERTY,
+    votes_last::PROPERTY,
+    acknowledged_log_stays::PROPERTY,
     committed_never_changes::PROPERTY,
     equal_states::PROPERTY,
     epochs_rise::PROPERTY,
+    deposed_change_nothing::PROPERTY,
     refused_changes_nothing::PROPERTY,
     once_only::PROPERTY,
     linearizable::PROPERTY,
