@@ -33,9 +33,77 @@ pub struct Plan {
     pub pause_max: Millis,
     /// How long things go wrong.
     pub fire: Millis,
+    /// What may go wrong: some seeds leave out much, so that the rest comes often and in a row.
+    pub kinds: Vec<(Kind, u32)>,
     /// What goes wrong, by when it begins.
     pub faults: Vec<Fault>,
 }
+
+/// What may go wrong, without saying where.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// [`What::Kill`].
+    Kill,
+    /// [`What::PowerCut`].
+    PowerCut,
+    /// [`What::Blackout`].
+    Blackout,
+    /// [`What::Stop`].
+    Stop,
+    /// [`What::Partition`].
+    Partition,
+    /// [`What::OneWay`].
+    OneWay,
+    /// [`What::Slow`].
+    Slow,
+    /// [`What::Loss`].
+    Loss,
+    /// [`What::SlowDisk`].
+    SlowDisk,
+    /// [`What::StalledDisk`].
+    StalledDisk,
+    /// [`What::FailSync`].
+    FailSync,
+    /// [`What::FailWrite`].
+    FailWrite,
+    /// [`What::FullDisk`].
+    FullDisk,
+    /// [`What::ClockJump`].
+    ClockJump,
+    /// [`What::Drift`].
+    Drift,
+    /// [`What::Snapshot`].
+    Snapshot,
+    /// [`What::Transfer`].
+    Transfer,
+    /// [`What::Add`].
+    Add,
+    /// [`What::Remove`].
+    Remove,
+}
+
+/// How likely each is to the others.
+const KINDS: [(Kind, u32); 19] = [
+    (Kind::Kill, 14),
+    (Kind::PowerCut, 12),
+    (Kind::Blackout, 6),
+    (Kind::Stop, 8),
+    (Kind::Partition, 10),
+    (Kind::OneWay, 6),
+    (Kind::Slow, 6),
+    (Kind::Loss, 4),
+    (Kind::SlowDisk, 5),
+    (Kind::StalledDisk, 6),
+    (Kind::FailSync, 3),
+    (Kind::FailWrite, 2),
+    (Kind::FullDisk, 4),
+    (Kind::ClockJump, 3),
+    (Kind::Drift, 3),
+    (Kind::Snapshot, 2),
+    (Kind::Transfer, 2),
+    (Kind::Add, 2),
+    (Kind::Remove, 2),
+];
 
 /// Something that goes wrong.
 #[derive(Debug, Clone, PartialEq)]
@@ -236,7 +304,14 @@ impl Plan {
         });
         let clocks = clocks.collect();
         let fire = chance.random_range(6_000..=20_000);
-        let count = chance.random_range(1..=10);
+        let storm = chance.random_bool(0.35);
+        let count = if storm { chance.random_range(10..=40) } else { chance.random_range(1..=10) };
+        let swarm = storm || chance.random_bool(0.3);
+        let mut kinds: Vec<(Kind, u32)> =
+            KINDS.into_iter().filter(|_| !swarm || chance.random_bool(0.35)).collect();
+        if kinds.is_empty() {
+            kinds = KINDS.to_vec();
+        }
         let mut plan = Self {
             seed,
             replicas,
@@ -249,8 +324,9 @@ impl Plan {
             clients: chance.random_range(2..=5),
             requests: usize::MAX,
             keys: chance.random_range(2..=8),
-            pause_max: *[10, 40, 150].choose(&mut chance).unwrap_or(&20),
+            pause_max: *[10, 40, 150, 500].choose(&mut chance).unwrap_or(&20),
             fire,
+            kinds,
             faults: Vec::new(),
         };
         plan.faults = (0..count).map(|number| plan.fault(number)).collect();
@@ -258,22 +334,36 @@ impl Plan {
         plan
     }
 
+    /// When a fault begins: every other one shortly after the one before, which is still felt.
+    fn begins(&self, number: usize) -> Millis {
+        let mut chance = chance(self.seed, "begins", number as u64);
+        let apart = chance.random_range(500..self.fire);
+        match number.checked_sub(1) {
+            Some(before) if chance.random_bool(0.5) => {
+                let later = *[30, 200, 1_000].choose(&mut chance).unwrap_or(&200);
+                (self.begins(before) + chance.random_range(0..later)).min(self.fire - 1)
+            }
+            Some(_) | None => apart,
+        }
+    }
+
     fn fault(&self, number: usize) -> Fault {
         let mut chance = chance(self.seed, "fault", number as u64);
         let replica = chance.random_range(0..self.replicas);
         let other = (replica + chance.random_range(1..=self.replicas.max(2) - 1)) % self.replicas;
-        let at = chance.random_range(500..self.fire);
+        let at = self.begins(number);
         let lasts = *[50, 300, 1_000, 3_000, 8_000].choose(&mut chance).unwrap_or(&1_000);
         let lasts = chance.random_range(lasts / 2..=lasts);
-        let what = match chance.random_range(0..100) {
-            0..14 => What::Kill(replica),
-            14..26 => What::PowerCut {
+        let kind = self.kinds.choose_weighted(&mut chance, |(_, weight)| *weight);
+        let what = match kind.map_or(Kind::Kill, |(kind, _)| *kind) {
+            Kind::Kill => What::Kill(replica),
+            Kind::PowerCut => What::PowerCut {
                 replica,
-                calls: *[0, 1, 3, 10, 40].choose(&mut chance).unwrap_or(&0),
+                calls: *[0, 1, 2, 3, 5, 10, 40].choose(&mut chance).unwrap_or(&0),
             },
-            26..32 => What::Blackout,
-            32..40 => What::Stop(replica),
-            40..50 => {
+            Kind::Blackout => What::Blackout,
+            Kind::Stop => What::Stop(replica),
+            Kind::Partition => {
                 let group = if self.replicas > 3 && chance.random_bool(0.5) {
                     vec![replica, other]
                 } else {
@@ -281,33 +371,40 @@ impl Plan {
                 };
                 What::Partition(group)
             }
-            50..56 => What::OneWay(replica, other),
-            56..62 => What::Slow {
+            Kind::OneWay => What::OneWay(replica, other),
+            Kind::Slow => What::Slow {
                 from: replica,
                 to: other,
                 latency: chance.random_range(20..=400),
                 bandwidth: *[0, 5, 50].choose(&mut chance).unwrap_or(&0),
             },
-            62..66 => What::Loss(chance.random_range(0.005..0.1)),
-            66..71 => What::SlowDisk { replica, sync_max: chance.random_range(10..=300) },
-            71..77 => What::StalledDisk(replica),
-            77..80 => What::FailSync(replica),
-            80..82 => What::FailWrite(replica),
-            82..86 => {
+            Kind::Loss => What::Loss(chance.random_range(0.005..0.1)),
+            Kind::SlowDisk => What::SlowDisk { replica, sync_max: chance.random_range(10..=300) },
+            Kind::StalledDisk => What::StalledDisk(replica),
+            Kind::FailSync => What::FailSync(replica),
+            Kind::FailWrite => What::FailWrite(replica),
+            Kind::FullDisk => {
                 What::FullDisk { replica, room: chance.random_range(0..self.segment_bytes * 2) }
             }
-            86..89 => What::ClockJump {
+            Kind::ClockJump => What::ClockJump {
                 replica,
                 by_us: chance.random_range(-3_600_000_000_i64..3_600_000_000),
             },
-            89..92 => What::Drift { replica, rate: chance.random_range(0.9..1.1) },
-            92..94 => What::Snapshot(replica),
-            94..96 => What::Transfer(replica),
-            96..98 => What::Add { by: replica, learner: chance.random_bool(0.3) },
-            _ if self.replicas > 1 => What::Remove { by: other, replica },
-            _ => What::Snapshot(replica),
+            Kind::Drift => What::Drift { replica, rate: chance.random_range(0.9..1.1) },
+            Kind::Snapshot => What::Snapshot(replica),
+            Kind::Transfer => What::Transfer(replica),
+            Kind::Add => What::Add { by: replica, learner: chance.random_bool(0.3) },
+            Kind::Remove if self.replicas > 1 => What::Remove { by: other, replica },
+            Kind::Remove => What::Snapshot(replica),
         };
         Fault { number, at, lasts, what }
+    }
+
+    /// Members that vote, unless some are added or taken out: then 0.
+    #[must_use]
+    pub fn voters(&self) -> u64 {
+        let changes = |fault: &Fault| matches!(fault.what, What::Add { .. } | What::Remove { .. });
+        if self.faults.iter().any(changes) { 0 } else { self.replicas as u64 }
     }
 
     /// How much faster or slower any clock goes at some time, in millionths.

@@ -3,6 +3,7 @@
 use crate::{
     Millis,
     client::{PORT, replica_ip},
+    controller,
     disk::SimDisk,
     machine::Machine,
     net::Network,
@@ -213,6 +214,9 @@ async fn run(
     );
     let mut tasks = JoinSet::new();
     tasks.spawn(listen::listen(clients, None, door, CancellationToken::new()));
+    for _ in 0..controller::DECISIONS {
+        tasks.spawn(controller::decide(Arc::clone(&store)));
+    }
     let mut failed = store.failed();
     let why = failed.wait_for(Option::is_some).await.ok().and_then(|why| why.clone());
     why.unwrap_or_default()
