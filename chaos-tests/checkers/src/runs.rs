@@ -1,9 +1,11 @@
 //! What ran where and when, by what nodes' runtimes were seen to do.
 
 use crate::{
-    evidence::Evidence,
-    history::{RuntimeFact, RuntimeSeen},
+    evidence::{Evidence, Life},
+    history::{Call, ObjectVerb, RuntimeFact, RuntimeSeen},
+    pods,
 };
+use serde_json::Value;
 use std::collections::BTreeMap;
 
 /// One container's process, from its start to its end.
@@ -55,4 +57,40 @@ pub(crate) fn runs<'h>(evidence: &Evidence<'h>) -> (Vec<Run<'h>>, Vec<(Run<'h>, 
     ended.extend(open.into_values());
     ended.sort_by_key(|run| run.started.at_ns);
     (ended, doubled)
+}
+
+/// Somebody said that it need not be waited for, or its node was taken away or is known to be off.
+pub(crate) fn was_given_up(
+    evidence: &Evidence<'_>,
+    uid: &str,
+    (namespace, name): (&str, &str),
+) -> bool {
+    let is_forced = evidence.operations.iter().any(|operation| match &operation.call {
+        Call::Object(call) => {
+            call.verb == ObjectVerb::Delete
+                && (call.namespace.as_str(), call.name.as_str()) == (namespace, name)
+                && call.body.get("gracePeriodSeconds").and_then(Value::as_i64) == Some(0)
+        }
+        Call::Put(_)
+        | Call::Delete(_)
+        | Call::Range(_)
+        | Call::Txn(_)
+        | Call::LeaseGrant { .. }
+        | Call::LeaseKeepAlive { .. }
+        | Call::LeaseRevoke { .. }
+        | Call::Compact { .. } => false,
+    });
+    let Some(pod) = evidence.objects.get(uid) else { return is_forced };
+    let node = pod.versions.values().map(pods::node).find(|node| !node.is_empty()).unwrap_or("");
+    let mut nodes = evidence.objects.of_kind("Node").filter(|life| life.name() == node);
+    is_forced || nodes.any(|node| node.deleted().is_some() || is_out_of_service(node))
+}
+
+fn is_out_of_service(node: &Life<'_>) -> bool {
+    node.versions.values().any(|version| {
+        let taints = version.get("/spec/taints").and_then(Value::as_array).into_iter().flatten();
+        taints
+            .map(|taint| pods::text(taint, "key"))
+            .any(|key| key == "node.kubernetes.io/out-of-service")
+    })
 }

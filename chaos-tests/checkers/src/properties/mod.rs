@@ -5,6 +5,7 @@ mod acknowledged_survives;
 mod bound_once;
 mod committed_never_changes;
 mod converges;
+mod demands_hold;
 mod deposed_change_nothing;
 mod disruption_budget;
 mod endpoints_ready;
@@ -24,6 +25,7 @@ mod one_leader_a_term;
 mod one_node_at_once;
 mod reads_current;
 mod refused_changes_nothing;
+mod removed_after_end;
 mod revision_order;
 mod revisions_agree;
 mod revisions_grow;
@@ -66,6 +68,8 @@ pub static ALL: &[Property] = &[
     runs_where_bound::PROPERTY,
     one_node_at_once::PROPERTY,
     one_identity::PROPERTY,
+    demands_hold::PROPERTY,
+    removed_after_end::PROPERTY,
     never_resurrected::PROPERTY,
     grace_once::PROPERTY,
     status_forward::PROPERTY,

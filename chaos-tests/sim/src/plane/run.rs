@@ -17,6 +17,7 @@ use crate::{
     logs,
     machine::{BEGINNING, Machine, UPTIME},
     net::{Link, Network},
+    observer::Observer,
     plan::{chance, derive},
     trace::Trace,
 };
@@ -108,6 +109,7 @@ struct Plane<'a> {
     network: Network,
     trace: Trace,
     recorder: Recorder,
+    observer: Observer,
     group: Group,
     replicas: BTreeMap<u64, ReplicaSide>,
     nodes: BTreeMap<u64, NodeSide>,
@@ -155,6 +157,7 @@ impl<'a> Plane<'a> {
             network,
             trace: trace.clone(),
             recorder,
+            observer: Observer::default(),
             group,
             replicas: BTreeMap::new(),
             nodes: BTreeMap::new(),
@@ -210,6 +213,7 @@ impl<'a> Plane<'a> {
             lateness_ns: usual.lateness_ns.saturating_add(nanos(faults)),
             node_grace_ns: nanos(self.scenario.node_silence),
             steady_nodes: self.scenario.steady_nodes(),
+            voters: self.scenario.replicas,
             ..usual
         };
         let history = History { settings, records: self.recorder.records() };
@@ -305,6 +309,18 @@ impl<'a> Plane<'a> {
             let first = states.next();
             states.all(|index| Some(index) == first)
         });
+        for side in self.replicas.values() {
+            let store = side.store.lock().unwrap_or_else(PoisonError::into_inner).upgrade();
+            let differs = store.and_then(|store| self.observer.difference(&store));
+            if let Some(differs) = differs {
+                let text = format!("{}: {differs}", side.machine.name);
+                self.failures.push(failure(
+                    "states are what the log makes of them",
+                    self.now,
+                    text,
+                ));
+            }
+        }
         let states = self.states();
         let complete = states.len() == self.replicas.len();
         let equal = states.windows(2).all(|pair| pair.first() == pair.last());
@@ -356,6 +372,17 @@ impl<'a> Plane<'a> {
                 self.fails("a replica starts after any crash", format!("{name}: {why}"));
             }
             self.restarts.insert(name, now + RESTART);
+        }
+        for (id, side) in &self.replicas {
+            let store = side.store.lock().unwrap_or_else(PoisonError::into_inner).upgrade();
+            let at_ns = now * 1_000_000;
+            match store.filter(|_| side.machine.runs()) {
+                Some(store) => self.observer.look(at_ns, &store),
+                None => self.observer.stopped(at_ns, *id),
+            }
+        }
+        for seen in self.observer.take() {
+            self.recorder.note(seen.into());
         }
         for machine in self.clients.iter_mut().chain(&mut self.watchers) {
             machine.step(now);

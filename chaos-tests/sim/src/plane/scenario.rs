@@ -110,7 +110,7 @@ impl Scenario {
         let mut chance = StdRng::seed_from_u64(seed);
         let chance = &mut chance;
         let replicas = [3, 3, 3, 3, 1, 5].choose(chance).copied().unwrap_or(3);
-        let nodes = chance.random_range(2..7);
+        let nodes = chance.random_range(1..7);
         let busy = seconds(chance, 20..90);
         let weights = Op::ALL.map(|(op, weight)| {
             // Some runs never do some things, and others do little else.
@@ -121,6 +121,8 @@ impl Scenario {
         let load = Load {
             namespaces: NAMESPACES.iter().take(namespaces).map(|n| (*n).to_owned()).collect(),
             nodes: (0..nodes).map(|at| Machine::Node(at).to_string()).collect(),
+            // With few names, what comes late for a Pod meets the next one of its name.
+            pods: [2, 4, 12].choose(chance).copied().unwrap_or(12),
             pause_max: Duration::from_millis(chance.random_range(100..1500)),
             weights: weights.to_vec(),
         };
