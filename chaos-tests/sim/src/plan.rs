@@ -44,6 +44,8 @@ pub struct Plan {
 pub enum Kind {
     /// [`What::Kill`].
     Kill,
+    /// [`What::CrashAgain`].
+    CrashAgain,
     /// [`What::PowerCut`].
     PowerCut,
     /// [`What::Blackout`].
@@ -83,8 +85,9 @@ pub enum Kind {
 }
 
 /// How likely each is to the others.
-const KINDS: [(Kind, u32); 19] = [
+const KINDS: [(Kind, u32); 20] = [
     (Kind::Kill, 14),
+    (Kind::CrashAgain, 4),
     (Kind::PowerCut, 12),
     (Kind::Blackout, 6),
     (Kind::Stop, 8),
@@ -123,6 +126,14 @@ pub struct Fault {
 pub enum What {
     /// A process is killed, and started again at the end.
     Kill(usize),
+    /// A process is killed, and its machine loses its power before the so-manieth call to its disk from when it
+    /// is started again: in the middle of what follows a crash, or soon after it.
+    CrashAgain {
+        /// Whose.
+        replica: usize,
+        /// Calls that are still carried out.
+        calls: u64,
+    },
     /// A machine loses its power, before the so-manieth call to its disk from now.
     PowerCut {
         /// Whose.
@@ -211,6 +222,13 @@ impl fmt::Display for Fault {
         write!(f, "fault {}: ", self.number)?;
         match &self.what {
             What::Kill(replica) => write!(f, "kill {}", name(replica))?,
+            What::CrashAgain { replica, calls } => {
+                let name = name(replica);
+                write!(
+                    f,
+                    "kill {name}, and cut its power {calls} calls to its disk after its start"
+                )?;
+            }
             What::PowerCut { replica, calls } => {
                 write!(f, "cut the power of {} after {calls} calls to its disk", name(replica))?;
             }
@@ -357,6 +375,10 @@ impl Plan {
         let kind = self.kinds.choose_weighted(&mut chance, |(_, weight)| *weight);
         let what = match kind.map_or(Kind::Kill, |(kind, _)| *kind) {
             Kind::Kill => What::Kill(replica),
+            Kind::CrashAgain => What::CrashAgain {
+                replica,
+                calls: *[5, 15, 30, 60, 120].choose(&mut chance).unwrap_or(&30),
+            },
             Kind::PowerCut => What::PowerCut {
                 replica,
                 calls: *[0, 1, 2, 3, 5, 10, 40].choose(&mut chance).unwrap_or(&0),

@@ -40,6 +40,8 @@ pub(crate) struct Replica {
     pub(crate) up_at: Option<Millis>,
     /// It was told to come up without power before.
     pub(crate) dark: bool,
+    /// At its next start, after how many calls to its disk the power goes, with this seed.
+    pub(crate) cut_at_start: Option<(u64, u64)>,
     /// Its member id.
     pub(crate) id: u64,
     /// Of the last entry that was seen applied.
@@ -106,6 +108,7 @@ impl Replica {
             disk,
             up_at: Some(0),
             dark: false,
+            cut_at_start: None,
             seen_index: 0,
             id,
             number,
@@ -132,6 +135,9 @@ impl Replica {
         self.seen_index = 0;
         // Whatever its machine did meanwhile, it has power now.
         self.disk.keep_power();
+        if let Some((calls, seed)) = self.cut_at_start.take() {
+            self.disk.cut_after(calls, seed);
+        }
         let seed = derive(plan.seed, "start", (self.number as u64) << 32 | self.starts);
         let config = self.config(plan);
         let slot = Arc::clone(&self.store);

@@ -32,6 +32,13 @@ impl Simulation {
                     replica.up_at = Some(replica.up_at.unwrap_or_default().max(end));
                 }
             }
+            What::CrashAgain { replica, calls } => {
+                if let Some(replica) = replicas.get_mut(*replica) {
+                    replica.kill(now);
+                    replica.up_at = Some(replica.up_at.unwrap_or_default().max(end));
+                    replica.cut_at_start = Some((*calls, seed));
+                }
+            }
             What::PowerCut { replica, calls } => {
                 if let Some(replica) = replicas.get_mut(*replica) {
                     match calls {
@@ -148,6 +155,7 @@ impl Simulation {
                     }
                 }
                 What::Kill(_)
+                | What::CrashAgain { .. }
                 | What::Blackout
                 | What::Partition(_)
                 | What::OneWay(..)

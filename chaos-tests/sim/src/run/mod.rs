@@ -202,6 +202,7 @@ impl Simulation {
         self.shared.over.store(true, Ordering::Relaxed);
         for replica in &mut self.replicas {
             replica.disk.keep_power();
+            replica.cut_at_start = None;
             replica.up_at = replica.up_at.map(|at| if at == Millis::MAX { at } else { self.now });
         }
         self.record.healed = self.now;
