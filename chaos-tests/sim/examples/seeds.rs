@@ -12,6 +12,7 @@ use std::{
     thread,
     time::Duration,
 };
+use tokio::time::Instant;
 
 const USAGE: &str =
     "usage: seeds store|plane FIRST LAST [ENOUGH [SECONDS-MAX [MILLISECONDS-UNTIL-HEALED]]]
@@ -27,10 +28,12 @@ fn main() -> io::Result<()> {
     let (first, last) = (number()?.ok_or_else(bad)?, number()?.ok_or_else(bad)?);
     let enough = number()?.unwrap_or(u64::MAX);
     let seconds_max = number()?.unwrap_or(120);
+    let all = number()?.map(Duration::from_secs);
+    let begun = Instant::now();
     let part = Part { fire: number()?, ..Part::default() };
     let mut failed = 0;
     for seed in first..=last {
-        if failed >= enough {
+        if failed >= enough || all.is_some_and(|all| begun.elapsed() >= all) {
             break;
         }
         let (ended, waiting) = mpsc::channel::<()>();
