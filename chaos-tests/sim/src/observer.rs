@@ -110,6 +110,11 @@ impl Observer {
         }
     }
 
+    /// The latest that any of them knows of.
+    pub(crate) fn term(&self) -> u64 {
+        self.members.values().map(|member| member.term).max().unwrap_or_default()
+    }
+
     /// How a replica's state differs from the log's own in anything, the answers to requests included, or in what
     /// is kept of the past. `None` also if they are not of one index.
     pub(crate) fn difference(&self, store: &RaftStore) -> Option<String> {

@@ -46,6 +46,8 @@ pub enum Kind {
     Kill,
     /// [`What::CrashAgain`].
     CrashAgain,
+    /// [`What::CutInElection`].
+    CutInElection,
     /// [`What::PowerCut`].
     PowerCut,
     /// [`What::Blackout`].
@@ -85,9 +87,10 @@ pub enum Kind {
 }
 
 /// How likely each is to the others.
-const KINDS: [(Kind, u32); 20] = [
+const KINDS: [(Kind, u32); 21] = [
     (Kind::Kill, 14),
-    (Kind::CrashAgain, 4),
+    (Kind::CrashAgain, 6),
+    (Kind::CutInElection, 6),
     (Kind::PowerCut, 12),
     (Kind::Blackout, 6),
     (Kind::Stop, 8),
@@ -117,6 +120,8 @@ pub struct Fault {
     pub at: Millis,
     /// For how long.
     pub lasts: Millis,
+    /// It hits whoever leads then, if anybody does.
+    pub at_leader: bool,
     /// What.
     pub what: What,
 }
@@ -126,9 +131,19 @@ pub struct Fault {
 pub enum What {
     /// A process is killed, and started again at the end.
     Kill(usize),
-    /// A process is killed, and its machine loses its power before the so-manieth call to its disk from when it
-    /// is started again: in the middle of what follows a crash, or soon after it.
+    /// A process ends, by a kill or by a sync that fails, and its machine loses its power before one of the first
+    /// syncs after its start: what the first crash had left in the page cache was not on the disk.
     CrashAgain {
+        /// Whose.
+        replica: usize,
+        /// It ends by the sync, with something written that is not durable.
+        by_sync: bool,
+        /// Syncs after the start that are still carried out.
+        syncs: u64,
+    },
+    /// A machine loses its power in the next election, before the so-manieth call to its disk from when somebody
+    /// asks for votes.
+    CutInElection {
         /// Whose.
         replica: usize,
         /// Calls that are still carried out.
@@ -216,17 +231,60 @@ pub enum What {
     },
 }
 
+impl What {
+    /// Hits this replica in place of the one that was drawn, where it is about one.
+    pub(crate) fn aim_at(&mut self, leader: usize) {
+        match self {
+            Self::Kill(replica)
+            | Self::CrashAgain { replica, .. }
+            | Self::PowerCut { replica, .. }
+            | Self::Stop(replica)
+            | Self::SlowDisk { replica, .. }
+            | Self::StalledDisk(replica)
+            | Self::FailSync(replica)
+            | Self::FailWrite(replica)
+            | Self::FullDisk { replica, .. }
+            | Self::ClockJump { replica, .. }
+            | Self::Drift { replica, .. }
+            | Self::Snapshot(replica)
+            | Self::Transfer(replica) => *replica = leader,
+            Self::OneWay(from, to) | Self::Slow { from, to, .. } => {
+                if *to == leader {
+                    *to = *from;
+                }
+                *from = leader;
+            }
+            Self::Partition(group) => {
+                if let [one] = &mut group[..] {
+                    *one = leader;
+                }
+            }
+            // Who leads does not lose an election, and members come and go whoever leads.
+            Self::CutInElection { .. }
+            | Self::Blackout
+            | Self::Loss(_)
+            | Self::Add { .. }
+            | Self::Remove { .. } => {}
+        }
+    }
+}
+
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let name = |replica: &usize| format!("replica-{}", replica + 1);
         write!(f, "fault {}: ", self.number)?;
         match &self.what {
             What::Kill(replica) => write!(f, "kill {}", name(replica))?,
-            What::CrashAgain { replica, calls } => {
+            What::CrashAgain { replica, by_sync, syncs } => {
+                let first = if *by_sync { "a failed sync ends" } else { "kill" };
+                let name = name(replica);
+                write!(f, "{first} {name}, and its power goes {syncs} syncs after its start")?;
+            }
+            What::CutInElection { replica, calls } => {
                 let name = name(replica);
                 write!(
                     f,
-                    "kill {name}, and cut its power {calls} calls to its disk after its start"
+                    "the power of {name} goes {calls} calls to its disk into the next election"
                 )?;
             }
             What::PowerCut { replica, calls } => {
@@ -377,7 +435,12 @@ impl Plan {
             Kind::Kill => What::Kill(replica),
             Kind::CrashAgain => What::CrashAgain {
                 replica,
-                calls: *[5, 15, 30, 60, 120].choose(&mut chance).unwrap_or(&30),
+                by_sync: chance.random_bool(0.7),
+                syncs: chance.random_range(0..8),
+            },
+            Kind::CutInElection => What::CutInElection {
+                replica,
+                calls: *[1, 1, 2, 3].choose(&mut chance).unwrap_or(&1),
             },
             Kind::PowerCut => What::PowerCut {
                 replica,
@@ -419,7 +482,7 @@ impl Plan {
             Kind::Remove if self.replicas > 1 => What::Remove { by: other, replica },
             Kind::Remove => What::Snapshot(replica),
         };
-        Fault { number, at, lasts, what }
+        Fault { number, at, lasts, at_leader: chance.random_bool(0.4), what }
     }
 
     /// Members that vote, unless some are added or taken out: then 0.
@@ -453,5 +516,42 @@ impl Plan {
             faults.stalled |= fault.what == What::StalledDisk(replica);
         }
         faults
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn a_seed_draws_the_same_again_and_every_kind_of_fault_is_drawn_by_some() {
+        let (mut drawn, mut alone) = (BTreeSet::new(), 0);
+        for seed in 0..300 {
+            let plan = Plan::of(seed);
+            assert_eq!(plan, Plan::of(seed));
+            assert!(plan.faults.is_sorted_by_key(|fault| fault.at));
+            assert!(plan.faults.iter().all(|fault| fault.at < plan.fire));
+            for fault in &plan.faults {
+                let name = format!("{:?}", fault.what);
+                drawn.insert(name.split(['(', ' ']).next().unwrap_or_default().to_owned());
+            }
+            alone += usize::from(plan.kinds.len() < KINDS.len() / 2);
+        }
+        assert_eq!(drawn.len(), KINDS.len(), "{drawn:?}");
+        assert!((60..240).contains(&alone), "{alone} seeds leave most kinds out");
+    }
+
+    #[test]
+    fn what_is_aimed_at_the_leader_hits_it_and_nobody_else() {
+        let mut one_way = What::OneWay(0, 2);
+        one_way.aim_at(2);
+        assert_eq!(one_way, What::OneWay(2, 0));
+        let mut partition = What::Partition(vec![0]);
+        partition.aim_at(1);
+        assert_eq!(partition, What::Partition(vec![1]));
+        let mut kill = What::Kill(0);
+        kill.aim_at(1);
+        assert_eq!(kill, What::Kill(1));
     }
 }

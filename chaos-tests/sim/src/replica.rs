@@ -40,7 +40,7 @@ pub(crate) struct Replica {
     pub(crate) up_at: Option<Millis>,
     /// It was told to come up without power before.
     pub(crate) dark: bool,
-    /// At its next start, after how many calls to its disk the power goes, with this seed.
+    /// Before which sync from its next start on the power goes, with this seed.
     pub(crate) cut_at_start: Option<(u64, u64)>,
     /// Its member id.
     pub(crate) id: u64,
@@ -135,8 +135,8 @@ impl Replica {
         self.seen_index = 0;
         // Whatever its machine did meanwhile, it has power now.
         self.disk.keep_power();
-        if let Some((calls, seed)) = self.cut_at_start.take() {
-            self.disk.cut_after(calls, seed);
+        if let Some((syncs, seed)) = self.cut_at_start.take() {
+            self.disk.cut_before_sync(syncs, seed);
         }
         let seed = derive(plan.seed, "start", (self.number as u64) << 32 | self.starts);
         let config = self.config(plan);

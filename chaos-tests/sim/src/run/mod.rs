@@ -293,8 +293,12 @@ impl Simulation {
         self.shared.now.store(self.now, Ordering::Relaxed);
         self.network.advance(self.now);
         self.start_admitted();
+        let term = self.observer.term();
         for number in 0..self.replicas.len() {
             self.step_replica(number)?;
+        }
+        if self.observer.term() > term {
+            self.begin_election();
         }
         for client in &mut self.clients {
             client.step(self.now);
