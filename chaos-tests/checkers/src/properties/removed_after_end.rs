@@ -1,28 +1,22 @@
 //! A Pod's object goes when nothing of it runs any more, unless somebody did not want to wait for that.
 
 use crate::{
-    evidence::{Evidence, Version},
+    evidence::Evidence,
+    pods,
     property::{Findings, Property},
     runs::{runs, was_given_up},
     show::Time,
 };
-use serde_json::Value;
 
 pub(super) const PROPERTY: Property = Property {
-    name: "a Pod is gone only once nothing of it runs, unless it was given up",
+    name: "a Pod is gone only once it is shown to have ended, unless it was given up",
     sources: &["DEL-30", "FEN-28", "INV-4"],
     file: file!(),
     check,
 };
 
-/// Without a grace nothing is waited for (DELAPI-5).
-fn has_no_grace(version: &Version<'_>) -> bool {
-    let is_zero = |pointer| version.get(pointer).and_then(Value::as_i64) == Some(0);
-    is_zero("/spec/terminationGracePeriodSeconds")
-        || is_zero("/metadata/deletionGracePeriodSeconds")
-}
-
 fn check(evidence: &Evidence<'_>, findings: &mut Findings) {
+    shown(evidence, findings);
     if !evidence.history.settings.runtime_is_complete {
         return;
     }
@@ -34,10 +28,7 @@ fn check(evidence: &Evidence<'_>, findings: &mut Findings) {
         // When the end was first seen, it had been for a while.
         let outlived = run.started.at_ns < end.seen_ns
             && run.stopped_ns.is_none_or(|stopped_ns| stopped_ns > end.seen_ns);
-        if !outlived
-            || pod.versions.values().any(has_no_grace)
-            || was_given_up(evidence, uid, (pod.namespace(), pod.name()))
-        {
+        if !outlived || was_given_up(evidence, uid, (pod.namespace(), pod.name())) {
             continue;
         }
         let text = format!(
@@ -52,6 +43,25 @@ fn check(evidence: &Evidence<'_>, findings: &mut Findings) {
     }
 }
 
+/// Whose node has taken it on is gone only after the API has shown that it has ended: of a deletion the content is
+/// that of the version before.
+fn shown(evidence: &Evidence<'_>, findings: &mut Findings) {
+    for pod in evidence.objects.of_kind("Pod") {
+        let Some(end) = pod.deleted().filter(|end| end.is_whole()) else { continue };
+        if pods::node(end).is_empty() {
+            continue;
+        }
+        findings.look();
+        if !pods::is_terminal(end)
+            && !was_given_up(evidence, pod.uid, (pod.namespace(), pod.name()))
+        {
+            let (label, at, phase) = (pod.label(), end.revision(), pods::phase(end));
+            let text = format!("{label} was gone at {at} in phase {phase:?}, bound to its node");
+            findings.violated(end.seen_ns, text);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -59,18 +69,20 @@ mod tests {
         history::{Record, RuntimeFact},
         testing::{container, follows, hold, life},
     };
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     /// DEL-30
     #[test]
     fn a_pod_that_is_gone_and_runs_is_caught() {
-        let pod = |grace: i64| {
-            let spec = json!({"spec": {"nodeName": "n1", "terminationGracePeriodSeconds": grace}});
-            [vec![follows(1, "Pod")], {
-                life(1, "Pod", ("web", "u1"), &[(5, spec.clone()), (9, Value::Null)])
-            }]
-            .concat()
+        let with = |grace: i64, phase: &str| {
+            let pod = json!({
+                "spec": {"nodeName": "n1", "terminationGracePeriodSeconds": grace},
+                "status": {"phase": phase},
+            });
+            let versions = [(5, pod), (9, Value::Null)];
+            [vec![follows(1, "Pod")], life(1, "Pod", ("web", "u1"), &versions)].concat()
         };
+        let pod = |grace| with(grace, "Failed");
         let ran = |stopped_ms: u64| -> Vec<Record> {
             vec![
                 container(1, "n1", "u1", RuntimeFact::Started),
@@ -83,6 +95,11 @@ mod tests {
                 ("after its end", [pod(30), ran(2)].concat(), None),
                 ("before it", [pod(30), ran(60_000)].concat(), Some("still ran on n1")),
                 ("without a grace", [pod(0), ran(60_000)].concat(), None),
+                (
+                    "before the API shows its end",
+                    with(30, "Running"),
+                    Some("was gone at 9 in phase \"Running\""),
+                ),
             ],
         );
     }

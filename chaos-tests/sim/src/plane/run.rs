@@ -507,7 +507,7 @@ impl<'a> Plane<'a> {
                     machine.wall_offset_us += jump * 1_000;
                 }
             }
-            What::Cut | What::Mute => {}
+            What::Cut | What::Mute | What::Slow(_) => {}
         }
         self.active.push(fault.clone());
         self.link();
@@ -570,7 +570,7 @@ impl<'a> Plane<'a> {
                         machine.stopped = false;
                     }
                 }
-                What::Clock(_) | What::Cut | What::Mute => {}
+                What::Clock(_) | What::Cut | What::Mute | What::Slow(_) => {}
             }
         }
         if any {
@@ -585,15 +585,20 @@ impl<'a> Plane<'a> {
             .chain(self.nodes.values().map(|side| side.machine.ip))
             .chain(self.clients.iter().chain(&self.watchers).map(|machine| machine.ip))
             .collect();
-        let cuts: Vec<(Name, bool)> = (self.active.iter())
-            .filter(|fault| matches!(fault.what, What::Cut | What::Mute))
-            .map(|fault| (fault.whom, fault.what == What::Cut))
-            .collect();
-        for (whom, both) in cuts {
+        let faults: Vec<(Name, What)> =
+            self.active.iter().map(|fault| (fault.whom, fault.what)).collect();
+        for (whom, what) in faults {
             let Some(ip) = self.machine_of(whom).map(|machine| machine.ip) else { continue };
             for other in all.iter().filter(|other| **other != ip) {
-                self.network.change(ip, *other, |link| link.cut = true);
-                if both {
+                if let What::Slow(latency) = what {
+                    self.network.change(ip, *other, |link| {
+                        link.latency_max = link.latency_max.max(latency);
+                    });
+                }
+                if matches!(what, What::Cut | What::Mute) {
+                    self.network.change(ip, *other, |link| link.cut = true);
+                }
+                if what == What::Cut {
                     self.network.change(*other, ip, |link| link.cut = true);
                 }
             }
