@@ -171,3 +171,57 @@ impl LogState {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use store::{Command, Epoch, Op, RequestId, Timestamp, Txn};
+
+    fn entry(index: u64, origin: Origin, op: Op) -> AppliedEntry {
+        let request = RequestId { client: 1, sequence: index + 1 };
+        let command = Command { at: Timestamp(index), request, origin, op };
+        AppliedEntry { index, term: 1, digest: index, commands: vec![command] }
+    }
+
+    fn decided(index: u64, epoch: u64) -> AppliedEntry {
+        let origin = Origin::Controller { epoch: Epoch(epoch) };
+        entry(index, origin, Op::Txn(Txn::default()))
+    }
+
+    fn begin(index: u64, epoch: u64) -> AppliedEntry {
+        entry(index, Origin::Client, Op::BeginEpoch { epoch: Epoch(epoch), leader: 1 })
+    }
+
+    fn facts(entries: &[AppliedEntry]) -> Vec<ReplicaFact> {
+        let (mut log, mut facts) = (LogState::default(), Vec::new());
+        entries.iter().for_each(|entry| log.apply(entry, |fact| facts.push(fact)));
+        facts
+    }
+
+    /// FEN-6, INV-9
+    #[test]
+    fn decisions_and_refusals_are_told_once_and_in_the_order_of_the_log() {
+        let entries = [begin(0, 1), decided(1, 1), begin(2, 2), decided(3, 1)];
+        let again: Vec<AppliedEntry> =
+            entries.iter().flat_map(|entry| [entry.clone(), entry.clone()]).collect();
+        let told = facts(&again);
+        let of = |fact: &ReplicaFact| {
+            let ReplicaFact::Decided { index, epoch, current, carried_out } = *fact else {
+                return None;
+            };
+            Some((index, epoch, current, carried_out))
+        };
+        let decisions: Vec<_> = told.iter().filter_map(of).collect();
+        assert_eq!(decisions, [(1, 1, 1, true), (3, 1, 2, false)]);
+        let [_, _, ReplicaFact::Refused { index: 3, hash_before, hash_after, .. }] = &told[..]
+        else {
+            panic!("{told:?}");
+        };
+        assert_eq!(hash_before, hash_after);
+    }
+
+    #[test]
+    fn nothing_is_told_behind_entries_that_were_not_seen() {
+        assert_eq!(facts(&[begin(0, 1), decided(2, 1), decided(3, 1)]), []);
+    }
+}
