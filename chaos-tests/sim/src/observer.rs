@@ -222,6 +222,6 @@ mod tests {
 
     #[test]
     fn nothing_is_told_behind_entries_that_were_not_seen() {
-        assert_eq!(facts(&[begin(0, 1), decided(2, 1), decided(3, 1)]), []);
+        assert!(facts(&[begin(0, 1), decided(2, 1), decided(3, 1)]).is_empty());
     }
 }

@@ -255,7 +255,7 @@ impl What {
                 *from = leader;
             }
             Self::Partition(group) => {
-                if let [one] = &mut group[..] {
+                if let [one] = group.as_mut_slice() {
                     *one = leader;
                 }
             }
