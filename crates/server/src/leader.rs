@@ -3,7 +3,7 @@
 use anyhow::Context as _;
 use api::caller::{ControllerOrigin, Identity};
 use apiserver::{ApiServer, Retention};
-use client::{Body, Client};
+use client::{Body, Client, copies::Copies};
 use std::{convert::Infallible, future::pending, time::Duration};
 use store::{Epoch, Leadership};
 use tokio::{sync::watch, task::JoinSet, time::sleep};
@@ -95,8 +95,10 @@ fn components(
         )
     };
     let mut tasks = JoinSet::new();
-    tasks.spawn(scheduler::run(client("system:kube-scheduler"), scope.child_token()));
     let manager = client("system:kube-controller-manager");
-    tasks.spawn(controllers::all(settings, manager, scope.child_token()));
+    let copies = Copies::follow(&manager, &mut tasks, scope);
+    let binder = client("system:kube-scheduler");
+    tasks.spawn(scheduler::run(binder, copies.clone(), scope.child_token()));
+    tasks.spawn(controllers::all(settings, manager, copies, scope.child_token()));
     tasks
 }
