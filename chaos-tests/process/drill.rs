@@ -44,8 +44,7 @@ fn broken(scenario: &Value) -> Vec<&Value> {
     scenario["checks"].as_array().unwrap().iter().filter(|check| check["held"] != true).collect()
 }
 
-/// What a checker found. Limits of time are not for builds without optimisation, nor for watches at a replica that
-/// the leader does not reach.
+/// What a checker found. Limits of time are not for builds without optimisation.
 fn violated(scenario: &Value) -> Vec<&Value> {
     let of_checkers = |check: &&Value| !check["sources"].as_array().unwrap().is_empty();
     broken(scenario).into_iter().filter(of_checkers).collect()

@@ -75,6 +75,10 @@ pub(crate) fn last_election_ns(evidence: &Evidence<'_>) -> u64 {
         ReplicaFact::Applied { .. }
         | ReplicaFact::Committed { .. }
         | ReplicaFact::Refused { .. }
+        | ReplicaFact::Decided { .. }
+        | ReplicaFact::Term { .. }
+        | ReplicaFact::Acknowledged { .. }
+        | ReplicaFact::Recovered { .. }
         | ReplicaFact::Started
         | ReplicaFact::Stopped => None,
     });

@@ -2,7 +2,7 @@
 //! less of the state and more of the clients.
 
 use crate::history::{Call, Ended, History, Kv, Operation, Outcome};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use store::state::View;
 
 /// A property, and what was seen instead.
@@ -93,17 +93,32 @@ fn deleted_later(history: &History, key: &str, revision: i64) -> bool {
     })
 }
 
+/// The key that may have been written, if watches are told of it.
+fn written_key(operation: &Operation) -> Option<&str> {
+    match &operation.call {
+        Call::Put { key, .. } | Call::Delete { key } | Call::Swap { key, .. } => {
+            key.starts_with("key-").then_some(key.as_str())
+        }
+        Call::Get { .. }
+        | Call::Range { .. }
+        | Call::Grant { .. }
+        | Call::KeepAlive { .. }
+        | Call::Revoke { .. }
+        | Call::Compact { .. } => None,
+    }
+}
+
 fn watches_tell_everything_once_in_order(history: &History, view: &View) -> Result<(), Broken> {
     const PROPERTY: &str = "watches tell everything, once and in order";
     // All changes that are kept.
     let compacted = i64::try_from(view.compacted().get()).unwrap_or(i64::MAX);
-    let keys = (0..64).map(|number| format!("key-{number}"));
+    let keys: BTreeSet<&str> = history.operations.iter().filter_map(written_key).collect();
     let mut kept: BTreeMap<i64, (String, Option<Kv>)> = BTreeMap::new();
     for key in keys {
         for (revision, pair) in view.versions(key.as_bytes()) {
             let revision = i64::try_from(revision.get()).unwrap_or(i64::MAX);
             let pair = pair.map(|kv| Kv {
-                key: key.clone(),
+                key: key.to_owned(),
                 value: String::from_utf8_lossy(&kv.value).into_owned(),
                 create_revision: i64::try_from(kv.create_revision.get()).unwrap_or(i64::MAX),
                 mod_revision: revision,
@@ -111,7 +126,7 @@ fn watches_tell_everything_once_in_order(history: &History, view: &View) -> Resu
                 lease: kv.lease.0,
             });
             if revision > compacted {
-                kept.insert(revision, (key.clone(), pair));
+                kept.insert(revision, (key.to_owned(), pair));
             }
         }
     }

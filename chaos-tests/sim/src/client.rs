@@ -98,8 +98,7 @@ fn channel(replica: usize) -> Channel {
 
 /// Asks until the plan's requests are done or the world says that it is over.
 pub async fn ask(plan: Arc<Plan>, client: u64, shared: Shared) -> String {
-    let channels: Vec<Channel> = (0..plan.replicas).map(channel).collect();
-    let mut asker = Asker { client, channels, known: Vec::new(), leases: Vec::new(), highest: 0 };
+    let mut asker = Asker::new(&plan, client, PATIENCE);
     for number in 0..plan.requests {
         // Each request draws for itself, so that what is left of a shrunk plan stays as it was.
         let mut chance = chance(plan.seed, "request", client << 32 | number as u64);
@@ -109,24 +108,16 @@ pub async fn ask(plan: Arc<Plan>, client: u64, shared: Shared) -> String {
         }
         let call = asker.draw(&plan, number, &mut chance);
         let replica = chance.random_range(0..plan.replicas);
-        let invoked = shared.now();
-        let outcome = asker.carry_out(replica, &call).await;
-        asker.learn(&call, &outcome);
-        let answered = shared.now();
-        let name = format!("client-{client}");
-        shared.trace.event(
-            answered,
-            &name,
-            format_args!("{call:?} at replica-{}: {outcome:?}", replica + 1),
-        );
-        let operation = Operation { client, replica, invoked, answered, call, outcome };
-        shared.history().operations.push(operation);
+        asker.ask(replica, call, &shared).await;
     }
     "done".to_owned()
 }
 
-struct Asker {
+/// Asks one thing after the other, and writes down what comes of it.
+pub(crate) struct Asker {
     client: u64,
+    /// For an answer.
+    patience: Duration,
     channels: Vec<Channel>,
     /// Of keys, the revision of the last write seen.
     known: Vec<(String, i64)>,
@@ -140,6 +131,26 @@ fn key(number: usize) -> String {
 }
 
 impl Asker {
+    pub(crate) fn new(plan: &Plan, client: u64, patience: Duration) -> Self {
+        let channels = (0..plan.replicas).map(channel).collect();
+        Self { client, patience, channels, known: Vec::new(), leases: Vec::new(), highest: 0 }
+    }
+
+    /// Asks a replica.
+    pub(crate) async fn ask(&mut self, replica: usize, call: Call, shared: &Shared) -> Outcome {
+        let (client, invoked) = (self.client, shared.now());
+        let outcome = self.carry_out(replica, &call).await;
+        self.learn(&call, &outcome);
+        let answered = shared.now();
+        let name = format!("client-{client}");
+        let what = format_args!("{call:?} at replica-{}: {outcome:?}", replica + 1);
+        shared.trace.event(answered, &name, what);
+        let told = outcome.clone();
+        let operation = Operation { client, replica, invoked, answered, call, outcome };
+        shared.history().operations.push(operation);
+        told
+    }
+
     fn draw(&self, plan: &Plan, number: usize, chance: &mut StdRng) -> Call {
         let key = key(chance.random_range(0..plan.keys));
         let value = format!("{}-{number}", self.client);
@@ -204,7 +215,7 @@ impl Asker {
         let Some(channel) = self.channels.get(replica) else {
             return Outcome::Failed("there is no such replica".to_owned());
         };
-        match timeout(PATIENCE, request(channel.clone(), call)).await {
+        match timeout(self.patience, request(channel.clone(), call)).await {
             Err(_) => Outcome::Unknown("no answer in time".to_owned()),
             Ok(Ok(answer)) => Outcome::Ok(answer),
             Ok(Err(status)) => match status.code() {
@@ -366,13 +377,7 @@ async fn swap(
 pub async fn probe(plan: Arc<Plan>, client: u64, shared: Shared) -> String {
     let mut number = 0;
     for replica in 0..plan.replicas {
-        let asker = Asker {
-            client,
-            channels: (0..plan.replicas).map(channel).collect(),
-            known: Vec::new(),
-            leases: Vec::new(),
-            highest: 0,
-        };
+        let mut asker = Asker::new(&plan, client, PATIENCE);
         let key = format!("probe-{replica}");
         let mut answered = [false, false];
         while answered != [true, true] {
@@ -384,16 +389,47 @@ pub async fn probe(plan: Arc<Plan>, client: u64, shared: Shared) -> String {
             let put = Call::Put { key: key.clone(), value: format!("{client}-{number}"), lease: 0 };
             let get = Call::Get { key: key.clone(), serializable: false };
             for (call, done) in [put, get].into_iter().zip(&mut answered) {
-                let invoked = shared.now();
-                let outcome = asker.carry_out(replica, &call).await;
+                let outcome = asker.ask(replica, call, &shared).await;
                 *done = matches!(outcome, Outcome::Ok(_));
-                let answered = shared.now();
-                let what = format_args!("{call:?} at replica-{}: {outcome:?}", replica + 1);
-                shared.trace.event(answered, "probe", what);
-                let operation = Operation { client, replica, invoked, answered, call, outcome };
-                shared.history().operations.push(operation);
             }
             sleep(Duration::from_millis(100)).await;
+        }
+    }
+    "done".to_owned()
+}
+
+/// Looks back: opens one watch after the other that begins at a revision of the past, wherever that is compacted or
+/// not there yet.
+pub async fn look_back(plan: Arc<Plan>, client: u64, shared: Shared) -> String {
+    let channels: Vec<Channel> = (0..plan.replicas).map(channel).collect();
+    let mut chance = chance(plan.seed, "look back", client);
+    while !shared.over.load(Ordering::Relaxed) {
+        sleep(Duration::from_millis(chance.random_range(50..1_500))).await;
+        let replica = chance.random_range(0..plan.replicas);
+        let Some(channel) = channels.get(replica) else { break };
+        let newest =
+            shared.history().operations.iter().rev().find_map(|seen| match &seen.outcome {
+                Outcome::Ok(answer) if answer.revision > 0 => Some(answer.revision),
+                Outcome::Ok(_) | Outcome::Failed(_) | Outcome::Unknown(_) => None,
+            });
+        let from = (newest.unwrap_or(1) - chance.random_range(0..100)).max(1);
+        let opened = Watched {
+            client,
+            replica,
+            resumes: None,
+            opened: 0,
+            from,
+            answers: Vec::new(),
+            ended: None,
+        };
+        let patience = Duration::from_millis(chance.random_range(50..600));
+        let mut stream = None;
+        let told = timeout(patience, watch(channel.clone(), opened, &shared, &mut stream));
+        let why = told.await.unwrap_or(Ended::Broken);
+        let now = shared.now();
+        let mut history = shared.history();
+        if let Some(watched) = stream.and_then(|place| history.watches.get_mut(place)) {
+            watched.ended = Some((now, why));
         }
     }
     "done".to_owned()

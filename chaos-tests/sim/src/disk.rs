@@ -53,6 +53,8 @@ struct State {
     chance: StdRng,
     /// The power goes after so many more calls, with this seed.
     cut: Option<(u64, u64)>,
+    /// The same, counting syncs only.
+    cut_before_sync: Option<(u64, u64)>,
     /// It has gone.
     dark: bool,
     trace: Trace,
@@ -87,6 +89,7 @@ impl SimDisk {
             faults: DiskFaults::default(),
             chance: StdRng::seed_from_u64(seed),
             cut: None,
+            cut_before_sync: None,
             dark: false,
             trace,
         })))
@@ -116,6 +119,11 @@ impl SimDisk {
         self.state().cut = Some((calls, seed));
     }
 
+    /// Cuts the power before the sync after the next `syncs` ones.
+    pub fn cut_before_sync(&self, syncs: u64, seed: u64) {
+        self.state().cut_before_sync = Some((syncs, seed));
+    }
+
     /// Whether the power has gone since this was asked last.
     #[must_use]
     pub fn went_dark(&self) -> bool {
@@ -124,7 +132,8 @@ impl SimDisk {
 
     /// No cut waits any more.
     pub fn keep_power(&self) {
-        self.state().cut = None;
+        let mut state = self.state();
+        (state.cut, state.cut_before_sync) = (None, None);
     }
 
     /// A call that the disk carries out now, if it does.
@@ -154,6 +163,15 @@ impl State {
     }
 
     fn sync(&mut self, what: &str) -> io::Result<()> {
+        match self.cut_before_sync {
+            Some((0, seed)) => {
+                self.cut_before_sync = None;
+                self.power_cut(seed);
+                return Err(error(EIO));
+            }
+            Some((syncs, seed)) => self.cut_before_sync = Some((syncs - 1, seed)),
+            None => {}
+        }
         let failed = std::mem::take(&mut self.faults.fail_sync);
         let result = if failed { "fails" } else { "is done" };
         self.trace.small(self.now, &self.name, format_args!("sync of {what} {result}"));
@@ -262,5 +280,24 @@ impl DiskFile for SimFile {
 
     fn size(&self) -> io::Result<u64> {
         self.inner.size()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_power_goes_before_the_sync_that_it_was_to_go_before() {
+        let disk = SimDisk::new("replica-1", 1, Trace::default());
+        let file = disk.create(Path::new("log")).unwrap();
+        disk.cut_before_sync(1, 7);
+        file.write_at(b"durable", 0).unwrap();
+        file.sync_data().unwrap();
+        disk.sync_dir(Path::new("")).unwrap_err();
+        assert!(disk.went_dark() && !disk.went_dark(), "once");
+        disk.create(Path::new("other")).unwrap();
+        disk.keep_power();
+        disk.sync_dir(Path::new("")).unwrap();
     }
 }

@@ -1,6 +1,7 @@
 //! What clients asked and were answered, what their watches were told, and what the world saw of replicas.
 
 use crate::Millis;
+use checkers::history::ReplicaSeen;
 
 /// A request of one client and what came of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -168,29 +169,13 @@ pub struct History {
     pub watches: Vec<Watched>,
 }
 
-/// What is seen of a replica.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fact {
-    /// It leads in a term.
-    Leads(u64),
-    /// Its state after an entry.
-    Applied {
-        /// Of the entry.
-        index: u64,
-        /// Rolling hash.
-        hash: u64,
-        /// The store's.
-        revision: u64,
-        /// Of the state.
-        epoch: u64,
-    },
-}
-
 /// What the world knows of a run beside what clients saw.
 #[derive(Debug, Default)]
 pub struct Record {
-    /// When, which member, what.
-    pub facts: Vec<(Millis, u64, Fact)>,
+    /// What was seen of replicas.
+    pub replicas: Vec<ReplicaSeen>,
+    /// How many of them vote, if none comes or goes; else 0.
+    pub voters: u64,
     /// When faults began, for people.
     pub faults: Vec<(Millis, String)>,
     /// When everything was healed.

@@ -2,13 +2,13 @@
 
 use crate::{
     Millis,
-    history::{Answer, Call, Ended, Fact, History, Kv, Operation, Outcome, Record, Watched},
+    history::{Answer, Call, Ended, History, Kv, Operation, Outcome, Record, Watched},
 };
 use checkers::history as terms;
 use std::collections::BTreeMap;
 use store::{KeyRange, state::View};
 
-const fn ns(millis: Millis) -> u64 {
+pub(crate) const fn ns(millis: Millis) -> u64 {
     millis * 1_000_000
 }
 
@@ -178,15 +178,7 @@ pub(crate) fn history(
     for (stream, watched) in (0..).zip(&seen.watches) {
         records.extend(watch(stream, watched).into_iter().map(terms::Record::from));
     }
-    for (at, replica, fact) in &record.facts {
-        let fact = match *fact {
-            Fact::Leads(term) => terms::ReplicaFact::Leads { term },
-            Fact::Applied { index, hash, revision, epoch } => {
-                terms::ReplicaFact::Applied { index, term: 0, state_hash: hash, revision, epoch }
-            }
-        };
-        records.push(terms::ReplicaSeen { at_ns: ns(*at), replica: *replica, fact }.into());
-    }
+    records.extend(record.replicas.iter().cloned().map(terms::Record::from));
     let faults = record.faults.iter();
     records.extend(
         faults.map(|(at, what)| terms::Mark::Fault { at_ns: ns(*at), what: what.clone() }.into()),
@@ -202,6 +194,7 @@ pub(crate) fn history(
     records.extend(views.iter().map(|(replica, view)| last_keys(now, *replica, view).into()));
     let settings = terms::Settings {
         clock_drift_ppm: record.drift_ppm.max(1_000),
+        voters: record.voters,
         ..terms::Settings::default()
     };
     terms::History { settings, records }

@@ -6,6 +6,7 @@
 
 pub mod check;
 pub mod client;
+mod controller;
 pub mod disk;
 pub mod history;
 pub mod hunt;
@@ -14,10 +15,12 @@ pub mod layer;
 mod logs;
 pub mod machine;
 pub mod net;
+mod observer;
 pub mod plan;
 pub mod plane;
 mod replica;
 mod run;
+mod session;
 pub mod trace;
 
 pub use run::{Failure, Report, run};

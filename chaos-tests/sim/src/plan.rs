@@ -33,9 +33,83 @@ pub struct Plan {
     pub pause_max: Millis,
     /// How long things go wrong.
     pub fire: Millis,
+    /// What may go wrong: some seeds leave out much, so that the rest comes often and in a row.
+    pub kinds: Vec<(Kind, u32)>,
     /// What goes wrong, by when it begins.
     pub faults: Vec<Fault>,
 }
+
+/// What may go wrong, without saying where.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// [`What::Kill`].
+    Kill,
+    /// [`What::CrashAgain`].
+    CrashAgain,
+    /// [`What::CutInElection`].
+    CutInElection,
+    /// [`What::PowerCut`].
+    PowerCut,
+    /// [`What::Blackout`].
+    Blackout,
+    /// [`What::Stop`].
+    Stop,
+    /// [`What::Partition`].
+    Partition,
+    /// [`What::OneWay`].
+    OneWay,
+    /// [`What::Slow`].
+    Slow,
+    /// [`What::Loss`].
+    Loss,
+    /// [`What::SlowDisk`].
+    SlowDisk,
+    /// [`What::StalledDisk`].
+    StalledDisk,
+    /// [`What::FailSync`].
+    FailSync,
+    /// [`What::FailWrite`].
+    FailWrite,
+    /// [`What::FullDisk`].
+    FullDisk,
+    /// [`What::ClockJump`].
+    ClockJump,
+    /// [`What::Drift`].
+    Drift,
+    /// [`What::Snapshot`].
+    Snapshot,
+    /// [`What::Transfer`].
+    Transfer,
+    /// [`What::Add`].
+    Add,
+    /// [`What::Remove`].
+    Remove,
+}
+
+/// How likely each is to the others.
+const KINDS: [(Kind, u32); 21] = [
+    (Kind::Kill, 14),
+    (Kind::CrashAgain, 6),
+    (Kind::CutInElection, 6),
+    (Kind::PowerCut, 12),
+    (Kind::Blackout, 6),
+    (Kind::Stop, 8),
+    (Kind::Partition, 10),
+    (Kind::OneWay, 6),
+    (Kind::Slow, 6),
+    (Kind::Loss, 4),
+    (Kind::SlowDisk, 5),
+    (Kind::StalledDisk, 6),
+    (Kind::FailSync, 3),
+    (Kind::FailWrite, 2),
+    (Kind::FullDisk, 4),
+    (Kind::ClockJump, 3),
+    (Kind::Drift, 3),
+    (Kind::Snapshot, 2),
+    (Kind::Transfer, 2),
+    (Kind::Add, 2),
+    (Kind::Remove, 2),
+];
 
 /// Something that goes wrong.
 #[derive(Debug, Clone, PartialEq)]
@@ -46,6 +120,8 @@ pub struct Fault {
     pub at: Millis,
     /// For how long.
     pub lasts: Millis,
+    /// It hits whoever leads then, if anybody does.
+    pub at_leader: bool,
     /// What.
     pub what: What,
 }
@@ -55,6 +131,24 @@ pub struct Fault {
 pub enum What {
     /// A process is killed, and started again at the end.
     Kill(usize),
+    /// A process ends, by a kill or by a sync that fails, and its machine loses its power before one of the first
+    /// syncs after its start: what the first crash had left in the page cache was not on the disk.
+    CrashAgain {
+        /// Whose.
+        replica: usize,
+        /// It ends by the sync, with something written that is not durable.
+        by_sync: bool,
+        /// Syncs after the start that are still carried out.
+        syncs: u64,
+    },
+    /// A machine loses its power in the next election, before the so-manieth call to its disk from when somebody
+    /// asks for votes.
+    CutInElection {
+        /// Whose.
+        replica: usize,
+        /// Calls that are still carried out.
+        calls: u64,
+    },
     /// A machine loses its power, before the so-manieth call to its disk from now.
     PowerCut {
         /// Whose.
@@ -137,12 +231,62 @@ pub enum What {
     },
 }
 
+impl What {
+    /// Hits this replica in place of the one that was drawn, where it is about one.
+    pub(crate) fn aim_at(&mut self, leader: usize) {
+        match self {
+            Self::Kill(replica)
+            | Self::CrashAgain { replica, .. }
+            | Self::PowerCut { replica, .. }
+            | Self::Stop(replica)
+            | Self::SlowDisk { replica, .. }
+            | Self::StalledDisk(replica)
+            | Self::FailSync(replica)
+            | Self::FailWrite(replica)
+            | Self::FullDisk { replica, .. }
+            | Self::ClockJump { replica, .. }
+            | Self::Drift { replica, .. }
+            | Self::Snapshot(replica)
+            | Self::Transfer(replica) => *replica = leader,
+            Self::OneWay(from, to) | Self::Slow { from, to, .. } => {
+                if *to == leader {
+                    *to = *from;
+                }
+                *from = leader;
+            }
+            Self::Partition(group) => {
+                if let [one] = group.as_mut_slice() {
+                    *one = leader;
+                }
+            }
+            // Who leads does not lose an election, and members come and go whoever leads.
+            Self::CutInElection { .. }
+            | Self::Blackout
+            | Self::Loss(_)
+            | Self::Add { .. }
+            | Self::Remove { .. } => {}
+        }
+    }
+}
+
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let name = |replica: &usize| format!("replica-{}", replica + 1);
         write!(f, "fault {}: ", self.number)?;
         match &self.what {
             What::Kill(replica) => write!(f, "kill {}", name(replica))?,
+            What::CrashAgain { replica, by_sync, syncs } => {
+                let first = if *by_sync { "a failed sync ends" } else { "kill" };
+                let name = name(replica);
+                write!(f, "{first} {name}, and its power goes {syncs} syncs after its start")?;
+            }
+            What::CutInElection { replica, calls } => {
+                let name = name(replica);
+                write!(
+                    f,
+                    "the power of {name} goes {calls} calls to its disk into the next election"
+                )?;
+            }
             What::PowerCut { replica, calls } => {
                 write!(f, "cut the power of {} after {calls} calls to its disk", name(replica))?;
             }
@@ -236,7 +380,14 @@ impl Plan {
         });
         let clocks = clocks.collect();
         let fire = chance.random_range(6_000..=20_000);
-        let count = chance.random_range(1..=10);
+        let storm = chance.random_bool(0.35);
+        let count = if storm { chance.random_range(10..=40) } else { chance.random_range(1..=10) };
+        let swarm = storm || chance.random_bool(0.3);
+        let mut kinds: Vec<(Kind, u32)> =
+            KINDS.into_iter().filter(|_| !swarm || chance.random_bool(0.35)).collect();
+        if kinds.is_empty() {
+            kinds = KINDS.to_vec();
+        }
         let mut plan = Self {
             seed,
             replicas,
@@ -249,8 +400,9 @@ impl Plan {
             clients: chance.random_range(2..=5),
             requests: usize::MAX,
             keys: chance.random_range(2..=8),
-            pause_max: *[10, 40, 150].choose(&mut chance).unwrap_or(&20),
+            pause_max: *[10, 40, 150, 500].choose(&mut chance).unwrap_or(&20),
             fire,
+            kinds,
             faults: Vec::new(),
         };
         plan.faults = (0..count).map(|number| plan.fault(number)).collect();
@@ -258,22 +410,45 @@ impl Plan {
         plan
     }
 
+    /// When a fault begins: every other one shortly after the one before, which is still felt.
+    fn begins(&self, number: usize) -> Millis {
+        let mut chance = chance(self.seed, "begins", number as u64);
+        let apart = chance.random_range(500..self.fire);
+        match number.checked_sub(1) {
+            Some(before) if chance.random_bool(0.5) => {
+                let later = *[30, 200, 1_000].choose(&mut chance).unwrap_or(&200);
+                (self.begins(before) + chance.random_range(0..later)).min(self.fire - 1)
+            }
+            Some(_) | None => apart,
+        }
+    }
+
     fn fault(&self, number: usize) -> Fault {
         let mut chance = chance(self.seed, "fault", number as u64);
         let replica = chance.random_range(0..self.replicas);
         let other = (replica + chance.random_range(1..=self.replicas.max(2) - 1)) % self.replicas;
-        let at = chance.random_range(500..self.fire);
+        let at = self.begins(number);
         let lasts = *[50, 300, 1_000, 3_000, 8_000].choose(&mut chance).unwrap_or(&1_000);
         let lasts = chance.random_range(lasts / 2..=lasts);
-        let what = match chance.random_range(0..100) {
-            0..14 => What::Kill(replica),
-            14..26 => What::PowerCut {
+        let kind = self.kinds.choose_weighted(&mut chance, |(_, weight)| *weight);
+        let what = match kind.map_or(Kind::Kill, |(kind, _)| *kind) {
+            Kind::Kill => What::Kill(replica),
+            Kind::CrashAgain => What::CrashAgain {
                 replica,
-                calls: *[0, 1, 3, 10, 40].choose(&mut chance).unwrap_or(&0),
+                by_sync: chance.random_bool(0.7),
+                syncs: chance.random_range(0..8),
             },
-            26..32 => What::Blackout,
-            32..40 => What::Stop(replica),
-            40..50 => {
+            Kind::CutInElection => What::CutInElection {
+                replica,
+                calls: *[1, 1, 2, 3].choose(&mut chance).unwrap_or(&1),
+            },
+            Kind::PowerCut => What::PowerCut {
+                replica,
+                calls: *[0, 1, 2, 3, 5, 10, 40].choose(&mut chance).unwrap_or(&0),
+            },
+            Kind::Blackout => What::Blackout,
+            Kind::Stop => What::Stop(replica),
+            Kind::Partition => {
                 let group = if self.replicas > 3 && chance.random_bool(0.5) {
                     vec![replica, other]
                 } else {
@@ -281,33 +456,40 @@ impl Plan {
                 };
                 What::Partition(group)
             }
-            50..56 => What::OneWay(replica, other),
-            56..62 => What::Slow {
+            Kind::OneWay => What::OneWay(replica, other),
+            Kind::Slow => What::Slow {
                 from: replica,
                 to: other,
                 latency: chance.random_range(20..=400),
                 bandwidth: *[0, 5, 50].choose(&mut chance).unwrap_or(&0),
             },
-            62..66 => What::Loss(chance.random_range(0.005..0.1)),
-            66..71 => What::SlowDisk { replica, sync_max: chance.random_range(10..=300) },
-            71..77 => What::StalledDisk(replica),
-            77..80 => What::FailSync(replica),
-            80..82 => What::FailWrite(replica),
-            82..86 => {
+            Kind::Loss => What::Loss(chance.random_range(0.005..0.1)),
+            Kind::SlowDisk => What::SlowDisk { replica, sync_max: chance.random_range(10..=300) },
+            Kind::StalledDisk => What::StalledDisk(replica),
+            Kind::FailSync => What::FailSync(replica),
+            Kind::FailWrite => What::FailWrite(replica),
+            Kind::FullDisk => {
                 What::FullDisk { replica, room: chance.random_range(0..self.segment_bytes * 2) }
             }
-            86..89 => What::ClockJump {
+            Kind::ClockJump => What::ClockJump {
                 replica,
                 by_us: chance.random_range(-3_600_000_000_i64..3_600_000_000),
             },
-            89..92 => What::Drift { replica, rate: chance.random_range(0.9..1.1) },
-            92..94 => What::Snapshot(replica),
-            94..96 => What::Transfer(replica),
-            96..98 => What::Add { by: replica, learner: chance.random_bool(0.3) },
-            _ if self.replicas > 1 => What::Remove { by: other, replica },
-            _ => What::Snapshot(replica),
+            Kind::Drift => What::Drift { replica, rate: chance.random_range(0.9..1.1) },
+            Kind::Snapshot => What::Snapshot(replica),
+            Kind::Transfer => What::Transfer(replica),
+            Kind::Add => What::Add { by: replica, learner: chance.random_bool(0.3) },
+            Kind::Remove if self.replicas > 1 => What::Remove { by: other, replica },
+            Kind::Remove => What::Snapshot(replica),
         };
-        Fault { number, at, lasts, what }
+        Fault { number, at, lasts, at_leader: chance.random_bool(0.4), what }
+    }
+
+    /// Members that vote, unless some are added or taken out: then 0.
+    #[must_use]
+    pub fn voters(&self) -> u64 {
+        let changes = |fault: &Fault| matches!(fault.what, What::Add { .. } | What::Remove { .. });
+        if self.faults.iter().any(changes) { 0 } else { self.replicas as u64 }
     }
 
     /// How much faster or slower any clock goes at some time, in millionths.
@@ -334,5 +516,42 @@ impl Plan {
             faults.stalled |= fault.what == What::StalledDisk(replica);
         }
         faults
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn a_seed_draws_the_same_again_and_every_kind_of_fault_is_drawn_by_some() {
+        let (mut drawn, mut alone) = (BTreeSet::new(), 0);
+        for seed in 0..300 {
+            let plan = Plan::of(seed);
+            assert_eq!(plan, Plan::of(seed));
+            assert!(plan.faults.is_sorted_by_key(|fault| fault.at));
+            assert!(plan.faults.iter().all(|fault| fault.at < plan.fire));
+            for fault in &plan.faults {
+                let name = format!("{:?}", fault.what);
+                drawn.insert(name.split(['(', ' ']).next().unwrap_or_default().to_owned());
+            }
+            alone += usize::from(plan.kinds.len() < KINDS.len() / 2);
+        }
+        assert_eq!(drawn.len(), KINDS.len(), "{drawn:?}");
+        assert!((60..240).contains(&alone), "{alone} seeds leave most kinds out");
+    }
+
+    #[test]
+    fn what_is_aimed_at_the_leader_hits_it_and_nobody_else() {
+        let mut one_way = What::OneWay(0, 2);
+        one_way.aim_at(2);
+        assert_eq!(one_way, What::OneWay(2, 0));
+        let mut partition = What::Partition(vec![0]);
+        partition.aim_at(1);
+        assert_eq!(partition, What::Partition(vec![1]));
+        let mut kill = What::Kill(0);
+        kill.aim_at(1);
+        assert_eq!(kill, What::Kill(1));
     }
 }

@@ -3,6 +3,7 @@
 use crate::{
     Millis,
     client::{PORT, replica_ip},
+    controller,
     disk::SimDisk,
     machine::Machine,
     net::Network,
@@ -39,6 +40,8 @@ pub(crate) struct Replica {
     pub(crate) up_at: Option<Millis>,
     /// It was told to come up without power before.
     pub(crate) dark: bool,
+    /// Before which sync from its next start on the power goes, with this seed.
+    pub(crate) cut_at_start: Option<(u64, u64)>,
     /// Its member id.
     pub(crate) id: u64,
     /// Of the last entry that was seen applied.
@@ -105,6 +108,7 @@ impl Replica {
             disk,
             up_at: Some(0),
             dark: false,
+            cut_at_start: None,
             seen_index: 0,
             id,
             number,
@@ -131,6 +135,9 @@ impl Replica {
         self.seen_index = 0;
         // Whatever its machine did meanwhile, it has power now.
         self.disk.keep_power();
+        if let Some((syncs, seed)) = self.cut_at_start.take() {
+            self.disk.cut_before_sync(syncs, seed);
+        }
         let seed = derive(plan.seed, "start", (self.number as u64) << 32 | self.starts);
         let config = self.config(plan);
         let slot = Arc::clone(&self.store);
@@ -213,6 +220,9 @@ async fn run(
     );
     let mut tasks = JoinSet::new();
     tasks.spawn(listen::listen(clients, None, door, CancellationToken::new()));
+    for _ in 0..controller::DECISIONS {
+        tasks.spawn(controller::decide(Arc::clone(&store)));
+    }
     let mut failed = store.failed();
     let why = failed.wait_for(Option::is_some).await.ok().and_then(|why| why.clone());
     why.unwrap_or_default()

@@ -39,6 +39,12 @@ fn every_bug_says_what_it_breaks_and_has_a_number_of_its_own() {
         let text = fs::read_to_string(&patch).unwrap();
         let why = text.lines().next().unwrap_or_default();
         assert!(why.ends_with('.') && why.contains('('), "{}: {why:?}", patch.display());
+        let layer = text.lines().nth(1).unwrap_or_default();
+        assert!(
+            ["Layer: store", "Layer: plane"].contains(&layer),
+            "{}: {layer:?}",
+            patch.display()
+        );
         let name = patch.file_name().unwrap().to_string_lossy();
         let number: u32 = name.split('-').next().unwrap().parse().unwrap();
         assert!(numbers.insert(number), "number {number} twice");

@@ -23,6 +23,9 @@ use tokio_util::sync::CancellationToken;
 
 /// Changes that a subscriber may be behind; then it must list again.
 const CHANGES: usize = 4096;
+/// Objects of one page of a list: of what a kind takes as text and before it is cut down to what is kept, no
+/// more is in memory at once.
+const PAGE: u32 = 500;
 const BACKOFF_MIN: Duration = Duration::from_millis(10);
 const BACKOFF_MAX: Duration = Duration::from_secs(1);
 
@@ -83,6 +86,8 @@ struct Shared<K> {
     revision: watch::Sender<u64>,
     lists: AtomicU64,
     changes: broadcast::Sender<Change<K>>,
+    /// An object as it is kept.
+    keep: fn(K) -> K,
 }
 
 impl<K> Informer<K>
@@ -96,11 +101,24 @@ where
         options: ListOptions,
         shutdown: CancellationToken,
     ) -> (Self, impl Future<Output = ()> + Send + 'static) {
+        Self::keeping(|object| object, client, namespace, options, shutdown)
+    }
+
+    /// The same, of objects of which only what `keep` leaves is kept: there may be many, and few of their
+    /// fields are read. It must leave what [`Key::of`] reads, and the version.
+    pub fn keeping(
+        keep: fn(K) -> K,
+        client: Client,
+        namespace: Option<String>,
+        options: ListOptions,
+        shutdown: CancellationToken,
+    ) -> (Self, impl Future<Output = ()> + Send + 'static) {
         let shared = Arc::new(Shared {
             objects: RwLock::default(),
             revision: watch::Sender::new(0),
             lists: AtomicU64::new(0),
             changes: broadcast::Sender::new(CHANGES),
+            keep,
         });
         let informer = Self { shared: Arc::clone(&shared) };
         let follow = async move {
@@ -176,12 +194,10 @@ async fn follow<K>(
 {
     let mut backoff = BACKOFF_MIN;
     loop {
-        // Linearizable: a copy must never begin behind what somebody has seen (FEN-37).
-        match client.list::<K>(namespace, options).await {
-            Ok(list) => {
+        match shared.list(client, namespace, options).await {
+            Ok((objects, mut revision)) => {
                 backoff = BACKOFF_MIN;
-                let mut revision = list.resource_version.parse().unwrap_or_default();
-                shared.replace(list.items, revision);
+                shared.replace(objects, revision);
                 let error = shared.watch(client, namespace, options, &mut revision).await;
                 tracing::debug!(kind = K::KIND, %error, "lists again");
             }
@@ -196,10 +212,35 @@ impl<K> Shared<K>
 where
     K: Resource + Metadata<Ty = ObjectMeta> + DeserializeOwned + Send + Sync + 'static,
 {
-    fn replace(&self, items: Vec<K>, revision: u64) {
+    /// All objects at one revision, page by page.
+    async fn list(
+        &self,
+        client: &Client,
+        namespace: Option<&str>,
+        options: &ListOptions,
+    ) -> Result<(BTreeMap<Key, Arc<K>>, u64), ClientError> {
+        let mut objects = BTreeMap::new();
+        // The first page is linearizable: a copy must never begin behind what somebody has seen (FEN-37).
+        let mut page = ListOptions { limit: PAGE, ..options.clone() };
+        loop {
+            let list = client.list::<K>(namespace, &page).await?;
+            let items = list.items.into_iter().map(|object| self.kept(object));
+            objects.extend(items.map(|object| (Key::of(&*object), object)));
+            if list.continue_token.is_empty() {
+                return Ok((objects, list.resource_version.parse().unwrap_or_default()));
+            }
+            page.continue_token = list.continue_token;
+            page.resource_version.clear();
+        }
+    }
+
+    fn kept(&self, mut object: K) -> Arc<K> {
+        object.metadata_mut().managed_fields = None;
+        Arc::new((self.keep)(object))
+    }
+
+    fn replace(&self, new: BTreeMap<Key, Arc<K>>, revision: u64) {
         self.lists.fetch_add(1, Ordering::AcqRel);
-        let items = items.into_iter().map(kept);
-        let new: BTreeMap<Key, Arc<K>> = items.map(|object| (Key::of(&*object), object)).collect();
         let old = {
             let mut objects = self.objects.write().unwrap_or_else(PoisonError::into_inner);
             std::mem::replace(&mut *objects, new.clone())
@@ -224,7 +265,7 @@ where
     fn set(&self, object: K, gone: bool) {
         let key = Key::of(&object);
         let revision = revision_of(&object);
-        let new = (!gone).then(|| kept(object));
+        let new = (!gone).then(|| self.kept(object));
         let old = {
             let mut objects = self.objects.write().unwrap_or_else(PoisonError::into_inner);
             match &new {
@@ -289,12 +330,6 @@ where
             backoff = (backoff * 2).min(BACKOFF_MAX);
         }
     }
-}
-
-/// An object as it is kept.
-fn kept<K: Metadata<Ty = ObjectMeta>>(mut object: K) -> Arc<K> {
-    object.metadata_mut().managed_fields = None;
-    Arc::new(object)
 }
 
 fn revision_of<K: Metadata<Ty = ObjectMeta>>(object: &K) -> u64 {

@@ -2,7 +2,7 @@
 //!
 //! A [`Client`] is a struct over a `tower::Service`: the API server's router in the leader's own
 //! process, or HTTP to any replica with failover, by TLS where the URL says so ([`transport`]). [`informer`] keeps a copy of a kind up to date,
-//! [`events`] tells what happened, [`node`] is the kubelet's session.
+//! [`copies`] those that the leader's components share, [`events`] tells what happened, [`node`] is the kubelet's session.
 
 mod client;
 mod error;
@@ -11,6 +11,7 @@ mod unmanaged;
 
 pub mod admin;
 pub mod certificates;
+pub mod copies;
 pub mod endpoints;
 pub mod events;
 pub mod informer;

@@ -7,7 +7,7 @@ use api::{
     },
     k8s_openapi::{Metadata, Resource, apimachinery::pkg::apis::meta::v1::ObjectMeta},
 };
-use client::{Client, ListOptions, informer::Informer};
+use client::{Client, ListOptions, copies::Copies, informer::Informer};
 use serde::de::DeserializeOwned;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -34,6 +34,7 @@ pub(crate) struct Caches {
 impl Caches {
     pub(crate) fn follow(
         client: &Client,
+        copies: Copies,
         tasks: &mut JoinSet<()>,
         shutdown: &CancellationToken,
     ) -> Self {
@@ -48,9 +49,9 @@ impl Caches {
         let root_cas = named(api::service_account::ROOT_CA);
         let heard = Some("kube-node-lease".to_owned());
         Self {
-            nodes: follow(client, None, all(), tasks, shutdown),
+            nodes: copies.nodes,
             leases: follow(client, heard, all(), tasks, shutdown),
-            pods: follow(client, None, all(), tasks, shutdown),
+            pods: copies.pods,
             services: follow(client, None, all(), tasks, shutdown),
             slices: follow(client, None, slices, tasks, shutdown),
             endpoints: follow(client, None, all(), tasks, shutdown),

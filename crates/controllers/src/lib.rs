@@ -22,7 +22,7 @@ mod service_account;
 mod taint_eviction;
 
 use caches::Caches;
-use client::{Client, events::Recorder};
+use client::{Client, copies::Copies, events::Recorder};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -33,13 +33,14 @@ pub struct Settings {
     pub root_ca: Option<String>,
 }
 
-/// Runs them all until `shutdown`, as long as the client's epoch lasts.
-pub async fn all(settings: Settings, client: Client, shutdown: CancellationToken) {
-    let mut copies = JoinSet::new();
-    let caches = Caches::follow(&client, &mut copies, &shutdown);
+/// Runs them all until `shutdown`, as long as the client's epoch lasts; `copies` are kept up to date by who gives
+/// them.
+pub async fn all(settings: Settings, client: Client, copies: Copies, shutdown: CancellationToken) {
+    let mut tasks = JoinSet::new();
+    let caches = Caches::follow(&client, copies, &mut tasks, &shutdown);
     let mut recorder = |component: &'static str| {
         let (recorder, record) = Recorder::new(client.clone(), component, shutdown.child_token());
-        copies.spawn(record);
+        tasks.spawn(record);
         recorder
     };
     let (lifecycle, eviction) =
@@ -62,5 +63,5 @@ pub async fn all(settings: Settings, client: Client, shutdown: CancellationToken
         _ = work => {}
         () = shutdown.cancelled() => {}
     }
-    copies.shutdown().await;
+    tasks.shutdown().await;
 }

@@ -4,7 +4,7 @@ use crate::{
     Options,
     cluster::{Cluster, Shape},
     nemesis::{Means, Need, Nemesis, ROWS},
-    report::{OURS, ScenarioReport},
+    report::{Check, OURS, ScenarioReport},
     run::{self, Plan},
 };
 use anyhow::Context as _;
@@ -21,6 +21,8 @@ const MIXED: usize = 4;
 const MIX: &str = "mixed";
 /// Short enough that a lost node is replaced while somebody waits, long enough for an agent that is killed.
 const NODE_SILENCE: Duration = Duration::from_secs(10);
+/// Runs that could not be finished before it is given up: each costs a cluster.
+const UNFINISHED_MAX: u32 = 3;
 const GAP_MAX: Duration = Duration::from_secs(5);
 
 /// What one fault has come to, over all its runs.
@@ -122,48 +124,98 @@ pub(crate) fn shape(chosen: &[Nemesis], options: &Options) -> Shape {
     }
 }
 
-/// Runs one after another until the time is over; each fault has been alone once in any case.
+/// What all runs have come to so far.
+#[derive(Debug)]
+pub(crate) struct Progress {
+    until: Instant,
+    random: StdRng,
+    rows: Vec<ChaosRow>,
+    /// One run of each name, and whatever did not hold.
+    shown: Vec<ScenarioReport>,
+    /// Of the next run.
+    number: u64,
+    /// Runs that could not be finished.
+    unfinished: u32,
+}
+
+impl Progress {
+    pub(crate) fn new(time: Duration, chosen: &[Nemesis], seed: u64) -> Self {
+        let mut rows: Vec<ChaosRow> = chosen.iter().map(|n| ChaosRow::of(n.row().name)).collect();
+        rows.push(ChaosRow::of(MIX));
+        Self {
+            until: Instant::now() + time,
+            random: StdRng::seed_from_u64(seed),
+            rows,
+            shown: Vec::new(),
+            number: 1,
+            unfinished: 0,
+        }
+    }
+
+    fn add(&mut self, run: ScenarioReport) {
+        if let Some(row) = self.rows.iter_mut().find(|row| row.nemesis == run.name) {
+            row.add(&run);
+        }
+        if !run.held || !self.shown.iter().any(|other| other.name == run.name) {
+            self.shown.push(run);
+        }
+    }
+
+    /// What a cluster has left behind counts against the last run on it.
+    pub(crate) fn ended(&mut self, left: Vec<String>) {
+        let check = Check::promise("nothing is left on this machine", 1, left);
+        if let Some(last) = self.shown.last_mut() {
+            last.held &= check.held;
+            last.checks.push(check);
+        }
+    }
+
+    /// Runs to be shown, and a row for each fault.
+    pub(crate) fn finish(mut self) -> (Vec<ScenarioReport>, Vec<ChaosRow>) {
+        self.rows.retain(|row| row.runs > 0);
+        (self.shown, self.rows)
+    }
+}
+
+/// Runs one after another until the time is over; each fault has been alone once in any case. Whether it is over: if
+/// not, a run could not be finished, and the cluster is of no use for another one.
 pub(crate) async fn run(
-    time: Duration,
+    so_far: &mut Progress,
     chosen: &[Nemesis],
     shape: &Shape,
     options: &Options,
     cluster: &mut Cluster,
     say: &mut (dyn FnMut(String) + Send),
-) -> anyhow::Result<(Vec<ScenarioReport>, Vec<ChaosRow>)> {
-    let until = Instant::now() + time;
+) -> anyhow::Result<bool> {
     let means = options.means();
-    let mut random = StdRng::seed_from_u64(options.seed);
-    let mut rows: Vec<ChaosRow> = chosen.iter().map(|n| ChaosRow::of(n.row().name)).collect();
-    rows.push(ChaosRow::of(MIX));
-    let mut shown: Vec<ScenarioReport> = Vec::new();
-    for number in 1u64.. {
+    loop {
+        let number = so_far.number;
         let turn = usize::try_from(number - 1).unwrap_or(usize::MAX);
         let alone = chosen.get(turn).copied();
-        // All of them have been alone: from then on it is mixed, and now and then one alone again.
-        let over = Instant::now() >= until;
+        let over = Instant::now() >= so_far.until;
         if over && alone.is_none() && (number > 1 + chosen.len() as u64) {
-            break;
+            return Ok(true);
         }
-        let again = random.random_bool(0.3).then(|| chosen.choose(&mut random).copied()).flatten();
+        so_far.number += 1;
+        // All of them have been alone: from then on it is mixed, and now and then one alone again.
+        let random = &mut so_far.random;
+        let again = random.random_bool(0.3).then(|| chosen.choose(random).copied()).flatten();
         let (name, faults) = match alone.or(again) {
             Some(nemesis) => (nemesis.row().name, vec![nemesis; ALONE]),
-            None => (MIX, mix(chosen, &mut random)),
+            None => (MIX, mix(chosen, random)),
         };
         say(format!("run {number}: {name}"));
         let plan = plan(name, faults, number, shape, options, &means)?;
-        let seen = Box::pin(run::run(&plan, cluster, &mut random, say));
-        let seen = seen.await.with_context(|| format!("run {number}, {name}"))?;
-        if let Some(row) = rows.iter_mut().find(|row| row.nemesis == name) {
-            row.add(&seen);
-        }
-        // One of each, and whatever did not hold.
-        if !seen.held || !shown.iter().any(|other| other.name == seen.name) {
-            shown.push(seen);
+        match Box::pin(run::run(&plan, cluster, random, say)).await {
+            Ok(seen) => so_far.add(seen),
+            Err(error) => {
+                say(format!("run {number}, {name}: {error:#}"));
+                so_far.add(run::broken(&plan, format!("{error:#}")));
+                so_far.unfinished += 1;
+                return Ok(so_far.unfinished >= UNFINISHED_MAX);
+            }
         }
     }
-    rows.retain(|row| row.runs > 0);
-    Ok((shown, rows))
 }
 
 fn mix(chosen: &[Nemesis], random: &mut StdRng) -> Vec<Nemesis> {
@@ -242,5 +294,22 @@ mod tests {
         }
         assert_eq!((row.runs, row.faults, row.acknowledged, row.held), (3, 3, 3600, false));
         assert_eq!(row.broken, ["every acknowledged write survives"]);
+    }
+
+    #[test]
+    fn one_run_of_each_is_shown_and_whatever_did_not_hold() {
+        let chosen = [Nemesis::KillLeader, Nemesis::PauseLeader, Nemesis::CutPower];
+        let mut so_far = Progress::new(Duration::ZERO, &chosen, 1);
+        for (name, held) in
+            [("kill-leader", true), ("kill-leader", true), ("kill-leader", false), ("mixed", true)]
+        {
+            so_far.add(crate::report::tests::scenario(name, held));
+        }
+        so_far.ended(vec!["process 7".to_owned()]);
+        let (shown, rows) = so_far.finish();
+        let shown: Vec<(&str, bool)> = shown.iter().map(|s| (s.name.as_str(), s.held)).collect();
+        assert_eq!(shown, [("kill-leader", true), ("kill-leader", false), ("mixed", false)]);
+        let rows: Vec<(&str, u64)> = rows.iter().map(|r| (r.nemesis.as_str(), r.runs)).collect();
+        assert_eq!(rows, [("kill-leader", 3), ("mixed", 1)], "and no row without a run");
     }
 }

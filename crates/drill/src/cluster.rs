@@ -297,8 +297,8 @@ impl Cluster {
     /// SIGKILL to all that run, at once.
     pub(crate) async fn kill_all(&mut self) -> anyhow::Result<()> {
         for id in self.up() {
-            // All are hit before one of them is waited for.
-            self.signal(id, Signal::SIGKILL)?;
+            // All are hit before one of them is waited for; one whose disk is gone may have ended by itself.
+            let _ = self.signal(id, Signal::SIGKILL);
         }
         for id in self.up() {
             self.kill(id).await?;
@@ -396,7 +396,7 @@ impl Cluster {
     pub(crate) async fn cut_power(&mut self) -> anyhow::Result<()> {
         self.ours()?.power()?.cut()?;
         self.kill_all().await?;
-        self.ours()?.power()?.restore()
+        self.ours()?.power()?.restore().await
     }
 
     /// Ends a node as a power cut does: its agent and everything that it ran.
@@ -523,8 +523,9 @@ fn place(network: &Network, index: usize) -> anyhow::Result<Place> {
 
 /// As the replica that knows most says; one that does not answer is passed over.
 async fn leader(endpoints: &Endpoints) -> Option<u64> {
-    let all = statuses(endpoints).await;
-    all.into_iter().max_by_key(|status| status.epoch).map(|status| status.leader)
+    // One that hears nobody names nobody.
+    let named = statuses(endpoints).await.into_iter().filter(|status| status.leader != 0);
+    named.max_by_key(|status| status.epoch).map(|status| status.leader)
 }
 
 /// What each replica says of all; those that do not answer are left out.

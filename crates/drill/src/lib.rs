@@ -208,7 +208,8 @@ async fn alone(
     Ok(seen)
 }
 
-/// Every fault alone and then mixed, on one cluster, for so long.
+/// Every fault alone and then mixed, for so long: on one cluster, or on another one after a run that could not be
+/// finished.
 ///
 /// # Errors
 /// As [`drill`]; there is no fault of such a name.
@@ -222,15 +223,18 @@ pub async fn chaos(
     let mut report = options.report();
     let chosen = chaos::chosen(nemeses, &options.means(), &mut report.left_out)?;
     let shape = chaos::shape(&chosen, options);
-    let seen = on_cluster(options, Some(&shape), stop, async |cluster| {
-        chaos::run(time, &chosen, &shape, options, cluster, say).await
-    });
-    let (seen, left) = seen.await?;
-    (report.scenarios, report.chaos) = seen;
-    if let Some(last) = report.scenarios.last_mut() {
-        last.checks.push(Check::promise("nothing is left on this machine", 1, left));
-        last.held = last.checks.iter().all(|check| check.held);
+    let mut so_far = chaos::Progress::new(time, &chosen, options.seed);
+    loop {
+        let seen = on_cluster(options, Some(&shape), stop, async |cluster| {
+            chaos::run(&mut so_far, &chosen, &shape, options, cluster, say).await
+        });
+        let (over, left) = seen.await?;
+        so_far.ended(left);
+        if over {
+            break;
+        }
     }
+    (report.scenarios, report.chaos) = so_far.finish();
     Ok(report)
 }
 

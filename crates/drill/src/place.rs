@@ -9,10 +9,13 @@ use nix::{
 };
 use std::{
     fs::{self, File},
+    io,
     os::fd::AsRawFd as _,
     path::{Path, PathBuf},
     process::Command,
+    time::Duration,
 };
+use tokio::time::{Instant, sleep};
 
 /// What can be done to a cluster here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,6 +57,10 @@ pub fn settle() -> anyhow::Result<Ground> {
     Ok(Ground::Own)
 }
 
+/// For a file system that has ended to be let go of.
+const RELEASED: Duration = Duration::from_secs(20);
+/// Between two looks at what gives no notice.
+const LOOK: Duration = Duration::from_millis(10);
 /// Bytes of a file system of its own for the replicas' disks.
 const DISK_BYTES: u64 = 2 << 30;
 
@@ -107,9 +114,30 @@ impl LoopDisk {
     }
 
     /// Mounts what is left, when nobody has a file open there any more.
-    pub(crate) fn restore(&self) -> anyhow::Result<()> {
-        umount2(&self.at, MntFlags::empty()).context("unmount the disk")?;
-        self.mount()
+    ///
+    /// # Errors
+    /// It cannot be mounted, or somebody holds on to the file system that has ended.
+    pub(crate) async fn restore(&self) -> anyhow::Result<()> {
+        let until = Instant::now() + RELEASED;
+        loop {
+            umount2(&self.at, MntFlags::empty()).context("unmount the disk")?;
+            self.mount()?;
+            // A container that begins has a copy of all mounts until it has its own root: as long as one of this disk
+            // is left anywhere, what is mounted is the file system that has ended.
+            match self.write_something() {
+                Ok(()) => return Ok(()),
+                Err(error) if Instant::now() > until => {
+                    return Err(error).context("write to the disk after its power is back");
+                }
+                Err(_) => sleep(LOOK).await,
+            }
+        }
+    }
+
+    fn write_something(&self) -> io::Result<()> {
+        let file = self.at.join("power-is-back");
+        File::create(&file)?.sync_all()?;
+        fs::remove_file(file)
     }
 }
 
@@ -161,6 +189,7 @@ pub(crate) fn left_behind(dir: &Path) -> Vec<String> {
 mod tests {
     use super::*;
     use std::process::Stdio;
+    use tokio::time::timeout;
 
     #[test]
     fn a_process_that_is_left_is_found() {
@@ -179,5 +208,36 @@ mod tests {
         let process = format!("process {} ", child.id());
         assert!(matches!(left.as_slice(), [one] if one.starts_with(&process)), "{left:?}");
         assert_eq!(left_behind(dir.path()), Vec::<String>::new());
+    }
+
+    #[test]
+    fn power_is_back_only_when_nobody_holds_on_to_what_has_ended() {
+        // Of this thread alone.
+        unshare(CloneFlags::CLONE_NEWNS).unwrap();
+        let none: Option<&str> = None;
+        mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let disk = LoopDisk::new(dir.path()).unwrap();
+        let file = disk.path().join("synced");
+        fs::write(&file, "synced").unwrap();
+        File::open(&file).unwrap().sync_all().unwrap();
+        let mounts = ["--mount", "--propagation", "private", "sleep", "60"];
+        let mut holder = Command::new("unshare").args(mounts).spawn().unwrap();
+        let its = format!("/proc/{}/comm", holder.id());
+        while fs::read_to_string(&its).unwrap().trim() != "sleep" {
+            std::thread::yield_now();
+        }
+        disk.cut().unwrap();
+        assert!(disk.write_something().is_err());
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        runtime.block_on(async {
+            let mut restored = Box::pin(disk.restore());
+            let soon = timeout(Duration::from_millis(300), &mut restored).await;
+            assert!(soon.is_err(), "{soon:?}");
+            holder.kill().unwrap();
+            holder.wait().unwrap();
+            restored.await.unwrap();
+        });
+        assert_eq!(fs::read_to_string(&file).unwrap(), "synced");
     }
 }

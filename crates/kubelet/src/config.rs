@@ -7,12 +7,12 @@ use crate::{
     volumes::{self, Found, Need},
 };
 use api::{
-    core::{Container, Pod},
+    core::{Container, Pod, VolumeMount},
     resources::amount,
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
-    path::{Path, PathBuf},
+    path::{Component, Path, PathBuf},
 };
 
 /// Rotated at this size.
@@ -150,13 +150,13 @@ pub(crate) fn container(
         image: spec.image.clone().unwrap_or_default(),
         image_id: image.id.clone(),
         argv,
-        env,
         working_dir: spec
             .working_dir
             .clone()
             .filter(|dir| !dir.is_empty())
             .unwrap_or_else(|| image.working_dir.clone()),
-        mounts: mounts(pod, spec, dirs)?,
+        mounts: mounts(pod, spec, &env, dirs)?,
+        env,
         resources: resources(spec),
         security: Security {
             run_as_user: user,
@@ -250,7 +250,12 @@ pub fn pod_of(sandbox: &SandboxConfig) -> Option<Pod> {
     serde_json::from_str(sandbox.annotations.get(POD)?).ok()
 }
 
-fn mounts(pod: &Pod, spec: &Container, dirs: &PodDirs) -> Result<Vec<Mount>, ConfigError> {
+fn mounts(
+    pod: &Pod,
+    spec: &Container,
+    env: &[(String, String)],
+    dirs: &PodDirs,
+) -> Result<Vec<Mount>, ConfigError> {
     let all = pod.spec.iter().flat_map(|s| s.volumes.iter().flatten());
     let by_name: BTreeMap<&str, _> = all.map(|v| (v.name.as_str(), v)).collect();
     spec.volume_mounts
@@ -271,15 +276,35 @@ fn mounts(pod: &Pod, spec: &Container, dirs: &PodDirs) -> Result<Vec<Mount>, Con
                     return Err(ConfigError(text));
                 }
             };
-            let sub = mount.sub_path.as_deref().unwrap_or_default();
             Ok(Mount {
-                host_path: if sub.is_empty() { source } else { source.join(sub) },
+                host_path: source,
+                sub_path: sub_path(mount, env)?,
                 container_path: Path::new(&mount.mount_path).to_owned(),
                 // What is made from objects is theirs to change.
                 read_only: made || mount.read_only.unwrap_or_default(),
             })
         })
         .collect()
+}
+
+/// What of its volume a mount shows. Whether that is in the volume is for who mounts it to see; that it does not
+/// say otherwise has been seen by the API, but not of what variables put into it.
+fn sub_path(mount: &VolumeMount, env: &[(String, String)]) -> Result<PathBuf, ConfigError> {
+    let expression = mount.sub_path_expr.as_deref().unwrap_or_default();
+    let text = if expression.is_empty() {
+        mount.sub_path.clone().unwrap_or_default()
+    } else {
+        env::expand_known(expression, env)
+            .map_err(|name| ConfigError(format!("missing value for {name:?}")))?
+    };
+    let path = Path::new(&text);
+    if path.is_absolute() {
+        return Err(ConfigError(format!("subPath {text:?} must not be an absolute path")));
+    }
+    if path.components().any(|part| part == Component::ParentDir) {
+        return Err(ConfigError(format!("subPath {text:?} must not contain '..'")));
+    }
+    Ok(path.to_owned())
 }
 
 /// Volumes that live and die with the Pod.
@@ -327,6 +352,51 @@ mod tests {
         ] {
             let spec = json!({"containers": [{"name": "a", "command": command, "args": args}]});
             assert_eq!(resolve(spec, "").unwrap().argv, want, "{command} {args}");
+        }
+    }
+
+    #[test]
+    fn a_sub_path_is_relative_and_never_upwards_whatever_variables_say() {
+        let mounted = |mount: serde_json::Value| {
+            let mut all = json!({"name": "v", "mountPath": "/v"});
+            all.as_object_mut().unwrap().extend(mount.as_object().unwrap().clone());
+            let env = json!([{"name": "A", "value": "a/b"}, {"name": "UP", "value": ".."},
+                             {"name": "ROOT", "value": "/"}]);
+            let container = json!({"name": "a", "env": env, "volumeMounts": [all]});
+            let volumes = json!([{"name": "v", "emptyDir": {}}]);
+            let config = resolve(json!({"containers": [container], "volumes": volumes}), "");
+            let mount = |config: ContainerConfig| {
+                let [Mount { host_path, sub_path, .. }] = config.mounts.as_slice() else {
+                    panic!("{:?}", config.mounts)
+                };
+                assert_eq!(host_path, Path::new("/data/volumes/v"));
+                sub_path.display().to_string()
+            };
+            config.map(mount).map_err(|ConfigError(text)| text)
+        };
+        let text = |text: &str| text.to_owned();
+        for (mount, want) in [
+            (json!({}), Ok(text(""))),
+            (json!({"subPath": "x/y"}), Ok(text("x/y"))),
+            (json!({"subPath": "$(A)"}), Ok(text("$(A)"))),
+            (json!({"subPathExpr": "x/$(A)"}), Ok(text("x/a/b"))),
+            (json!({"subPathExpr": "$$(A)"}), Ok(text("$(A)"))),
+            (json!({"subPathExpr": "$(B)"}), Err(text("missing value for \"B\""))),
+            (
+                json!({"subPath": "/etc"}),
+                Err(text("subPath \"/etc\" must not be an absolute path")),
+            ),
+            (json!({"subPath": "a/../.."}), Err(text("subPath \"a/../..\" must not contain '..'"))),
+            (
+                json!({"subPathExpr": "x/$(UP)/y"}),
+                Err(text("subPath \"x/../y\" must not contain '..'")),
+            ),
+            (
+                json!({"subPathExpr": "$(ROOT)etc"}),
+                Err(text("subPath \"/etc\" must not be an absolute path")),
+            ),
+        ] {
+            assert_eq!(mounted(mount.clone()), want, "{mount}");
         }
     }
 

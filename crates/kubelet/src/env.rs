@@ -171,6 +171,29 @@ fn texts(
 
 /// Replaces `$(NAME)` by what is already known; `$$` is a dollar (ENV-1).
 pub(crate) fn expand(text: &str, env: &[(String, String)]) -> String {
+    replace(text, |name| value(env, name).map_or_else(|| format!("$({name})"), str::to_owned))
+}
+
+/// The same where every name must be known.
+///
+/// # Errors
+/// The first name that is not.
+pub(crate) fn expand_known(text: &str, env: &[(String, String)]) -> Result<String, String> {
+    let mut missing = None;
+    let expanded = replace(text, |name| {
+        value(env, name).map(str::to_owned).unwrap_or_else(|| {
+            missing.get_or_insert_with(|| name.to_owned());
+            String::new()
+        })
+    });
+    missing.map_or(Ok(expanded), Err)
+}
+
+fn value<'a>(env: &'a [(String, String)], name: &str) -> Option<&'a str> {
+    env.iter().rev().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+}
+
+fn replace(text: &str, mut value: impl FnMut(&str) -> String) -> String {
     let mut out = String::new();
     let mut rest = text;
     while let Some(at) = rest.find('$') {
@@ -182,10 +205,7 @@ pub(crate) fn expand(text: &str, env: &[(String, String)]) -> String {
         } else if let Some((name, after)) =
             from.strip_prefix("$(").and_then(|inner| inner.split_once(')'))
         {
-            match env.iter().rev().find(|(key, _)| key == name) {
-                Some((_, value)) => out.push_str(value),
-                None => out.push_str(&format!("$({name})")),
-            }
+            out.push_str(&value(name));
             rest = after;
         } else {
             out.push('$');

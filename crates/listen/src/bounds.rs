@@ -28,11 +28,14 @@ pub struct Bounds {
     pub answer_timeout: Option<Duration>,
     /// Requests under way on one HTTP/2 connection.
     pub streams: u32,
+    /// For requests that have begun, when no more are taken; sessions have no end of their own.
+    pub ending: Duration,
 }
 
 impl Default for Bounds {
     fn default() -> Self {
-        Self { connections: usize::MAX, answer_timeout: None, streams: 1024 }
+        let ending = Duration::from_millis(300);
+        Self { connections: usize::MAX, answer_timeout: None, streams: 1024, ending }
     }
 }
 

@@ -11,7 +11,7 @@ use axum::{Extension, body::Body};
 use bounds::{Progress, Watched};
 use futures::{
     FutureExt as _, TryFutureExt as _,
-    future::{BoxFuture, select},
+    future::{BoxFuture, poll_fn, select},
 };
 use http::{Request, Response};
 use hyper::body::Incoming;
@@ -98,7 +98,7 @@ pub async fn listen_within<S>(
     }
     drop(listener);
     let ended = async { while connections.join_next().await.is_some() {} };
-    if timeout(Duration::from_secs(1), ended).await.is_err() {
+    if timeout(bounds.ending, ended).await.is_err() {
         connections.shutdown().await;
     }
 }
@@ -222,8 +222,101 @@ where
     );
     let service = TowerToHyperService::new(service);
     let served = protocol.builder.serve_connection_with_upgrades(io, service).into_owned();
+    let (mut served, mut stopped) = (Box::pin(served), Box::pin(shutdown.cancelled_owned()));
+    let mut ending = false;
+    let served = poll_fn(move |context| {
+        if !ending && stopped.as_mut().poll(context).is_ready() {
+            ending = true;
+            // No more requests are taken; those that have begun are answered.
+            served.as_mut().graceful_shutdown();
+        }
+        served.as_mut().poll(context)
+    });
     let served = served.inspect_err(|error| tracing::debug!(error, "connection"));
-    // Watches and node sessions have no end of their own; their clients go elsewhere.
-    let stopped = Box::pin(select(Box::pin(shutdown.cancelled_owned()), given_up));
-    Box::pin(select(Box::pin(served), stopped).map(|_| ()))
+    Box::pin(select(served, given_up).map(|_| ()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        net::{TcpListener, TcpStream},
+        sync::{Semaphore, mpsc},
+        task::yield_now,
+    };
+
+    /// Ends what was waited for in vain.
+    const PATIENCE: Duration = Duration::from_secs(20);
+
+    /// Answers when it is let.
+    struct Slow {
+        address: SocketAddr,
+        asked: mpsc::Receiver<()>,
+        go: Arc<Semaphore>,
+        scope: CancellationToken,
+        listening: JoinSet<()>,
+    }
+
+    async fn slow(ending: Duration) -> Slow {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (tell, asked) = mpsc::channel(4);
+        let (go, scope) = (Arc::new(Semaphore::new(0)), CancellationToken::new());
+        let let_go = Arc::clone(&go);
+        let service = tower::service_fn(move |_: Request<Incoming>| {
+            let (tell, go) = (tell.clone(), Arc::clone(&let_go));
+            async move {
+                tell.send(()).await.unwrap();
+                go.acquire().await.unwrap().forget();
+                Ok::<_, Infallible>(Response::new(Body::from("late")))
+            }
+        });
+        let bounds = Bounds { ending, ..Bounds::default() };
+        let mut listening = JoinSet::new();
+        listening.spawn(listen_within(bounds, listener, None, service, scope.clone()));
+        Slow { address, asked, go, scope, listening }
+    }
+
+    #[tokio::test]
+    async fn what_was_asked_before_the_end_is_answered_and_nothing_more_is_taken() {
+        let mut slow = slow(PATIENCE).await;
+        let mut first = TcpStream::connect(slow.address).await.unwrap();
+        first.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+        let stream = TcpStream::connect(slow.address).await.unwrap();
+        let (sender, connection) = h2::client::handshake(stream).await.unwrap();
+        let mut driver = JoinSet::new();
+        driver.spawn(connection);
+        let request = Request::get("http://x/").body(()).unwrap();
+        let (second, _) = sender.ready().await.unwrap().send_request(request, true).unwrap();
+        for _ in 0..2 {
+            timeout(PATIENCE, slow.asked.recv()).await.unwrap().unwrap();
+        }
+        slow.scope.cancel();
+        let refused = async {
+            while TcpStream::connect(slow.address).await.is_ok() {
+                yield_now().await;
+            }
+        };
+        timeout(PATIENCE, refused).await.unwrap();
+        slow.go.add_permits(2);
+        let mut text = String::new();
+        timeout(PATIENCE, first.read_to_string(&mut text)).await.unwrap().unwrap();
+        assert!(text.starts_with("HTTP/1.1 200 OK") && text.ends_with("late"), "{text}");
+        assert_eq!(timeout(PATIENCE, second).await.unwrap().unwrap().status(), 200);
+        timeout(PATIENCE, slow.listening.join_next()).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_request_without_an_end_does_not_keep_a_listener_from_its_own() {
+        let mut slow = slow(Duration::from_millis(50)).await;
+        let mut stream = TcpStream::connect(slow.address).await.unwrap();
+        stream.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+        timeout(PATIENCE, slow.asked.recv()).await.unwrap().unwrap();
+        slow.scope.cancel();
+        timeout(PATIENCE, slow.listening.join_next()).await.unwrap();
+        let mut text = String::new();
+        timeout(PATIENCE, stream.read_to_string(&mut text)).await.unwrap().ok();
+        assert_eq!(text, "", "it is cut off");
+    }
 }

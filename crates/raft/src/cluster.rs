@@ -31,7 +31,7 @@ impl Cluster for RaftStore {
             cluster_id: self.core.identity.cluster(),
             member_id: self.core.id,
             term: now.current_term,
-            leader: now.current_leader,
+            leader: self.core.heard_leader(&now),
             role: role(now.state),
             last_index: now.last_log_index.unwrap_or_default(),
             applied_index: *self.core.applied.borrow(),
@@ -98,7 +98,7 @@ impl Cluster for RaftStore {
         ClusterStatus {
             cluster_id: self.core.identity.cluster(),
             member_id: self.core.id,
-            leader: self.core.leader(),
+            leader: self.core.heard_leader(&self.core.metrics()),
             epoch: self.view().epoch(),
             members: members.collect(),
         }

@@ -71,6 +71,8 @@ pub(crate) struct Core {
     pub(crate) forwards: mpsc::Sender<Outgoing>,
     /// Who leads, if known: tells only when that changes, which raft's metrics do with every entry.
     pub(crate) leads: watch::Receiver<Option<u64>>,
+    /// In which a leader has not been heard for long; 0 if it has.
+    pub(crate) silent_term: AtomicU64,
     /// A stream of entries broke off: whoever sent them may have died.
     pub(crate) leader_hung_up: Notify,
     pub(crate) identity: Arc<Identity>,

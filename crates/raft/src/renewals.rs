@@ -98,7 +98,7 @@ impl Core {
 
     /// # Errors
     /// Another replica may lead.
-    async fn surely_leads(&self) -> Result<(), String> {
+    pub(crate) async fn surely_leads(&self) -> Result<(), String> {
         // Without a message while the followers' promise not to elect another holds.
         if self.raft.get_read_linearizer(ReadPolicy::LeaseRead).await.is_ok() {
             return Ok(());

@@ -20,6 +20,7 @@ use crate::{
     peers::{MESSAGE_BYTES_MAX, Peers},
     reads::read_rounds,
     renewals::renewal_rounds,
+    silence::listen,
     snapshots::take_snapshots,
     state_machine::StateMachine,
     store::RaftStore,
@@ -176,6 +177,7 @@ impl RaftStore {
             entries: Arc::new(Semaphore::new(ENTRIES_IN_FLIGHT as usize)),
             forwards,
             leads: leads_watch,
+            silent_term: AtomicU64::new(0),
             leader_hung_up: Notify::new(),
             identity,
             peers,
@@ -208,6 +210,7 @@ impl RaftStore {
         tasks.spawn(beat(Arc::clone(&core), config.timers.heartbeat, stop.clone()));
         tasks.spawn(campaign(Arc::clone(&core), election, stop.clone()));
         tasks.spawn(follow(Arc::clone(&core), leads));
+        tasks.spawn(listen(Arc::clone(&core), election * 4, stop.clone()));
         tasks.spawn(admission(Arc::clone(&core), election * 2, stop.clone()));
         tasks.spawn(take_snapshots(Arc::clone(&core), config.snapshot_entries, stop.clone()));
         tasks.spawn(tend(Arc::clone(&core), stop.clone()));

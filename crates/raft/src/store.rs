@@ -61,13 +61,20 @@ impl RaftStore {
         self.failed.clone()
     }
 
-    /// Hands over the lead, if it has it, and ends.
-    pub async fn shutdown(&self, deadline: Duration) {
+    /// Hands over the lead, if it has it, and ends all watches: who follows them does so elsewhere from now on, while
+    /// what was asked already can still be answered.
+    pub async fn retire(&self, deadline: Duration) {
         if self.core.leader() == Some(self.core.id)
             && let Err(error) = self.transfer_leader(None, deadline).await
         {
             tracing::warn!(%error, "no other member took the lead");
         }
+        self.core.hub.close();
+    }
+
+    /// Retires, and ends.
+    pub async fn shutdown(&self, deadline: Duration) {
+        self.retire(deadline).await;
         self.end().await;
     }
 

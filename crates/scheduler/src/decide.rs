@@ -422,4 +422,81 @@ mod tests {
             schedule(&cache, &with_port("4")).unwrap_err().reasons.contains_key(&Reason::Ports)
         );
     }
+
+    #[test]
+    fn what_is_kept_of_a_pod_is_decided_as_the_whole() {
+        // In each row one field decides, so that a copy without it would go elsewhere.
+        let mut cache = Cache::default();
+        let tainted = serde_json::json!({"taints": [{"key": "k", "effect": "NoSchedule"}]});
+        cache.set_node(node("a", "2", "2Gi", empty()));
+        cache.set_node(node("b", "4", "8Gi", empty()));
+        cache.set_node(node("c", "8", "16Gi", tainted));
+        cache.set_node(node("d", "4", "8Gi", empty()));
+        let requests = |cpu: &str| serde_json::json!({"requests": {"cpu": cpu}});
+        let plain = serde_json::json!([{"name": "a"}]);
+        let of = |spec: serde_json::Value| -> Pod {
+            serde_json::from_value(serde_json::json!({"metadata": {"uid": "p"}, "spec": spec}))
+                .unwrap()
+        };
+        let holds_port = of(serde_json::json!({"containers": [{"name": "a", "ports": [
+            {"containerPort": 80, "hostPort": 80}]}]}));
+        for name in ["a", "b"] {
+            let mut other = holds_port.clone();
+            other.metadata.uid = Some(name.to_owned());
+            cache.assume(&other, name);
+        }
+        let zone =
+            |name: &str| serde_json::json!([{"key": "zone", "operator": "In", "values": [name]}]);
+        let undecided = schedule(&cache, &of(serde_json::json!({"containers": plain})));
+        assert_eq!(undecided, Ok("d".to_owned()));
+        for (name, spec) in [
+            ("nodeSelector", serde_json::json!({"nodeSelector": {"zone": "a"}})),
+            ("nodeName", serde_json::json!({"nodeName": "b"})),
+            (
+                "required affinity",
+                serde_json::json!({"affinity": {"nodeAffinity": {
+                    "requiredDuringSchedulingIgnoredDuringExecution": {
+                        "nodeSelectorTerms": [{"matchExpressions": zone("b")}]}}}}),
+            ),
+            (
+                "preferred affinity",
+                serde_json::json!({"affinity": {"nodeAffinity": {
+                    "preferredDuringSchedulingIgnoredDuringExecution": [
+                        {"weight": 100, "preference": {"matchExpressions": zone("b")}}]}}}),
+            ),
+            (
+                "tolerations",
+                serde_json::json!({"tolerations": [{"operator": "Exists"}],
+                    "nodeSelector": {"zone": "c"}}),
+            ),
+            (
+                "requests",
+                serde_json::json!({"containers": [{"name": "a", "resources": requests("100")}]}),
+            ),
+            ("requests of the Pod", serde_json::json!({"resources": requests("100")})),
+            ("overhead", serde_json::json!({"overhead": {"cpu": "100"}})),
+            (
+                "an init container",
+                serde_json::json!({"initContainers": [{"name": "i", "resources": requests("100")}]}),
+            ),
+            (
+                "two sidecars",
+                serde_json::json!({"initContainers": [
+                    {"name": "i", "restartPolicy": "Always", "resources": requests("3")},
+                    {"name": "j", "restartPolicy": "Always", "resources": requests("3")}]}),
+            ),
+            (
+                "host ports",
+                serde_json::json!({"nodeSelector": {"zone": "a"}, "containers": [
+                    {"name": "a", "ports": [{"containerPort": 80, "hostPort": 80}]}]}),
+            ),
+        ] {
+            let mut spec = spec;
+            spec.as_object_mut().unwrap().entry("containers").or_insert_with(|| plain.clone());
+            let whole = of(spec);
+            let decided = schedule(&cache, &whole);
+            assert_ne!(decided, undecided, "{name}: decides nothing");
+            assert_eq!(schedule(&cache, &client::copies::pod(whole)), decided, "{name}");
+        }
+    }
 }

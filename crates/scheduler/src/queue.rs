@@ -9,6 +9,9 @@ use tokio::time::Instant;
 
 const BACKOFF_MIN: Duration = Duration::from_secs(1);
 const BACKOFF_MAX: Duration = Duration::from_secs(10);
+/// Bounds of the wait after an attempt that told nothing of the Pod.
+const RETRY_MIN: Duration = Duration::from_millis(50);
+const RETRY_MAX: Duration = Duration::from_secs(1);
 /// After this time an unschedulable Pod is tried again, whatever has happened (SCH-3).
 const FLUSH: Duration = Duration::from_secs(300);
 
@@ -31,6 +34,8 @@ struct Waiting {
     rank: Rank,
     place: Place,
     attempts: u32,
+    /// Attempts in a row that told nothing of it.
+    interrupted: u32,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,7 +57,8 @@ impl Queue {
             self.arrivals += 1;
             let rank = (std::cmp::Reverse(priority), self.arrivals);
             self.active.insert(rank, key.clone());
-            self.known.insert(key.clone(), Waiting { rank, place: Place::Active, attempts: 0 });
+            let waiting = Waiting { rank, place: Place::Active, attempts: 0, interrupted: 0 };
+            self.known.insert(key.clone(), waiting);
         }
     }
 
@@ -69,7 +75,6 @@ impl Queue {
         let (_, key) = self.active.pop_first()?;
         if let Some(waiting) = self.known.get_mut(&key) {
             waiting.place = Place::Trying(self.events);
-            waiting.attempts += 1;
         }
         Some(key)
     }
@@ -78,7 +83,7 @@ impl Queue {
     pub fn unschedulable(&mut self, key: &Key, now: Instant) {
         let events = self.events;
         let Some(waiting) = self.known.get_mut(key) else { return };
-        let until = now + backoff(waiting.attempts);
+        let until = now + waiting.refused();
         waiting.place = match waiting.place {
             Place::Trying(at) if at != events => Place::Backoff(until),
             Place::Active | Place::Trying(_) | Place::Backoff(_) | Place::Unschedulable { .. } => {
@@ -90,7 +95,17 @@ impl Queue {
     /// Its binding failed: an error, not a refusal (SCH-5).
     pub fn failed(&mut self, key: &Key, now: Instant) {
         if let Some(waiting) = self.known.get_mut(key) {
-            waiting.place = Place::Backoff(now + backoff(waiting.attempts));
+            waiting.place = Place::Backoff(now + waiting.refused());
+        }
+    }
+
+    /// Its binding was not decided, for want of a majority: that is no fault of the Pod's, and may be over at once
+    /// (SCH-2: errors have a counter of their own).
+    pub fn interrupted(&mut self, key: &Key, now: Instant) {
+        if let Some(waiting) = self.known.get_mut(key) {
+            waiting.interrupted += 1;
+            let wait = doubled(RETRY_MIN, waiting.interrupted, RETRY_MAX);
+            waiting.place = Place::Backoff(now + wait);
         }
     }
 
@@ -137,8 +152,17 @@ impl Queue {
     }
 }
 
-fn backoff(attempts: u32) -> Duration {
-    BACKOFF_MIN.saturating_mul(1 << attempts.saturating_sub(1).min(8)).min(BACKOFF_MAX)
+impl Waiting {
+    /// One more attempt has told against it: how long it waits.
+    fn refused(&mut self) -> Duration {
+        self.attempts += 1;
+        self.interrupted = 0;
+        doubled(BACKOFF_MIN, self.attempts, BACKOFF_MAX)
+    }
+}
+
+fn doubled(first: Duration, attempts: u32, most: Duration) -> Duration {
+    first.saturating_mul(1 << attempts.saturating_sub(1).min(8)).min(most)
 }
 
 #[cfg(test)]
@@ -185,6 +209,24 @@ mod tests {
             now += wait;
         }
         assert_eq!(queue.next_wake(), Some(now));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lead_that_is_in_doubt_is_not_held_against_a_pod() {
+        // SCH-2
+        let mut queue = Queue::default();
+        let mut now = Instant::now();
+        queue.add(&key("a"), 0);
+        for millis in [50, 100, 200, 400, 800, 1000, 1000] {
+            assert_eq!(queue.pop(now), Some(key("a")));
+            queue.interrupted(&key("a"), now);
+            let wait = Duration::from_millis(millis);
+            assert_eq!(queue.pop(now + wait - Duration::from_millis(1)), None);
+            now += wait;
+        }
+        assert_eq!(queue.pop(now), Some(key("a")));
+        queue.failed(&key("a"), now);
+        assert_eq!(queue.next_wake(), Some(now + BACKOFF_MIN), "its first refusal");
     }
 
     #[tokio::test(start_paused = true)]

@@ -3,7 +3,8 @@
 use crate::{Cache, Queue, schedule};
 use api::core::{Node, Pod};
 use client::{
-    Client, ClientError, ListOptions, Patch, WriteOptions,
+    Client, ClientError, Patch, WriteOptions,
+    copies::Copies,
     events::Recorder,
     informer::{Change, Informer, Key},
 };
@@ -23,17 +24,12 @@ use tokio_util::sync::CancellationToken;
 const BINDINGS_MAX: usize = 256;
 const NAME: &str = "default-scheduler";
 
-/// Schedules until `shutdown`, as long as its client's epoch lasts.
-pub async fn run(client: Client, shutdown: CancellationToken) {
+/// Schedules until `shutdown`, as long as its client's epoch lasts; `copies` are kept up to date by who gives them.
+pub async fn run(client: Client, copies: Copies, shutdown: CancellationToken) {
     let mut tasks = JoinSet::new();
-    let all = ListOptions::default;
-    let (pods, follow) = Informer::<Pod>::new(client.clone(), None, all(), shutdown.child_token());
+    let Copies { pods, nodes } = copies;
     let mut pod_changes = pods.subscribe();
-    tasks.spawn(follow);
-    let (nodes, follow) =
-        Informer::<Node>::new(client.clone(), None, all(), shutdown.child_token());
     let mut node_changes = nodes.subscribe();
-    tasks.spawn(follow);
     let (events, record) = Recorder::new(client.clone(), NAME, shutdown.child_token());
     tasks.spawn(record);
     let mut scheduler = Scheduler {
@@ -211,17 +207,23 @@ impl Scheduler {
 
     fn bound(&mut self, done: Done) {
         let now = Instant::now();
+        if let Err(error) = &done.result {
+            tracing::debug!(pod = %done.key.name, %error, "not bound: it is tried again");
+        }
         match done.result {
             Ok(()) => {}
             // It may have been bound: the assumption stays until the API shows it (FEN-32).
-            Err(ClientError::Unknown { .. }) => self.queue.failed(&done.key, now),
+            Err(ClientError::Unknown { .. }) => self.queue.interrupted(&done.key, now),
             Err(ClientError::Api(status)) if status.code == 504 => {
-                self.queue.failed(&done.key, now);
+                self.queue.interrupted(&done.key, now);
             }
             Err(error) => {
-                tracing::debug!(pod = done.key.name, %error, "not bound");
                 self.cache.forget(&done.uid);
-                self.queue.failed(&done.key, now);
+                if matches!(&error, ClientError::Api(status) if status.code == 503) {
+                    self.queue.interrupted(&done.key, now);
+                } else {
+                    self.queue.failed(&done.key, now);
+                }
             }
         }
     }

@@ -4,10 +4,10 @@
 
 use crate::{client_name::name_client, leader};
 use apiserver::{ApiServer, Retention};
-use raft::{RaftConfig, RaftStore, StartError};
+use raft::{Clock, RaftConfig, RaftStore, StartError};
 use std::{sync::Arc, time::Duration};
-use store::{Cluster, Store, Timestamp};
-use tokio::task::JoinSet;
+use store::{Cluster, Store};
+use tokio::{runtime::Handle, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 use tower::util::MapRequest;
 use world::net::TcpListener;
@@ -24,7 +24,7 @@ pub struct Parts {
     /// How long old revisions are kept.
     pub retention: Retention,
     /// Reads the wall clock.
-    pub clock: Arc<dyn Fn() -> Timestamp + Send + Sync>,
+    pub clock: Clock,
 }
 
 /// Where a replica listens.
@@ -50,6 +50,8 @@ pub struct Replica {
     store: Arc<RaftStore>,
     api: ApiServer,
     tasks: JoinSet<anyhow::Result<()>>,
+    /// What listens.
+    served: JoinSet<()>,
     scope: CancellationToken,
 }
 
@@ -61,21 +63,47 @@ impl Replica {
     pub async fn start(parts: Parts, ports: Ports) -> Result<Self, StartError> {
         let Parts { raft, api, retention, clock } = parts;
         let store = RaftStore::start(raft, Arc::clone(&clock), ports.raft).await?;
+        Ok(Self::over(store, (api, retention, clock), ports.api, ports.etcd))
+    }
+
+    /// The same, with the log and its peers on other threads.
+    ///
+    /// # Errors
+    /// As [`Replica::start`].
+    pub async fn start_on(log: &Handle, parts: Parts, ports: Ports) -> Result<Self, StartError> {
+        let Parts { raft, api, retention, clock } = parts;
+        // What it spawns stays there.
+        let starting = log.spawn(RaftStore::start(raft, Arc::clone(&clock), ports.raft));
+        let store = starting.await.map_err(|error| StartError::Raft(error.to_string()))??;
+        Ok(Self::over(store, (api, retention, clock), ports.api, ports.etcd))
+    }
+
+    fn over(
+        store: Arc<RaftStore>,
+        (api, retention, clock): (apiserver::Config, Retention, Clock),
+        port: Port,
+        etcd: Option<Port>,
+    ) -> Self {
         let (as_store, as_cluster): (Arc<dyn Store>, Arc<dyn Cluster>) =
             (Arc::clone(&store) as _, Arc::clone(&store) as _);
         let api =
             ApiServer::new(Arc::clone(&as_store), Arc::clone(&as_cluster), api, Arc::clone(&clock));
         let scope = CancellationToken::new();
         let leads = leader::run(store.leadership(), api.clone(), retention, scope.clone());
-        let mut replica =
-            Self { store: Arc::clone(&store), api, tasks: JoinSet::new(), scope: scope.clone() };
-        let Port { listener, tls } = ports.api;
-        replica.serve(replica.api.clone().serve(listener, tls, scope.clone()));
-        if let Some(Port { listener, tls }) = ports.etcd {
+        let mut replica = Self {
+            store: Arc::clone(&store),
+            api,
+            tasks: JoinSet::new(),
+            served: JoinSet::new(),
+            scope: scope.clone(),
+        };
+        let Port { listener, tls } = port;
+        replica.served.spawn(replica.api.clone().serve(listener, tls, scope.clone()));
+        if let Some(Port { listener, tls }) = etcd {
             let config = etcd::Config::new(etcd::auth::Clock::new(clock));
             let door = etcd::Door::new(as_store, as_cluster, config);
             let door = MapRequest::new(door, name_client);
-            replica.serve(listen::listen(listener, tls, door, scope));
+            replica.served.spawn(listen::listen(listener, tls, door, scope));
         }
         replica.spawn(leads);
         let mut failed = store.failed();
@@ -84,14 +112,7 @@ impl Replica {
             let failure = failure.ok().and_then(|f| f.clone()).unwrap_or_default();
             anyhow::bail!(failure)
         });
-        Ok(replica)
-    }
-
-    fn serve(&mut self, served: impl Future<Output = ()> + Send + 'static) {
-        self.spawn(async move {
-            served.await;
-            Ok(())
-        });
+        replica
     }
 
     /// Its member of the group.
@@ -111,7 +132,7 @@ impl Replica {
         self.tasks.spawn(part);
     }
 
-    /// Runs until `shutdown`; then hands over the lead and ends.
+    /// Runs until `shutdown`; then hands over the lead, answers what was asked, and ends.
     ///
     /// # Errors
     /// Its log has failed, or a part of it has ended: it is better restarted.
@@ -123,9 +144,15 @@ impl Replica {
                 Some(Err(error)) => Err(error.into()),
                 None => Ok(()),
             },
+            Some(ended) = self.served.join_next() => {
+                ended.map_err(Into::into).and_then(|()| Err(anyhow::anyhow!("a part has ended")))
+            }
         };
-        self.store.shutdown(HANDOVER).await;
+        self.store.retire(HANDOVER).await;
         self.scope.cancel();
+        // Each ends by itself, in a moment.
+        while self.served.join_next().await.is_some() {}
+        self.store.kill().await;
         self.tasks.shutdown().await;
         ended
     }

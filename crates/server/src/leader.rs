@@ -3,12 +3,15 @@
 use anyhow::Context as _;
 use api::caller::{ControllerOrigin, Identity};
 use apiserver::{ApiServer, Retention};
-use client::{Body, Client};
-use std::convert::Infallible;
+use client::{Body, Client, copies::Copies};
+use std::{convert::Infallible, future::pending, time::Duration};
 use store::{Epoch, Leadership};
-use tokio::{sync::watch, task::JoinSet};
+use tokio::{sync::watch, task::JoinSet, time::sleep};
 use tokio_util::sync::CancellationToken;
 use tower::util::BoxCloneSyncService;
+
+/// Before what could not be made is tried again.
+const AGAIN: Duration = Duration::from_millis(500);
 
 /// The API server's router in this process.
 pub(crate) type Door = BoxCloneSyncService<http::Request<Body>, http::Response<Body>, Infallible>;
@@ -37,11 +40,12 @@ pub(crate) async fn run(
         };
         tracing::info!(%epoch, "leading: scheduler and controllers start");
         let scope = shutdown.child_token();
-        if let Err(error) = api.ensure_defaults().await {
-            tracing::warn!(%error, "the first namespaces are not there yet");
-        }
         let settings = controllers::Settings { root_ca: api.root_ca().map(str::to_owned) };
         let mut tasks = components(&door, settings, epoch, &scope);
+        let (defaults, over) = (api.clone(), scope.clone());
+        tasks.spawn(async move {
+            over.run_until_cancelled(keep_defaults(&defaults)).await;
+        });
         let (access, over) = (api.clone(), scope.clone());
         tasks.spawn(async move {
             over.run_until_cancelled(access.keep_access(epoch)).await;
@@ -67,6 +71,16 @@ pub(crate) async fn run(
     }
 }
 
+/// Sees to it that what is always there is there. Beside the others: in a cluster that is not new nothing is missing,
+/// and a question for each would keep Pods waiting after every change of the lead.
+async fn keep_defaults(api: &ApiServer) {
+    while let Err(error) = api.ensure_defaults().await {
+        tracing::warn!(%error, "the first namespaces are not there yet");
+        sleep(AGAIN).await;
+    }
+    pending::<()>().await;
+}
+
 fn components(
     door: &Door,
     settings: controllers::Settings,
@@ -81,8 +95,10 @@ fn components(
         )
     };
     let mut tasks = JoinSet::new();
-    tasks.spawn(scheduler::run(client("system:kube-scheduler"), scope.child_token()));
     let manager = client("system:kube-controller-manager");
-    tasks.spawn(controllers::all(settings, manager, scope.child_token()));
+    let copies = Copies::follow(&manager, &mut tasks, scope);
+    let binder = client("system:kube-scheduler");
+    tasks.spawn(scheduler::run(binder, copies.clone(), scope.child_token()));
+    tasks.spawn(controllers::all(settings, manager, copies, scope.child_token()));
     tasks
 }

@@ -24,5 +24,6 @@ pub mod workload;
 mod client_name;
 mod kubeconfig;
 mod leader;
+mod log_threads;
 mod renewal;
 mod tls;

@@ -4,6 +4,7 @@ use crate::{
     assembly::{Parts, Port, Ports, Replica},
     clock,
     config::{AuditLevel, ReplicaConfig, TimerProfile},
+    log_threads::LogThreads,
     machines::{self, Shared},
     renewal::{self, Signer},
     tls::{self, Files},
@@ -33,7 +34,8 @@ pub async fn run(config: ReplicaConfig, shutdown: CancellationToken) -> anyhow::
         clock::read_error(file);
     }
     let authority = parts.api.pki.authority.clone();
-    let started = Replica::start(parts, ports).await;
+    let log = LogThreads::start().context("start threads")?;
+    let started = Replica::start_on(&log.handle(), parts, ports).await;
     let mut replica = started.map_err(|error| way_out(error, &config))?;
     if let Some(file) = wrong_clock {
         replica.spawn(async move {

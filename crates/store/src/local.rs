@@ -12,7 +12,7 @@ use std::{
     collections::BTreeMap,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -29,6 +29,7 @@ pub struct LocalStore {
     /// When each lease ends, unless it is renewed.
     deadlines: Mutex<BTreeMap<LeaseId, Timestamp>>,
     own_requests: AtomicU64,
+    leaderless: AtomicBool,
 }
 
 /// Names the store's own requests; others draw theirs at random.
@@ -51,6 +52,7 @@ impl LocalStore {
             leadership: watch::Sender::new(Leadership::Following),
             deadlines: Mutex::default(),
             own_requests: AtomicU64::new(0),
+            leaderless: AtomicBool::new(false),
         }
     }
 
@@ -63,6 +65,11 @@ impl LocalStore {
             self.leadership.send_replace(Leadership::Leading { epoch });
         }
         applied
+    }
+
+    /// Names no leader from now on, as a replica that hears of none, or itself again. It serves all the same.
+    pub fn set_leaderless(&self, leaderless: bool) {
+        self.leaderless.store(leaderless, Ordering::Relaxed);
     }
 
     /// Revokes the leases that nobody has renewed in time. Time here only passes when the clock says
@@ -167,7 +174,7 @@ impl Cluster for LocalStore {
             cluster_id: 1,
             member_id: 1,
             term: view.epoch().0,
-            leader: Some(1),
+            leader: (!self.leaderless.load(Ordering::Relaxed)).then_some(1),
             role: MemberRole::Leader,
             last_index: view.revision().get(),
             applied_index: view.revision().get(),

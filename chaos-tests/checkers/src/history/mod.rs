@@ -43,6 +43,8 @@ pub struct Settings {
     pub steady_nodes: Vec<String>,
     /// Whether node-side observations (`Runtime`) are complete.
     pub runtime_is_complete: bool,
+    /// Members that vote, if none came or went during the run; 0 if some did, or it is not known.
+    pub voters: u64,
 }
 
 impl Default for Settings {
@@ -53,6 +55,7 @@ impl Default for Settings {
             node_grace_ns: 40_000_000_000,
             steady_nodes: Vec::new(),
             runtime_is_complete: true,
+            voters: 0,
         }
     }
 }
@@ -160,6 +163,40 @@ pub enum ReplicaFact {
         revision_before: u64,
         /// Revision after it.
         revision_after: u64,
+    },
+    /// A command of a controller, which had been decided under an epoch, came to be applied.
+    Decided {
+        /// Position in the log.
+        index: u64,
+        /// Under which it was decided.
+        epoch: u64,
+        /// Of the state that it met.
+        current: u64,
+        /// It was not refused.
+        carried_out: bool,
+    },
+    /// The term that it knows of.
+    Term {
+        /// Raft's.
+        term: u64,
+    },
+    /// A leader took it to have the log up to here on its disk, since it said so.
+    Acknowledged {
+        /// Term of that leader.
+        leader_term: u64,
+        /// Of the last entry.
+        term: u64,
+        /// Of the last entry.
+        index: u64,
+    },
+    /// What it found on its disk when its process began, before anybody told it more.
+    Recovered {
+        /// The last that it knew of.
+        term: u64,
+        /// Of the last entry in its log; 0 if there is none.
+        last_term: u64,
+        /// Of the last entry in its log; 0 if there is none.
+        last_index: u64,
     },
     /// Its process began.
     Started,

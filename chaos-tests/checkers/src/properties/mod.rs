@@ -1,9 +1,12 @@
 //! The properties, one file each.
 
+mod acknowledged_log_stays;
 mod acknowledged_survives;
 mod bound_once;
 mod committed_never_changes;
 mod converges;
+mod demands_hold;
+mod deposed_change_nothing;
 mod disruption_budget;
 mod endpoints_ready;
 mod epochs_rise;
@@ -22,12 +25,14 @@ mod one_leader_a_term;
 mod one_node_at_once;
 mod reads_current;
 mod refused_changes_nothing;
+mod removed_after_end;
 mod revision_order;
 mod revisions_agree;
 mod revisions_grow;
 mod rollout_bounds;
 mod runs_where_bound;
 mod status_forward;
+mod votes_last;
 mod watch_atomic;
 mod watch_gapless;
 mod watch_order;
@@ -38,9 +43,12 @@ use crate::property::Property;
 /// All of them: those of the log and the store first, then those of the whole plane.
 pub static ALL: &[Property] = &[
     one_leader_a_term::PROPERTY,
+    votes_last::PROPERTY,
+    acknowledged_log_stays::PROPERTY,
     committed_never_changes::PROPERTY,
     equal_states::PROPERTY,
     epochs_rise::PROPERTY,
+    deposed_change_nothing::PROPERTY,
     refused_changes_nothing::PROPERTY,
     once_only::PROPERTY,
     linearizable::PROPERTY,
@@ -60,6 +68,8 @@ pub static ALL: &[Property] = &[
     runs_where_bound::PROPERTY,
     one_node_at_once::PROPERTY,
     one_identity::PROPERTY,
+    demands_hold::PROPERTY,
+    removed_after_end::PROPERTY,
     never_resurrected::PROPERTY,
     grace_once::PROPERTY,
     status_forward::PROPERTY,

@@ -1,14 +1,11 @@
 //! Two Pods of one name never run at the same time, unless somebody gave the first one up.
 
 use crate::{
-    evidence::{Evidence, Life},
-    history::{Call, ObjectVerb},
-    pods,
+    evidence::Evidence,
     property::{Findings, Property},
-    runs::{Run, runs},
+    runs::{Run, runs, was_given_up},
     show::Time,
 };
-use serde_json::Value;
 use std::collections::BTreeMap;
 
 pub(super) const PROPERTY: Property = Property {
@@ -55,49 +52,17 @@ fn check(evidence: &Evidence<'_>, findings: &mut Findings) {
     }
 }
 
-/// Somebody said that it need not be waited for, or its node was taken away or is known to be off.
-fn was_given_up(evidence: &Evidence<'_>, uid: &str, (namespace, name): (&str, &str)) -> bool {
-    let is_forced = evidence.operations.iter().any(|operation| match &operation.call {
-        Call::Object(call) => {
-            call.verb == ObjectVerb::Delete
-                && (call.namespace.as_str(), call.name.as_str()) == (namespace, name)
-                && call.body.get("gracePeriodSeconds").and_then(Value::as_i64) == Some(0)
-        }
-        Call::Put(_)
-        | Call::Delete(_)
-        | Call::Range(_)
-        | Call::Txn(_)
-        | Call::LeaseGrant { .. }
-        | Call::LeaseKeepAlive { .. }
-        | Call::LeaseRevoke { .. }
-        | Call::Compact { .. } => false,
-    });
-    let Some(pod) = evidence.objects.get(uid) else { return is_forced };
-    let node = pod.versions.values().map(pods::node).find(|node| !node.is_empty()).unwrap_or("");
-    let mut nodes = evidence.objects.of_kind("Node").filter(|life| life.name() == node);
-    is_forced || nodes.any(|node| node.deleted().is_some() || is_out_of_service(node))
-}
-
-fn is_out_of_service(node: &Life<'_>) -> bool {
-    node.versions.values().any(|version| {
-        let taints = version.get("/spec/taints").and_then(Value::as_array).into_iter().flatten();
-        taints
-            .map(|taint| pods::text(taint, "key"))
-            .any(|key| key == "node.kubernetes.io/out-of-service")
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::{
         history::{
-            Body, Record,
+            Body, ObjectVerb, Record,
             RuntimeFact::{Started, Stopped},
         },
         testing::{call, container, follows, hold, life},
     };
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     /// INV-4
     #[test]

@@ -197,6 +197,22 @@ impl Caller {
         self.single(kind, call, request).await
     }
 
+    /// Gives exactly this Pod to a node.
+    pub(crate) async fn bind(&self, pod: &Object, node: &str) -> Result<(), Failure> {
+        let Object { namespace, name, uid, .. } = pod;
+        let body = json!({
+            "apiVersion": "v1", "kind": "Binding",
+            "metadata": {"name": name, "namespace": namespace, "uid": uid},
+            "target": {"apiVersion": "v1", "kind": "Node", "name": node},
+        });
+        let request = request(Method::POST, &POD.path(namespace, name, "binding"), &body);
+        let call = ObjectCall {
+            uid: Some(uid.clone()),
+            ..call(ObjectVerb::Bind, POD, namespace, name, body)
+        };
+        self.single(POD, call, request).await.map(drop)
+    }
+
     pub(crate) async fn evict(&self, namespace: &str, name: &str) -> Result<(), Failure> {
         let body = json!({
             "apiVersion": "policy/v1", "kind": "Eviction",

@@ -16,8 +16,6 @@ use tokio::time::sleep;
 
 /// What a Pod that has one is held by; its client lets it go.
 pub(crate) const FINALIZER: &str = "sim.trireme.local/hold";
-/// Names that clients share, so that they get in each other's way.
-const PODS: u32 = 12;
 const SERVICES: u32 = 3;
 /// Labels that Services select by.
 const APPS: [&str; 3] = ["red", "green", "blue"];
@@ -29,6 +27,8 @@ const TAINT: &str = "sim.trireme.local/taint";
 pub(crate) struct Load {
     pub(crate) namespaces: Vec<String>,
     pub(crate) nodes: Vec<String>,
+    /// Names of Pods that clients share, so that they get in each other's way.
+    pub(crate) pods: u32,
     /// Between two requests of one client, at most.
     pub(crate) pause_max: Duration,
     /// How likely each of [`Op`] is, in its order.
@@ -42,6 +42,7 @@ pub(crate) enum Op {
     Delete,
     ForceDelete,
     DeleteExactly,
+    BindAgain,
     Relabel,
     Release,
     Get,
@@ -58,11 +59,12 @@ pub(crate) enum Op {
 }
 
 impl Op {
-    pub(crate) const ALL: [(Self, u32); 17] = [
+    pub(crate) const ALL: [(Self, u32); 18] = [
         (Self::Create, 40),
         (Self::Delete, 16),
         (Self::ForceDelete, 2),
         (Self::DeleteExactly, 4),
+        (Self::BindAgain, 4),
         (Self::Relabel, 6),
         (Self::Release, 6),
         (Self::Get, 10),
@@ -108,7 +110,7 @@ impl Worker {
 
     async fn carry_out(&mut self, op: Op) -> Result<(), Failure> {
         let namespace = self.pick(&self.load.namespaces.clone());
-        let name = format!("p{}", self.chance.random_range(0..PODS));
+        let name = format!("p{}", self.chance.random_range(0..self.load.pods));
         match op {
             Op::Create => {
                 let body = pod(&mut self.chance, &namespace, &name);
@@ -137,6 +139,17 @@ impl Worker {
                 let demands = json!({"uid": known.uid, "resourceVersion": version});
                 let options = json!({"preconditions": demands});
                 self.caller.delete(POD, &namespace, &name, options).await?;
+            }
+            Op::BindAgain => {
+                // As a scheduler does that stood still: the Pod of that name may be another one now, which waits.
+                let known = self.known.get(&(namespace.clone(), name.clone()));
+                let bound = |pod: &&Object| {
+                    let node = pod.json.pointer("/spec/nodeName").and_then(Value::as_str);
+                    node.is_some_and(|node| !node.is_empty())
+                };
+                let Some(known) = known.filter(bound).cloned() else { return Ok(()) };
+                let node = self.pick(&self.load.nodes.clone());
+                self.caller.bind(&known, &node).await?;
             }
             Op::Relabel => {
                 let app = self.pick(&APPS);

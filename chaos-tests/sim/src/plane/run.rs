@@ -17,6 +17,7 @@ use crate::{
     logs,
     machine::{BEGINNING, Machine, UPTIME},
     net::{Link, Network},
+    observer::Observer,
     plan::{chance, derive},
     trace::Trace,
 };
@@ -108,6 +109,7 @@ struct Plane<'a> {
     network: Network,
     trace: Trace,
     recorder: Recorder,
+    observer: Observer,
     group: Group,
     replicas: BTreeMap<u64, ReplicaSide>,
     nodes: BTreeMap<u64, NodeSide>,
@@ -155,6 +157,7 @@ impl<'a> Plane<'a> {
             network,
             trace: trace.clone(),
             recorder,
+            observer: Observer::default(),
             group,
             replicas: BTreeMap::new(),
             nodes: BTreeMap::new(),
@@ -210,6 +213,7 @@ impl<'a> Plane<'a> {
             lateness_ns: usual.lateness_ns.saturating_add(nanos(faults)),
             node_grace_ns: nanos(self.scenario.node_silence),
             steady_nodes: self.scenario.steady_nodes(),
+            voters: self.scenario.replicas,
             ..usual
         };
         let history = History { settings, records: self.recorder.records() };
@@ -305,6 +309,18 @@ impl<'a> Plane<'a> {
             let first = states.next();
             states.all(|index| Some(index) == first)
         });
+        for side in self.replicas.values() {
+            let store = side.store.lock().unwrap_or_else(PoisonError::into_inner).upgrade();
+            let differs = store.and_then(|store| self.observer.difference(&store));
+            if let Some(differs) = differs {
+                let text = format!("{}: {differs}", side.machine.name);
+                self.failures.push(failure(
+                    "states are what the log makes of them",
+                    self.now,
+                    text,
+                ));
+            }
+        }
         let states = self.states();
         let complete = states.len() == self.replicas.len();
         let equal = states.windows(2).all(|pair| pair.first() == pair.last());
@@ -356,6 +372,17 @@ impl<'a> Plane<'a> {
                 self.fails("a replica starts after any crash", format!("{name}: {why}"));
             }
             self.restarts.insert(name, now + RESTART);
+        }
+        for (id, side) in &self.replicas {
+            let store = side.store.lock().unwrap_or_else(PoisonError::into_inner).upgrade();
+            let at_ns = now * 1_000_000;
+            match store.filter(|_| side.machine.runs()) {
+                Some(store) => self.observer.look(at_ns, &store),
+                None => self.observer.stopped(at_ns, *id),
+            }
+        }
+        for seen in self.observer.take() {
+            self.recorder.note(seen.into());
         }
         for machine in self.clients.iter_mut().chain(&mut self.watchers) {
             machine.step(now);
@@ -480,7 +507,7 @@ impl<'a> Plane<'a> {
                     machine.wall_offset_us += jump * 1_000;
                 }
             }
-            What::Cut | What::Mute => {}
+            What::Cut | What::Mute | What::Slow(_) => {}
         }
         self.active.push(fault.clone());
         self.link();
@@ -543,7 +570,7 @@ impl<'a> Plane<'a> {
                         machine.stopped = false;
                     }
                 }
-                What::Clock(_) | What::Cut | What::Mute => {}
+                What::Clock(_) | What::Cut | What::Mute | What::Slow(_) => {}
             }
         }
         if any {
@@ -558,15 +585,20 @@ impl<'a> Plane<'a> {
             .chain(self.nodes.values().map(|side| side.machine.ip))
             .chain(self.clients.iter().chain(&self.watchers).map(|machine| machine.ip))
             .collect();
-        let cuts: Vec<(Name, bool)> = (self.active.iter())
-            .filter(|fault| matches!(fault.what, What::Cut | What::Mute))
-            .map(|fault| (fault.whom, fault.what == What::Cut))
-            .collect();
-        for (whom, both) in cuts {
+        let faults: Vec<(Name, What)> =
+            self.active.iter().map(|fault| (fault.whom, fault.what)).collect();
+        for (whom, what) in faults {
             let Some(ip) = self.machine_of(whom).map(|machine| machine.ip) else { continue };
             for other in all.iter().filter(|other| **other != ip) {
-                self.network.change(ip, *other, |link| link.cut = true);
-                if both {
+                if let What::Slow(latency) = what {
+                    self.network.change(ip, *other, |link| {
+                        link.latency_max = link.latency_max.max(latency);
+                    });
+                }
+                if matches!(what, What::Cut | What::Mute) {
+                    self.network.change(ip, *other, |link| link.cut = true);
+                }
+                if what == What::Cut {
                     self.network.change(*other, ip, |link| link.cut = true);
                 }
             }

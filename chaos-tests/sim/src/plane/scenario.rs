@@ -67,6 +67,8 @@ pub(crate) enum What {
     Cut,
     /// Nothing of what it says arrives; what is said to it does.
     Mute,
+    /// What it says takes up to so many milliseconds.
+    Slow(u64),
     /// Its wall clock jumps, by so many milliseconds, and stays so.
     Clock(i64),
     /// A node's agent is killed, and what it has kept is damaged.
@@ -110,7 +112,7 @@ impl Scenario {
         let mut chance = StdRng::seed_from_u64(seed);
         let chance = &mut chance;
         let replicas = [3, 3, 3, 3, 1, 5].choose(chance).copied().unwrap_or(3);
-        let nodes = chance.random_range(2..7);
+        let nodes = chance.random_range(1..7);
         let busy = seconds(chance, 20..90);
         let weights = Op::ALL.map(|(op, weight)| {
             // Some runs never do some things, and others do little else.
@@ -121,7 +123,11 @@ impl Scenario {
         let load = Load {
             namespaces: NAMESPACES.iter().take(namespaces).map(|n| (*n).to_owned()).collect(),
             nodes: (0..nodes).map(|at| Machine::Node(at).to_string()).collect(),
-            pause_max: Duration::from_millis(chance.random_range(100..1500)),
+            // With few names, what comes late for a Pod meets the next one of its name.
+            pods: [2, 4, 12].choose(chance).copied().unwrap_or(12),
+            pause_max: Duration::from_millis(
+                [40, 150, 600, 1500].choose(chance).copied().unwrap_or(600),
+            ),
             weights: weights.to_vec(),
         };
         let mut faults: Vec<Fault> = (0..chance.random_range(0..10))
@@ -171,6 +177,7 @@ impl Fault {
             Machine::Node(chance.random_range(0..nodes))
         };
         let jump = chance.random_range(-30_000..30_000);
+        let slow = chance.random_range(50..550);
         let mut all = vec![
             What::Kill,
             What::Kill,
@@ -178,6 +185,7 @@ impl Fault {
             What::Stop,
             What::Cut,
             What::Mute,
+            What::Slow(slow),
             What::Clock(jump),
         ];
         if !of_replica {
@@ -215,6 +223,6 @@ mod tests {
                 drawn.insert((matches!(fault.whom, Machine::Node(_)), kind));
             }
         }
-        assert_eq!(drawn.len(), 6 + 7, "{drawn:?}");
+        assert_eq!(drawn.len(), 7 + 8, "{drawn:?}");
     }
 }

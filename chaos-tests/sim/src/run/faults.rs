@@ -6,7 +6,7 @@ use crate::{
     plan::{Fault, What, derive},
 };
 use std::net::IpAddr;
-use store::Cluster as _;
+use store::{Cluster as _, MemberRole};
 
 impl Simulation {
     /// For how long a machine is to be without power, as the fault that took it says.
@@ -18,7 +18,35 @@ impl Simulation {
         ends.map(|(end, _)| end.saturating_sub(self.now)).max().unwrap_or(RESTART)
     }
 
-    pub(super) fn begin(&mut self, fault: Fault) {
+    /// Somebody asks for votes: whose power was to go then loses it soon.
+    pub(super) fn begin_election(&mut self) {
+        let armed = self
+            .active
+            .extract_if(.., |(_, fault)| matches!(fault.what, What::CutInElection { .. }));
+        for (_, fault) in armed {
+            let What::CutInElection { replica, calls } = fault.what else { continue };
+            if let Some(replica) = self.replicas.get(replica) {
+                let seed = derive(self.plan.seed, "fault's own", fault.number as u64);
+                replica.disk.cut_after(calls, seed);
+            }
+        }
+    }
+
+    /// The number of the replica that leads in the latest term.
+    fn leader(&self) -> Option<usize> {
+        let leaders = (0..).zip(&self.replicas).filter_map(|(number, replica)| {
+            let local = replica.store()?.local();
+            (local.role == MemberRole::Leader).then_some((local.term, number))
+        });
+        leaders.max().map(|(_, number)| number)
+    }
+
+    pub(super) fn begin(&mut self, mut fault: Fault) {
+        if fault.at_leader
+            && let Some(leader) = self.leader()
+        {
+            fault.what.aim_at(leader);
+        }
         self.shared.trace.event(self.now, "world", format_args!("{fault}"));
         self.record.faults.push((self.now, fault.to_string()));
         let end = self.now + fault.lasts;
@@ -32,6 +60,19 @@ impl Simulation {
                     replica.up_at = Some(replica.up_at.unwrap_or_default().max(end));
                 }
             }
+            What::CrashAgain { replica, by_sync, syncs } => {
+                if let Some(replica) = replicas.get_mut(*replica) {
+                    if *by_sync {
+                        replica.disk.change(|faults| faults.fail_sync = true);
+                    } else {
+                        replica.kill(now);
+                        replica.up_at = Some(replica.up_at.unwrap_or_default().max(end));
+                    }
+                    replica.cut_at_start = Some((*syncs, seed));
+                }
+            }
+            // It waits for the next election.
+            What::CutInElection { .. } => {}
             What::PowerCut { replica, calls } => {
                 if let Some(replica) = replicas.get_mut(*replica) {
                     match calls {
@@ -140,7 +181,9 @@ impl Simulation {
                         replica.disk.keep_power();
                     }
                 }
-                What::FailSync(number) | What::FailWrite(number) => {
+                What::CrashAgain { replica: number, .. }
+                | What::FailSync(number)
+                | What::FailWrite(number) => {
                     if let Some(replica) = self.replicas.get_mut(number) {
                         replica.disk.change(|faults| {
                             (faults.fail_sync, faults.fail_write) = (false, false);
@@ -148,6 +191,7 @@ impl Simulation {
                     }
                 }
                 What::Kill(_)
+                | What::CutInElection { .. }
                 | What::Blackout
                 | What::Partition(_)
                 | What::OneWay(..)

@@ -6,12 +6,14 @@ mod membership;
 use crate::{
     Millis, check,
     client::{self, Shared},
-    history::{Fact, Record},
+    history::Record,
     judge, logs,
     machine::{BEGINNING, Machine, UPTIME},
     net::Network,
+    observer::Observer,
     plan::{Fault, Plan, derive},
     replica::Replica,
+    session,
     trace::{Detail, Trace},
 };
 use membership::Admitted;
@@ -20,6 +22,7 @@ use std::{
     collections::BTreeMap,
     fmt,
     net::{IpAddr, Ipv4Addr},
+    pin::Pin,
     sync::{Arc, atomic::Ordering},
     thread,
     time::Duration,
@@ -97,6 +100,18 @@ pub fn run(plan: &Plan, detail: Detail, live: bool) -> Report {
     simulation.join().unwrap_or_else(|_| panic!("the simulator has panicked"))
 }
 
+type Lane = fn(Arc<Plan>, u64, Shared) -> Pin<Box<dyn Future<Output = String> + Send>>;
+
+/// Clients that do one thing only, beside those who do everything.
+const LANES: [Lane; 6] = [
+    |plan, client, shared| Box::pin(client::follow(plan, client, shared)),
+    |plan, client, shared| Box::pin(client::follow(plan, client, shared)),
+    |plan, client, shared| Box::pin(client::follow(plan, client, shared)),
+    |plan, client, shared| Box::pin(client::look_back(plan, client, shared)),
+    |plan, client, shared| Box::pin(session::hold(plan, client, shared)),
+    |plan, client, shared| Box::pin(session::hold(plan, client, shared)),
+];
+
 struct Simulation {
     plan: Arc<Plan>,
     shared: Shared,
@@ -111,6 +126,7 @@ struct Simulation {
     /// Of machines that were to be added.
     ordered: usize,
     record: Record,
+    observer: Observer,
     leaders: BTreeMap<u64, usize>,
     hashes: BTreeMap<u64, (u64, usize)>,
 }
@@ -137,10 +153,12 @@ impl Simulation {
             admitted: Admitted::default(),
             ordered: 0,
             record: Record::default(),
+            observer: Observer::default(),
             leaders: BTreeMap::new(),
             hashes: BTreeMap::new(),
         };
         simulation.record.drift_ppm = simulation.plan.drift_ppm();
+        simulation.record.voters = simulation.plan.voters();
         simulation.start_clients();
         simulation
     }
@@ -159,12 +177,14 @@ impl Simulation {
             machine.start(self.now, seed, client::ask(plan, number as u64, shared));
             self.clients.push(machine);
         }
-        let number = self.plan.clients;
-        let mut machine = self.client_machine(number);
-        let (plan, shared) = (Arc::clone(&self.plan), self.shared.clone());
-        let seed = derive(plan.seed, "client", number as u64);
-        machine.start(self.now, seed, client::follow(plan, number as u64, shared));
-        self.clients.push(machine);
+        for number in self.plan.clients.. {
+            let Some(lane) = LANES.get(number - self.plan.clients) else { break };
+            let mut machine = self.client_machine(number);
+            let (plan, shared) = (Arc::clone(&self.plan), self.shared.clone());
+            let seed = derive(plan.seed, "client", number as u64);
+            machine.start(self.now, seed, lane(plan, number as u64, shared));
+            self.clients.push(machine);
+        }
     }
 
     fn run(&mut self) -> Result<(), Failure> {
@@ -182,12 +202,22 @@ impl Simulation {
         self.shared.over.store(true, Ordering::Relaxed);
         for replica in &mut self.replicas {
             replica.disk.keep_power();
+            replica.cut_at_start = None;
             replica.up_at = replica.up_at.map(|at| if at == Millis::MAX { at } else { self.now });
         }
         self.record.healed = self.now;
         self.recover()?;
         self.record.recovered = self.now;
         let failed = |(property, detail)| Failure { property, detail, at: self.now };
+        self.record.replicas = self.observer.take();
+        for replica in &self.replicas {
+            if let Some(store) = replica.store()
+                && let Some(difference) = self.observer.difference(&store)
+            {
+                let detail = format!("{}: {difference}", replica.machine.name);
+                return Err(failed(("states are what the log makes of them", detail)));
+            }
+        }
         let views = self.views();
         for view in views.values() {
             check::after(&self.shared.history(), view).map_err(failed)?;
@@ -208,7 +238,7 @@ impl Simulation {
         let patience = if self.plan.wan { RECOVERY_WAN } else { RECOVERY };
         self.record.patience = patience;
         let until = self.now + patience;
-        let number = self.plan.clients + 1;
+        let number = self.plan.clients + LANES.len();
         let mut prober = self.client_machine(number);
         let (plan, shared) = (Arc::clone(&self.plan), self.shared.clone());
         let seed = derive(plan.seed, "client", number as u64);
@@ -263,8 +293,12 @@ impl Simulation {
         self.shared.now.store(self.now, Ordering::Relaxed);
         self.network.advance(self.now);
         self.start_admitted();
+        let term = self.observer.term();
         for number in 0..self.replicas.len() {
             self.step_replica(number)?;
+        }
+        if self.observer.term() > term {
+            self.begin_election();
         }
         for client in &mut self.clients {
             client.step(self.now);
@@ -302,7 +336,11 @@ impl Simulation {
             }
             return Ok(());
         }
-        let Some(store) = replica.store() else { return Ok(()) };
+        let Some(store) = replica.store() else {
+            self.observer.stopped(judge::ns(now), replica.id);
+            return Ok(());
+        };
+        self.observer.look(judge::ns(now), &store);
         self.look_at(number, &store)
     }
 
@@ -311,16 +349,12 @@ impl Simulation {
         let local = store.local();
         let now = self.now;
         let failed = |property, detail| Err(Failure { property, detail, at: now });
-        let id = local.member_id;
         if local.role == MemberRole::Leader {
             let new = !self.leaders.contains_key(&local.term);
             let known = *self.leaders.entry(local.term).or_insert(number);
             if new {
                 let what = format_args!("leads in term {}", local.term);
                 self.shared.trace.event(now, &format!("replica-{}", number + 1), what);
-            }
-            if new || known != number {
-                self.record.facts.push((now, id, Fact::Leads(local.term)));
             }
             if known != number {
                 let (one, other) = (known + 1, number + 1);
@@ -339,10 +373,7 @@ impl Simulation {
             return failed("what is applied stays", detail);
         }
         replica.seen_index = index;
-        let view = store.view();
-        let hash = view.hash();
-        let (revision, epoch) = (view.revision().get(), view.epoch().0);
-        self.record.facts.push((now, id, Fact::Applied { index, hash, revision, epoch }));
+        let hash = store.view().hash();
         self.shared.trace.small(
             now,
             &replica.machine.name,

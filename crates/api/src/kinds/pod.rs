@@ -345,6 +345,7 @@ fn validate_container(
         } else if !mounts.insert(target.clone()) {
             errors.push(FieldError::invalid(&at.child("mountPath"), target, "must be unique"));
         }
+        validate_sub_paths(mount, &path.child("volumeMounts"), &at, errors);
     }
     validate_resources(container, &path.child("resources"), errors);
     if let Some(hook) = container.pointer("/lifecycle/preStop") {
@@ -361,6 +362,25 @@ fn validate_container(
         }
         if hook.get("exec").is_some_and(|exec| list(exec, "command").is_empty()) {
             errors.push(FieldError::required(&at.child("exec").child("command"), ""));
+        }
+    }
+}
+
+/// Both are below the volume; upstream tells of it without the number of the mount.
+fn validate_sub_paths(mount: &Value, list: &Path, at: &Path, errors: &mut Vec<FieldError>) {
+    let [path, expression] = ["/subPath", "/subPathExpr"].map(|pointer| text(mount, pointer));
+    if !path.is_empty() && !expression.is_empty() {
+        let detail = "subPathExpr and subPath are mutually exclusive";
+        errors.push(FieldError::invalid(&at.child("subPathExpr"), expression.clone(), detail));
+    }
+    for (field, path) in [("subPath", path), ("subPathExpr", expression)] {
+        if path.starts_with('/') {
+            let detail = "must be a relative path";
+            errors.push(FieldError::invalid(&list.child(field), path.clone(), detail));
+        }
+        if path.split('/').any(|part| part == "..") {
+            let detail = "must not contain '..'";
+            errors.push(FieldError::invalid(&list.child(field), path, detail));
         }
     }
 }

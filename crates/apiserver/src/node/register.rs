@@ -2,7 +2,7 @@
 
 use crate::{
     proto::node::Hello,
-    registry::{Caller, Fence, Registry},
+    registry::{Caller, Fence, Registry, key},
     serve::Config,
 };
 use access::node::{Write, admit};
@@ -17,6 +17,9 @@ use store::LeaseId;
 
 /// Tries against others who register at the same time.
 const ATTEMPTS: usize = 32;
+
+/// The namespace of nodes' Leases.
+const LEASES: &str = "kube-node-lease";
 
 /// What a session holds.
 #[derive(Debug, Clone)]
@@ -41,18 +44,31 @@ pub(super) async fn register(
     hello: &Hello,
     certified: bool,
 ) -> Result<Registration, Status> {
+    node_of(hello)?;
+    registry.linearize().await?;
+    let (session, fence) = open_session(registry, hello).await?;
+    let pod_cidr = put_node(registry, config, hello, certified).await?;
+    let lease = lease_id(&hello.node);
+    let registration = Registration { session, fence, pod_cidr, lease };
+    stay_alive(registry, config, &hello.node, lease).await?;
+    Ok(registration)
+}
+
+/// The Node as its agent describes it.
+fn node_of(hello: &Hello) -> Result<Value, Status> {
     let node: Value = serde_json::from_slice(&hello.node_json)
         .map_err(|e| Status::bad_request(format!("node_json: {e}")))?;
     if meta::name(&node) != hello.node {
         return Err(Status::other_name(meta::name(&node), &hello.node));
     }
-    registry.linearize().await?;
-    let (session, fence) = open_session(registry, hello).await?;
-    let pod_cidr = put_node(registry, config, &hello.node, node, certified).await?;
-    let lease = lease_id(&hello.node);
-    let registration = Registration { session, fence, pod_cidr, lease };
-    stay_alive(registry, config, &hello.node, lease).await?;
-    Ok(registration)
+    Ok(node)
+}
+
+/// Whether its Node and its Lease are there, by this replica's state.
+pub(super) fn is_registered(registry: &Registry, name: &str) -> bool {
+    let view = registry.store().view();
+    let keys = [key(nodes(), "", name), key(leases(), LEASES, name)];
+    keys.iter().all(|key| view.get(key.as_bytes()).is_some())
 }
 
 /// Counts the session up. Another machine under this name is refused while the first one is alive
@@ -64,7 +80,7 @@ async fn open_session(registry: &Registry, hello: &Hello) -> Result<(u64, Fence)
         let found: Value =
             old.as_ref().and_then(|kv| serde_json::from_slice(&kv.value).ok()).unwrap_or_default();
         let text = |name: &str| found.get(name).and_then(Value::as_str).unwrap_or_default();
-        let alive = registry.get(leases(), "kube-node-lease", &hello.node, "0").await.is_ok();
+        let alive = registry.get(leases(), LEASES, &hello.node, "0").await.is_ok();
         if alive && old.is_some() && text("machineId") != hello.machine_id {
             let message = format!(
                 "node {} is held by another machine ({}), which is alive",
@@ -106,13 +122,14 @@ fn session_key(node: &str) -> String {
     format!("/trireme/nodesessions/{node}")
 }
 
-async fn put_node(
+/// Makes the Node, or brings it up to date; its range of addresses.
+pub(super) async fn put_node(
     registry: &Registry,
     config: &Config,
-    name: &str,
-    node: Value,
+    hello: &Hello,
     certified: bool,
 ) -> Result<String, Status> {
+    let (name, node) = (hello.node.as_str(), node_of(hello)?);
     let kind = nodes();
     let may = |write: Write<'_>| match admit(name, ("", "nodes", ""), write) {
         Err(why) if certified => Err(Status::forbidden(kind, name, &why)),
@@ -257,8 +274,7 @@ pub(super) async fn stay_alive(
             "spec": {"holderIdentity": node, "leaseDurationSeconds": seconds},
         });
         let caller = Caller::default();
-        let created =
-            registry.create_with_lease(leases(), "kube-node-lease", object, &caller, lease).await;
+        let created = registry.create_with_lease(leases(), LEASES, object, &caller, lease).await;
         match created {
             Err(status) if status.is_already_exists() => return Ok(()),
             // The lease ran out between the two.

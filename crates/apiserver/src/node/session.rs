@@ -3,7 +3,7 @@
 use super::{
     Outgoing,
     index::{Followed, PodEvent, PodIndex, pod_kind},
-    register::{Registration, put_status, register, stay_alive},
+    register::{Registration, is_registered, put_node, put_status, register, stay_alive},
     to_node,
 };
 use crate::{
@@ -13,7 +13,7 @@ use crate::{
         Ack, Activate, Fetch, Fetched, FromNode, HeartbeatAck, Hello, PodChange, Synced, Welcome,
         from_node::Message as From, to_node::Message as To,
     },
-    registry::{Caller, Registry},
+    registry::{Caller, Fence, Registry},
     serve::Config,
 };
 use access::{Attributes, Resource};
@@ -26,6 +26,7 @@ use std::{
 };
 use store::{Cluster, Revision, watch::WatchError};
 use tokio::{sync::mpsc, task::JoinSet};
+use tokio_util::sync::CancellationToken;
 use tonic::Streaming;
 
 /// For this replica to come as far as the node already is.
@@ -52,8 +53,13 @@ struct Session {
     config: Arc<Config>,
     guard: Arc<Guard>,
     node: String,
+    /// As it came, for another registration.
+    hello: Hello,
+    certified: bool,
     registration: Registration,
     outgoing: Outgoing,
+    /// Another node has been given this one's range of addresses.
+    range_lost: CancellationToken,
 }
 
 /// Requests of one Pod, one after the other; those of different Pods beside each other.
@@ -112,8 +118,11 @@ pub(super) async fn run(
         config: Arc::clone(config),
         guard: Arc::clone(guard),
         node: hello.node.clone(),
+        hello,
+        certified: *certified,
         registration,
         outgoing: outgoing.clone(),
+        range_lost: CancellationToken::new(),
     });
     for pod in pods {
         send(outgoing, To::Pod(change(&pod))).await?;
@@ -142,6 +151,9 @@ pub(super) async fn run(
                 }
             }
             () = outgoing.closed() => return Ok(()),
+            () = session.range_lost.cancelled() => {
+                return Err(Status::unavailable("another node has this one's range of addresses"));
+            }
         }
     }
 }
@@ -258,6 +270,34 @@ impl Session {
             }
             Err(error) => tracing::debug!(%error, node = self.node, "heartbeat not taken"),
         }
+        if let Err(error) = self.stay_registered().await {
+            tracing::debug!(%error, node = self.node, "not registered again");
+        }
+    }
+
+    /// Who deletes the Node of an agent that runs, or its Lease, sees it again with the next heartbeat (DEL-54).
+    async fn stay_registered(&self) -> Result<(), Status> {
+        if is_registered(&self.registry, &self.node) {
+            return Ok(());
+        }
+        self.registry.linearize().await?;
+        let Fence { key, revision } = &self.registration.fence;
+        let session = self.registry.store().view().get(key.as_bytes());
+        if is_registered(&self.registry, &self.node)
+            // Another agent has taken over: it registers for itself.
+            || session.is_none_or(|kv| kv.mod_revision != *revision)
+        {
+            return Ok(());
+        }
+        tracing::info!(node = self.node, "its Node was deleted: registered again");
+        let (registry, config) = (&self.registry, &*self.config);
+        let pod_cidr = put_node(registry, config, &self.hello, self.certified).await?;
+        stay_alive(registry, config, &self.node, self.registration.lease).await?;
+        if pod_cidr != self.registration.pod_cidr {
+            // A node learns of its range when a session begins.
+            self.range_lost.cancel();
+        }
+        Ok(())
     }
 
     /// Only this node's Pod, only this incarnation (FEN-27).

@@ -167,3 +167,30 @@ async fn a_range_of_pod_addresses_left_behind_is_the_last_that_is_given_away() {
     assert_eq!(range_of("node-1").await, first);
     stop.cancel();
 }
+
+#[tokio::test]
+async fn what_is_deleted_of_a_node_comes_back_with_the_next_heartbeat_of_its_agent() {
+    // DEL-54
+    let api = Api::new().await;
+    let mut tasks = JoinSet::new();
+    let (url, _stop_server) = serve(&api, &mut tasks).await;
+    let stop = CancellationToken::new();
+    let mut node = node(&[url], &stop, &mut tasks);
+    until_synced(&mut node).await;
+    let leases = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases";
+    for path in ["/api/v1/nodes/node-1".to_owned(), format!("{leases}/node-1")] {
+        let (code, before) = api.json(Method::GET, &path, Value::Null).await;
+        assert_eq!(code, 200, "{path}");
+        assert_eq!(api.json(Method::DELETE, &path, Value::Null).await.0, 200);
+        let gone = api.store.view().revision();
+        api.store.wait_for(gone.next(), Duration::from_secs(10)).await.unwrap();
+        let (code, now) = api.json(Method::GET, &path, Value::Null).await;
+        assert_eq!(code, 200, "{path}");
+        assert_ne!(now["metadata"]["uid"], before["metadata"]["uid"], "another object");
+        assert_eq!(now["spec"], before["spec"], "{path}");
+    }
+    bound(&api, "later").await;
+    let told = until_synced(&mut node).await;
+    assert_eq!(told, (vec![("later".to_owned(), false)], false), "the same session goes on");
+    stop.cancel();
+}

@@ -6,6 +6,7 @@
 )]
 
 mod admission;
+mod copies;
 mod definitions;
 mod events;
 mod kubectl;
@@ -15,7 +16,7 @@ mod services;
 
 use api::caller::{ControllerOrigin, Identity};
 use apiserver::{ApiServer, Config};
-use client::{Client, ClientError};
+use client::{Client, ClientError, copies::Copies};
 use http::Method;
 use serde_json::{Value, json};
 use std::{sync::Arc, time::Duration};
@@ -85,7 +86,8 @@ impl Cluster {
         let client = Client::in_process(self.server.door(), identity, origin);
         self.leading = CancellationToken::new();
         let settings = controllers::Settings { root_ca: Some(ROOT_CA.to_owned()) };
-        self.tasks.spawn(controllers::all(settings, client, self.leading.child_token()));
+        let copies = Copies::follow(&client, &mut self.tasks, &self.leading);
+        self.tasks.spawn(controllers::all(settings, client, copies, self.leading.child_token()));
     }
 
     /// Registers a node that is heard and ready.
@@ -121,6 +123,10 @@ impl Cluster {
 
     pub(crate) async fn post(&self, path: &str, body: Value) -> Value {
         self.call(Method::POST, path, body).await.unwrap()
+    }
+
+    pub(crate) fn client(&self) -> Client {
+        self.client.clone()
     }
 
     pub(crate) fn revision(&self) -> u64 {

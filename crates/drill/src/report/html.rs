@@ -161,10 +161,56 @@ fn section(html: &mut String, s: &ScenarioReport) {
         s.events,
         s.resumed
     );
+    if s.operations > 0 {
+        served(html, s);
+    }
+    if let Some(pods) = &s.pods {
+        let _ = write!(
+            html,
+            "<h3>Pods</h3><p>{} made, {} bound (median {:.0} ms, worst {:.0} ms), {} ran; {} containers restarted; {} \
+             Pods evicted, {} replaced.</p>",
+            pods.created,
+            pods.bound,
+            pods.bind_ms.median,
+            pods.bind_ms.max,
+            pods.running,
+            pods.restarts,
+            pods.evicted,
+            pods.replaced
+        );
+    }
+    let broken = s.checks.iter().filter(|check| !check.held).count();
+    let looked: u64 = s.checks.iter().map(|check| check.examined).sum();
     let _ = write!(
         html,
-        "<h3>What was served</h3><p class=\"key dim\"><span><i style=\"background:var(--fault)\"></i>fault</span><span>\
-         <i style=\"background:var(--healing)\"></i>until all was whole again</span></p>{}",
+        "<h3>What had to hold</h3><p class=\"dim\">{} things, of which {broken} did not; {looked} observations could \
+         have shown it.</p><table><thead><tr><th>property</th><th class=\"left\">source</th><th>looked at</th><th \
+         class=\"left\">verdict</th></tr></thead><tbody>",
+        s.checks.len()
+    );
+    for held in [false, true] {
+        for check in s.checks.iter().filter(|check| check.held == held) {
+            row(html, check);
+        }
+    }
+    let open = if s.held { "" } else { " open" };
+    let _ = write!(
+        html,
+        "</tbody></table><details{open}><summary>What happened, step by step</summary><ol>"
+    );
+    for step in &s.steps {
+        let _ =
+            write!(html, "<li><code>{:.2} s</code> {}</li>", step.at_ms / 1e3, escaped(&step.text));
+    }
+    html.push_str("</ol></details></section>");
+}
+
+/// Plots of what clients saw.
+fn served(html: &mut String, s: &ScenarioReport) {
+    let _ = write!(
+        html,
+        "<h3>What was served</h3><p class=\"key dim\"><span><i style=\"background:var(--fault)\"></i>fault, by its number \
+         below</span><span><i style=\"background:var(--healing)\"></i>until all was whole again</span></p>{}",
         plot::timeline(s)
     );
     if !s.faults.is_empty() {
@@ -187,34 +233,6 @@ fn section(html: &mut String, s: &ScenarioReport) {
         }
     }
     html.push_str("</div>");
-    if let Some(pods) = &s.pods {
-        let _ = write!(
-            html,
-            "<h3>Pods</h3><p>{} made, {} bound (median {:.0} ms, worst {:.0} ms), {} ran; {} containers restarted; {} \
-             Pods evicted, {} replaced.</p>",
-            pods.created,
-            pods.bound,
-            pods.bind_ms.median,
-            pods.bind_ms.max,
-            pods.running,
-            pods.restarts,
-            pods.evicted,
-            pods.replaced
-        );
-    }
-    html.push_str(
-        "<h3>What had to hold</h3><table><thead><tr><th>property</th><th class=\"left\">source</th><th>looked \
-         at</th><th class=\"left\">verdict</th></tr></thead><tbody>",
-    );
-    for check in &s.checks {
-        row(html, check);
-    }
-    html.push_str("</tbody></table><details><summary>What happened, step by step</summary><ol>");
-    for step in &s.steps {
-        let _ =
-            write!(html, "<li><code>{:.2} s</code> {}</li>", step.at_ms / 1e3, escaped(&step.text));
-    }
-    html.push_str("</ol></details></section>");
 }
 
 fn row(html: &mut String, check: &Check) {
@@ -237,7 +255,7 @@ fn row(html: &mut String, check: &Check) {
 pub fn picture(report: &Report) -> String {
     let (width, row, top) = (960.0, 46.0, 96.0);
     let count = u32::try_from(report.scenarios.len()).unwrap_or(u32::MAX);
-    let height = top + f64::from(count) * row + 46.0;
+    let height = top + f64::from(count) * row + 52.0;
     let (class, word) = word(report.held());
     let mut svg = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {height}\" width=\"{width}\" \
@@ -254,11 +272,11 @@ pub fn picture(report: &Report) -> String {
     );
     let columns = [
         (24.0, "start", "scenario"),
-        (170.0, "start", "writes over time, and faults"),
-        (610.0, "end", "no write"),
-        (700.0, "end", "watch late"),
-        (790.0, "end", "no node"),
-        (880.0, "end", "acknowledged"),
+        (190.0, "start", "writes over time"),
+        (610.0, "end", "no write for"),
+        (700.0, "end", "watch late by"),
+        (795.0, "end", "no node for"),
+        (880.0, "end", "writes"),
         (936.0, "end", "verdict"),
     ];
     for (x, anchor, name) in columns {
@@ -268,9 +286,19 @@ pub fn picture(report: &Report) -> String {
             top - 18.0
         );
     }
+    for (x, class, name) in [(290.0, "fault", "fault"), (345.0, "healing", "until all is whole")] {
+        let _ = write!(
+            svg,
+            "<rect class=\"{class}\" x=\"{x}\" y=\"{:.1}\" width=\"10\" height=\"10\" rx=\"2\"/><text \
+             class=\"label\" x=\"{:.1}\" y=\"{:.1}\">{name}</text>",
+            top - 27.0,
+            x + 15.0,
+            top - 18.0
+        );
+    }
     for (index, s) in (0u32..).zip(&report.scenarios) {
         let y = top + f64::from(index) * row;
-        let at = Frame { x: 170.0, y: y - 8.0, width: 370.0, height: 30.0 };
+        let at = Frame { x: 190.0, y: y - 8.0, width: 330.0, height: 30.0 };
         plot::spark(&mut svg, s, at);
         let (class, word) = self::word(s.held);
         let schedule =
@@ -281,10 +309,13 @@ pub fn picture(report: &Report) -> String {
             escaped(&title(s)),
             y1 = y + 12.0
         );
+        let seconds = s.series.writes.len() as u64 * s.series.bucket_ms / 1000;
+        let _ =
+            write!(svg, "<text class=\"label\" x=\"524\" y=\"{:.1}\">{seconds} s</text>", y + 22.0);
         let figures = [
             (610.0, "figure", format!("{:.0} ms", s.write_gap_ms)),
             (700.0, "figure", format!("{:.0} ms", s.watch_gap_ms)),
-            (790.0, "figure", schedule),
+            (795.0, "figure", schedule),
             (880.0, "figure", s.acknowledged.to_string()),
             (936.0, class, word.to_owned()),
         ];
@@ -296,14 +327,20 @@ pub fn picture(report: &Report) -> String {
             );
         }
     }
-    let _ = write!(
-        svg,
-        "<text class=\"label\" x=\"24\" y=\"{:.1}\">trireme {}, {}; the longest of all faults of each scenario; checked \
-         for lost writes, stale reads, gaps in watches and the rest of what is promised</text></svg>",
-        height - 20.0,
-        escaped(&report.version),
-        escaped(&report.machine)
-    );
+    let notes = [
+        format!("trireme {}, {}. Times: the worst of all faults.", report.version, report.machine),
+        "Checked over every history: lost writes, stale reads, gaps in watches, and all else that is promised."
+            .to_owned(),
+    ];
+    for (line, note) in (0u32..).zip(notes) {
+        let _ = write!(
+            svg,
+            "<text class=\"label\" x=\"24\" y=\"{:.1}\">{}</text>",
+            height - 34.0 + f64::from(line) * 16.0,
+            escaped(&note)
+        );
+    }
+    svg.push_str("</svg>");
     svg.push('\n');
     svg
 }

@@ -82,21 +82,39 @@ fn bands(svg: &mut String, scenario: &ScenarioReport, at: Frame) {
 /// Counts over time, as an area from the bottom.
 fn area(svg: &mut String, class: &str, counts: &[u64], most: f64, step: f64, at: Frame) {
     let _ = write!(svg, "<path class=\"{class}\" d=\"M{:.1} {:.1}", at.x, at.bottom());
-    for (index, count) in (0u32..).zip(counts) {
+    for (index, count) in (1u32..).zip(counts) {
         let y = at.bottom() - (number(*count) / most).min(1.0) * at.height;
-        let x = at.x + f64::from(index) * step;
-        let _ = write!(svg, "L{x:.1} {y:.1}H{:.1}", x + step);
+        let _ = write!(svg, "V{y:.1}H{:.1}", at.x + f64::from(index) * step);
     }
     let _ = write!(svg, "V{:.1}Z\"/>", at.bottom());
 }
 
+/// Where a plot of counts is cut off: what waited during a fault is answered at once after it, and would make all else
+/// look like nothing.
+fn top(counts: &[u64]) -> f64 {
+    let mut some: Vec<u64> = counts.iter().copied().filter(|count| *count > 0).collect();
+    some.sort_unstable();
+    // Twice the median.
+    number(some.get(some.len() / 2).copied().unwrap_or_default() * 2).max(1.0)
+}
+
+/// The same counts in fewer stretches, `columns` at most; and how many of the old ones are one now.
+fn coarser(counts: &[u64], columns: usize) -> (Vec<u64>, usize) {
+    let together = counts.len().div_ceil(columns.max(1)).max(1);
+    (counts.chunks(together).map(|counts| counts.iter().sum()).collect(), together)
+}
+
+/// Columns of a plot over time.
+const COLUMNS: usize = 420;
+/// Columns of a small plot: few, for a picture that is small as a file, too.
+const SPARK_COLUMNS: usize = 250;
+
 /// Acknowledged writes over time, with the faults behind them; small and without words.
 pub(super) fn spark(svg: &mut String, scenario: &ScenarioReport, at: Frame) {
     bands(svg, scenario, at);
-    let writes = &scenario.series.writes;
-    let most = number(writes.iter().copied().max().unwrap_or_default()).max(1.0);
-    let step = at.width / end_ms(scenario) * number(scenario.series.bucket_ms);
-    area(svg, "writes", writes, most, step, at);
+    let (writes, together) = coarser(&scenario.series.writes, SPARK_COLUMNS);
+    let step = at.width / end_ms(scenario) * number(scenario.series.bucket_ms * together as u64);
+    area(svg, "writes", &writes, top(&writes), step, at);
     let _ = write!(
         svg,
         "<path class=\"axis\" d=\"M{:.1} {:.1}H{:.1}\"/>",
@@ -125,11 +143,16 @@ pub(super) fn timeline(scenario: &ScenarioReport) -> String {
     let per_second = 1e3 / number(series.bucket_ms).max(1.0);
     let all = Frame { x: left, y: 6.0, width: inner, height: height - 36.0 };
     bands(&mut svg, scenario, all);
+    for (number, fault) in (1..).zip(&scenario.faults) {
+        let x = left + fault.at_ms / end * inner + 3.0;
+        let _ = write!(svg, "<text class=\"label\" x=\"{x:.1}\" y=\"14\">{number}</text>");
+    }
     for (index, (class, name, counts)) in (0u32..).zip(rows) {
         let y = 6.0 + f64::from(index) * (row + 14.0);
         let at = Frame { x: left, y, width: inner, height: row };
-        let most = number(counts.iter().copied().max().unwrap_or_default()).max(1.0);
-        area(&mut svg, class, counts, most, step, at);
+        let (counts, together) = coarser(counts, COLUMNS);
+        let (most, times) = (top(&counts), number(together as u64));
+        area(&mut svg, class, &counts, most, step * times, at);
         let _ = write!(
             svg,
             "<path class=\"axis\" d=\"M{left} {y0:.1}H{x1:.1}\"/><text class=\"label\" x=\"{x}\" y=\"{y1:.1}\" \
@@ -139,7 +162,7 @@ pub(super) fn timeline(scenario: &ScenarioReport) -> String {
             x1 = left + inner,
             x = left - 6.0,
             y1 = y + 10.0,
-            top = most * per_second,
+            top = most * per_second / times,
             y2 = at.bottom(),
         );
     }
@@ -184,8 +207,9 @@ pub(super) fn gaps(scenario: &ScenarioReport) -> String {
         let top = f64::from(index) * group + 6.0;
         let _ = write!(
             svg,
-            "<text class=\"name\" x=\"0\" y=\"{:.1}\">{}<title>{}</title></text>",
+            "<text class=\"name\" x=\"0\" y=\"{:.1}\">{} {}<title>{}</title></text>",
             top + 11.0,
+            index + 1,
             escaped(&fault.nemesis),
             escaped(&fault.what)
         );
@@ -208,9 +232,15 @@ pub(super) fn gaps(scenario: &ScenarioReport) -> String {
     svg
 }
 
+/// 2 to the power of one less, in microseconds, is the end of a histogram's first column.
+const SHORT: usize = 8;
+
 /// How many took how long; each column is twice as long as the one before.
 pub(super) fn histogram(class: &str, latency: &Latency) -> String {
-    let counts = &latency.histogram;
+    // What took next to nothing is one column.
+    let (short, long) = latency.histogram.split_at(SHORT.min(latency.histogram.len()));
+    let short = short.iter().sum::<u64>();
+    let counts: Vec<u64> = std::iter::once(short).chain(long.iter().copied()).collect();
     let first = counts.iter().position(|count| *count > 0).unwrap_or_default();
     let shown = counts.get(first..).unwrap_or_default();
     let (column, height) = (46.0, 130.0);
@@ -227,10 +257,12 @@ pub(super) fn histogram(class: &str, latency: &Latency) -> String {
         let share = (number(*count) + 1.0).ln() / (most + 1.0).ln();
         let tall = share * (height - 44.0);
         let y = height - 24.0 - tall;
-        let millis = 2f64.powi(i32::try_from(power).unwrap_or(i32::MAX)) / 1e3;
-        let up_to =
-            if millis >= 1e3 { format!("{:.1} s", millis / 1e3) } else { format!("{millis:.3}") };
-        let up_to = if (1.0..1e3).contains(&millis) { format!("{millis:.0} ms") } else { up_to };
+        let power = i32::try_from(power + SHORT - 1).unwrap_or(i32::MAX);
+        let up_to = match 2f64.powi(power) / 1e3 {
+            millis if millis >= 1e3 => format!("{:.1} s", millis / 1e3),
+            millis if millis >= 1.0 => format!("{millis:.0} ms"),
+            millis => format!("{millis:.1} ms"),
+        };
         let _ = write!(
             svg,
             "<rect class=\"{class}\" x=\"{:.1}\" y=\"{y:.1}\" width=\"{:.1}\" height=\"{tall:.1}\" rx=\"2\"/><text \
@@ -258,6 +290,16 @@ mod tests {
         {
             assert!((round_up(most) - end).abs() < 1e-9, "{most}: {}", round_up(most));
         }
+    }
+
+    #[test]
+    fn a_plot_is_cut_off_above_what_is_usual_and_a_gap_stays_one_when_it_is_made_coarser() {
+        assert!((top(&[0, 0, 4, 5, 5, 6, 90]) - 10.0).abs() < 1e-9);
+        assert!((top(&[0, 0]) - 1.0).abs() < 1e-9);
+        let counts = [5, 5, 0, 0, 0, 0, 9, 1, 1];
+        assert_eq!(coarser(&counts, 5), (vec![10, 0, 0, 10, 1], 2));
+        assert_eq!(coarser(&counts, 100), (counts.to_vec(), 1));
+        assert_eq!(coarser(&[], 5), (Vec::new(), 1));
     }
 
     #[test]

@@ -14,7 +14,7 @@ use tokio::{
 };
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
-use tonic::Streaming;
+use tonic::{Streaming, metadata::MetadataValue};
 
 /// After so long without a word, the server is asked where it is.
 const ASK: Duration = Duration::from_millis(250);
@@ -122,7 +122,10 @@ impl Watcher {
         let (questions, asked) = mpsc::channel(QUESTIONS);
         questions.try_send(create).ok()?;
         let mut client = WatchClient::new(service);
-        let opened = timeout(CONNECT, client.watch(ReceiverStream::new(asked))).await;
+        let mut request = tonic::Request::new(ReceiverStream::new(asked));
+        // A replica that is cut off from the leader has nothing to tell and answers all the same: it is to say so.
+        request.metadata_mut().insert("hasleader", MetadataValue::from_static("true"));
+        let opened = timeout(CONNECT, client.watch(request)).await;
         let mut answers = opened.ok()?.ok()?.into_inner();
         let accepted = timeout(CONNECT, answers.message()).await.ok()?.ok()??;
         if !accepted.created || accepted.canceled {

@@ -83,6 +83,9 @@ impl StreamingService<WireRequest> for WatchService {
 
     fn call(&mut self, request: Request<Streaming<WireRequest>>) -> Self::Future {
         let wants_leader = request.metadata().get("hasleader").is_some_and(|v| v == "true");
+        if wants_leader && self.0.cluster.local().leader.is_none() {
+            return std::future::ready(Err(error::no_leader()));
+        }
         let who = Credentials::of(&request);
         let session = Session::new(Arc::clone(&self.0), who, request.into_inner(), wants_leader);
         let answers = stream::unfold(Some(session), |session| async {

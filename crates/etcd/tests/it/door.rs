@@ -4,17 +4,20 @@ use crate::support::{Member, SOON};
 use etcd::{
     Config,
     proto::etcdserverpb::{
-        DeleteRangeRequest, PutRequest, WatchCreateRequest, WatchRequest, kv_client::KvClient,
-        watch_client::WatchClient, watch_request::RequestUnion,
+        DeleteRangeRequest, PutRequest, WatchCreateRequest, WatchRequest, WatchResponse,
+        kv_client::KvClient, watch_client::WatchClient, watch_request::RequestUnion,
     },
 };
+use std::time::Duration;
 use store::Store as _;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
+    sync::mpsc,
     time::timeout,
 };
-use tonic::{Code, Status, client::Grpc};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Code, Request, Status, Streaming, client::Grpc, metadata::MetadataValue};
 use tonic_prost::ProstCodec;
 
 fn said(status: &Status) -> (Code, &str) {
@@ -50,7 +53,7 @@ async fn call(member: &Member, path: &'static str) -> Status {
     let mut client = Grpc::new(member.channel().await);
     client.ready().await.unwrap();
     let codec: ProstCodec<DeleteRangeRequest, DeleteRangeRequest> = ProstCodec::default();
-    let request = tonic::Request::new(DeleteRangeRequest::default());
+    let request = Request::new(DeleteRangeRequest::default());
     let path = http::uri::PathAndQuery::from_static(path);
     client.unary(request, path, codec).await.unwrap_err()
 }
@@ -66,6 +69,48 @@ async fn what_there_is_no_method_for_is_named() {
         let status = call(&member, path).await;
         assert_eq!(said(&status), (Code::Unimplemented, message), "{path}");
     }
+}
+
+/// A watch of everything, by a client that goes elsewhere when nobody leads, or by one that does not care.
+async fn watch(
+    member: &Member,
+    wants_leader: bool,
+) -> Result<(mpsc::Sender<WatchRequest>, Streaming<WatchResponse>), Status> {
+    let (requests, queue) = mpsc::channel(1);
+    let create = WatchCreateRequest {
+        key: vec![0].into(),
+        range_end: vec![0].into(),
+        ..WatchCreateRequest::default()
+    };
+    let create = WatchRequest { request_union: Some(RequestUnion::CreateRequest(create)) };
+    requests.send(create).await.unwrap();
+    let mut request = Request::new(ReceiverStream::new(queue));
+    if wants_leader {
+        request.metadata_mut().insert("hasleader", MetadataValue::from_static("true"));
+    }
+    let mut client = WatchClient::new(member.channel().await);
+    let mut answers = client.watch(request).await?.into_inner();
+    assert!(answers.message().await?.is_some_and(|answer| answer.created));
+    Ok((requests, answers))
+}
+
+#[tokio::test]
+async fn a_watch_that_wants_a_leader_ends_without_one_and_others_go_on() {
+    let config = Config { leaderless_max: Duration::from_millis(100), ..crate::support::config() };
+    let member = Member::start_with(config).await;
+    let (_open, mut anyhow) = watch(&member, false).await.unwrap();
+    let (_open_too, mut led) = watch(&member, true).await.unwrap();
+    member.store.set_leaderless(true);
+    let ended = timeout(SOON, led.message()).await.unwrap().unwrap_err();
+    let no_leader = (Code::Unavailable, "etcdserver: no leader");
+    assert_eq!(said(&ended), no_leader);
+    assert_eq!(said(&watch(&member, true).await.unwrap_err()), no_leader, "nor does one begin");
+    let put = PutRequest { key: "k".into(), ..PutRequest::default() };
+    KvClient::new(member.channel().await).put(put).await.unwrap();
+    let told = timeout(SOON, anyhow.message()).await.unwrap().unwrap().unwrap();
+    assert_eq!(told.events.len(), 1);
+    member.store.set_leaderless(false);
+    watch(&member, true).await.unwrap();
 }
 
 /// A header of a request as a literal.

@@ -84,6 +84,10 @@ pub struct ContainerId(pub String);
 pub struct Mount {
     /// On the node.
     pub host_path: PathBuf,
+    /// What of it is shown, relative; empty for all. Links in it that lead out of `host_path` are refused, and
+    /// where nothing is, a directory is made.
+    #[serde(default)]
+    pub sub_path: PathBuf,
     /// Inside; created when missing.
     pub container_path: PathBuf,
     /// Not writable inside.

@@ -52,6 +52,7 @@ fn main() -> ExitCode {
         last_words_are_found_wherever_they_are_said,
         a_hundred_layers_are_one_root,
         links_of_an_image_lead_nowhere_on_the_node,
+        links_of_a_container_lead_out_of_no_volume,
         a_log_is_rotated_and_no_line_of_it_is_lost
     );
     ExitCode::SUCCESS
@@ -320,6 +321,7 @@ async fn links_of_an_image_lead_nowhere_on_the_node() {
     );
     let mount = |host_path: &Path, inside: &str| Mount {
         host_path: host_path.to_owned(),
+        sub_path: PathBuf::new(),
         container_path: inside.into(),
         read_only: true,
     };
@@ -327,6 +329,45 @@ async fn links_of_an_image_lead_nowhere_on_the_node() {
     let (code, output) = bench.run(config).await;
     assert_eq!((code, output), (0, ["shared", "shared", "zero"].map(str::to_owned).to_vec()));
     assert_eq!(fs::read_dir(&victim).unwrap().count(), 0, "nothing is made on the node");
+    bench.end().await;
+}
+
+/// What a container leaves in a volume, and another is to be shown a part of.
+async fn links_of_a_container_lead_out_of_no_volume() {
+    let bench = Bench::new("subpaths").await;
+    let victim = bench.dir.path().join("victim");
+    fs::create_dir(&victim).unwrap();
+    fs::write(victim.join("secret"), "secret\n").unwrap();
+    let volume = bench.dir.path().join("volume");
+    fs::create_dir_all(volume.join("own")).unwrap();
+    fs::write(volume.join("own/file"), "own\n").unwrap();
+    std::os::unix::fs::symlink(&victim, volume.join("absolute")).unwrap();
+    std::os::unix::fs::symlink("../victim", volume.join("upwards")).unwrap();
+    std::os::unix::fs::symlink("own", volume.join("inside")).unwrap();
+    let image = bench.pull(&Made::new(&[shell()], &json!({})), "image.tar").await;
+    let mount = |sub_path: &str, inside: &str| Mount {
+        host_path: volume.clone(),
+        sub_path: sub_path.into(),
+        container_path: inside.into(),
+        read_only: false,
+    };
+    let script = "read a < /v/file; echo $a; read b < /f; echo $b; echo new > /made/new";
+    let mut config = bench.config("main", &image, script);
+    config.mounts = vec![mount("inside", "/v"), mount("own/file", "/f"), mount("a/b", "/made")];
+    let (code, output) = bench.run(config).await;
+    assert_eq!((code, output), (0, ["own", "own"].map(str::to_owned).to_vec()));
+    assert_eq!(fs::read_to_string(volume.join("a/b/new")).unwrap(), "new\n");
+
+    for (name, sub_path) in
+        [("one", "absolute"), ("two", "upwards"), ("three", "absolute/secret"), ("four", "..")]
+    {
+        let mut config = bench.config(name, &image, "read a < /v/secret; echo $a");
+        config.mounts = vec![mount(sub_path, "/v")];
+        let started = bench.runtime.start_container(&bench.uid, config).await;
+        let error = started.unwrap_err().to_string();
+        assert!(error.contains("leads out of its volume"), "{sub_path}: {error}");
+    }
+    assert_eq!(fs::read_dir(&victim).unwrap().count(), 1, "nothing is made on the node");
     bench.end().await;
 }
 

@@ -259,6 +259,17 @@ impl Cluster {
         timeout(PATIENCE, found).await.unwrap()
     }
 
+    /// Waits until a member names a leader, or nobody, as is wanted.
+    pub(crate) async fn until_names(&self, id: u64, wanted: impl Fn(&Option<u64>) -> bool) {
+        let store = self.store(id);
+        let named = async {
+            while !wanted(&store.local().leader) {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        };
+        timeout(PATIENCE, named).await.unwrap();
+    }
+
     pub(crate) fn proposal(&self, origin: Origin, op: Op) -> Proposal {
         let sequence = self.sequence.fetch_add(1, Ordering::Relaxed) + 1;
         Proposal { request: RequestId { client: 7, sequence }, origin, op }

@@ -179,6 +179,44 @@ async fn without_a_majority_writes_fail_fast_and_say_so() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_that_is_left_names_no_leader_until_it_hears_one_again() {
+    for leader_is_left in [true, false] {
+        let mut cluster = Cluster::start(3).await;
+        let (leader, _) = cluster.leader().await;
+        cluster.settle().await;
+        let left = cluster.ids().into_iter().find(|id| (*id == leader) == leader_is_left).unwrap();
+        assert_eq!(cluster.store(left).local().leader, Some(leader));
+        let others: Vec<u64> = cluster.ids().into_iter().filter(|id| *id != left).collect();
+        for other in &others {
+            cluster.kill(*other).await;
+        }
+        cluster.until_names(left, Option::is_none).await;
+        assert_eq!(cluster.store(left).status(Duration::from_millis(100)).await.leader, None);
+        for other in others {
+            cluster.restart(other).await;
+        }
+        let (leader, _) = cluster.leader().await;
+        cluster.until_names(left, |named| *named == Some(leader)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_is_named_while_nothing_happens() {
+    for size in [1, 3] {
+        let cluster = Cluster::start(size).await;
+        let (leader, _) = cluster.leader().await;
+        cluster.settle().await;
+        for id in cluster.ids() {
+            cluster.until_names(id, |named| *named == Some(leader)).await;
+        }
+        // Longer than a silent leader is named.
+        let others = cluster.until_names(size, |named| *named != Some(leader));
+        let changed = timeout(Duration::from_secs(2), others).await.is_ok();
+        assert!(!changed || cluster.leader().await.0 != leader, "of {size}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn members_that_answer_no_sooner_than_the_next_heartbeat_still_serve_reads() {
     let cluster = Cluster::apart(Duration::from_millis(20)).await;
     let (leader, _) = cluster.leader().await;

@@ -78,8 +78,11 @@ impl Process {
         self.child.try_wait().with_context(|| format!("ask for {}", self.name))
     }
 
-    /// SIGKILL; returns when it is reaped.
+    /// SIGKILL; returns when it is reaped. One that has ended already is left alone.
     pub(super) async fn kill(mut self) -> anyhow::Result<()> {
+        if self.ended()?.is_some() {
+            return Ok(());
+        }
         self.child.kill().await.with_context(|| format!("kill {}", self.name))
     }
 

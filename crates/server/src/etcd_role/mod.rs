@@ -97,13 +97,10 @@ pub async fn run(config: EtcdConfig, shutdown: CancellationToken) -> anyhow::Res
         },
     );
     let door = MapRequest::new(door, name_client);
+    let mut served = JoinSet::new();
     for (client, listener) in config.clients.iter().zip(listeners) {
         let tls = tls.clone().filter(|_| client.tls);
-        let served = listen::listen(listener, tls, door.clone(), scope.clone());
-        tasks.spawn(async move {
-            served.await;
-            Ok(())
-        });
+        served.spawn(listen::listen(listener, tls, door.clone(), scope.clone()));
     }
     {
         let (leadership, store) = (Cluster::leadership(&*store), Arc::clone(&store));
@@ -131,9 +128,15 @@ pub async fn run(config: EtcdConfig, shutdown: CancellationToken) -> anyhow::Res
     let ended = tokio::select! {
         () = shutdown.cancelled() => Ok(()),
         ended = serve(&config, id, &*store, &mut tasks) => ended,
+        Some(ended) = served.join_next() => {
+            ended.map_err(Into::into).and_then(|()| Err(anyhow::anyhow!("a part has ended")))
+        }
     };
-    store.shutdown(HANDOVER).await;
+    store.retire(HANDOVER).await;
     scope.cancel();
+    // Each ends by itself, in a moment.
+    while served.join_next().await.is_some() {}
+    store.kill().await;
     tasks.shutdown().await;
     ended
 }

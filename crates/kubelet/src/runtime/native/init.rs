@@ -8,8 +8,9 @@ use super::{
     user::{self, Identity},
     within,
 };
-use crate::runtime::ContainerConfig;
+use crate::runtime::{ContainerConfig, Mount};
 use nix::{
+    errno::Errno,
     fcntl::OFlag,
     mount::{MntFlags, MsFlags, mount, umount2},
     sched::{CloneFlags, setns, unshare},
@@ -312,8 +313,10 @@ fn mounts(config: &InitConfig, root: &Path) -> Fallible<()> {
     }
     for entry in &config.container.mounts {
         let what = format!("mount {}", entry.container_path.display());
+        let source = step(&what, source(entry))?;
+        let is_directory = step(&what, within::is_directory(&source))?;
         let target = || {
-            let made = if entry.host_path.is_dir() {
+            let made = if is_directory {
                 within::directory(&root_fd, &relative(&entry.container_path))
             } else {
                 within::file(&root_fd, &relative(&entry.container_path))
@@ -321,8 +324,9 @@ fn mounts(config: &InitConfig, root: &Path) -> Fallible<()> {
             step(&what, made)
         };
         let below = target()?;
-        let (source, flags) = (&entry.host_path, MsFlags::MS_BIND | MsFlags::MS_REC);
-        step(&what, mount(Some(source), &within::path_of(&below), none, flags, none))?;
+        let flags = MsFlags::MS_BIND | MsFlags::MS_REC;
+        let from = within::path_of(&source);
+        step(&what, mount(Some(&from), &within::path_of(&below), none, flags, none))?;
         if entry.read_only {
             let mounted = target()?;
             let flags = MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY;
@@ -342,6 +346,20 @@ fn mounts(config: &InitConfig, root: &Path) -> Fallible<()> {
         step("make the root read-only", mount(none, root, none, flags, none))?;
     }
     Ok(())
+}
+
+/// What a mount shows, held open: containers that run may change what is in a volume at any time.
+fn source(mount: &Mount) -> Fallible<OwnedFd> {
+    let volume =
+        nix::fcntl::open(&mount.host_path, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty());
+    let volume = volume.map_err(|error| error.to_string())?;
+    if mount.sub_path.as_os_str().is_empty() {
+        return Ok(volume);
+    }
+    within::sub_path(&volume, &mount.sub_path).map_err(|error| match error {
+        Errno::EXDEV => format!("subPath {:?} leads out of its volume", mount.sub_path),
+        error => format!("subPath {:?}: {error}", mount.sub_path),
+    })
 }
 
 /// Layers by their open directories: a mount's options are one page, and names with commas or colons
