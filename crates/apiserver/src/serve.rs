@@ -87,6 +87,7 @@ impl ApiServer {
             connections: config.limits.connections,
             answer_timeout: Some(config.limits.answer_timeout),
             streams: STREAMS_MAX,
+            ..listen::Bounds::default()
         };
         let access = std::mem::take(&mut config.access);
         let guard = Arc::new(Guard::new(registry.clone(), access, Arc::clone(&flow)));
