@@ -45,7 +45,7 @@ fn written(operation: &Operation) -> Option<(&str, Option<&str>, i64)> {
 fn acknowledged_writes_survive(history: &History, view: &View) -> Result<(), Broken> {
     const PROPERTY: &str = "every acknowledged write survives";
     let compacted = i64::try_from(view.compacted().get()).unwrap_or(i64::MAX);
-    let mut by_revision = BTreeMap::new();
+    let (mut by_revision, mut kept) = (BTreeMap::new(), BTreeMap::new());
     for operation in &history.operations {
         let Some((key, value, revision)) = written(operation) else { continue };
         if let Some(other) = by_revision.insert(revision, operation) {
@@ -53,8 +53,12 @@ fn acknowledged_writes_survive(history: &History, view: &View) -> Result<(), Bro
                 format!("two writes were given revision {revision}: {other:?}, {operation:?}");
             return Err((PROPERTY, detail));
         }
-        let versions = view.versions(key.as_bytes());
-        let at = versions.iter().find(|(at, _)| i64::try_from(at.get()) == Ok(revision));
+        let versions = kept.entry(key).or_insert_with(|| view.versions(key.as_bytes()));
+        // In the order of their revisions.
+        let at = versions
+            .binary_search_by_key(&u64::try_from(revision).unwrap_or_default(), |(at, _)| at.get())
+            .ok()
+            .and_then(|at| versions.get(at));
         match at {
             Some((_, kept)) => {
                 let kept = kept.as_ref().map(|kv| String::from_utf8_lossy(&kv.value).into_owned());

@@ -1,64 +1,46 @@
-//! Runs of many seeds, and what is left of one that fails when everything that is not needed is taken away.
+//! Runs of many seeds.
 
-use crate::{
-    Millis,
-    layer::Layer,
-    plan::Plan,
-    run::{Failure, Report, run},
-    trace::Detail,
-};
+pub use crate::part::{Part, shrink_seed};
+
+use crate::{Failure, Millis, Report, layer::Layer, trace::Detail};
 use std::{
     fmt,
     ops::RangeInclusive,
     sync::{
         Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
     thread,
     time::Duration,
 };
 use tokio::time::Instant;
 
-/// What of a seed's plan is run; by default all of it.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Part {
-    /// The numbers of the faults.
-    pub faults: Option<Vec<usize>>,
-    /// Requests of each client at most.
-    pub requests: Option<usize>,
-    /// Milliseconds after which everything is healed.
-    pub fire: Option<Millis>,
+/// What seeds are run, and how long.
+#[derive(Debug, Clone)]
+pub struct Hunt {
+    /// Which; each is run once.
+    pub seeds: RangeInclusive<u64>,
+    /// All of one layer, or each of the layer that it draws.
+    pub layer: Option<Layer>,
+    /// After this time none is begun any more.
+    pub time: Option<Duration>,
+    /// One that takes longer has failed.
+    pub seed_time: Option<Duration>,
+    /// Seeds that run beside each other.
+    pub jobs: usize,
+    /// After so many failures none is begun any more.
+    pub failures_max: usize,
 }
 
-impl Part {
-    /// The plan of a seed, and of it this part.
-    #[must_use]
-    pub fn of(&self, seed: u64) -> Plan {
-        let mut plan = Plan::of(seed);
-        if let Some(kept) = &self.faults {
-            plan.faults.retain(|fault| kept.contains(&fault.number));
-        }
-        plan.requests = self.requests.unwrap_or(plan.requests);
-        plan.fire = self.fire.unwrap_or(plan.fire);
-        plan
-    }
-}
-
-/// As the command line takes it.
-impl fmt::Display for Part {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some(faults) = &self.faults {
-            let faults: Vec<String> = faults.iter().map(ToString::to_string).collect();
-            write!(f, " --faults={}", faults.join(","))?;
-        }
-        if let Some(requests) = self.requests {
-            write!(f, " --requests {requests}")?;
-        }
-        if let Some(fire) = self.fire {
-            write!(f, " --fire-ms {fire}")?;
-        }
-        Ok(())
-    }
+/// A seed that failed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failed {
+    /// It.
+    pub seed: u64,
+    /// What it was about.
+    pub layer: Layer,
+    /// How.
+    pub failure: Failure,
 }
 
 /// What many runs came to.
@@ -74,8 +56,8 @@ pub struct Sum {
     pub watched: usize,
     /// How long it took.
     pub took: Duration,
-    /// The lowest seed that failed.
-    pub failed: Option<(u64, Failure)>,
+    /// In the order of the seeds.
+    pub failed: Vec<Failed>,
 }
 
 impl fmt::Display for Sum {
@@ -87,110 +69,118 @@ impl fmt::Display for Sum {
         write!(
             f,
             "{} seeds, {:.2} simulated hours in {took:.1} s: {:.1} simulated seconds a second; \
-             {answered} requests answered, {refused} refused, {unknown} unknown; {} changes watched",
+             {answered} requests answered, {refused} refused, {unknown} unknown; {} changes watched; {} failed",
             self.seeds,
             simulated / 3600.0,
             simulated / took,
-            self.watched
+            self.watched,
+            self.failed.len()
         )
     }
 }
 
-/// Runs seeds one after the other, `jobs` beside each other, until one fails or the time is over; all of one
-/// layer, or each of the layer that it draws.
-pub fn hunt(
-    seeds: RangeInclusive<u64>,
-    layer: Option<Layer>,
-    time: Option<Duration>,
-    jobs: usize,
-    told: impl Fn(u64, &Report) + Sync,
-) -> Sum {
-    let begun = Instant::now();
-    let next = AtomicU64::new(*seeds.start());
-    let (over, sum) = (AtomicBool::new(false), Mutex::new(Sum::default()));
-    thread::scope(|scope| {
-        for _ in 0..jobs.max(1) {
-            scope.spawn(|| {
-                while !over.load(Ordering::Relaxed)
-                    && time.is_none_or(|time| begun.elapsed() < time)
-                {
-                    let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if !seeds.contains(&seed) {
-                        break;
-                    }
-                    let layer = layer.unwrap_or_else(|| Layer::of(seed));
-                    let report = layer.run(seed, Detail::Nothing);
-                    told(seed, &report);
-                    let mut sum = sum.lock().unwrap_or_else(PoisonError::into_inner);
-                    sum.seeds += 1;
-                    sum.simulated += report.simulated;
-                    sum.watched += report.watched;
-                    for (all, more) in sum.requests.iter_mut().zip(report.requests) {
-                        *all += more;
-                    }
-                    if let Some(failure) = report.failure {
-                        over.store(true, Ordering::Relaxed);
-                        if sum.failed.as_ref().is_none_or(|(other, _)| seed < *other) {
-                            sum.failed = Some((seed, failure));
-                        }
-                    }
-                }
-            });
+impl Sum {
+    fn add(&mut self, seed: u64, layer: Layer, report: Report) {
+        self.seeds += 1;
+        self.simulated += report.simulated;
+        self.watched += report.watched;
+        for (all, more) in self.requests.iter_mut().zip(report.requests) {
+            *all += more;
         }
-    });
-    let sum = sum.into_inner().unwrap_or_else(PoisonError::into_inner);
-    Sum { took: begun.elapsed(), ..sum }
+        self.failed.extend(report.failure.map(|failure| Failed { seed, layer, failure }));
+        self.failed.sort_by_key(|failed| failed.seed);
+    }
 }
 
-/// The least part of a seed's plan found in time that breaks the same property, and how.
-#[must_use]
-pub fn shrink(seed: u64, failure: &Failure, time: Duration) -> (Part, Failure) {
-    let begun = Instant::now();
-    let mut best = (Part::default(), failure.clone());
-    let fails = |part: &Part| {
-        if begun.elapsed() >= time {
-            return None;
-        }
-        let found = run(&part.of(seed), Detail::Nothing, false).failure?;
-        (found.property == failure.property).then_some(found)
-    };
-    // Ever smaller pieces of the faults are left out.
-    let mut faults: Vec<usize> = Plan::of(seed).faults.iter().map(|fault| fault.number).collect();
-    let mut piece = faults.len();
-    while piece > 0 {
-        let mut at = 0;
-        while at < faults.len() {
-            let mut fewer = faults.clone();
-            fewer.drain(at..(at + piece).min(faults.len()));
-            let part = Part { faults: Some(fewer.clone()), ..best.0.clone() };
-            match fails(&part) {
-                Some(found) => {
-                    best = (part, found);
-                    faults = fewer;
-                }
-                None => at += piece,
+impl Hunt {
+    /// Runs the seeds; `told` hears of each when it has ended.
+    #[must_use]
+    pub fn run(&self, told: impl Fn(u64, Layer, &Report) + Sync) -> Sum {
+        self.run_each(|seed, layer| {
+            let report = layer.run_part(seed, &Part::default(), self.seed_time, Detail::Nothing);
+            told(seed, layer, &report);
+            report
+        })
+    }
+
+    fn run_each(&self, run: impl Fn(u64, Layer) -> Report + Sync) -> Sum {
+        let begun = Instant::now();
+        let next = AtomicU64::new(*self.seeds.start());
+        let sum = Mutex::new(Sum::default());
+        let sum_so_far = || sum.lock().unwrap_or_else(PoisonError::into_inner);
+        thread::scope(|scope| {
+            for _ in 0..self.jobs.max(1) {
+                scope.spawn(|| {
+                    while sum_so_far().failed.len() < self.failures_max.max(1)
+                        && self.time.is_none_or(|time| begun.elapsed() < time)
+                    {
+                        let seed = next.fetch_add(1, Ordering::Relaxed);
+                        if !self.seeds.contains(&seed) {
+                            break;
+                        }
+                        let layer = self.layer.unwrap_or_else(|| Layer::of(seed));
+                        let report = run(seed, layer);
+                        sum_so_far().add(seed, layer, report);
+                    }
+                });
             }
-        }
-        piece /= 2;
+        });
+        let sum = sum.into_inner().unwrap_or_else(PoisonError::into_inner);
+        Sum { took: begun.elapsed(), ..sum }
     }
-    // Then requests, and the time after the last thing that is needed.
-    let mut requests = 256;
-    while requests > 0 {
-        let part = Part { requests: Some(requests), ..best.0.clone() };
-        match fails(&part) {
-            Some(found) => best = (part, found),
-            None => break,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::patience::TOOK_TOO_LONG;
+
+    const ALL: Hunt = Hunt {
+        seeds: 1..=20,
+        layer: Some(Layer::Store),
+        time: None,
+        seed_time: None,
+        jobs: 3,
+        failures_max: usize::MAX,
+    };
+
+    fn report(fails: bool) -> Report {
+        let failure = Failure { property: "it holds", detail: String::new(), at: 7 };
+        Report {
+            simulated: 2_000,
+            failure: fails.then_some(failure),
+            trace: String::new(),
+            requests: [3, 2, 1],
+            watched: 4,
         }
-        requests /= 2;
     }
-    let mut fire = Plan::of(seed).fire / 2;
-    while fire > 100 {
-        let part = Part { fire: Some(fire), ..best.0.clone() };
-        match fails(&part) {
-            Some(found) => best = (part, found),
-            None => break,
-        }
-        fire /= 2;
+
+    #[test]
+    fn every_seed_is_run_once_and_what_fails_is_told_in_order() {
+        let sum = ALL.run_each(|seed, _| report(seed.is_multiple_of(6)));
+        let failed: Vec<u64> = sum.failed.iter().map(|failed| failed.seed).collect();
+        assert_eq!((sum.seeds, failed), (20, vec![6, 12, 18]));
+        assert_eq!((sum.simulated, sum.requests, sum.watched), (40_000, [60, 40, 20], 80));
     }
-    best
+
+    #[test]
+    fn it_stops_after_enough_failures() {
+        let hunt = Hunt { jobs: 1, failures_max: 2, ..ALL };
+        let sum = hunt.run_each(|seed, _| report(seed.is_multiple_of(6)));
+        assert_eq!((sum.seeds, sum.failed.len()), (12, 2));
+    }
+
+    #[test]
+    fn it_stops_when_the_time_is_over() {
+        let hunt = Hunt { time: Some(Duration::ZERO), ..ALL };
+        assert_eq!(hunt.run_each(|_, _| report(false)).seeds, 0);
+    }
+
+    #[test]
+    fn a_run_that_takes_too_long_has_failed() {
+        let hunt = Hunt { seeds: 1..=1, seed_time: Some(Duration::ZERO), ..ALL };
+        let sum = hunt.run(|_, _, _| ());
+        let how = sum.failed.first().map(|failed| failed.failure.property);
+        assert_eq!(how, Some(TOOK_TOO_LONG));
+    }
 }

@@ -1,12 +1,7 @@
 //! Which part of the control plane a seed is about.
 
-use crate::{
-    Report,
-    plan::{Plan, derive},
-    plane,
-    trace::Detail,
-};
-use std::{fmt, str::FromStr};
+use crate::{Report, part::Part, plan::derive, plane, trace::Detail};
+use std::{fmt, str::FromStr, time::Duration};
 
 /// How many seeds there are to one that runs the whole plane: it takes longer.
 const SEEDS_PER_PLANE: u64 = 4;
@@ -34,9 +29,30 @@ impl Layer {
     /// Runs all that the seed draws.
     #[must_use]
     pub fn run(self, seed: u64, detail: Detail) -> Report {
+        self.run_part(seed, &Part::default(), None, detail)
+    }
+
+    /// Runs a part of what the seed draws, for so long of real time at most.
+    #[must_use]
+    pub fn run_part(
+        self,
+        seed: u64,
+        part: &Part,
+        limit: Option<Duration>,
+        detail: Detail,
+    ) -> Report {
         match self {
-            Self::Store => crate::run(&Plan::of(seed), detail, false),
-            Self::Plane => plane::run_seed(seed, detail, false),
+            Self::Store => crate::run_within(&part.of(seed), limit, detail, false),
+            Self::Plane => plane::run_part(seed, part, limit, detail, false),
+        }
+    }
+
+    /// A part of what the seed draws, in words.
+    #[must_use]
+    pub fn describe(self, seed: u64, part: &Part) -> String {
+        match self {
+            Self::Store => part.of(seed).to_string(),
+            Self::Plane => plane::describe(seed, part),
         }
     }
 }

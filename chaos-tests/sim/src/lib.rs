@@ -16,14 +16,17 @@ mod logs;
 pub mod machine;
 pub mod net;
 mod observer;
+mod part;
+mod patience;
 pub mod plan;
 pub mod plane;
 mod replica;
 mod run;
 mod session;
+mod shrink;
 pub mod trace;
 
-pub use run::{Failure, Report, run};
+pub use run::{Failure, Report, run, run_within};
 
 /// Milliseconds since the simulation began.
 pub type Millis = u64;

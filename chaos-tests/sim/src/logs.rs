@@ -1,6 +1,6 @@
 //! What processes log and where they panic, as part of the trace.
 
-use crate::{client::Shared, trace::Detail};
+use crate::{Millis, client::Shared, patience::Progress, trace::Detail};
 use std::{
     cell::{Cell, RefCell},
     fmt::{self, Write as _},
@@ -16,14 +16,28 @@ use tracing::{
 };
 
 thread_local! {
-    static WHO: RefCell<Arc<str>> = RefCell::new(Arc::from("world"));
+    static PROGRESS: RefCell<Arc<Progress>> = RefCell::default();
     static PANICS: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
     static SIMULATES: Cell<bool> = const { Cell::new(false) };
 }
 
+/// Tells of the run on this thread how far it is.
+pub(crate) fn follow(progress: Arc<Progress>) {
+    PROGRESS.set(progress);
+}
+
 /// Whose process this thread steps from now on.
 pub(crate) fn step_of(name: &Arc<str>) {
-    WHO.set(Arc::clone(name));
+    PROGRESS.with_borrow(|progress| progress.step_of(name));
+}
+
+/// The world's time on this thread; false if nobody waits for the end of the run any more.
+pub(crate) fn goes_on(now: Millis) -> bool {
+    PROGRESS.with_borrow(|progress| progress.goes_on(now))
+}
+
+fn who() -> Arc<str> {
+    PROGRESS.with_borrow(|progress| progress.who())
 }
 
 /// Where code of this simulation has panicked since this was asked last.
@@ -38,7 +52,7 @@ pub(crate) fn note_panics() {
         let before = panic::take_hook();
         panic::set_hook(Box::new(move |info| {
             if SIMULATES.get() {
-                let who = WHO.with_borrow(Clone::clone);
+                let who = who();
                 PANICS.with_borrow_mut(|panics| panics.push(format!("{who}: {info}")));
             } else {
                 before(info);
@@ -87,7 +101,7 @@ impl Subscriber for Logs {
         let Some(shared) = &self.shared else { return };
         let mut line = Line(String::new());
         event.record(&mut line);
-        let who = WHO.with_borrow(Clone::clone);
+        let who = who();
         let level = event.metadata().level();
         let what = format_args!("{level}{}", line.0);
         shared.trace.event(shared.now(), &who, what);

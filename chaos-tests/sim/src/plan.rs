@@ -4,6 +4,17 @@ use crate::{Millis, disk::DiskFaults, net::Link};
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng, seq::IndexedRandom as _};
 use std::{fmt, time::Duration};
 
+/// Seeds before this one all have long runs: they are those that tests and tables name.
+const SHORT_SEEDS: u64 = 1_000;
+/// Of how many later seeds one has a long run, too; the others are over soon, so that many of them can be tried.
+const SEEDS_PER_LONG: u64 = 8;
+
+/// Whether the seed has a long run.
+pub(crate) fn is_long(seed: u64) -> bool {
+    // The lower bits follow those of the seed.
+    seed < SHORT_SEEDS || (derive(seed, "length", 0) >> 32).is_multiple_of(SEEDS_PER_LONG)
+}
+
 /// A whole run. The same seed gives the same plan; a shrunk one has parts of it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Plan {
@@ -335,6 +346,20 @@ impl fmt::Display for Fault {
     }
 }
 
+/// For people.
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { replicas, wan, link, clients, fire, faults, .. } = self;
+        let timers = if *wan { "wan" } else { "lan" };
+        writeln!(
+            f,
+            "{replicas} replicas, {timers} timers, links of {} to {} ms, {clients} clients, {fire} ms of faults:",
+            link.latency_min, link.latency_max
+        )?;
+        faults.iter().try_for_each(|fault| writeln!(f, "  at {} ms {fault}", fault.at))
+    }
+}
+
 /// Chance for one purpose: what one draws moves none of the others.
 #[must_use]
 pub fn chance(seed: u64, purpose: &str, number: u64) -> StdRng {
@@ -405,6 +430,7 @@ impl Plan {
             kinds,
             faults: Vec::new(),
         };
+        let count = if is_long(seed) { count } else { plan.shorten(&mut chance) };
         plan.faults = (0..count).map(|number| plan.fault(number)).collect();
         plan.faults.sort_by_key(|fault| fault.at);
         plan
@@ -421,6 +447,17 @@ impl Plan {
             }
             Some(_) | None => apart,
         }
+    }
+
+    /// Makes it a run that is over soon, in which what comes with age comes early. Returns how many faults it has.
+    fn shorten(&mut self, chance: &mut StdRng) -> usize {
+        self.fire = chance.random_range(1_500..=6_000);
+        self.clients = chance.random_range(2..=3);
+        self.keys = chance.random_range(1..=4);
+        self.pause_max = *[15, 40, 80].choose(chance).unwrap_or(&40);
+        self.snapshot_entries = chance.random_range(10..=80);
+        self.segment_bytes = *[24 << 10, 48 << 10].choose(chance).unwrap_or(&49_152);
+        chance.random_range(1..=4)
     }
 
     fn fault(&self, number: usize) -> Fault {
@@ -553,5 +590,17 @@ mod tests {
         let mut kill = What::Kill(0);
         kill.aim_at(1);
         assert_eq!(kill, What::Kill(1));
+    }
+
+    #[test]
+    fn later_seeds_are_short_but_for_some() {
+        let later = SHORT_SEEDS..SHORT_SEEDS + 8_000;
+        let long = later.clone().filter(|seed| is_long(*seed)).count();
+        assert!((800..1_200).contains(&long), "{long}");
+        for plan in later.take(300).filter(|seed| !is_long(*seed)).map(Plan::of) {
+            assert!(plan.fire <= 6_000 && plan.faults.len() <= 4, "{plan}");
+            assert!(plan.faults.iter().all(|fault| fault.at < plan.fire), "{plan}");
+        }
+        assert!((0..SHORT_SEEDS).all(is_long));
     }
 }

@@ -3,10 +3,9 @@
 use anyhow::Context as _;
 use clap::Args;
 use sim::{
-    hunt::{Part, hunt, shrink},
+    Failure,
+    hunt::{Failed, Hunt, Part, shrink_seed},
     layer::Layer,
-    plan::Plan,
-    plane,
     trace::Detail,
 };
 use std::{io::Write as _, ops::RangeInclusive, time::Duration};
@@ -19,16 +18,22 @@ pub(crate) struct Arguments {
     /// Run one seed.
     #[arg(long, required_unless_present = "seeds", conflicts_with = "seeds")]
     seed: Option<u64>,
-    /// Run seeds until one fails: `A..B`, both included.
+    /// Run many seeds: `A..B`, both included.
     #[arg(long, value_parser = range)]
     seeds: Option<RangeInclusive<u64>>,
     /// What is simulated: `store` (replicas, the etcd API and its clients) or `plane` (all of it, down to the nodes'
     /// agents). By default, what the seed draws.
     #[arg(long)]
     layer: Option<Layer>,
-    /// No longer than so many minutes.
+    /// Begin no seed after so many minutes.
     #[arg(long, requires = "seeds")]
     minutes: Option<f64>,
+    /// Begin no seed after so many have failed.
+    #[arg(long, default_value_t = 1, requires = "seeds")]
+    failures: usize,
+    /// Of real time; a seed that takes longer has failed.
+    #[arg(long, default_value_t = 600.0)]
+    seed_seconds: f64,
     /// Seeds that run beside each other.
     #[arg(long, default_value_t = 1, requires = "seeds")]
     jobs: usize,
@@ -41,12 +46,21 @@ pub(crate) struct Arguments {
     /// Of the seed's faults, only those of these numbers; may be empty.
     #[arg(long, requires = "seed", value_parser = numbers)]
     faults: Option<Numbers>,
-    /// Requests of each client at most.
-    #[arg(long, requires = "seed")]
-    requests: Option<usize>,
     /// Heal everything after so many milliseconds.
     #[arg(long, requires = "seed")]
     fire_ms: Option<u64>,
+    /// Of the store: requests of each client at most.
+    #[arg(long, requires = "seed")]
+    requests: Option<usize>,
+    /// Of a plane: so many of its clients.
+    #[arg(long, requires = "seed")]
+    clients: Option<u64>,
+    /// Of a plane: so many of its watchers.
+    #[arg(long, requires = "seed")]
+    watchers: Option<u64>,
+    /// Of a plane: only these of the things that its clients do.
+    #[arg(long, requires = "seed", value_delimiter = ',')]
+    ops: Option<Vec<String>>,
 }
 
 #[derive(Debug, Clone)]
@@ -82,28 +96,25 @@ fn say(text: &str) -> anyhow::Result<()> {
     writeln!(out, "{text}").context("print")
 }
 
+fn seed_time(arguments: &Arguments) -> Option<Duration> {
+    Duration::try_from_secs_f64(arguments.seed_seconds).ok()
+}
+
 fn run_one(seed: u64, arguments: Arguments) -> anyhow::Result<bool> {
-    let Arguments { layer, trace, messages, faults, requests, fire_ms, .. } = arguments;
-    let part = Part { faults: faults.map(|numbers| numbers.0), requests, fire: fire_ms };
-    let whole = part == Part::default();
-    let layer = layer.unwrap_or_else(|| if whole { Layer::of(seed) } else { Layer::Store });
-    anyhow::ensure!(whole || layer == Layer::Store, "of a plane, no part can be chosen");
+    let limit = seed_time(&arguments);
+    let layer = arguments.layer.unwrap_or_else(|| Layer::of(seed));
+    let Arguments { trace, messages, faults, requests, fire_ms, clients, watchers, ops, .. } =
+        arguments;
+    let faults = faults.map(|numbers| numbers.0);
+    let part = Part { faults, fire: fire_ms, requests, clients, watchers, ops };
+    part.fits(layer).map_err(anyhow::Error::msg)?;
     let detail = match (trace, messages) {
         (false, _) => Detail::Nothing,
         (true, false) => Detail::Timeline,
         (true, true) => Detail::Everything,
     };
-    let report = match layer {
-        Layer::Store => {
-            let plan = part.of(seed);
-            describe(&plan)?;
-            sim::run(&plan, detail, false)
-        }
-        Layer::Plane => {
-            say(&format!("seed {seed}: {}", plane::describe(seed).trim_end()))?;
-            plane::run_seed(seed, detail, false)
-        }
-    };
+    say(&format!("seed {seed}: {}", layer.describe(seed, &part).trim_end()))?;
+    let report = layer.run_part(seed, &part, limit, detail);
     if trace {
         say(report.trace.trim_end())?;
     }
@@ -119,55 +130,44 @@ fn run_one(seed: u64, arguments: Arguments) -> anyhow::Result<bool> {
         return Ok(true);
     };
     say(&failure.to_string())?;
-    if !trace && whole {
-        smaller(seed, layer, &failure)?;
+    if !trace && part == Part::default() {
+        smaller(layer, seed, &failure)?;
     }
     say(&format!("seed {seed}: {}", failure.property))?;
     Ok(false)
 }
 
-fn describe(plan: &Plan) -> anyhow::Result<()> {
-    let timers = if plan.wan { "wan" } else { "lan" };
-    say(&format!(
-        "seed {}: {} replicas, {timers} timers, links of {} to {} ms, {} clients, {} ms of faults:",
-        plan.seed,
-        plan.replicas,
-        plan.link.latency_min,
-        plan.link.latency_max,
-        plan.clients,
-        plan.fire
-    ))?;
-    for fault in &plan.faults {
-        say(&format!("  at {} ms {fault}", fault.at))?;
-    }
-    Ok(())
-}
-
-fn smaller(seed: u64, layer: Layer, failure: &sim::Failure) -> anyhow::Result<()> {
-    if layer == Layer::Plane {
-        let (plane, failure) = plane::shrink_seed(seed, failure, SHRINKING);
-        say(&format!("what is needed for it: {}", plane.trim_end()))?;
-        say(&failure.to_string())?;
-        return say(&format!("again: trireme sim --seed {seed} --layer plane --trace"));
-    }
-    let (part, failure) = shrink(seed, failure, SHRINKING);
-    say("what is needed for it:")?;
-    describe(&part.of(seed))?;
+fn smaller(layer: Layer, seed: u64, failure: &Failure) -> anyhow::Result<()> {
+    let (part, failure) = shrink_seed(layer, seed, failure, SHRINKING);
+    say(&format!("what is needed for it: {}", layer.describe(seed, &part).trim_end()))?;
     say(&failure.to_string())?;
-    say(&format!("again: trireme sim --seed {seed} --layer store"))?;
-    say(&format!("again, what is needed: trireme sim --seed {seed}{part} --trace"))
+    say(&format!("again: trireme sim --seed {seed} --layer {layer}"))?;
+    say(&format!("again, what is needed: trireme sim --seed {seed} --layer {layer}{part} --trace"))
 }
 
 fn run_many(seeds: RangeInclusive<u64>, arguments: &Arguments) -> anyhow::Result<bool> {
     let time = arguments.minutes.map(|minutes| Duration::from_secs_f64(minutes.max(0.0) * 60.0));
-    let sum = hunt(seeds, arguments.layer, time, arguments.jobs, |_, _| {});
+    let hunt = Hunt {
+        seeds,
+        layer: arguments.layer,
+        time,
+        seed_time: seed_time(arguments),
+        jobs: arguments.jobs,
+        failures_max: arguments.failures,
+    };
+    let sum = hunt.run(|_, _, _| ());
+    for Failed { seed, layer, failure } in &sum.failed {
+        say(&format!("{layer} {seed}: {failure}"))?;
+        smaller(*layer, *seed, failure)?;
+        say(&format!("for seeds.txt, with what mends it: {layer} {seed}"))?;
+    }
     say(&sum.to_string())?;
-    let Some((seed, failure)) = sum.failed else {
+    if sum.failed.is_empty() {
         say("every property has held")?;
         return Ok(true);
-    };
-    say(&failure.to_string())?;
-    smaller(seed, arguments.layer.unwrap_or_else(|| Layer::of(seed)), &failure)?;
-    say(&format!("seed {seed}: {}", failure.property))?;
+    }
+    for Failed { seed, layer, failure } in &sum.failed {
+        say(&format!("{layer} {seed}: {}", failure.property))?;
+    }
     Ok(false)
 }

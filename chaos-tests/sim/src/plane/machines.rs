@@ -40,6 +40,7 @@ pub(crate) struct Group {
     pub(crate) replicas: BTreeMap<u64, IpAddr>,
     pub(crate) timers: Timers,
     pub(crate) snapshot_entries: u64,
+    pub(crate) segment_bytes: u64,
     pub(crate) node_silence: Duration,
     pub(crate) history: Duration,
 }
@@ -82,7 +83,7 @@ impl Group {
             members: self.replicas.keys().map(|id| (*id, self.member(*id))).collect(),
             timers: self.timers,
             snapshot_entries: self.snapshot_entries,
-            segment_bytes: 16 << 20,
+            segment_bytes: self.segment_bytes,
             tls: None,
             disk: DiskConfig { disk, reserve_bytes: Some(0), ..DiskConfig::default() },
         };

@@ -13,69 +13,106 @@ mod recorder;
 mod run;
 mod scenario;
 mod settled;
-mod shrink;
 mod watcher;
 
 use crate::{
-    Failure, Millis, Report,
+    Failure, Millis, Report, logs,
+    part::Part,
+    patience::{self, TOOK_TOO_LONG},
     trace::{Detail, Trace},
 };
 use checkers::history::{History, Outcome, Record, WatchStep};
 use scenario::Scenario;
-use std::time::Duration;
-use tokio::time::Instant;
+use std::{sync::Arc, time::Duration};
 
-/// The plane that a seed draws, in words.
+/// How large a plane is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Size {
+    /// The numbers of the faults.
+    pub(crate) faults: Vec<usize>,
+    /// Milliseconds after which everything is healed.
+    pub(crate) fire: Millis,
+    pub(crate) clients: u64,
+    pub(crate) watchers: u64,
+    /// Names of what clients do.
+    pub(crate) ops: Vec<String>,
+}
+
+/// The size of this part of the plane that a seed draws.
+pub(crate) fn size(seed: u64, part: &Part) -> Size {
+    let Scenario { faults, busy, clients, watchers, load, .. } = Scenario::part(seed, part);
+    Size {
+        faults: faults.iter().map(|fault| fault.number).collect(),
+        fire: u64::try_from(busy.as_millis()).unwrap_or(Millis::MAX),
+        clients,
+        watchers,
+        ops: load.weights.iter().map(|(op, _)| format!("{op:?}")).collect(),
+    }
+}
+
+/// Names of everything that clients may do.
 #[must_use]
-pub fn describe(seed: u64) -> String {
-    Scenario::draw(seed).to_string()
+pub fn ops() -> Vec<String> {
+    load::Op::ALL.iter().map(|(op, _)| format!("{op:?}")).collect()
+}
+
+/// A part of the plane that a seed draws, in words.
+#[must_use]
+pub fn describe(seed: u64, part: &Part) -> String {
+    Scenario::part(seed, part).to_string()
 }
 
 /// Runs the plane that a seed draws; `live` prints the trace as it comes.
 #[must_use]
 pub fn run_seed(seed: u64, detail: Detail, live: bool) -> Report {
-    judge(&Scenario::draw(seed), detail, live).0
+    run_part(seed, &Part::default(), None, detail, live)
+}
+
+/// Runs a part of the plane that a seed draws, for so long of real time at most.
+#[must_use]
+pub fn run_part(
+    seed: u64,
+    part: &Part,
+    limit: Option<Duration>,
+    detail: Detail,
+    live: bool,
+) -> Report {
+    judge(&Scenario::part(seed, part), limit, detail, live).0
 }
 
 /// As [`run_seed`], with what was seen.
 #[must_use]
 pub fn history_of(seed: u64) -> History {
-    judge(&Scenario::draw(seed), Detail::Nothing, false).1
+    judge(&Scenario::draw(seed), None, Detail::Nothing, false).1
 }
 
-/// The smallest plane found in time that breaks the same property, in words, and how it does.
-#[must_use]
-pub fn shrink_seed(seed: u64, failure: &Failure, time: Duration) -> (String, Failure) {
-    let begun = Instant::now();
-    let mut last = failure.clone();
-    let small = shrink::shrink(Scenario::draw(seed), |scenario| {
-        if begun.elapsed() >= time {
-            return None;
-        }
-        let found = judge(scenario, Detail::Nothing, false).0.failure;
-        let fails = found.filter(|found| found.property == failure.property);
-        let again = fails.is_some();
-        last = fails.unwrap_or_else(|| last.clone());
-        Some(again)
-    });
-    (small.to_string(), last)
-}
-
-fn judge(scenario: &Scenario, detail: Detail, live: bool) -> (Report, History) {
+/// Runs a scenario on a thread of its own, for so long of real time at most, and holds it against what must be so.
+fn judge(
+    scenario: &Scenario,
+    limit: Option<Duration>,
+    detail: Detail,
+    live: bool,
+) -> (Report, History) {
     let trace = Trace::new(detail, live);
-    let run::Ran { simulated, history, failures } = run::run(scenario, &trace);
-    let verdicts = checkers::check(&history).into_iter().filter(|verdict| !verdict.held);
-    let found = verdicts.map(|verdict| {
-        let first = verdict.violations.into_iter().next();
-        let (at, detail) = first.map_or((0, String::new()), |first| (first.at_ns, first.text));
-        Failure { property: verdict.property, detail, at: at / 1_000_000 }
+    let (scenario, so_far) = (scenario.clone(), trace.clone());
+    let judged = patience::run_within(scenario.seed, limit, move || {
+        let run::Ran { simulated, history, failures } = run::run(&scenario, &trace);
+        logs::step_of(&Arc::from("a checker"));
+        let given_up = failures.iter().any(|failure| failure.property == TOOK_TOO_LONG);
+        let verdicts = if given_up { Vec::new() } else { checkers::check(&history) };
+        let found = verdicts.into_iter().filter(|verdict| !verdict.held).map(|verdict| {
+            let first = verdict.violations.into_iter().next();
+            let (at, detail) = first.map_or((0, String::new()), |first| (first.at_ns, first.text));
+            Failure { property: verdict.property, detail, at: at / 1_000_000 }
+        });
+        let failure = failures.into_iter().chain(found).min_by_key(|failure| failure.at);
+        if let Some(failure) = &failure {
+            trace.event(simulated, "world", format_args!("FAILED: {failure}"));
+        }
+        let (requests, watched) = count(&history);
+        (Report { simulated, failure, trace: trace.text(), requests, watched }, history)
     });
-    let failure = failures.into_iter().chain(found).min_by_key(|failure| failure.at);
-    if let Some(failure) = &failure {
-        trace.event(simulated, "world", format_args!("FAILED: {failure}"));
-    }
-    let (requests, watched) = count(&history);
-    (Report { simulated, failure, trace: trace.text(), requests, watched }, history)
+    judged.unwrap_or_else(|failure| (Report::given_up(failure, &so_far), History::default()))
 }
 
 /// Requests that were answered, refused and of unknown outcome; changes that watches were told of.

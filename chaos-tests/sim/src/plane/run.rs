@@ -18,6 +18,7 @@ use crate::{
     machine::{BEGINNING, Machine, UPTIME},
     net::{Link, Network},
     observer::Observer,
+    patience::TOOK_TOO_LONG,
     plan::{chance, derive},
     trace::Trace,
 };
@@ -32,7 +33,6 @@ use std::{
         Arc, Mutex, PoisonError, Weak,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    thread,
     time::Duration,
 };
 use store::{Cluster as _, Store as _};
@@ -62,27 +62,14 @@ pub(crate) struct Ran {
     pub(crate) failures: Vec<Failure>,
 }
 
-/// Runs a scenario to its end, on a thread of its own: what libraries keep for a thread is new there.
-///
-/// # Panics
-/// The simulator itself is wrong.
+/// Runs a scenario to its end, on a thread on which nothing was drawn yet.
 pub(crate) fn run(scenario: &Scenario, trace: &Trace) -> Ran {
-    thread::scope(|scope| {
-        let thread = thread::Builder::new().name(format!("seed {}", scenario.seed));
-        let run = thread.stack_size(16 << 20).spawn_scoped(scope, || {
-            let clocks = Clocks { monotonic: UPTIME, wall: BEGINNING };
-            let _seized = take_over(derive(scenario.seed, "chance", 0), clocks);
-            logs::note_panics();
-            let shared = Shared { trace: trace.clone(), ..Shared::default() };
-            let _logs = logs::trace_logs(&shared);
-            Plane::new(scenario, trace, shared.now).run()
-        });
-        run.expect("a thread").join().unwrap_or_else(|panic| {
-            let text = panic.downcast_ref::<String>().map(String::as_str);
-            let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
-            panic!("the simulator has panicked: {}", text.unwrap_or("without a word"))
-        })
-    })
+    let clocks = Clocks { monotonic: UPTIME, wall: BEGINNING };
+    let _seized = take_over(derive(scenario.seed, "chance", 0), clocks);
+    logs::note_panics();
+    let shared = Shared { trace: trace.clone(), ..Shared::default() };
+    let _logs = logs::trace_logs(&shared);
+    Plane::new(scenario, trace, shared.now).run()
 }
 
 struct ReplicaSide {
@@ -121,6 +108,8 @@ struct Plane<'a> {
     restarts: BTreeMap<Name, Millis>,
     active: Vec<Fault>,
     failures: Vec<Failure>,
+    /// Nobody waits for the end any more.
+    given_up: bool,
 }
 
 fn ip(subnet: u8, host: u64) -> IpAddr {
@@ -145,6 +134,7 @@ impl<'a> Plane<'a> {
             replicas: (1..=scenario.replicas).map(|id| (id, ip(0, id))).collect(),
             timers: Timers::lan(),
             snapshot_entries: scenario.snapshot_entries,
+            segment_bytes: scenario.segment_bytes,
             node_silence: scenario.node_silence,
             history: scenario.history,
         };
@@ -167,6 +157,7 @@ impl<'a> Plane<'a> {
             restarts: BTreeMap::new(),
             active: Vec::new(),
             failures: Vec::new(),
+            given_up: false,
         };
         for id in 1..=scenario.replicas {
             let name = Name::Replica(id).to_string();
@@ -199,12 +190,19 @@ impl<'a> Plane<'a> {
             self.start(name);
         }
         self.work();
-        self.heal();
-        let stopped = self.until(CLIENTS_END, |plane| plane.clients.iter().all(|c| !c.runs()));
-        if !stopped {
-            self.fails("clients are answered", "a client waits for ever".to_owned());
+        if !self.given_up {
+            self.heal();
+            let stopped = self.until(CLIENTS_END, |plane| plane.clients.iter().all(|c| !c.runs()));
+            if !stopped {
+                self.fails("clients are answered", "a client waits for ever".to_owned());
+            }
+            self.settle();
         }
-        self.settle();
+        if self.given_up {
+            // What had no time to come is not missing.
+            self.failures.clear();
+            self.fails(TOOK_TOO_LONG, "it took too long".to_owned());
+        }
         let nanos = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
         let usual = Settings::default();
         // Whoever is down or cut off does what it must when it is back.
@@ -229,7 +227,7 @@ impl<'a> Plane<'a> {
         let stop = Arc::new(AtomicBool::new(false));
         let mut faults = self.scenario.faults.iter().peekable();
         let busy = CLIENTS_BEGIN + millis(self.scenario.busy);
-        while self.now < busy {
+        while self.now < busy && !self.given_up {
             if self.now == CLIENTS_BEGIN {
                 self.start_clients(&stop);
             }
@@ -272,7 +270,7 @@ impl<'a> Plane<'a> {
     fn until(&mut self, limit: Millis, so: impl Fn(&Self) -> bool) -> bool {
         let end = self.now + limit;
         while !so(self) {
-            if self.now >= end {
+            if self.now >= end || self.given_up {
                 return false;
             }
             self.step();
@@ -347,6 +345,7 @@ impl<'a> Plane<'a> {
         self.now += 1;
         self.now_shared.store(self.now, Ordering::Relaxed);
         self.clock.store(self.now * 1_000_000, Ordering::Relaxed);
+        self.given_up = !logs::goes_on(self.now);
         self.network.advance(self.now);
         let due: Vec<Name> = self
             .restarts

@@ -1,6 +1,7 @@
 //! A run of the plane, drawn from its seed: how large it is, what is asked of it, and what happens to it.
 
 use super::load::{Load, Op};
+use crate::{part::Part, plan::is_long};
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng, seq::IndexedRandom as _};
 use std::{fmt, time::Duration};
 
@@ -18,6 +19,8 @@ pub(crate) struct Scenario {
     /// How long old revisions are kept.
     pub(crate) history: Duration,
     pub(crate) snapshot_entries: u64,
+    /// Of the log.
+    pub(crate) segment_bytes: u64,
     pub(crate) load: Load,
     /// Until then clients are at work and faults happen; after that everything is healed.
     pub(crate) busy: Duration,
@@ -28,6 +31,8 @@ pub(crate) struct Scenario {
 /// Something that happens to a machine.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Fault {
+    /// Its number in the scenario that the seed draws.
+    pub(crate) number: usize,
     /// Since the start of the run.
     pub(crate) at: Duration,
     /// How long it lasts.
@@ -77,8 +82,9 @@ pub(crate) enum What {
 
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { at, lasts, what, whom } = self;
-        write!(f, "{:.3}s {whom}: {what:?} for {:.3}s", at.as_secs_f64(), lasts.as_secs_f64())
+        let Self { number, at, lasts, what, whom } = self;
+        let (at, lasts) = (at.as_secs_f64(), lasts.as_secs_f64());
+        write!(f, "fault {number}: {at:.3}s {whom}: {what:?} for {lasts:.3}s")
     }
 }
 
@@ -101,6 +107,8 @@ impl fmt::Display for Scenario {
     }
 }
 
+/// At most, of what happens in a short run.
+const SHORT_FAULT: Duration = Duration::from_secs(8);
 const NAMESPACES: [&str; 3] = ["default", "east", "west"];
 
 fn seconds(chance: &mut StdRng, range: std::ops::Range<u64>) -> Duration {
@@ -130,11 +138,10 @@ impl Scenario {
             ),
             weights: weights.to_vec(),
         };
-        let mut faults: Vec<Fault> = (0..chance.random_range(0..10))
-            .map(|_| Fault::draw(chance, replicas, nodes, busy))
+        let faults = (0..chance.random_range(0..10))
+            .map(|number| Fault::draw(chance, number, replicas, nodes, busy))
             .collect();
-        faults.sort_by_key(|fault| fault.at);
-        Self {
+        let mut drawn = Self {
             seed,
             replicas,
             nodes,
@@ -146,10 +153,50 @@ impl Scenario {
                 .copied()
                 .unwrap_or_default(),
             snapshot_entries: chance.random_range(50..2000),
+            segment_bytes: *[128 << 10, 512 << 10, 2 << 20].choose(chance).unwrap_or(&524_288),
             load,
             busy,
             faults,
+        };
+        if !is_long(seed) {
+            drawn.shorten(chance);
         }
+        drawn.faults.sort_by_key(|fault| fault.at);
+        drawn
+    }
+
+    /// Of what a seed draws, a part.
+    pub(crate) fn part(seed: u64, part: &Part) -> Self {
+        let mut scenario = Self::draw(seed);
+        let Part { faults, fire, requests: _, clients, watchers, ops } = part;
+        scenario.busy = fire.map_or(scenario.busy, Duration::from_millis);
+        let busy = scenario.busy;
+        let kept = |fault: &Fault| faults.as_ref().is_none_or(|kept| kept.contains(&fault.number));
+        scenario.faults.retain(|fault| kept(fault) && fault.at < busy);
+        scenario.clients = clients.unwrap_or(scenario.clients);
+        scenario.watchers = watchers.unwrap_or(scenario.watchers);
+        if let Some(kept) = ops {
+            scenario.load.weights.retain(|(op, _)| kept.contains(&format!("{op:?}")));
+        }
+        scenario
+    }
+
+    /// Makes it a run that is over soon.
+    fn shorten(&mut self, chance: &mut StdRng) {
+        self.busy = seconds(chance, 4..15);
+        self.nodes = self.nodes.min(3);
+        self.load
+            .nodes
+            .retain(|name| (0..self.nodes).any(|at| Machine::Node(at).to_string() == *name));
+        self.load.pause_max = Duration::from_millis(chance.random_range(50..500));
+        self.clients = chance.random_range(1..4);
+        self.watchers = 1;
+        self.node_silence = seconds(chance, 3..6);
+        self.snapshot_entries = chance.random_range(30..300);
+        self.faults = (0..chance.random_range(0..5))
+            .map(|number| Fault::draw(chance, number, self.replicas, self.nodes, self.busy))
+            .map(|fault| Fault { lasts: fault.lasts.min(SHORT_FAULT), ..fault })
+            .collect();
     }
 
     /// The machines of the plane.
@@ -169,7 +216,7 @@ impl Scenario {
 }
 
 impl Fault {
-    fn draw(chance: &mut StdRng, replicas: u64, nodes: u64, busy: Duration) -> Self {
+    fn draw(chance: &mut StdRng, number: usize, replicas: u64, nodes: u64, busy: Duration) -> Self {
         let of_replica = chance.random_bool(0.5);
         let whom = if of_replica {
             Machine::Replica(chance.random_range(1..=replicas))
@@ -192,6 +239,7 @@ impl Fault {
             all.push(What::Damage);
         }
         Self {
+            number,
             at: chance.random_range(Duration::ZERO..busy),
             lasts: if chance.random_bool(0.5) {
                 Duration::from_millis(chance.random_range(1..3000))

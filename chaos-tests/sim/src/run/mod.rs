@@ -11,6 +11,7 @@ use crate::{
     machine::{BEGINNING, Machine, UPTIME},
     net::Network,
     observer::Observer,
+    patience::{self, TOOK_TOO_LONG},
     plan::{Fault, Plan, derive},
     replica::Replica,
     session,
@@ -24,7 +25,6 @@ use std::{
     net::{IpAddr, Ipv4Addr},
     pin::Pin,
     sync::{Arc, atomic::Ordering},
-    thread,
     time::Duration,
 };
 use store::{Cluster as _, MemberRole, Store as _, state::View};
@@ -73,20 +73,40 @@ pub struct Report {
     pub watched: usize,
 }
 
+impl Report {
+    /// Of a run of which nothing is known but that it did not end.
+    pub(crate) fn given_up(failure: Failure, trace: &Trace) -> Self {
+        Self {
+            simulated: failure.at,
+            failure: Some(failure),
+            trace: trace.text(),
+            requests: [0; 3],
+            watched: 0,
+        }
+    }
+}
+
 /// Runs a plan to its end or to the first failure, on a thread of its own.
 ///
 /// # Panics
 /// The simulator itself is wrong.
 #[must_use]
 pub fn run(plan: &Plan, detail: Detail, live: bool) -> Report {
-    let plan = plan.clone();
-    // A thread on which nothing was drawn yet.
-    let simulation = thread::Builder::new().name(format!("seed {}", plan.seed));
-    let simulation = simulation.stack_size(16 << 20).spawn(move || {
+    run_within(plan, None, detail, live)
+}
+
+/// As [`run`], for so long of real time at most.
+///
+/// # Panics
+/// The simulator itself is wrong.
+#[must_use]
+pub fn run_within(plan: &Plan, limit: Option<Duration>, detail: Detail, live: bool) -> Report {
+    let (plan, trace) = (plan.clone(), Trace::new(detail, live));
+    let so_far = trace.clone();
+    let ended = patience::run_within(plan.seed, limit, move || {
         let clocks = Clocks { monotonic: UPTIME, wall: BEGINNING };
         let _seized = take_over(derive(plan.seed, "chance", 0), clocks);
         logs::note_panics();
-        let trace = Trace::new(detail, live);
         let shared = Shared { trace: trace.clone(), ..Shared::default() };
         let _logs = logs::trace_logs(&shared);
         let mut simulation = Simulation::new(plan, shared);
@@ -96,8 +116,7 @@ pub fn run(plan: &Plan, detail: Detail, live: bool) -> Report {
         }
         simulation.report(failure)
     });
-    let simulation = simulation.expect("a thread");
-    simulation.join().unwrap_or_else(|_| panic!("the simulator has panicked"))
+    ended.unwrap_or_else(|failure| Report::given_up(failure, &so_far))
 }
 
 type Lane = fn(Arc<Plan>, u64, Shared) -> Pin<Box<dyn Future<Output = String> + Send>>;
@@ -208,6 +227,7 @@ impl Simulation {
         self.record.healed = self.now;
         self.recover()?;
         self.record.recovered = self.now;
+        logs::step_of(&Arc::from("a checker"));
         let failed = |(property, detail)| Failure { property, detail, at: self.now };
         self.record.replicas = self.observer.take();
         for replica in &self.replicas {
@@ -291,6 +311,13 @@ impl Simulation {
     fn tick(&mut self) -> Result<(), Failure> {
         self.now += 1;
         self.shared.now.store(self.now, Ordering::Relaxed);
+        if !logs::goes_on(self.now) {
+            let [answered, refused, unknown] = self.requests();
+            let detail = format!(
+                "it took too long; {answered} requests answered, {refused} refused, {unknown} unknown"
+            );
+            return Err(Failure { property: TOOK_TOO_LONG, detail, at: self.now });
+        }
         self.network.advance(self.now);
         self.start_admitted();
         let term = self.observer.term();
@@ -394,7 +421,8 @@ impl Simulation {
         Ok(())
     }
 
-    fn report(&self, failure: Option<Failure>) -> Report {
+    /// That were answered, refused, and of unknown outcome.
+    fn requests(&self) -> [usize; 3] {
         let history = self.shared.history();
         let mut requests = [0; 3];
         for operation in &history.operations {
@@ -405,6 +433,12 @@ impl Simulation {
                 crate::history::Outcome::Unknown(_) => unknown,
             } += 1;
         }
+        requests
+    }
+
+    fn report(&self, failure: Option<Failure>) -> Report {
+        let requests = self.requests();
+        let history = self.shared.history();
         let told = history.watches.iter().flat_map(|watched| &watched.answers);
         let watched = told.map(|(_, changes)| changes.len()).sum();
         Report { simulated: self.now, failure, trace: self.shared.trace.text(), requests, watched }
