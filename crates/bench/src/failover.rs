@@ -189,7 +189,7 @@ impl Subject {
             sent.filter(|s| s.answer.is_some_and(|a| a.1)).count() >= STEADY
         };
         ledger.wait(PATIENCE, "writes before the fault", steady).await?;
-        let leader = self.cluster.leader().await.context("nobody leads")?;
+        let leader = self.cluster.until_led().await?;
         let at = Instant::now();
         self.begin(plan.fault, leader).await?;
         let again = |sent: &mut dyn Iterator<Item = &Sent>| {

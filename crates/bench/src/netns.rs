@@ -73,6 +73,8 @@ impl Network {
                 sleep(Duration::from_millis(1)).await;
             }
             let (link, pid) = (link(index), pid.to_string());
+            // One of a network before this goes with the last process in it, which on a busy machine takes a while.
+            let _ = ip(&["link", "del", &link]);
             ip(&["link", "add", &link, "type", "veth", "peer", "name", "eth0", "netns", &pid])?;
             ip(&["link", "set", &link, "master", BRIDGE, "up"])?;
             let address = format!("{}/24", network.address(index));

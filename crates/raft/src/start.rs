@@ -48,6 +48,9 @@ const QUEUE: usize = 16_384;
 /// Elections that may fail, one after the other, before a majority is taken to be gone.
 const ELECTIONS: u32 = 12;
 
+/// Elections within which a leader is heard, or not named any more: longer than it takes to be replaced.
+const SILENT: u32 = 8;
+
 /// Why a replica does not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -210,7 +213,7 @@ impl RaftStore {
         tasks.spawn(beat(Arc::clone(&core), config.timers.heartbeat, stop.clone()));
         tasks.spawn(campaign(Arc::clone(&core), election, stop.clone()));
         tasks.spawn(follow(Arc::clone(&core), leads));
-        tasks.spawn(listen(Arc::clone(&core), election * 4, stop.clone()));
+        tasks.spawn(listen(Arc::clone(&core), election * SILENT, stop.clone()));
         tasks.spawn(admission(Arc::clone(&core), election * 2, stop.clone()));
         tasks.spawn(take_snapshots(Arc::clone(&core), config.snapshot_entries, stop.clone()));
         tasks.spawn(tend(Arc::clone(&core), stop.clone()));

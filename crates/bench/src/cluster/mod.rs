@@ -320,15 +320,23 @@ impl Cluster {
                 sleep(LOOK).await;
             }
         }
-        while self.leader().await.is_none() {
-            ensure!(
-                Instant::now() < deadline,
-                "no leader after {PATIENCE:?}\n{}",
-                self.log_tails()
-            );
+        self.until_led().await.map(drop)
+    }
+
+    /// Which member leads, as soon as all agree: one that has not heard of it for a moment names nobody.
+    ///
+    /// # Errors
+    /// Not in time; with the end of their logs.
+    pub async fn until_led(&self) -> anyhow::Result<usize> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(leader) = self.leader().await {
+                return Ok(leader);
+            }
+            let logs = || self.log_tails();
+            ensure!(Instant::now() < deadline, "no leader after {PATIENCE:?}\n{}", logs());
             sleep(LOOK).await;
         }
-        Ok(())
     }
 
     /// Which member leads, if all that are asked agree.

@@ -107,7 +107,7 @@ impl Deck {
         fault: Fault,
         cluster: &mut Cluster,
     ) -> anyhow::Result<String> {
-        let leader = cluster.leader().await.context("nobody leads")?;
+        let leader = cluster.until_led().await?;
         let members = cluster.names();
         let hit = if fault.hits_leader() {
             leader
