@@ -59,6 +59,7 @@ mod tests {
         Failure { property, detail: String::new(), at: 0 }
     }
 
+    #[expect(clippy::ptr_arg, reason = "as what is shrunk: whole lists")]
     fn all_parts(list: &Vec<u32>) -> Vec<Vec<u32>> {
         parts(list).collect()
     }

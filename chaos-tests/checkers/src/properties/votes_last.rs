@@ -7,7 +7,7 @@ use crate::{
     property::{Findings, Property},
     show::Time,
 };
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, btree_map::Entry};
 
 pub(super) const PROPERTY: Property = Property {
     name: "votes outlive crashes",
@@ -55,8 +55,8 @@ fn check(evidence: &Evidence<'_>, findings: &mut Findings) {
                 continue;
             }
             ReplicaFact::Leads { term } => {
-                if !elections.contains_key(&term) {
-                    elections.insert(term, election(&members, seen, term));
+                if let Entry::Vacant(first) = elections.entry(term) {
+                    first.insert(election(&members, seen, term));
                     findings.look();
                 }
                 term

@@ -34,8 +34,14 @@ pub(crate) struct Calls {
 #[derive(Default)]
 struct State {
     waiting: BTreeMap<String, mpsc::Sender<Result<Call, Status>>>,
-    /// By the call's id: the node, and where the connection is waited for.
-    called: BTreeMap<String, (String, oneshot::Sender<(Streaming<Carried>, Outgoing)>)>,
+    /// By the call's id.
+    called: BTreeMap<String, Called>,
+}
+
+struct Called {
+    node: String,
+    /// Where the connection is waited for.
+    taken: oneshot::Sender<(Streaming<Carried>, Outgoing)>,
 }
 
 /// Forgets a call that nobody waits for any more.
@@ -100,11 +106,11 @@ impl Calls {
         let id = first.map(|first| first.id).unwrap_or_default();
         let waits = {
             let mut state = self.lock();
-            let (node, _) = state.called.get(&id).ok_or_else(nobody)?;
+            let Called { node, .. } = state.called.get(&id).ok_or_else(nobody)?;
             if own.is_some_and(|own| own != node) {
                 return Err(Status::permission_denied(format!("node {node:?} was called")));
             }
-            state.called.remove(&id).map(|(_, waits)| waits).ok_or_else(nobody)?
+            state.called.remove(&id).map(|called| called.taken).ok_or_else(nobody)?
         };
         let (outgoing, answer) = mpsc::channel(tunnel::MESSAGES);
         waits.send((incoming, outgoing)).map_err(|_| nobody())?;
@@ -123,7 +129,7 @@ impl Calls {
         let waiting = {
             let mut state = self.lock();
             let waiting = state.waiting.get(node).cloned().ok_or_else(here)?;
-            state.called.insert(id.clone(), (node.to_owned(), waits));
+            state.called.insert(id.clone(), Called { node: node.to_owned(), taken: waits });
             waiting
         };
         let _forget = Forget { calls: self, id: id.clone() };

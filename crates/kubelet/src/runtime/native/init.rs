@@ -356,9 +356,13 @@ fn source(mount: &Mount) -> Fallible<OwnedFd> {
     if mount.sub_path.as_os_str().is_empty() {
         return Ok(volume);
     }
-    within::sub_path(&volume, &mount.sub_path).map_err(|error| match error {
-        Errno::EXDEV => format!("subPath {:?} leads out of its volume", mount.sub_path),
-        error => format!("subPath {:?}: {error}", mount.sub_path),
+    within::sub_path(&volume, &mount.sub_path).map_err(|error| {
+        let path = &mount.sub_path;
+        if error == Errno::EXDEV {
+            format!("subPath {path:?} leads out of its volume")
+        } else {
+            format!("subPath {path:?}: {error}")
+        }
     })
 }
 
