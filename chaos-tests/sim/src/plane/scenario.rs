@@ -153,7 +153,7 @@ impl Scenario {
                 .copied()
                 .unwrap_or_default(),
             snapshot_entries: chance.random_range(50..2000),
-            segment_bytes: *[128 << 10, 512 << 10, 2 << 20].choose(chance).unwrap_or(&524_288),
+            segment_bytes: 16 << 20,
             load,
             busy,
             faults,
@@ -193,6 +193,7 @@ impl Scenario {
         self.watchers = 1;
         self.node_silence = seconds(chance, 3..6);
         self.snapshot_entries = chance.random_range(30..300);
+        self.segment_bytes = *[128 << 10, 512 << 10, 2 << 20].choose(chance).unwrap_or(&524_288);
         self.faults = (0..chance.random_range(0..5))
             .map(|number| Fault::draw(chance, number, self.replicas, self.nodes, self.busy))
             .map(|fault| Fault { lasts: fault.lasts.min(SHORT_FAULT), ..fault })
