@@ -162,11 +162,11 @@ fn watches_tell_everything_once_in_order(history: &History, view: &View) -> Resu
             if revision <= compacted {
                 continue;
             }
-            if let Some((missed, what)) = kept.range(at..revision).next() {
+            // Several keys that one lease took share a revision.
+            if let Some((missed, what)) = kept.range(at.min(revision)..revision).next() {
                 return broken(format!("{missed} was left out before {revision}: {what:?}"));
             }
             match kept.get(&revision) {
-                // Several keys that one lease took share a revision.
                 Some((key, _)) if *key != change.kv.key && change.deleted => {}
                 Some((key, None)) if *key == change.kv.key && change.deleted => {}
                 Some((_, Some(pair))) if *pair == change.kv && !change.deleted => {}
