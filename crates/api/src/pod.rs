@@ -222,16 +222,25 @@ const OTHERS_FIELDS: &[&str] =
     &["qosClass", "nominatedNodeName", "conditions", "resourceClaimStatuses"];
 
 /// A kubelet's status taken up into the stored Pod: its own fields, others' conditions kept, and never
-/// out of a terminal phase (FEN-27). One from before the end, that a kubelet kept on its disk and sends after
-/// a restart, says nothing any more: nobody would come to put its containers right.
+/// out of a terminal phase (FEN-27). One from before the end, or of an older generation, that a kubelet kept on
+/// its disk and sends after a restart, says nothing any more: nobody would come to put its containers right.
 #[must_use]
 pub fn merge_kubelet_status(pod: &Value, status: &Value) -> Value {
     let mut merged = pod.clone();
     let ended = is_terminal(pod).then(|| text(pod, "/status/phase"));
-    if ended.is_some() && !is_terminal_phase(&text(status, "/phase")) {
+    let generation = |status: Option<&Value>| {
+        status.and_then(|s| s.get("observedGeneration")).and_then(Value::as_i64).unwrap_or_default()
+    };
+    let known = generation(pod.get("status"));
+    let is_older = generation(Some(status)) < known;
+    if (ended.is_some() || is_older) && !is_terminal_phase(&text(status, "/phase")) {
         return merged;
     }
     let mut new = status.clone();
+    if let (Some(new), true) = (new.as_object_mut(), is_older) {
+        // An end is the last word, whatever was known of the Pod.
+        new.insert("observedGeneration".to_owned(), known.into());
+    }
     let conditions = new.as_object_mut().and_then(|s| s.remove("conditions"));
     let target = child_mut(&mut merged, "status");
     target.retain(|key, _| OTHERS_FIELDS.contains(&key.as_str()));
@@ -408,6 +417,20 @@ mod tests {
         }
         let started = merge_kubelet_status(&json!({"status": {"phase": "Pending"}}), &running);
         assert_eq!(started["status"], running);
+    }
+
+    #[test]
+    fn a_status_of_an_older_generation_changes_nothing_but_for_an_end() {
+        // FEN-27: sent again by a kubelet that was started again and has not heard of the deletion
+        let of = |phase: &str, generation: i64| json!({"phase": phase, "observedGeneration": generation});
+        let stored = json!({"status": of("Running", 2)});
+        let merged = |phase, generation| {
+            merge_kubelet_status(&stored, &of(phase, generation))["status"].clone()
+        };
+        assert_eq!(merged("Pending", 1), of("Running", 2));
+        assert_eq!(merged("Failed", 1), of("Failed", 2));
+        assert_eq!(merged("Failed", 2), of("Failed", 2));
+        assert_eq!(merged("Running", 3), of("Running", 3));
     }
 
     #[test]

@@ -215,6 +215,8 @@ const BACKOFF_MAX: Duration = Duration::from_millis(500);
 const SPARE_PAUSE: Duration = Duration::from_secs(1);
 /// Waits before a request that the control plane could not carry out yet is sent again.
 const RESEND: Duration = Duration::from_millis(100);
+/// The same, for a store without room: that takes until somebody makes some.
+const RESEND_FULL: Duration = Duration::from_secs(1);
 
 struct Agent {
     config: NodeSessionConfig,
@@ -426,8 +428,8 @@ impl Agent {
                         }
                         To::Ack(ack) => match self.settle(ack) {
                             Settled::Told(told) => told,
-                            Settled::Again => {
-                                resend.get_or_insert(Instant::now() + RESEND);
+                            Settled::Again(pause) => {
+                                resend.get_or_insert(Instant::now() + pause);
                                 continue;
                             }
                             Settled::Unknown => continue,
@@ -534,8 +536,10 @@ impl Agent {
     }
 
     fn settle(&mut self, ack: Ack) -> Settled {
-        if matches!(ack.code, 429 | 500 | 503 | 504) {
-            return Settled::Again;
+        match ack.code {
+            429 | 500 | 503 | 504 => return Settled::Again(RESEND),
+            507 => return Settled::Again(RESEND_FULL),
+            _ => {}
         }
         if self.pending.remove(&ack.sequence).is_none() {
             return Settled::Unknown;
@@ -553,7 +557,8 @@ impl Agent {
 
 enum Settled {
     Told(FromControlPlane),
-    Again,
+    /// After a pause.
+    Again(Duration),
     Unknown,
 }
 

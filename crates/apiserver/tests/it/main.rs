@@ -15,7 +15,10 @@ use http::{Method, Request};
 use http_body_util::{BodyExt as _, Full};
 use serde_json::{Value, json};
 use std::{sync::Arc, time::Duration};
-use store::{Epoch, Op, Origin, Proposal, RequestId, Store as _, Timestamp, local::LocalStore};
+use store::{
+    Alarm, AlarmKind, Epoch, Op, Origin, Proposal, RequestId, Store as _, Timestamp,
+    local::LocalStore,
+};
 use tower::ServiceExt as _;
 
 mod access;
@@ -104,11 +107,20 @@ impl Api {
 
     /// Forgets every revision before the newest one.
     async fn compact(&self) {
-        let proposal = Proposal {
-            request: RequestId { client: 1, sequence: self.store.view().revision().get() },
-            origin: Origin::Client,
-            op: Op::Compact { revision: self.store.view().revision() },
-        };
+        let revision = self.store.view().revision();
+        self.propose(RequestId { client: 1, sequence: revision.get() }, Op::Compact { revision })
+            .await;
+    }
+
+    /// As if a member's disk were full, or no longer so.
+    async fn full(&self, active: bool) {
+        let alarm = Alarm { kind: AlarmKind::NoSpace, member: 1 };
+        let request = RequestId { client: 2, sequence: 1 + u64::from(!active) };
+        self.propose(request, Op::Alarm { alarm, active }).await;
+    }
+
+    async fn propose(&self, request: RequestId, op: Op) {
+        let proposal = Proposal { request, origin: Origin::Client, op };
         self.store.propose(proposal, Duration::from_secs(1)).await.unwrap().outcome.unwrap();
     }
 

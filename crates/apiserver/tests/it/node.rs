@@ -1,7 +1,7 @@
 //! A node's session, over sockets, with two API servers over one store in place of two replicas.
 
 use crate::{Api, PODS, pod};
-use client::node::{FromControlPlane, NodeSession, NodeSessionConfig, session};
+use client::node::{FromControlPlane, NodeSession, NodeSessionConfig, ToControlPlane, session};
 use http::Method;
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -192,5 +192,49 @@ async fn what_is_deleted_of_a_node_comes_back_with_the_next_heartbeat_of_its_age
     bound(&api, "later").await;
     let told = until_synced(&mut node).await;
     assert_eq!(told, (vec![("later".to_owned(), false)], false), "the same session goes on");
+    stop.cancel();
+}
+
+#[tokio::test]
+async fn what_a_store_without_room_refuses_is_said_again_until_it_is_taken() {
+    // DEL-30, NOD-22: the end of a Pod is shown before it goes
+    let api = Api::new().await;
+    let mut tasks = JoinSet::new();
+    let (url, _stop) = serve(&api, &mut tasks).await;
+    bound(&api, "p").await;
+    let stop = CancellationToken::new();
+    let mut node = node(&[url], &stop, &mut tasks);
+    until_synced(&mut node).await;
+    let mut shown = api.json(Method::GET, &format!("{PODS}/p"), Value::Null).await.1;
+    let uid = shown["metadata"]["uid"].as_str().unwrap().to_owned();
+    api.full(true).await;
+    shown["status"]["phase"] = json!("Running");
+    let path = format!("{PODS}/p/status");
+    let (code, said) = api.json(Method::PUT, &path, shown).await;
+    assert_eq!(code, 507, "{said}");
+    let request = ToControlPlane::PodStatus {
+        sequence: 7,
+        namespace: "default".to_owned(),
+        name: "p".to_owned(),
+        uid,
+        status: json!({"phase": "Failed"}),
+    };
+    node.requests.send(request).await.unwrap();
+    let acknowledged = async {
+        loop {
+            let told = node.events.recv().await.unwrap();
+            if let FromControlPlane::Acknowledged { sequence: 7, result } = told {
+                return result;
+            }
+        }
+    };
+    tokio::pin!(acknowledged);
+    // A refusal that counts would be here long before.
+    let early = timeout(Duration::from_secs(2), &mut acknowledged).await;
+    assert!(early.is_err(), "{early:?}");
+    api.full(false).await;
+    timeout(Duration::from_secs(10), acknowledged).await.unwrap().unwrap();
+    let (_, shown) = api.json(Method::GET, &format!("{PODS}/p"), Value::Null).await;
+    assert_eq!(shown["status"]["phase"], "Failed", "{shown:#}");
     stop.cancel();
 }
