@@ -185,17 +185,25 @@ pub fn scoring_requests(pod: &Pod) -> (i64, i64) {
 #[must_use]
 pub fn qos_class(pod: &Pod) -> &'static str {
     let Some(spec) = &pod.spec else { return "BestEffort" };
+    let containers = spec.containers.iter().chain(spec.init_containers.iter().flatten());
+    qos_class_of(spec.resources.as_ref(), containers.map(|c| c.resources.as_ref()))
+}
+
+/// The same by what is said of the Pod as a whole, and of each of its containers.
+pub(crate) fn qos_class_of<'a>(
+    whole: Option<&'a ResourceRequirements>,
+    containers: impl Iterator<Item = Option<&'a ResourceRequirements>>,
+) -> &'static str {
     let positive = |mut list: Amounts| {
         list.retain(|name, amount| (name == "cpu" || name == "memory") && *amount > 0);
         list
     };
-    let containers = spec.containers.iter().chain(spec.init_containers.iter().flatten());
-    let whole = spec.resources.as_ref().filter(|r| {
+    let whole = whole.filter(|r| {
         !positive(requests(Some(r))).is_empty() || !positive(limits(Some(r))).is_empty()
     });
     let all: Vec<Option<&ResourceRequirements>> = match whole {
         Some(whole) => vec![Some(whole)],
-        None => containers.map(|c| c.resources.as_ref()).collect(),
+        None => containers.collect(),
     };
     let (mut asked, mut allowed) = (Amounts::new(), Amounts::new());
     let mut limited = true;

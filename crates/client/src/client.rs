@@ -157,6 +157,19 @@ impl Client {
     where
         K: Resource + DeserializeOwned,
     {
+        self.list_as::<K, K>(namespace, options).await
+    }
+
+    /// The same, of which only what `R` reads is read.
+    pub(crate) async fn list_as<K, R>(
+        &self,
+        namespace: Option<&str>,
+        options: &ListOptions,
+    ) -> Result<List<R>, ClientError>
+    where
+        K: Resource,
+        R: DeserializeOwned,
+    {
         let limit = if options.limit == 0 { String::new() } else { options.limit.to_string() };
         let query = encode(&[
             ("labelSelector", &options.label_selector),
@@ -166,7 +179,7 @@ impl Client {
             ("continue", &options.continue_token),
         ]);
         let path = format!("{}{query}", path::<K>(namespace, "", ""));
-        let list: WireList<K> = self.call(Method::GET, &path, None).await?;
+        let list: WireList<R> = self.call(Method::GET, &path, None).await?;
         Ok(List {
             items: list.items,
             resource_version: list.metadata.resource_version.unwrap_or_default(),
@@ -190,14 +203,15 @@ impl Client {
         Ok(lines.map(|line| line.and_then(|line| event(&line))).boxed())
     }
 
-    /// The same, without who manages which field.
-    pub(crate) async fn watch_unmanaged<K>(
+    /// The same, without who manages which field, and of which only what `R` reads is read.
+    pub(crate) async fn watch_unmanaged<K, R>(
         &self,
         namespace: Option<&str>,
         options: &WatchOptions,
-    ) -> Result<BoxStream<'static, Result<WatchEvent<K>, ClientError>>, ClientError>
+    ) -> Result<BoxStream<'static, Result<WatchEvent<R>, ClientError>>, ClientError>
     where
-        K: Resource + DeserializeOwned + Send + 'static,
+        K: Resource,
+        R: DeserializeOwned + Send + 'static,
     {
         let lines = self.watch_lines::<K>(namespace, options).await?;
         Ok(lines.map(|line| line.and_then(|line| event(&unmanaged(&line)))).boxed())
@@ -494,9 +508,15 @@ fn lines(body: Body) -> BoxStream<'static, Result<Bytes, ClientError>> {
 }
 
 fn event<K: DeserializeOwned>(line: &[u8]) -> Result<WatchEvent<K>, ClientError> {
-    let wire: WireEvent = read(line)?;
+    // As API servers write it; then the line need not be read twice.
+    let stated =
+        line.strip_prefix(b"{\"type\":\"").and_then(|rest| rest.split(|b| *b == b'"').next());
+    let kind = match stated.and_then(|kind| std::str::from_utf8(kind).ok()) {
+        Some(kind @ ("ADDED" | "MODIFIED" | "DELETED")) => kind.to_owned(),
+        Some(_) | None => read::<WireEvent>(line)?.kind,
+    };
     let object = || read::<Carried<K>>(line).map(|carried| carried.object);
-    match wire.kind.as_str() {
+    match kind.as_str() {
         "ADDED" => object().map(WatchEvent::Added),
         "MODIFIED" => object().map(WatchEvent::Modified),
         "DELETED" => object().map(WatchEvent::Deleted),

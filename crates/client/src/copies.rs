@@ -3,17 +3,22 @@
 
 use crate::{Client, ListOptions, informer::Informer};
 use api::{
-    core::{Affinity, Container, Node, NodeStatus, ObjectMeta, Pod, PodSpec, PodStatus},
-    k8s_openapi::{Metadata, Resource},
+    core::{
+        Affinity, Container, ContainerPort, Node, NodeAffinity, NodeStatus, ObjectMeta,
+        OwnerReference, Pod, PodCondition, PodIP, PodSpec, PodStatus, QuantityText,
+        ResourceRequirements, Time, Toleration,
+    },
+    k8s_openapi::{Metadata, Resource, api::core::v1::PodSchedulingGate},
 };
-use serde::de::DeserializeOwned;
+use serde::{Deserialize, de::DeserializeOwned};
+use std::collections::BTreeMap;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 /// What the leader's components decide by.
 #[derive(Debug, Clone)]
 pub struct Copies {
-    /// As [`pod`] leaves them.
+    /// As [`pod`] makes them.
     pub pods: Informer<Pod>,
     /// As [`node`] leaves them.
     pub nodes: Informer<Node>,
@@ -29,14 +34,15 @@ impl Copies {
     }
 }
 
-fn follow<K>(
-    keep: fn(K) -> K,
+fn follow<K, R>(
+    keep: fn(R) -> K,
     client: &Client,
     tasks: &mut JoinSet<()>,
     shutdown: &CancellationToken,
 ) -> Informer<K>
 where
     K: Resource + Metadata<Ty = ObjectMeta> + DeserializeOwned + Send + Sync + 'static,
+    R: DeserializeOwned + Send + 'static,
 {
     let all = ListOptions::default();
     let (informer, follow) =
@@ -45,66 +51,136 @@ where
     informer
 }
 
-/// A Pod with what filters, scores, endpoints, evictions and quotas are decided by. Whoever reads something else
-/// of a copy adds it here; nobody writes a whole Pod back.
+/// What is read of a Pod: that by which filters, scores, endpoints, evictions and quotas are decided. Whoever uses
+/// something else of a copy adds it here; nobody writes a whole Pod back.
+#[derive(Debug, Deserialize)]
+pub struct PodPart {
+    #[serde(default)]
+    metadata: MetadataPart,
+    spec: Option<SpecPart>,
+    status: Option<StatusPart>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct MetadataPart {
+    name: Option<String>,
+    namespace: Option<String>,
+    uid: Option<String>,
+    resource_version: Option<String>,
+    creation_timestamp: Option<Time>,
+    deletion_timestamp: Option<Time>,
+    labels: Option<BTreeMap<String, String>>,
+    owner_references: Option<Vec<OwnerReference>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct SpecPart {
+    containers: Option<Vec<ContainerPart>>,
+    init_containers: Option<Vec<ContainerPart>>,
+    node_name: Option<String>,
+    scheduler_name: Option<String>,
+    scheduling_gates: Option<Vec<PodSchedulingGate>>,
+    priority: Option<i32>,
+    node_selector: Option<BTreeMap<String, String>>,
+    affinity: Option<AffinityPart>,
+    tolerations: Option<Vec<Toleration>>,
+    overhead: Option<BTreeMap<String, QuantityText>>,
+    resources: Option<ResourceRequirements>,
+    hostname: Option<String>,
+    subdomain: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct AffinityPart {
+    node_affinity: Option<NodeAffinity>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct ContainerPart {
+    name: String,
+    ports: Option<Vec<ContainerPort>>,
+    resources: Option<ResourceRequirements>,
+    restart_policy: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct StatusPart {
+    phase: Option<String>,
+    reason: Option<String>,
+    conditions: Option<Vec<PodCondition>>,
+    #[serde(rename = "podIP")]
+    pod_ip: Option<String>,
+    #[serde(rename = "podIPs")]
+    pod_ips: Option<Vec<PodIP>>,
+}
+
+/// A Pod as it is kept.
 #[must_use]
-pub fn pod(whole: Pod) -> Pod {
+pub fn pod(part: PodPart) -> Pod {
+    let metadata = part.metadata;
     Pod {
         metadata: ObjectMeta {
-            name: whole.metadata.name,
-            namespace: whole.metadata.namespace,
-            uid: whole.metadata.uid,
-            resource_version: whole.metadata.resource_version,
-            creation_timestamp: whole.metadata.creation_timestamp,
-            deletion_timestamp: whole.metadata.deletion_timestamp,
-            labels: whole.metadata.labels,
-            owner_references: whole.metadata.owner_references,
+            name: metadata.name,
+            namespace: metadata.namespace,
+            uid: metadata.uid,
+            resource_version: metadata.resource_version,
+            creation_timestamp: metadata.creation_timestamp,
+            deletion_timestamp: metadata.deletion_timestamp,
+            labels: metadata.labels,
+            owner_references: metadata.owner_references,
             ..ObjectMeta::default()
         },
-        spec: whole.spec.map(spec),
-        status: whole.status.map(status),
+        spec: part.spec.map(spec),
+        status: part.status.map(status),
     }
 }
 
-fn spec(whole: PodSpec) -> PodSpec {
-    let node_affinity = whole.affinity.and_then(|affinity| affinity.node_affinity);
+fn spec(part: SpecPart) -> PodSpec {
+    let node_affinity = part.affinity.and_then(|affinity| affinity.node_affinity);
+    // Collected anew: what a decoder makes has room for more.
+    let containers =
+        |all: Vec<ContainerPart>| all.into_iter().map(container).collect::<Vec<Container>>();
     PodSpec {
-        // Collected anew: what a decoder makes has room for more.
-        containers: whole.containers.into_iter().map(container).collect(),
-        init_containers: whole.init_containers.map(|all| all.into_iter().map(container).collect()),
-        node_name: whole.node_name,
-        scheduler_name: whole.scheduler_name,
-        scheduling_gates: whole.scheduling_gates,
-        priority: whole.priority,
-        node_selector: whole.node_selector,
+        containers: part.containers.map(containers).unwrap_or_default(),
+        init_containers: part.init_containers.map(containers),
+        node_name: part.node_name,
+        scheduler_name: part.scheduler_name,
+        scheduling_gates: part.scheduling_gates,
+        priority: part.priority,
+        node_selector: part.node_selector,
         affinity: node_affinity
             .map(|node| Affinity { node_affinity: Some(node), ..Affinity::default() }),
-        tolerations: whole.tolerations,
-        overhead: whole.overhead,
-        resources: whole.resources,
-        hostname: whole.hostname,
-        subdomain: whole.subdomain,
+        tolerations: part.tolerations,
+        overhead: part.overhead,
+        resources: part.resources,
+        hostname: part.hostname,
+        subdomain: part.subdomain,
         ..PodSpec::default()
     }
 }
 
-fn container(whole: Container) -> Container {
+fn container(part: ContainerPart) -> Container {
     Container {
-        name: whole.name,
-        ports: whole.ports,
-        resources: whole.resources,
-        restart_policy: whole.restart_policy,
+        name: part.name,
+        ports: part.ports,
+        resources: part.resources,
+        restart_policy: part.restart_policy,
         ..Container::default()
     }
 }
 
-fn status(whole: PodStatus) -> PodStatus {
+fn status(part: StatusPart) -> PodStatus {
     PodStatus {
-        phase: whole.phase,
-        reason: whole.reason,
-        conditions: whole.conditions,
-        pod_ip: whole.pod_ip,
-        pod_ips: whole.pod_ips,
+        phase: part.phase,
+        reason: part.reason,
+        conditions: part.conditions,
+        pod_ip: part.pod_ip,
+        pod_ips: part.pod_ips,
         ..PodStatus::default()
     }
 }

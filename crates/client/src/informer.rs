@@ -86,8 +86,6 @@ struct Shared<K> {
     revision: watch::Sender<u64>,
     lists: AtomicU64,
     changes: broadcast::Sender<Change<K>>,
-    /// An object as it is kept.
-    keep: fn(K) -> K,
 }
 
 impl<K> Informer<K>
@@ -101,13 +99,13 @@ where
         options: ListOptions,
         shutdown: CancellationToken,
     ) -> (Self, impl Future<Output = ()> + Send + 'static) {
-        Self::keeping(|object| object, client, namespace, options, shutdown)
+        Self::keeping(|object: K| object, client, namespace, options, shutdown)
     }
 
-    /// The same, of objects of which only what `keep` leaves is kept: there may be many, and few of their
-    /// fields are read. It must leave what [`Key::of`] reads, and the version.
-    pub fn keeping(
-        keep: fn(K) -> K,
+    /// The same, of objects of which only what `R` reads is read, and kept as `keep` makes it: there may be many,
+    /// and few of their fields are used. It must leave what [`Key::of`] reads, and the version.
+    pub fn keeping<R: DeserializeOwned + Send + 'static>(
+        keep: fn(R) -> K,
         client: Client,
         namespace: Option<String>,
         options: ListOptions,
@@ -118,12 +116,11 @@ where
             revision: watch::Sender::new(0),
             lists: AtomicU64::new(0),
             changes: broadcast::Sender::new(CHANGES),
-            keep,
         });
         let informer = Self { shared: Arc::clone(&shared) };
         let follow = async move {
             tokio::select! {
-                () = follow(&client, namespace.as_deref(), &options, &shared) => {}
+                () = follow(&client, namespace.as_deref(), &options, &shared, keep) => {}
                 () = shutdown.cancelled() => {}
             }
         };
@@ -184,21 +181,23 @@ where
     }
 }
 
-async fn follow<K>(
+async fn follow<K, R>(
     client: &Client,
     namespace: Option<&str>,
     options: &ListOptions,
     shared: &Shared<K>,
+    keep: fn(R) -> K,
 ) where
-    K: Resource + Metadata<Ty = ObjectMeta> + DeserializeOwned + Send + Sync + 'static,
+    K: Resource + Metadata<Ty = ObjectMeta> + Send + Sync + 'static,
+    R: DeserializeOwned + Send + 'static,
 {
     let mut backoff = BACKOFF_MIN;
     loop {
-        match shared.list(client, namespace, options).await {
+        match shared.list(client, namespace, options, keep).await {
             Ok((objects, mut revision)) => {
                 backoff = BACKOFF_MIN;
                 shared.replace(objects, revision);
-                let error = shared.watch(client, namespace, options, &mut revision).await;
+                let error = shared.watch(client, namespace, options, &mut revision, keep).await;
                 tracing::debug!(kind = K::KIND, %error, "lists again");
             }
             Err(error) => tracing::debug!(kind = K::KIND, %error, "list"),
@@ -210,21 +209,22 @@ async fn follow<K>(
 
 impl<K> Shared<K>
 where
-    K: Resource + Metadata<Ty = ObjectMeta> + DeserializeOwned + Send + Sync + 'static,
+    K: Resource + Metadata<Ty = ObjectMeta> + Send + Sync + 'static,
 {
     /// All objects at one revision, page by page.
-    async fn list(
+    async fn list<R: DeserializeOwned>(
         &self,
         client: &Client,
         namespace: Option<&str>,
         options: &ListOptions,
+        keep: fn(R) -> K,
     ) -> Result<(BTreeMap<Key, Arc<K>>, u64), ClientError> {
         let mut objects = BTreeMap::new();
         // The first page is linearizable: a copy must never begin behind what somebody has seen (FEN-37).
         let mut page = ListOptions { limit: PAGE, ..options.clone() };
         loop {
-            let list = client.list::<K>(namespace, &page).await?;
-            let items = list.items.into_iter().map(|object| self.kept(object));
+            let list = client.list_as::<K, R>(namespace, &page).await?;
+            let items = list.items.into_iter().map(|object| kept(keep(object)));
             objects.extend(items.map(|object| (Key::of(&*object), object)));
             if list.continue_token.is_empty() {
                 return Ok((objects, list.resource_version.parse().unwrap_or_default()));
@@ -232,11 +232,6 @@ where
             page.continue_token = list.continue_token;
             page.resource_version.clear();
         }
-    }
-
-    fn kept(&self, mut object: K) -> Arc<K> {
-        object.metadata_mut().managed_fields = None;
-        Arc::new((self.keep)(object))
     }
 
     fn replace(&self, new: BTreeMap<Key, Arc<K>>, revision: u64) {
@@ -265,7 +260,7 @@ where
     fn set(&self, object: K, gone: bool) {
         let key = Key::of(&object);
         let revision = revision_of(&object);
-        let new = (!gone).then(|| self.kept(object));
+        let new = (!gone).then(|| kept(object));
         let old = {
             let mut objects = self.objects.write().unwrap_or_else(PoisonError::into_inner);
             match &new {
@@ -283,12 +278,13 @@ where
     }
 
     /// Follows from `revision` over as many streams as it takes; the error that needs a new list.
-    async fn watch(
+    async fn watch<R: DeserializeOwned + Send + 'static>(
         &self,
         client: &Client,
         namespace: Option<&str>,
         options: &ListOptions,
         revision: &mut u64,
+        keep: fn(R) -> K,
     ) -> ClientError {
         let mut backoff = BACKOFF_MIN;
         loop {
@@ -298,16 +294,18 @@ where
                 resource_version: revision.to_string(),
                 timeout_seconds: 0,
             };
-            match client.watch_unmanaged::<K>(namespace, &watch).await {
+            match client.watch_unmanaged::<K, R>(namespace, &watch).await {
                 Ok(mut events) => {
                     while let Some(event) = events.next().await {
                         backoff = BACKOFF_MIN;
                         match event {
                             Ok(WatchEvent::Added(object) | WatchEvent::Modified(object)) => {
+                                let object = keep(object);
                                 *revision = revision_of(&object).max(*revision);
                                 self.set(object, false);
                             }
                             Ok(WatchEvent::Deleted(object)) => {
+                                let object = keep(object);
                                 *revision = revision_of(&object).max(*revision);
                                 self.set(object, true);
                             }
@@ -330,6 +328,11 @@ where
             backoff = (backoff * 2).min(BACKOFF_MAX);
         }
     }
+}
+
+fn kept<K: Metadata<Ty = ObjectMeta>>(mut object: K) -> Arc<K> {
+    object.metadata_mut().managed_fields = None;
+    Arc::new(object)
 }
 
 fn revision_of<K: Metadata<Ty = ObjectMeta>>(object: &K) -> u64 {

@@ -4,8 +4,8 @@ use std::borrow::Cow;
 
 /// An event without its object's `managedFields`: made into values, they cost more than all the rest.
 pub(crate) fn unmanaged(line: &[u8]) -> Cow<'_, [u8]> {
-    const KEY: &[u8] = b"\"managedFields\":[";
-    let places = line.windows(KEY.len()).enumerate().filter(|(_, found)| *found == KEY);
+    const KEY: &str = "\"managedFields\":[";
+    let places = std::str::from_utf8(line).unwrap_or_default().match_indices(KEY);
     // Behind a backslash it would be the end of another name.
     let is_name = |at: usize| at.checked_sub(1).and_then(|at| line.get(at)) != Some(&b'\\');
     let Some(from) = places.map(|(at, _)| at).find(|at| is_name(*at)) else { return line.into() };

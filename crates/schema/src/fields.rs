@@ -3,6 +3,7 @@
 use crate::table::{Shape, Table, table_of};
 use api::kinds::Kind;
 use serde_json::Value;
+use std::fmt;
 
 /// Paths of the fields that objects of this kind do not have, such as `spec.containers[0].foo`, in
 /// the order of the names. Values of the wrong type are passed over, and all else is still found.
@@ -17,32 +18,50 @@ pub fn unknown_fields(kind: &Kind, object: &Value) -> Vec<String> {
         let root = table.root(kind);
         if let Some(metadata) = object.get("metadata") {
             let shape = table.field(&root, "metadata").shape;
-            visit(&table, shape, metadata, "metadata".to_owned(), &mut unknown);
+            visit(&table, shape, metadata, &At::Field(&At::Root, "metadata"), &mut unknown);
         }
         unknown.sort();
         return unknown;
     }
-    visit(&table, &table.root(kind), object, String::new(), &mut unknown);
+    visit(&table, &table.root(kind), object, &At::Root, &mut unknown);
     unknown
 }
 
-fn visit(table: &Table, shape: &Shape, value: &Value, path: String, unknown: &mut Vec<String>) {
+/// Where a value is: written only if it has no place there.
+enum At<'a> {
+    Root,
+    Field(&'a At<'a>, &'a str),
+    Item(&'a At<'a>, usize),
+}
+
+impl fmt::Display for At<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Root => Ok(()),
+            Self::Field(Self::Root, name) => f.write_str(name),
+            Self::Field(parent, name) => write!(f, "{parent}.{name}"),
+            Self::Item(parent, index) => write!(f, "{parent}[{index}]"),
+        }
+    }
+}
+
+fn visit(table: &Table, shape: &Shape, value: &Value, at: &At<'_>, unknown: &mut Vec<String>) {
     match (shape, value) {
         (Shape::Struct(_) | Shape::Map { .. }, Value::Object(fields)) => {
             let is_struct = matches!(shape, Shape::Struct(_));
             for (name, value) in fields {
-                let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
+                let at = At::Field(at, name);
                 let found = table.field(shape, name);
                 if is_struct && found.field.is_none() {
-                    unknown.push(path);
+                    unknown.push(at.to_string());
                 } else {
-                    visit(table, found.shape, value, path, unknown);
+                    visit(table, found.shape, value, &at, unknown);
                 }
             }
         }
         (Shape::List { item, .. }, Value::Array(items)) => {
-            for (at, value) in items.iter().enumerate() {
-                visit(table, item, value, format!("{path}[{at}]"), unknown);
+            for (index, value) in items.iter().enumerate() {
+                visit(table, item, value, &At::Item(at, index), unknown);
             }
         }
         _ => {}

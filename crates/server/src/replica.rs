@@ -26,7 +26,8 @@ use world::net::TcpListener;
 /// # Errors
 /// It cannot start, its log has failed, or a part of it has ended: it is better restarted.
 pub async fn run(config: ReplicaConfig, shutdown: CancellationToken) -> anyhow::Result<()> {
-    let ports = ports(&config).await?;
+    let log = LogThreads::start().context("start threads")?;
+    let ports = ports(&config, &log).await?;
     let parts = parts(&config)?;
     let wrong_clock = config.faults.as_ref().and_then(|faults| faults.clock.clone());
     if let Some(file) = &wrong_clock {
@@ -34,7 +35,6 @@ pub async fn run(config: ReplicaConfig, shutdown: CancellationToken) -> anyhow::
         clock::read_error(file);
     }
     let authority = parts.api.pki.authority.clone();
-    let log = LogThreads::start().context("start threads")?;
     let started = Replica::start_on(&log.handle(), parts, ports).await;
     let mut replica = started.map_err(|error| way_out(error, &config))?;
     if let Some(file) = wrong_clock {
@@ -58,11 +58,12 @@ pub async fn run(config: ReplicaConfig, shutdown: CancellationToken) -> anyhow::
     replica.run(shutdown).await
 }
 
-async fn ports(config: &ReplicaConfig) -> anyhow::Result<Ports> {
+async fn ports(config: &ReplicaConfig, log: &LogThreads) -> anyhow::Result<Ports> {
+    let raft = log.bind(config.raft.listen).await;
+    let raft = raft.with_context(|| format!("listen on {}", config.raft.listen))?;
     let bind = async |address| {
         TcpListener::bind(address).await.with_context(|| format!("listen on {address}"))
     };
-    let raft = bind(config.raft.listen).await?;
     let api = bind(config.api.listen).await?;
     let etcd = match &config.etcd {
         Some(etcd) => {

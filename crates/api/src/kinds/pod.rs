@@ -14,7 +14,7 @@ use crate::{
     meta::child_mut,
     names,
     quantity::Quantity,
-    resources::qos_class,
+    resources::qos_class_of,
     table::age,
 };
 use serde::Deserialize as _;
@@ -136,8 +136,21 @@ fn default(pod: &mut Value) {
     normalize_amounts(pod, AMOUNTS);
 }
 
+/// RES-2, without reading the whole Pod again.
+fn qos_class(pod: &Value) -> Option<&'static str> {
+    let spec = pod.get("spec")?;
+    let read = |value: &Value| match value.get("resources") {
+        None | Some(Value::Null) => Some(None),
+        Some(resources) => core::ResourceRequirements::deserialize(resources).ok().map(Some),
+    };
+    let whole = read(spec)?;
+    let all = ["containers", "initContainers"].into_iter().flat_map(|key| list(spec, key));
+    let containers: Vec<_> = all.map(read).collect::<Option<_>>()?;
+    Some(qos_class_of(whole.as_ref(), containers.iter().map(Option::as_ref)))
+}
+
 fn prepare_create(pod: &mut Value) {
-    let class = core::Pod::deserialize(&*pod).map_or("BestEffort", |pod| qos_class(&pod));
+    let class = qos_class(pod).unwrap_or("BestEffort");
     let status = child_mut(pod, "status");
     *status = Map::new();
     status.insert("phase".to_owned(), "Pending".into());

@@ -95,39 +95,22 @@ impl Admitted {
 }
 
 impl Registry {
-    /// Completes a new object that is in its place and has its defaults.
+    /// Completes a new object that is in its place and has its defaults, by this replica's state. What is refused
+    /// is left half done.
     ///
     /// # Errors
     /// 403 for what names something that is not there, or says what only the server says.
-    pub(super) async fn admit(&self, kind: &Kind, object: &mut Value) -> Result<Admitted, Status> {
-        let (mut tried, mut admitted) = self.admit_now(kind, object);
-        if admitted.is_err() {
-            // Made through another replica a moment ago.
-            self.linearize().await?;
-            (tried, admitted) = self.admit_now(kind, object);
-        }
-        if let Some(tried) = tried {
-            *object = tried;
-        }
-        admitted
-    }
-
-    /// What becomes of the object, if anything does.
-    fn admit_now(&self, kind: &Kind, object: &Value) -> (Option<Value>, Result<Admitted, Status>) {
+    pub(super) fn admit(&self, kind: &Kind, object: &mut Value) -> Result<Admitted, Status> {
         if kind.group.is_empty() && kind.kind == "Pod" {
-            let mut pod = object.clone();
-            let admitted = self.admit_pod(kind, &mut pod);
-            (Some(pod), admitted)
+            self.admit_pod(kind, object)
         } else if is_class(kind) {
-            (None, self.admit_class(kind, object))
+            self.admit_class(kind, object)
         } else if kind.group.is_empty() && kind.kind == "PersistentVolumeClaim" {
             let view = self.store.view();
-            let found = all(&view, row("", "limitranges"), meta::namespace(object));
-            let admitted =
-                found.map(|(ranges, compare)| Admitted { compares: vec![compare], ranges });
-            (None, admitted)
+            let (ranges, same) = all(&view, row("", "limitranges"), meta::namespace(object))?;
+            Ok(Admitted { compares: vec![same], ranges })
         } else {
-            (None, Ok(Admitted::default()))
+            Ok(Admitted::default())
         }
     }
 

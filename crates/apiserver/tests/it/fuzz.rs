@@ -5,10 +5,13 @@
 
 #[path = "../../fuzz/harness.rs"]
 mod harness;
+#[path = "../../../../chaos-tests/fuzz/mutated.rs"]
+mod mutated;
 
 use harness::{ACCEPTS, METHODS, Outcome, TYPES};
 use http::Method;
-use rand::{Rng as _, SeedableRng as _, rngs::StdRng, seq::IndexedRandom as _};
+use mutated::Mutations;
+use rand::{SeedableRng as _, rngs::StdRng};
 use std::{collections::BTreeMap, fs, path::Path};
 
 const ROUNDS: usize = 200;
@@ -152,44 +155,15 @@ const WORDS: [&str; 20] = [
     "resourceVersion",
 ];
 
-/// One or a few changes.
-fn mutated(random: &mut StdRng, seeds: &[Vec<u8>]) -> Vec<u8> {
-    let mut bytes = seeds.choose(random).unwrap().clone();
-    for _ in 0..random.random_range(0..5) {
-        let at = random.random_range(0..=bytes.len());
-        let span = at..bytes.len().min(at + random.random_range(0..9));
-        match random.random_range(0..9) {
-            0 => bytes.truncate(at.max(2)),
-            1 => bytes.insert(at, random.random_range(b' '..=b'~')),
-            2 if at < bytes.len() => bytes[at] ^= 1 << random.random_range(0..8),
-            3 => drop(bytes.drain(span)),
-            4 | 5 => {
-                let word = WORDS.choose(random).unwrap().as_bytes();
-                drop(bytes.splice(span, word.iter().copied()));
-            }
-            6 => {
-                let other = seeds.choose(random).unwrap();
-                let from = random.random_range(0..=other.len());
-                drop(bytes.splice(at..at, other[from..].iter().copied()));
-            }
-            7 => {
-                let part = bytes[at..].to_vec();
-                bytes.extend(part.iter().cycle().take(part.len() * random.random_range(1..20)));
-            }
-            _ if !bytes.is_empty() => bytes[0] = random.random(),
-            _ => {}
-        }
-        bytes.truncate(20_000);
-    }
-    bytes
-}
-
 #[test]
 fn fuzz_requests_never_panic_and_refusals_change_nothing() {
     let (seeds, mut seen) = (seeds(), BTreeMap::<Outcome, Vec<u8>>::new());
     let mut random = StdRng::seed_from_u64(variable("FUZZ_SEED").unwrap_or(1));
     let rounds = variable("FUZZ_ROUNDS").unwrap_or(ROUNDS);
-    let fresh = (0..rounds).map(|_| mutated(&mut random, &seeds));
+    let words = WORDS.map(str::as_bytes);
+    // Texts; the first two bytes are no part of the request.
+    let mutations = Mutations { words: &words, bytes: 0x20..0x7f, head: 2, length_max: 20_000 };
+    let fresh = (0..rounds).map(|_| mutations.of(&seeds, &mut random));
     for input in seeds.iter().cloned().chain(fresh) {
         if let Some(outcome) = harness::request(&input) {
             let kept = seen.entry(outcome).or_insert_with(|| input.clone());

@@ -5,11 +5,14 @@
 
 #[path = "../../fuzz/harness.rs"]
 mod harness;
+#[path = "../../../../chaos-tests/fuzz/mutated.rs"]
+mod mutated;
 
 use etcd::proto::{etcdserverpb::*, v3electionpb, v3lockpb};
 use harness::{METHODS, Outcome, PATHS};
+use mutated::Mutations;
 use prost::Message;
-use rand::{Rng as _, SeedableRng as _, rngs::StdRng, seq::IndexedRandom as _};
+use rand::{SeedableRng as _, rngs::StdRng};
 use std::{collections::BTreeMap, fs, path::Path};
 
 const ROUNDS: usize = 500;
@@ -170,40 +173,16 @@ fn texts() -> Vec<Vec<u8>> {
     ]
 }
 
-/// One or a few changes of the kinds that decoders trip over.
-fn mutated(random: &mut StdRng, seeds: &[Vec<u8>]) -> Vec<u8> {
-    let mut bytes = seeds.choose(random).unwrap().clone();
-    for _ in 0..random.random_range(0..5) {
-        let at = random.random_range(0..=bytes.len());
-        match random.random_range(0..9) {
-            0 => bytes.truncate(at.max(1)),
-            1 => bytes.insert(at, random.random()),
-            2 if at < bytes.len() => bytes[at] ^= 1 << random.random_range(0..8),
-            3 if at < bytes.len() => bytes[at] = *[0, 0x7f, 0x80, 0xff].choose(random).unwrap(),
-            4 if at < bytes.len() => drop(bytes.remove(at)),
-            // A number of ten bytes, which is negative.
-            5 => drop(bytes.splice(at..at, [0xff; 9].into_iter().chain([1]))),
-            6 => {
-                let other = seeds.choose(random).unwrap();
-                let from = random.random_range(0..=other.len());
-                bytes.splice(at..at, other[from..].iter().copied());
-            }
-            7 => {
-                let part = bytes[at..].to_vec();
-                bytes.extend(part.iter().cycle().take(part.len() * random.random_range(1..20)));
-            }
-            _ if !bytes.is_empty() => bytes[0] = random.random(),
-            _ => {}
-        }
-        bytes.truncate(20_000);
-    }
-    bytes
-}
+/// What decoders trip over: bytes with which numbers go on or end, and a number of ten bytes, which is negative.
+const WORDS: [&[u8]; 5] =
+    [&[0], &[0x7f], &[0x80], &[0xff], &[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1]];
 
 fn fuzz(kind: &str, seeds: &[Vec<u8>], run: fn(&[u8]) -> Option<Outcome>) {
     let mut random = StdRng::seed_from_u64(variable("FUZZ_SEED").unwrap_or(1));
     let mut seen: BTreeMap<Outcome, Vec<u8>> = BTreeMap::new();
-    let fresh = (0..variable("FUZZ_ROUNDS").unwrap_or(ROUNDS)).map(|_| mutated(&mut random, seeds));
+    let mutations = Mutations { words: &WORDS, bytes: 0..0x100, head: 1, length_max: 20_000 };
+    let rounds = variable("FUZZ_ROUNDS").unwrap_or(ROUNDS);
+    let fresh = (0..rounds).map(|_| mutations.of(seeds, &mut random));
     for input in seeds.iter().cloned().chain(fresh) {
         if let Some(outcome) = run(&input) {
             let kept = seen.entry(outcome).or_insert_with(|| input.clone());

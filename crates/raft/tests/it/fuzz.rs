@@ -1,5 +1,9 @@
 //! What decodes the log and the snapshots is total: any bytes are taken or refused, nothing else.
 
+#[path = "../../../../chaos-tests/fuzz/mutated.rs"]
+mod mutated;
+
+use mutated::Mutations;
 use raft::fuzzing::{log_records, log_segment, seeds, snapshot, snapshot_blocks};
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 use std::{
@@ -54,34 +58,6 @@ fn what_was_found_before_is_answered_as_before() {
 
 const WORDS: [u64; 9] = [0, 1, 2, 255, 1 << 31, u32::MAX as u64, 1 << 63, u64::MAX - 1, u64::MAX];
 
-fn mutate(bytes: &mut Vec<u8>, other: &[u8], chance: &mut StdRng) {
-    for _ in 0..chance.random_range(1..5) {
-        let at = chance.random_range(0..=bytes.len());
-        let end = (at + chance.random_range(0..40)).min(bytes.len());
-        match chance.random_range(0..6) {
-            0 if at < bytes.len() => bytes[at] ^= 1 << chance.random_range(0..8),
-            1 if at < bytes.len() => bytes[at] = chance.random(),
-            2 => {
-                bytes.drain(at..end);
-            }
-            3 => {
-                let copy = bytes[at..end].to_vec();
-                bytes.splice(at..at, copy);
-            }
-            4 => {
-                let word = WORDS[chance.random_range(0..WORDS.len())].to_le_bytes();
-                let end = (at + 8).min(bytes.len());
-                bytes[at..end].copy_from_slice(&word[..end - at]);
-            }
-            _ => {
-                let from = chance.random_range(0..=other.len());
-                let end = (from + 64).min(other.len());
-                bytes.splice(at..at, other[from..end].iter().copied());
-            }
-        }
-    }
-}
-
 #[test]
 fn the_seeds_are_what_a_replica_writes() {
     for ((name, target), seed) in TARGETS.into_iter().zip(seeds()) {
@@ -95,6 +71,9 @@ fn any_bytes_are_taken_or_refused() {
         #[expect(clippy::disallowed_methods, reason = "how long to test, not what happens")]
         let start = Instant::now();
         let mut inputs = vec![seed];
+        let words = WORDS.map(u64::to_le_bytes);
+        let words = words.each_ref().map(|word| &word[..]);
+        let mutations = Mutations { words: &words, bytes: 0..0x100, head: 0, length_max: 64 << 10 };
         let (mut taken, mut refused) = (0u64, 0u64);
         let mut ways = BTreeMap::<String, Vec<u8>>::new();
         for number in 0u64.. {
@@ -102,10 +81,7 @@ fn any_bytes_are_taken_or_refused() {
                 break;
             }
             let mut chance = StdRng::seed_from_u64(number);
-            let mut bytes = inputs[chance.random_range(0..inputs.len())].clone();
-            let other = inputs[chance.random_range(0..inputs.len())].clone();
-            mutate(&mut bytes, &other, &mut chance);
-            bytes.truncate(64 << 10);
+            let bytes = mutations.of(&inputs, &mut chance);
             let answer = catch_unwind(|| target(&bytes));
             if let Ok(answer) = &answer {
                 let shortest = ways.entry(way(answer)).or_insert_with(|| bytes.clone());

@@ -46,6 +46,8 @@ const SERVERS_OWN: &[&[&str]] = &[
     &["metadata", "uid"],
 ];
 
+static OWN: LazyLock<Set> = LazyLock::new(|| set_of(SERVERS_OWN));
+
 /// One field that another manager has set to something else.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Conflict {
@@ -245,10 +247,14 @@ pub fn track_update(
     let table = table_of(kind);
     let root = table.root(kind);
     let tracker = Tracker::new(kind, (&table, &root), now, subresource);
-    let before = old.map_or_else(|| json!({}), without_managed_fields);
     if let Some(metadata) = new.get_mut("metadata").and_then(Value::as_object_mut) {
         metadata.remove("managedFields");
     }
+    if old.is_none() && managers.is_empty() && !has_nulls(&new) {
+        tracker.made(&mut new, manager);
+        return new;
+    }
+    let before = old.map_or_else(|| json!({}), without_managed_fields);
     if has_nulls(&new) {
         let mut after = new.clone();
         without_nulls(&mut after);
@@ -346,7 +352,6 @@ impl<'a> Tracker<'a> {
     }
 
     fn update(&self, old: &Value, new: &Value, managers: &mut Managers, manager: &str) {
-        static OWN: LazyLock<Set> = LazyLock::new(|| set_of(SERVERS_OWN));
         let (mut written, removed) = self.compare(old, new).into_written_and_removed();
         // Who writes loses what it had too, and gets it back.
         for managed in managers.values_mut() {
@@ -361,6 +366,20 @@ impl<'a> Tracker<'a> {
             managed.set.extend(written);
         }
         managers.retain(|_, managed| !managed.set.is_empty());
+    }
+
+    /// Makes the manager the only one of a new object: as [`Tracker::update`] from nothing does, for the half of its
+    /// cost.
+    fn made(&self, object: &mut Value, manager: &str) {
+        let mut written = self.typed.made(object);
+        self.ignored.take_from(&mut written, true);
+        OWN.take_from(&mut written, false);
+        if written.is_empty() {
+            return encode(object, &Managers::new());
+        }
+        let manager = self.manager(manager, Operation::Update);
+        let time = Some(self.now);
+        encode_entries(object, vec![entry(&manager, &self.api_version, time, written.into())]);
     }
 
     fn apply(
@@ -560,9 +579,8 @@ fn decode_entry(entry: &Value) -> Result<(Manager, Managed), String> {
 
 /// Appliers first, then by time and name.
 fn encode(object: &mut Value, managers: &Managers) {
-    let Some(fields) = object.as_object_mut() else { return };
     if managers.is_empty() {
-        if let Some(metadata) = fields.get_mut("metadata").and_then(Value::as_object_mut) {
+        if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
             metadata.remove("managedFields");
         }
         return;
@@ -572,30 +590,36 @@ fn encode(object: &mut Value, managers: &Managers) {
         let api_version = &managed.api_version;
         (manager.operation, &managed.time, &manager.name, api_version, &manager.subresource)
     });
-    let entries: Vec<Value> = entries
-        .into_iter()
-        .map(|(manager, Managed { api_version, time, set })| {
-            let mut entry = json!({
-                "manager": manager.name,
-                "operation": match manager.operation {
-                    Operation::Apply => "Apply",
-                    Operation::Update => "Update",
-                },
-                "apiVersion": api_version,
-                "fieldsType": "FieldsV1",
-                "fieldsV1": set.to_fields_v1(),
-            });
-            if let Some(entry) = entry.as_object_mut() {
-                if let Some(time) = time {
-                    entry.insert("time".to_owned(), time.as_str().into());
-                }
-                if !manager.subresource.is_empty() {
-                    entry.insert("subresource".to_owned(), manager.subresource.as_str().into());
-                }
-            }
-            entry
-        })
-        .collect();
+    let entries = entries.into_iter().map(|(manager, Managed { api_version, time, set })| {
+        entry(manager, api_version, time.as_deref(), set.to_fields_v1())
+    });
+    encode_entries(object, entries.collect());
+}
+
+fn entry(manager: &Manager, api_version: &str, time: Option<&str>, fields_v1: Value) -> Value {
+    let mut entry = json!({
+        "manager": manager.name,
+        "operation": match manager.operation {
+            Operation::Apply => "Apply",
+            Operation::Update => "Update",
+        },
+        "apiVersion": api_version,
+        "fieldsType": "FieldsV1",
+    });
+    if let Some(entry) = entry.as_object_mut() {
+        entry.insert("fieldsV1".to_owned(), fields_v1);
+        if let Some(time) = time {
+            entry.insert("time".to_owned(), time.into());
+        }
+        if !manager.subresource.is_empty() {
+            entry.insert("subresource".to_owned(), manager.subresource.as_str().into());
+        }
+    }
+    entry
+}
+
+fn encode_entries(object: &mut Value, entries: Vec<Value>) {
+    let Some(fields) = object.as_object_mut() else { return };
     let metadata = fields.entry("metadata").or_insert_with(|| json!({}));
     if let Some(metadata) = metadata.as_object_mut() {
         metadata.insert("managedFields".to_owned(), entries.into());

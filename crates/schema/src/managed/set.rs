@@ -28,7 +28,7 @@ pub(super) type Path = Vec<Element>;
 
 impl Element {
     /// As `FieldsV1` writes it.
-    fn text(&self) -> String {
+    pub(super) fn text(&self) -> String {
         match self {
             Self::Field(name) => ["f:", name].concat(),
             Self::Key(keys) => {
@@ -281,6 +281,34 @@ impl Set {
             fields.insert(element.text(), tree);
         }
         Value::Object(fields)
+    }
+
+    /// Takes what is in the set out of what `FieldsV1` says; and what is below, if it goes, too.
+    pub(super) fn take_from(&self, fields: &mut Map<String, Value>, and_below: bool) {
+        for element in &self.members {
+            let name = element.text();
+            let Some(below) = fields.get_mut(&name).and_then(Value::as_object_mut) else {
+                continue;
+            };
+            below.remove(".");
+            if and_below || below.is_empty() {
+                fields.remove(&name);
+            }
+        }
+        for (element, theirs) in &self.children {
+            let name = element.text();
+            let Some(below) = fields.get_mut(&name).and_then(Value::as_object_mut) else {
+                continue;
+            };
+            // A leaf has nothing below it, and stays.
+            if below.is_empty() {
+                continue;
+            }
+            theirs.take_from(below, and_below);
+            if below.is_empty() {
+                fields.remove(&name);
+            }
+        }
     }
 
     /// # Errors

@@ -504,6 +504,62 @@ fn any_pod() -> impl Strategy<Value = Value> {
     })
 }
 
+/// A new object as a comparison with nothing tracks it.
+fn compared_with_nothing(object: &Value) -> Value {
+    let kind = kind_of(object);
+    let root = table().root(kind);
+    let tracker = Tracker::new(kind, (table(), &root), T1, "");
+    let mut managers = Managers::new();
+    tracker.update(&json!({}), object, &mut managers, "m");
+    let mut object = object.clone();
+    encode(&mut object, &managers);
+    object
+}
+
+#[test]
+fn who_makes_an_object_is_told_as_by_a_comparison_with_nothing() {
+    let container = json!({
+        "name": "a", "image": "i", "args": ["x", "x"], "resources": {"requests": {"cpu": "1"}},
+        "env": [{"name": "x", "value": "1"}, {"name": "x", "value": "2"}, {"name": "y"}],
+        "ports": [{"containerPort": 80}, {"containerPort": 80, "protocol": "UDP"}],
+    });
+    let metadata = |more: Value| {
+        let mut metadata = json!({"name": "o", "namespace": "n", "uid": "u", "generation": 1,
+                                  "creationTimestamp": T1});
+        metadata.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        metadata
+    };
+    for object in [
+        json!({"apiVersion": "v1", "kind": "Pod", "metadata": metadata(json!({})),
+               "spec": {"containers": [container, {"name": "b"}, {"image": "nameless"}],
+                        "volumes": [{"name": "v", "emptyDir": {}}], "tolerations": []},
+               "status": {"phase": "Pending"}}),
+        json!({"apiVersion": "v1", "kind": "Pod", "metadata": metadata(json!({
+                   "labels": {"f:a": "b", ".": "dot"}, "annotations": {},
+                   "finalizers": ["b/x", "a/x"],
+                   "ownerReferences": [{"uid": "1", "name": "r"}, {"uid": "2"}]})),
+               "spec": {"containers": [container], "securityContext": {}}}),
+        json!({"apiVersion": "v1", "kind": "Pod", "metadata": metadata(json!({})),
+               "spec": "of the wrong type"}),
+        json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata(json!({}))}),
+        json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "o"}, "data": {}}),
+        json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "o"},
+               "data": {"a": "b"}}),
+        json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": metadata(json!({})),
+               "spec": {"replicas": 2, "strategy": {"rollingUpdate": {}, "type": "RollingUpdate"},
+                        "template": {"metadata": {"labels": {"a": "b"}},
+                                     "spec": {"containers": [container]}}}}),
+        json!({"apiVersion": "v1", "kind": "Service", "metadata": metadata(json!({})),
+               "spec": {"ports": [{"port": 80}, {"port": 81, "targetPort": "x"}],
+                        "clusterIPs": ["10.0.0.1"]}, "status": {"loadBalancer": {}}}),
+        json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "o"},
+               "spec": {"finalizers": ["kubernetes"]}, "status": {"phase": "Active"}}),
+    ] {
+        let made = track_update(kind_of(&object), None, object.clone(), "m", T1, "");
+        assert_eq!(made, compared_with_nothing(&object), "{object}");
+    }
+}
+
 fn spec_and_labels(object: &Value) -> Value {
     let mut object = without_managed_fields(object);
     object.as_object_mut().unwrap().remove("status");
@@ -531,6 +587,12 @@ proptest! {
             }
         }
         prop_assert_eq!(got, want);
+    }
+
+    #[test]
+    fn who_makes_a_pod_is_told_as_by_a_comparison_with_nothing(object in any_pod()) {
+        let made = track_update(kind("pod"), None, object.clone(), "m", T1, "");
+        prop_assert_eq!(made, compared_with_nothing(&object));
     }
 
     #[test]

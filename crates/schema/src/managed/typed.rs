@@ -6,7 +6,7 @@ use crate::{
     marks::ListType,
     table::{Definition, Shape, Table},
 };
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, map::Entry};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// How a value is taken apart.
@@ -29,6 +29,70 @@ pub(super) struct Comparison {
     pub(super) removed: Set,
 }
 
+/// Where what differs is noted, level by level.
+trait Found: Default {
+    fn added(&mut self, element: Element);
+    fn modified(&mut self, element: Element);
+    fn removed(&mut self, element: Element);
+    /// What was found below an element, of which nothing is noted yet.
+    fn below(&mut self, element: &Element, below: Self);
+}
+
+impl Found for Comparison {
+    fn added(&mut self, element: Element) {
+        self.added.put(element);
+    }
+
+    fn modified(&mut self, element: Element) {
+        self.modified.put(element);
+    }
+
+    fn removed(&mut self, element: Element) {
+        self.removed.put(element);
+    }
+
+    fn below(&mut self, element: &Element, below: Self) {
+        self.added.put_below(element, below.added);
+        self.modified.put_below(element, below.modified);
+        self.removed.put_below(element, below.removed);
+    }
+}
+
+/// What is there now and was not there like that, as `FieldsV1` has it.
+#[derive(Default)]
+struct Written(Map<String, Value>);
+
+impl Written {
+    fn put(&mut self, element: &Element) {
+        match self.0.entry(element.text()) {
+            Entry::Vacant(place) => drop(place.insert(Value::Object(Map::new()))),
+            Entry::Occupied(mut below) => {
+                if let Some(below) = below.get_mut().as_object_mut() {
+                    below.insert(".".to_owned(), Value::Object(Map::new()));
+                }
+            }
+        }
+    }
+}
+
+impl Found for Written {
+    fn added(&mut self, element: Element) {
+        self.put(&element);
+    }
+
+    fn modified(&mut self, element: Element) {
+        self.put(&element);
+    }
+
+    fn removed(&mut self, _: Element) {}
+
+    fn below(&mut self, element: &Element, Self(below): Self) {
+        if !below.is_empty() {
+            self.0.insert(element.text(), Value::Object(below));
+        }
+    }
+}
+
 impl Comparison {
     /// What is there now and was not there like that.
     pub(super) fn written(&self) -> Set {
@@ -47,12 +111,6 @@ impl Comparison {
             set.subtract_below(ignored);
         }
         self
-    }
-
-    fn put_below(&mut self, element: &Element, below: Self) {
-        self.added.put_below(element, below.added);
-        self.modified.put_below(element, below.modified);
-        self.removed.put_below(element, below.removed);
     }
 }
 
@@ -163,31 +221,42 @@ impl<'t> Typed<'t> {
         comparison
     }
 
+    /// What who makes an object writes, as `FieldsV1` has it: the same as a comparison with nothing, without a set
+    /// of it.
+    pub(super) fn made(&self, object: &Value) -> Map<String, Value> {
+        let mut written = Written::default();
+        let nothing = Value::Object(Map::new());
+        if *object != nothing {
+            self.compare_below(self.root, [Some(&nothing), Some(object)], &mut written);
+        }
+        written.0
+    }
+
     /// Compares two values that differ, under an element of what `to` is about.
-    fn compare_values(
+    fn compare_values<F: Found>(
         &self,
         shape: &Shape,
         sides: [Option<&Value>; 2],
         element: Element,
-        to: &mut Comparison,
+        to: &mut F,
     ) {
-        let mut below = Comparison::default();
+        let mut below = F::default();
         let is_leaf = self.compare_below(shape, sides, &mut below);
-        to.put_below(&element, below);
+        to.below(&element, below);
         match sides {
-            [None, _] => to.added.put(element),
-            [_, None] => to.removed.put(element),
-            [Some(old), Some(new)] if is_leaf && !go::same(old, new) => to.modified.put(element),
+            [None, _] => to.added(element),
+            [_, None] => to.removed(element),
+            [Some(old), Some(new)] if is_leaf && !go::same(old, new) => to.modified(element),
             [Some(_), Some(_)] => {}
         }
     }
 
     /// Compares what is in two values; whether each of them is one that is not taken apart.
-    fn compare_below(
+    fn compare_below<F: Found>(
         &self,
         shape: &Shape,
         sides: [Option<&Value>; 2],
-        to: &mut Comparison,
+        to: &mut F,
     ) -> bool {
         match sides.map(|value| self.view(shape, value)) {
             [View::Fields(before), View::Fields(after)]
@@ -222,11 +291,11 @@ impl<'t> Typed<'t> {
         }
     }
 
-    fn compare_fields(
+    fn compare_fields<F: Found>(
         &self,
         shape: &Shape,
         sides: [Option<&Map<String, Value>>; 2],
-        to: &mut Comparison,
+        to: &mut F,
     ) {
         let mut names: BTreeSet<&String> =
             sides.into_iter().flatten().flat_map(|fields| fields.keys()).collect();
@@ -255,11 +324,11 @@ impl<'t> Typed<'t> {
         fields.is_empty() && !self.table.definition(shape).is_some_and(writes)
     }
 
-    fn compare_items(
+    fn compare_items<F: Found>(
         &self,
         shape: &Shape,
         sides: [Vec<(Element, &Value)>; 2],
-        to: &mut Comparison,
+        to: &mut F,
     ) {
         let [old, new] = sides.map(by_element);
         let elements: BTreeSet<&Element> = old.keys().chain(new.keys()).collect();
@@ -275,9 +344,9 @@ impl<'t> Typed<'t> {
                 ([value], []) => self.compare_values(shape, [Some(value), None], element, to),
                 ([old], [new]) => self.compare_values(shape, [Some(old), Some(new)], element, to),
                 // Items under one name are one leaf.
-                ([], _) => to.added.put(element),
-                (_, []) => to.removed.put(element),
-                (_, _) => to.modified.put(element),
+                ([], _) => to.added(element),
+                (_, []) => to.removed(element),
+                (_, _) => to.modified(element),
             }
         }
     }

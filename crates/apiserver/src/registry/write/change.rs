@@ -4,7 +4,7 @@ use super::{
     ATTEMPTS, Caller, Manager, Raced, SCALE, Written,
     address::removal,
     drop_empty, not_decodable, place,
-    steps::{encode, is_stored_as_now, put_object, unchanged},
+    steps::{is_stored_as_now, put_text, text, unchanged},
 };
 use crate::registry::{Registry, WRITE_DEADLINE, decode, key, quota, stamp};
 use access::node::Write;
@@ -120,7 +120,7 @@ impl Registry {
                 let compares = self.admit_change(kind, &new)?;
                 Ok((new, compares))
             });
-            let (new, mut compares) = match admitted {
+            let (mut new, mut compares) = match admitted {
                 Ok(admitted) => admitted,
                 Err(_) if !is_current => continue,
                 Err(status) => return Err(status),
@@ -136,16 +136,16 @@ impl Registry {
                 quota::Charge::default()
             };
             charged = !charge.steps.is_empty();
-            let mut shown = new.clone();
-            stamp(kind, &mut shown, kv.mod_revision);
-            let same = encode(&new) == encode(&old) && is_stored_as_now(kind, &kv);
+            let [new_text, old_text] = [&new, &old].map(|object| text(kind, object));
+            let same = new_text == old_text && is_stored_as_now(kind, &kv);
             if same || caller.dry_run {
                 if !is_current {
                     // What changes nothing here may take back what somebody else has changed meanwhile.
                     continue;
                 }
                 // Nothing to write: no revision, no event (CC-4).
-                return Ok(Written { object: shown, created: false });
+                stamp(kind, &mut new, kv.mod_revision);
+                return Ok(Written { object: new, created: false });
             }
             // Seen again, kept anew.
             let lease =
@@ -153,7 +153,7 @@ impl Registry {
             let steps = if is_released(&new) {
                 removal(kind, &key, &old)
             } else {
-                vec![put_object(kind, &key, &new, lease)]
+                vec![put_text(&key, new_text, lease)]
             };
             compares.extend(charge.compares.iter().cloned());
             let own_only = compares.len() == 1;
@@ -161,8 +161,8 @@ impl Registry {
             let others = charge.steps.clone();
             match self.commit_with(caller, compares, steps, others).await? {
                 Ok(revision) => {
-                    stamp(kind, &mut shown, revision);
-                    return Ok(Written { object: shown, created: false });
+                    stamp(kind, &mut new, revision);
+                    return Ok(Written { object: new, created: false });
                 }
                 // Whether it was this object is seen by its version; a definition, the next time round.
                 Err(Raced) if version.is_empty() || !own_only || kind.custom.is_some() => {}

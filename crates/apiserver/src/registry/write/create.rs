@@ -101,7 +101,15 @@ impl Registry {
             }
             let name = meta::name(&object).to_owned();
             let active = self.namespace_is_active(kind, namespace, &name, attempts).await?;
-            let admitted = self.admit(kind, &mut object).await?;
+            let admitted = match self.admit(kind, &mut object) {
+                // What it names was made through another replica a moment ago, perhaps.
+                Err(_) if attempts == 0 => {
+                    self.refresh().await?;
+                    attempts = 1;
+                    continue;
+                }
+                admitted => admitted?,
+            };
             // Behind the name: what is made of it, such as a Job's labels, must follow it.
             kind.before_create(&mut object);
             let errors = kind.check_create(&object);

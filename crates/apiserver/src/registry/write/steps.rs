@@ -41,9 +41,18 @@ pub(in crate::registry) fn not_made_since(range: KeyRange, revision: Revision) -
 }
 
 pub(in crate::registry) fn put(key: &str, object: &Value, lease: LeaseId) -> TxnOp {
+    put_text(key, encode(object), lease)
+}
+
+/// Of an object of a kind.
+pub(super) fn put_object(kind: &Kind, key: &str, object: &Value, lease: LeaseId) -> TxnOp {
+    put_text(key, text(kind, object), lease)
+}
+
+pub(super) fn put_text(key: &str, text: Bytes, lease: LeaseId) -> TxnOp {
     TxnOp::Put(Put {
         key: Bytes::copy_from_slice(key.as_bytes()),
-        value: encode(object),
+        value: text,
         lease,
         prev_kv: false,
         ignore_value: false,
@@ -51,15 +60,15 @@ pub(in crate::registry) fn put(key: &str, object: &Value, lease: LeaseId) -> Txn
     })
 }
 
-/// Of an object of a kind: a custom resource is stored in one of its versions, whichever it comes in.
-pub(super) fn put_object(kind: &Kind, key: &str, object: &Value, lease: LeaseId) -> TxnOp {
-    let Some(custom) = &kind.custom else { return put(key, object, lease) };
+/// An object as it is stored: a custom resource in one of its versions, whichever it comes in.
+pub(super) fn text(kind: &Kind, object: &Value) -> Bytes {
+    let Some(custom) = &kind.custom else { return encode(object) };
     let mut object = object.clone();
     if let Some(fields) = object.as_object_mut() {
         let version = format!("{}/{}", kind.group, custom.storage_version);
         fields.insert("apiVersion".to_owned(), version.into());
     }
-    put(key, &object, lease)
+    encode(&object)
 }
 
 /// Whether a write of the same would store the same: not where the definition has another version stored
@@ -82,7 +91,7 @@ pub(in crate::registry) fn remove(key: &str) -> TxnOp {
 }
 
 /// The stored form: without what is filled in when it is read.
-pub(super) fn encode(object: &Value) -> Bytes {
+fn encode(object: &Value) -> Bytes {
     if !kinds::event::is_renamed(object) {
         return serde_json::to_vec(&Unversioned(object))
             .expect("a JSON value can be written")
