@@ -26,6 +26,8 @@ const NAMESPACE: Option<&str> = Some("default");
 pub async fn run(mut say: impl FnMut(String), stop: CancellationToken) -> anyhow::Result<bool> {
     let dir = std::env::temp_dir().join(format!("trireme-demo-{}", std::process::id()));
     let start = Instant::now();
+    // What ended by force on this machine before is not this demo's.
+    let before = leftovers(&dir);
     let options = DevOptions { restart: false, ..DevOptions::new(dir.clone()) };
     let mut cluster = DevCluster::start(options).await?;
     say(format!("3 replicas and 2 nodes are ready after {}", ms(start.elapsed())));
@@ -34,7 +36,8 @@ pub async fn run(mut say: impl FnMut(String), stop: CancellationToken) -> anyhow
         () = stop.cancelled() => Err(anyhow::anyhow!("interrupted")),
     };
     let stopped = cluster.stop().await;
-    let left = leftovers(&dir);
+    let mut left = leftovers(&dir);
+    left.retain(|thing| !before.contains(thing));
     let _ = std::fs::remove_dir_all(&dir);
     let held = played?;
     stopped?;
