@@ -53,7 +53,7 @@ mod tests {
     use futures::future::select_all;
     use raft::{DiskConfig, Member, RaftConfig, Timers};
     use std::{collections::BTreeMap, path::Path, time::Duration};
-    use store::{Leadership, Store as _};
+    use store::{Cluster as _, Leadership, Store as _};
 
     const TIMERS: Timers = Timers {
         heartbeat: Duration::from_millis(100),
