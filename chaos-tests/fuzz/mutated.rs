@@ -5,7 +5,6 @@ use rand::{Rng as _, rngs::StdRng, seq::IndexedRandom as _};
 use std::ops::Range;
 
 /// How inputs of one sort are changed.
-#[derive(Clone, Copy)]
 pub(crate) struct Mutations<'a> {
     /// What decoders of such inputs trip over: it is put in the place of something.
     pub(crate) words: &'a [&'a [u8]],
