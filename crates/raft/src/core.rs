@@ -59,6 +59,8 @@ pub(crate) struct Core {
     pub(crate) disk: DiskHealth,
     /// Of the newest snapshot; 0 before the first.
     pub(crate) snapshot_bytes: Arc<AtomicU64>,
+    /// The first index that was applied from the log and not by way of a snapshot.
+    pub(crate) applies_from: Arc<AtomicU64>,
     pub(crate) clock: Clock,
     /// Names this replica's own requests about leases.
     pub(crate) lease_client: u64,

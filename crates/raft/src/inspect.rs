@@ -5,7 +5,7 @@ use crate::{
     types::{Entry, LogId, decode},
 };
 use openraft::{EntryPayload, async_runtime::watch::WatchReceiver as _};
-use std::io;
+use std::{io, sync::atomic::Ordering};
 use store::{Command, state::State};
 
 /// An entry that a replica took for committed.
@@ -38,12 +38,14 @@ impl LogEnd {
 
 impl RaftStore {
     /// Entries that are applied here, from `first` on, as far as the log still has them. Blocks for those
-    /// that memory does not hold.
+    /// that memory does not hold. What came by way of a snapshot is left out: the log may have another
+    /// leader's entries there, until it drops them.
     ///
     /// # Errors
     /// The log cannot be read.
     pub fn applied_entries(&self, first: u64) -> io::Result<Vec<AppliedEntry>> {
         let end = *self.core.applied.borrow() + 1;
+        let first = first.max(self.core.applies_from.load(Ordering::Acquire));
         if first >= end {
             return Ok(Vec::new());
         }

@@ -121,7 +121,8 @@ impl RaftLogStorage<TypeConfig> for LogStore {
 
     /// Does not wait for the disk: a disk that hangs must not hold up what needs none, such as a
     /// heartbeat. Whatever a vote promises leaves this replica only after it is durable: see
-    /// `PeerServer::vote` for the votes given, `Connection::vote` for those asked for. An entry is
+    /// `PeerServer::vote` for the votes given, `Connection::vote` for those asked for, and
+    /// `PeerServer::append` for what an earlier leader has sent. An entry is
     /// written behind the vote of the leader that it is from, so that it is never durable before it.
     async fn save_vote(&mut self, vote: &Vote) -> io::Result<()> {
         self.wal.save_vote(Bytes::from(encode(vote)), Box::new(|_| {}))

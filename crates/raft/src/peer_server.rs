@@ -20,7 +20,16 @@ use openraft::{
     raft::{AppendEntriesRequest, TransferLeaderRequest, VoteRequest},
 };
 use serde::Serialize;
-use std::{io, path::PathBuf, pin::Pin, sync::Arc, time::Duration};
+use std::{
+    io,
+    path::PathBuf,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 use store::{LeaseId, Proposal};
 use tokio::time::Instant;
 use tonic::{Request, Response, Status, Streaming};
@@ -85,10 +94,15 @@ impl PeerService for PeerServer {
         self.core.admit(request.metadata())?;
         let core = Arc::clone(&self.core);
         let broken = Arc::clone(&core);
+        let leader_term = Arc::new(AtomicU64::new(0));
+        let asks_in = Arc::clone(&leader_term);
         let requests = request.into_inner().filter_map(move |piece| {
             let decoded = match piece {
                 Ok(piece) => decode::<AppendEntriesRequest<TypeConfig>>(&piece.payload)
                     .inspect_err(|error| tracing::debug!(%error, "append stream"))
+                    .inspect(|request| {
+                        asks_in.fetch_max(request.vote.leader_id.term, Ordering::Relaxed);
+                    })
                     .ok(),
                 Err(status) => {
                     tracing::debug!(%status, "append stream");
@@ -108,9 +122,22 @@ impl PeerService for PeerServer {
                 decoded
             }
         });
-        let answers = core.raft.stream_append(Box::pin(requests)).map(|answer| match answer {
-            Ok(answer) => Ok(Message { payload: encode(&answer).into() }),
-            Err(fatal) => Err(internal(fatal)),
+        let wal = Arc::clone(&core.wal);
+        let answers = core.raft.stream_append(Box::pin(requests)).then(move |answer| {
+            let (wal, leader_term) = (Arc::clone(&wal), Arc::clone(&leader_term));
+            async move {
+                let answer = answer.map_err(internal)?;
+                // Raft waits for what it writes for this leader. That this replica has what an earlier one has
+                // sent may be said, too, only when that is on disk, and with it this leader's vote.
+                let has = answer.as_ref().ok().and_then(Option::as_ref);
+                let earlier = has.filter(|id| {
+                    id.committed_leader_id().term < leader_term.load(Ordering::Relaxed)
+                });
+                if earlier.is_some() {
+                    durable(&wal).await.map_err(internal)?;
+                }
+                Ok(Message { payload: encode(&answer).into() })
+            }
         });
         Ok(Response::new(Box::pin(answers)))
     }

@@ -144,7 +144,7 @@ impl RaftStore {
         let (hub, applied, sweep) = (machine.hub(), machine.applied(), machine.sweep());
         let shown = machine.shown();
         let (leases, stages) = (machine.leases(), machine.stages());
-        let snapshot_bytes = machine.snapshot_bytes();
+        let (snapshot_bytes, applies_from) = (machine.snapshot_bytes(), machine.applies_from());
         let tls = config.tls.clone();
         let election = config.timers.election_max;
         let peers = Peers::new(Arc::clone(&identity), &config.members, election, tls);
@@ -173,6 +173,7 @@ impl RaftStore {
             stages,
             disk: DiskHealth::default(),
             snapshot_bytes,
+            applies_from,
             clock,
             lease_client: rand::random(),
             lease_sequence: AtomicU64::new(1),

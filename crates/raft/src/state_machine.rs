@@ -82,6 +82,8 @@ struct Current {
     snapshot: Mutex<Option<(SnapshotMeta, SnapshotFile)>>,
     /// Of it; 0 while there is none.
     bytes: Arc<AtomicU64>,
+    /// The first index of which the state is not by way of a snapshot that was read or received here.
+    applies_from: Arc<AtomicU64>,
 }
 
 impl StateMachine {
@@ -101,6 +103,9 @@ impl StateMachine {
             }
         };
         let index = last_applied.as_ref().map_or(0, |id| id.index);
+        current
+            .applies_from
+            .store(last_applied.as_ref().map_or(0, |id| id.index + 1), Ordering::Relaxed);
         let shown = Shown::of(index, &state);
         Ok(Self {
             disk,
@@ -119,6 +124,11 @@ impl StateMachine {
     /// Follows the size of the newest snapshot; 0 while there is none.
     pub(crate) fn snapshot_bytes(&self) -> Arc<AtomicU64> {
         Arc::clone(&self.current.bytes)
+    }
+
+    /// Follows the first index that was applied from the log, since there is no snapshot behind it.
+    pub(crate) fn applies_from(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.current.applies_from)
     }
 
     pub(crate) fn hub(&self) -> Arc<Hub> {
@@ -258,6 +268,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         self.current.supersede(meta, file);
         let index = self.last_applied.as_ref().map_or(0, |id| id.index);
         let shown = Shown::of(index, &state);
+        self.current.applies_from.store(index + 1, Ordering::Release);
         // What happened in between is not known here: watches must begin anew.
         let old = self.hub.replace(state);
         self.shown.send_replace(shown);

@@ -32,7 +32,9 @@ fn check(evidence: &Evidence<'_>, findings: &mut Findings) {
             let grace = |version: &crate::evidence::Version<'_>| {
                 version.get("/metadata/deletionGracePeriodSeconds").and_then(Value::as_u64)
             };
-            if later > until || grace(next) > grace(one) {
+            // An end that is shortened when it should long have come is near, and not at a time that is past.
+            let is_near = grace(next) == Some(1) && grace(one) > Some(1);
+            if later > until && !is_near || grace(next) > grace(one) {
                 let text = format!(
                     "{}: its end was to be at {until} (grace {:?}), and at {} at {later} (grace {:?})",
                     life.label(),
@@ -107,6 +109,17 @@ mod tests {
         let cases = vec![
             ("shortened", pod(&[(5, json!({})), (6, ends(late, 30)), (7, ends(early, 10))]), None),
             ("later", pod(&[(6, ends(early, 10)), (7, ends(late, 10))]), Some("and at 7 at 2026")),
+            ("shortened too late", pod(&[(6, ends(early, 10)), (7, ends(late, 1))]), None),
+            (
+                "shortened and later",
+                pod(&[(6, ends(early, 10)), (7, ends(late, 2))]),
+                Some("and at 7 at"),
+            ),
+            (
+                "late again",
+                pod(&[(6, ends(early, 1)), (7, ends(late, 1))]),
+                Some("and at 7 at 2026"),
+            ),
             ("longer", pod(&[(6, ends(early, 10)), (7, ends(early, 30))]), Some("grace Some(30)")),
             ("in time", run(10, 10_500), None),
             ("the floor", run(0, 2_000), None),

@@ -6,6 +6,7 @@ use crate::{
     property::{Findings, Property},
 };
 use serde_json::Value;
+use std::collections::BTreeMap;
 
 pub(super) const PROPERTY: Property = Property {
     name: "no eviction from nodes that are well, failovers included",
@@ -17,11 +18,15 @@ pub(super) const PROPERTY: Property = Property {
 /// Set by the node lifecycle on nodes that are not heard of (NOD-10).
 const LOST: &[&str] = &["node.kubernetes.io/unreachable", "node.kubernetes.io/not-ready"];
 
-fn is_evicting(node: &Version<'_>) -> bool {
+/// The keys of the taints that evict.
+fn evicting<'a>(node: &'a Version<'_>) -> impl Iterator<Item = &'a str> {
     let taints = node.get("/spec/taints").and_then(Value::as_array).into_iter().flatten();
-    taints
-        .filter(|taint| pods::text(taint, "effect") == "NoExecute")
-        .any(|taint| LOST.contains(&pods::text(taint, "key")))
+    let evicting = taints.filter(|taint| pods::text(taint, "effect") == "NoExecute");
+    evicting.map(|taint| pods::text(taint, "key"))
+}
+
+fn is_evicting(node: &Version<'_>) -> bool {
+    evicting(node).any(|key| LOST.contains(&key))
 }
 
 /// Deleted because its node was given up.
@@ -51,9 +56,21 @@ fn check(evidence: &Evidence<'_>, findings: &mut Findings) {
             }
         }
     }
+    // From when on somebody else has had Pods evicted there.
+    let mut cleared: BTreeMap<&str, u64> = BTreeMap::new();
+    for node in evidence.objects.of_kind("Node") {
+        let mut versions = node.versions.values();
+        if let Some(first) = versions.find(|v| evicting(v).any(|key| !LOST.contains(&key))) {
+            let known = cleared.entry(node.name()).or_insert(first.revision());
+            *known = first.revision().min(*known);
+        }
+    }
     for pod in evidence.objects.of_kind("Pod") {
-        let on_steady =
-            |version: &&Version<'_>| steady.iter().any(|name| name.as_str() == pods::node(version));
+        let on_steady = |version: &&Version<'_>| {
+            let node = pods::node(version);
+            let is_left_alone = cleared.get(node).is_none_or(|from| version.revision() < *from);
+            is_left_alone && steady.iter().any(|name| name.as_str() == node)
+        };
         for version in pod.versions.values().filter(on_steady) {
             findings.look();
             if is_evicted(version) {
@@ -103,6 +120,11 @@ mod tests {
             ("given up", node("n1", "Unknown", ""), Some("is Unknown, and was never away")),
             ("tainted", node("n1", "True", LOST[0]), Some("is evicting")),
             ("its Pod evicted", with_pod("DeletionByTaintManager"), Some("was evicted from n1")),
+            (
+                "its Pod evicted by a user's taint",
+                [node("n1", "True", "users"), pod("n1", "DeletionByTaintManager")].concat(),
+                None,
+            ),
             ("its Pod evicted by a user", with_pod("EvictionByEvictionAPI"), None),
             ("evicted elsewhere", elsewhere(), None),
         ] {

@@ -41,6 +41,8 @@ struct Watch {
     held: VecDeque<WatchBatch>,
     /// Everything at or below has been returned.
     returned: Revision,
+    /// Nothing before it is asked for; it may be in the future.
+    start: Revision,
 }
 
 impl WatchSet {
@@ -71,8 +73,9 @@ impl WatchSet {
         if replay.is_some() || subscription.is_none() {
             self.behind.insert(id);
         }
-        self.watches
-            .insert(id, Watch { range, subscription, replay, held: VecDeque::new(), returned });
+        let start = if start == Revision::ZERO { current.next() } else { start };
+        let held = VecDeque::new();
+        self.watches.insert(id, Watch { range, subscription, replay, held, returned, start });
         self.mailbox.set_watches(self.watches.len());
         Ok(current)
     }
@@ -183,7 +186,7 @@ impl WatchSet {
             self.behind.remove(&id);
             return None;
         }
-        let start = watch.returned.next();
+        let start = watch.returned.next().max(watch.start);
         match self.hub.join(&watch.range, start, &self.mailbox, id) {
             Ok(Joined { replay, subscription, .. }) => {
                 watch.replay = replay;

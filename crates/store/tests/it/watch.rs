@@ -222,6 +222,35 @@ async fn an_installed_snapshot_ends_every_watch_and_it_resumes_from_there() {
     assert!(hub.watch(from(13)).is_err(), "now it is compacted");
 }
 
+/// A client that goes on at a replica that is behind it must not be told again what it knows, however the replica
+/// catches up.
+#[test]
+fn a_watch_of_the_future_is_told_nothing_earlier_by_an_installed_snapshot() {
+    let (mut ahead, mut behind) = (State::default(), State::default());
+    for revision in 2..=20 {
+        let command = crate::command(revision, txn(vec![put("a", "x")]));
+        ahead.apply(&command);
+        if revision <= 12 {
+            behind.apply(&command);
+        }
+    }
+    let hub = Hub::new(behind);
+    let mut set = hub.watch_set();
+    set.add(1, from(18)).unwrap();
+    set.add(2, from(30)).unwrap();
+    assert!(set.try_next().is_none());
+    hub.replace(ahead);
+    let mut told = Vec::new();
+    // One step of each that is behind may tell nothing.
+    for _ in 0..100 {
+        if let Some((id, message)) = set.try_next() {
+            let WatchMessage::Events(batch) = message else { panic!("{message:?}") };
+            told.push((id, batch.revision.get()));
+        }
+    }
+    assert_eq!(told, [(1, 18), (1, 19), (1, 20)]);
+}
+
 #[tokio::test]
 async fn a_store_that_goes_away_says_so() {
     let hub = Hub::new(State::default());
