@@ -307,6 +307,8 @@ impl<'a> Plane<'a> {
             let first = states.next();
             states.all(|index| Some(index) == first)
         });
+        // Who watched a replica that had gone notices, and is told the rest by another one: what is judged is seen.
+        self.until(2 * millis(watcher::SILENCE_MAX), |_| false);
         for side in self.replicas.values() {
             let store = side.store.lock().unwrap_or_else(PoisonError::into_inner).upgrade();
             let differs = store.and_then(|store| self.observer.difference(&store));

@@ -17,7 +17,7 @@ use tokio::time::{sleep, timeout};
 /// After something went wrong.
 const PAUSE: Duration = Duration::from_millis(200);
 /// A watch that says nothing for so long is given up: over HTTP/1.1, nobody else tells of a replica that hangs.
-const SILENCE_MAX: Duration = Duration::from_secs(20);
+pub(super) const SILENCE_MAX: Duration = Duration::from_secs(2);
 
 /// One watch after another, for ever; the next goes on where the last one has ended, at another replica.
 pub(crate) async fn follow(callers: Vec<Caller>, kind: Kind, mut chance: StdRng) {
