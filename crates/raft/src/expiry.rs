@@ -15,6 +15,8 @@ use tokio_util::sync::CancellationToken;
 
 /// How much later than its time a lease may end for want of a look.
 const TICK: Duration = Duration::from_millis(100);
+/// A look that is so much later than it was to be tells that this process stood still (FEN-43).
+const LATE: Duration = Duration::from_millis(500);
 /// Leases that end in one look, so that at most a thousand a second do, as in etcd: a crowd of them
 /// must not hold up what clients write.
 const ENDS_PER_TICK: usize = 100;
@@ -39,11 +41,17 @@ pub(crate) async fn expire_leases(store: Weak<RaftStore>, stop: CancellationToke
     let mut ticks = interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
+        let waits = Instant::now();
         tokio::select! {
             _ = ticks.tick() => {}
             () = stop.cancelled() => return,
         }
         let Some(store) = store.upgrade() else { return };
+        let paused = waits.elapsed().saturating_sub(TICK);
+        if paused > LATE {
+            // Nobody could renew a lease here meanwhile.
+            store.core.leases.postpone(paused);
+        }
         let Leadership::Leading { epoch } = *store.leadership.borrow() else { continue };
         let now = Instant::now();
         let ended = store.core.leases.ended(now, ENDS_PER_TICK);

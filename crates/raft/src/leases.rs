@@ -148,6 +148,16 @@ impl Leases {
         ended
     }
 
+    /// Every lease that has not been named yet ends so much later. O(leases).
+    pub(crate) fn postpone(&self, by: Duration) {
+        let mut timers = self.lock();
+        let Some(timers) = timers.as_mut() else { return };
+        timers.ends = timers.ends.iter().map(|(end, id)| (*end + by, *id)).collect();
+        for timer in timers.by_id.values_mut() {
+            timer.end += by;
+        }
+    }
+
     /// A lease that has ended was not revoked: it will be found again.
     pub(crate) fn end_later(&self, id: LeaseId, at: Instant) {
         let mut timers = self.lock();
@@ -284,6 +294,21 @@ mod tests {
         leases.follow();
         assert_eq!(leases.renew(LeaseId(1), at(14)), None);
         assert_eq!(leases.left(LeaseId(1), at(14)), None);
+    }
+
+    #[test]
+    fn a_pause_is_not_counted() {
+        // FEN-43
+        let start = Instant::now();
+        let at = |s: u64| start + Duration::from_secs(s);
+        let leases = leading(&[lease(1, 10), lease(2, 5)], start);
+        assert_eq!(leases.ended(at(5), 9), [LeaseId(2)]);
+        leases.postpone(Duration::from_secs(30));
+        assert_eq!(leases.left(LeaseId(1), at(36)), Some(Some(4)));
+        assert_eq!(leases.ended(at(39), 9), [], "what has ended before is named once all the same");
+        assert_eq!(leases.renew(LeaseId(1), at(39)), Some(Renewed::For(10)));
+        assert_eq!(leases.ended(at(48), 9), []);
+        assert_eq!(leases.ended(at(49), 9), [LeaseId(1)]);
     }
 
     #[test]
