@@ -243,6 +243,12 @@ pub fn merge_kubelet_status(pod: &Value, status: &Value) -> Value {
     }
     let conditions = new.as_object_mut().and_then(|s| s.remove("conditions"));
     let target = child_mut(&mut merged, "status");
+    // Written once: an agent that was started again may not know yet what it has said before.
+    if let (Some(start), Some(new)) = (target.get("startTime"), new.as_object_mut())
+        && new.contains_key("startTime")
+    {
+        new.insert("startTime".to_owned(), start.clone());
+    }
     target.retain(|key, _| OTHERS_FIELDS.contains(&key.as_str()));
     for (key, value) in new.as_object().into_iter().flatten() {
         if !OTHERS_FIELDS.contains(&key.as_str()) {
@@ -417,6 +423,17 @@ mod tests {
         }
         let started = merge_kubelet_status(&json!({"status": {"phase": "Pending"}}), &running);
         assert_eq!(started["status"], running);
+    }
+
+    #[test]
+    fn a_pod_has_started_once() {
+        // FEN-27
+        let of = |start: &str| json!({"phase": "Running", "startTime": start});
+        let stored = json!({"status": of("2026-01-01T00:00:00Z")});
+        let merged = merge_kubelet_status(&stored, &of("2026-01-01T00:00:09Z"));
+        assert_eq!(merged["status"], stored["status"]);
+        let first = merge_kubelet_status(&json!({}), &of("2026-01-01T00:00:09Z"));
+        assert_eq!(first["status"], of("2026-01-01T00:00:09Z"));
     }
 
     #[test]
