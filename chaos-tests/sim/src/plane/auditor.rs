@@ -17,6 +17,9 @@ use tokio::time::sleep;
 /// Between two looks.
 const PAUSE: Duration = Duration::from_secs(1);
 
+/// At what all replicas have in the end, until nothing has changed from the first to the last of them.
+const LOOKS: usize = 20;
+
 /// What was found last.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Audited {
@@ -51,10 +54,30 @@ pub(crate) async fn audit(
             break revision;
         }
     };
-    for replica in replicas {
-        for kind in WATCHED {
-            take_down(&replica, kind, revision).await;
+    for rest in (0..LOOKS).rev() {
+        let mut taken = Vec::new();
+        for replica in &replicas {
+            for kind in WATCHED {
+                taken.push((replica, kind, take_down(replica, kind, revision).await));
+            }
         }
+        // What goes on slowly, such as the start of a container, is no difference between replicas.
+        let mut revisions = taken.iter().map(|(.., (revision, _))| revision);
+        let first = revisions.next();
+        if rest > 0 && !revisions.all(|revision| Some(revision) == first) {
+            sleep(PAUSE).await;
+            continue;
+        }
+        for (caller, kind, (resource_version, items)) in taken {
+            caller.recorder.mark(Mark::FinalObjects {
+                at_ns: caller.recorder.now_ns(),
+                replica: caller.replica,
+                kind: kind.name.to_owned(),
+                resource_version,
+                items,
+            });
+        }
+        break;
     }
     "settled".to_owned()
 }
@@ -90,21 +113,13 @@ async fn look(caller: &Caller, machines: &[(String, Looker)]) -> Option<(u64, Se
     Some((last, seen))
 }
 
-/// What a replica has, not older than that.
-async fn take_down(caller: &Caller, kind: Kind, revision: u64) {
+/// What a replica has, not older than that, and at which revision.
+async fn take_down(caller: &Caller, kind: Kind, revision: u64) -> (u64, Vec<Object>) {
     loop {
         if let Ok((resource_version, items)) = caller.list(kind, "", true).await
             && resource_version >= revision
         {
-            let at_ns = caller.recorder.now_ns();
-            caller.recorder.mark(Mark::FinalObjects {
-                at_ns,
-                replica: caller.replica,
-                kind: kind.name.to_owned(),
-                resource_version,
-                items,
-            });
-            return;
+            return (resource_version, items);
         }
         sleep(PAUSE).await;
     }
