@@ -280,13 +280,22 @@ async fn deposed_leader_binds_nothing(cluster: &Cluster) {
             Err(error) => panic!("{error}"),
         }
         cluster.ready(&name).await;
-        let mut nodes = BTreeSet::new();
-        let mut containers = BTreeSet::new();
-        for event in seen.seen().iter().filter(|s| s.pod["metadata"]["name"] == name) {
-            nodes.extend(Some(node_of(&event.pod).to_owned()).filter(|node| !node.is_empty()));
-            let id = container(&event.pod, "main")["containerID"].as_str().map(str::to_owned);
-            containers.extend(id);
-        }
+        let ran = async || {
+            let mut nodes = BTreeSet::new();
+            let mut containers = BTreeSet::new();
+            for event in seen.seen().iter().filter(|s| s.pod["metadata"]["name"] == name) {
+                nodes.extend(Some(node_of(&event.pod).to_owned()).filter(|node| !node.is_empty()));
+                let id = container(&event.pod, "main")["containerID"].as_str().map(str::to_owned);
+                containers.extend(id);
+            }
+            // Whoever watches may be told later than who has asked.
+            if containers.is_empty() {
+                Err(format!("{name}: no container yet"))
+            } else {
+                Ok((nodes, containers))
+            }
+        };
+        let (nodes, containers) = eventually("its container is seen", SOON, ran).await;
         assert_eq!((nodes.len(), containers.len()), (1, 1), "{name}: {nodes:?} {containers:?}");
     }
     let query = client::encode(&[("fieldSelector", "reason=Scheduled")]);
