@@ -181,10 +181,9 @@ async fn a_replay_over_changes_of_others_lets_other_tasks_run() {
     assert_eq!(next_revision(&mut watcher).await, 3002);
 }
 
-#[tokio::test]
-async fn an_installed_snapshot_ends_every_watch_and_it_resumes_from_there() {
-    let mut ahead = State::default();
-    let mut behind = State::default();
+/// States at revision 20, and at 12 of the same log.
+fn ahead_and_behind() -> (State, State) {
+    let (mut ahead, mut behind) = (State::default(), State::default());
     for revision in 2..=20 {
         let command = crate::command(revision, txn(vec![put("a", "x")]));
         ahead.apply(&command);
@@ -192,6 +191,12 @@ async fn an_installed_snapshot_ends_every_watch_and_it_resumes_from_there() {
             behind.apply(&command);
         }
     }
+    (ahead, behind)
+}
+
+#[tokio::test]
+async fn an_installed_snapshot_ends_every_watch_and_it_resumes_from_there() {
+    let (mut ahead, behind) = ahead_and_behind();
     let hub = Hub::new(behind);
     let mut watcher = hub.watch(from(11)).unwrap();
     let mut future = hub.watch(from(30)).unwrap();
@@ -226,14 +231,7 @@ async fn an_installed_snapshot_ends_every_watch_and_it_resumes_from_there() {
 /// catches up.
 #[test]
 fn a_watch_of_the_future_is_told_nothing_earlier_by_an_installed_snapshot() {
-    let (mut ahead, mut behind) = (State::default(), State::default());
-    for revision in 2..=20 {
-        let command = crate::command(revision, txn(vec![put("a", "x")]));
-        ahead.apply(&command);
-        if revision <= 12 {
-            behind.apply(&command);
-        }
-    }
+    let (ahead, behind) = ahead_and_behind();
     let hub = Hub::new(behind);
     let mut set = hub.watch_set();
     set.add(1, from(18)).unwrap();
