@@ -1,6 +1,7 @@
 //! JSON and YAML as values, with what is there twice; YAML within bounds: by its aliases a small document
 //! may say a large object.
 
+use schema::fields::At;
 use serde::de::{
     self, Deserialize as _, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor,
 };
@@ -80,24 +81,6 @@ impl State {
         let path = at.to_string();
         if self.duplicates.len() < DUPLICATES_MAX && !self.duplicates.contains(&path) {
             self.duplicates.push(path);
-        }
-    }
-}
-
-/// Where a value is: written only if somebody asks.
-enum At<'a> {
-    Root,
-    Field(&'a At<'a>, &'a str),
-    Item(&'a At<'a>, usize),
-}
-
-impl fmt::Display for At<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Root => Ok(()),
-            Self::Field(Self::Root, name) => f.write_str(name),
-            Self::Field(parent, name) => write!(f, "{parent}.{name}"),
-            Self::Item(parent, index) => write!(f, "{parent}[{index}]"),
         }
     }
 }

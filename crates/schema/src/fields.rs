@@ -27,10 +27,14 @@ pub fn unknown_fields(kind: &Kind, object: &Value) -> Vec<String> {
     unknown
 }
 
-/// Where a value is: written only if it has no place there.
-enum At<'a> {
+/// Where a value is in a document, such as `spec.containers[0].foo`: written only if somebody asks.
+#[derive(Debug)]
+pub enum At<'a> {
+    /// The document itself, which is written as nothing.
     Root,
+    /// The value of this name within an object.
     Field(&'a At<'a>, &'a str),
+    /// The value of this index, from 0, within a list.
     Item(&'a At<'a>, usize),
 }
 
