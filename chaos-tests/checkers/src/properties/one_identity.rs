@@ -1,7 +1,7 @@
 //! Two Pods of one name never run at the same time, unless somebody gave the first one up.
 
 use crate::{
-    evidence::Evidence,
+    evidence::{Evidence, Life, Version},
     property::{Findings, Property},
     runs::{Run, runs, was_given_up},
     show::Time,
@@ -28,12 +28,12 @@ fn check(evidence: &Evidence<'_>, findings: &mut Findings) {
         for (index, run) in runs.iter().enumerate() {
             findings.look();
             let others = runs.iter().skip(index + 1);
-            let mut others =
-                others.filter(|o| o.started.pod_uid != run.started.pod_uid && o.overlaps(run));
+            let mut others = others.filter(|other| {
+                other.started.pod_uid != run.started.pod_uid
+                    && other.overlaps(run)
+                    && !was_given_up(evidence, older(evidence, run, other), (namespace, name))
+            });
             let Some(other) = others.next() else { continue };
-            if was_given_up(evidence, run.started.pod_uid.as_str(), (namespace, name)) {
-                continue;
-            }
             let describe = |run: &Run<'_>| {
                 let (uid, node) = (&run.started.pod_uid, &run.started.node);
                 let since = Time(run.started.at_ns);
@@ -49,6 +49,17 @@ fn check(evidence: &Evidence<'_>, findings: &mut Findings) {
             );
             findings.violated(other.started.at_ns, text);
         }
+    }
+}
+
+/// The Pod that was made first, which is not always the one that ran first: a start may take long. `first` is the
+/// run that began first.
+fn older<'h>(evidence: &Evidence<'h>, first: &Run<'h>, second: &Run<'h>) -> &'h str {
+    let (first, second) = (first.started.pod_uid.as_str(), second.started.pod_uid.as_str());
+    let made = |uid| evidence.objects.get(uid).and_then(Life::first).map(Version::revision);
+    match (made(first), made(second)) {
+        (Some(one), Some(other)) if other < one => second,
+        _ => first,
     }
 }
 
@@ -85,7 +96,21 @@ mod tests {
             ]
             .concat()
         };
+        // The first Pod, which has no grace, was gone before its start was over.
+        let late = |grace: i64| {
+            let spec = json!({"spec": {"nodeName": "n1", "terminationGracePeriodSeconds": grace}});
+            [
+                vec![follows(1, "Pod")],
+                life(1, "Pod", ("web", "u1"), &[(1, spec.clone()), (4, Value::Null)]),
+                life(2, "Pod", ("web", "u2"), &[(5, spec)]),
+                vec![container(5, "n1", "u2", Started), container(7, "n1", "u1", Started)],
+                vec![container(7, "n1", "u1", Stopped)],
+            ]
+            .concat()
+        };
         let cases = vec![
+            ("a late start of what was given up", late(0), None),
+            ("a late start", late(30), Some("two Pods default/web ran at once: u2 on n1")),
             ("one after the other", then(first(4)), None),
             ("at once", then(first(9)), Some("two Pods default/web ran at once: u1 on n1")),
             ("at once, by force", then([first(9), vec![forced()]].concat()), None),
