@@ -290,6 +290,13 @@ async fn story(machines: &mut Machines) {
             .unwrap();
         assert!(String::from_utf8_lossy(&output.stdout).contains("n1"), "{output:?}");
     }
+    for replica in ["r1", "r2"] {
+        let dir = machines.dir.join(replica);
+        let config: ReplicaConfig = read(&dir.join("config.toml")).unwrap();
+        let renews = config.authority.unwrap().renews;
+        assert_eq!(renews, [dir.join("pki/admin.pem"), dir.join("kubeconfig")]);
+        assert!(renews.iter().all(|file| file.exists()), "{renews:?}");
+    }
     // The one that everything began with is lost.
     machines.running.remove("r1").unwrap().kill().await.unwrap();
     machines.roles_are("r2", &[("leader", 1), ("follower", 1), ("gone", 1)]).await;

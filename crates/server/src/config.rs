@@ -190,6 +190,10 @@ pub struct AuthorityConfig {
     pub cert_file: PathBuf,
     /// Its private key.
     pub key_file: PathBuf,
+    /// Files of clients that this replica renews beside its own, if this authority has signed them: a certificate with
+    /// its key, PEM, or a kubeconfig that holds both.
+    #[serde(default)]
+    pub renews: Vec<PathBuf>,
 }
 
 /// What a client shows, and whom it trusts, as PEM files.

@@ -6,8 +6,8 @@
 use crate::{
     clock,
     config::{
-        DiskConfig, HistoryConfig, ImagesConfig, MemberConfig, NodeConfig, NodesConfig, RaftConfig,
-        ReplicaConfig, RuntimeKind, TimerProfile,
+        AuthorityConfig, DiskConfig, HistoryConfig, ImagesConfig, MemberConfig, NodeConfig,
+        NodesConfig, RaftConfig, ReplicaConfig, RuntimeKind, TimerProfile,
     },
     dev::certificates::{Issuer, Pki, api_hosts},
     kubeconfig::kubeconfig,
@@ -34,6 +34,8 @@ use std::{
 const TOKEN_LIFETIME: Duration = Duration::from_secs(24 * 3600);
 /// What the kubeconfig calls the cluster.
 const CLUSTER: &str = "trireme";
+/// Its file.
+const KUBECONFIG: &str = "kubeconfig";
 /// For a replica to answer who joins; adding a member takes a round or two.
 const JOIN_DEADLINE: Duration = Duration::from_secs(15);
 /// For a connection to it.
@@ -203,7 +205,10 @@ fn replica_config(
             segment_bytes: 64 << 20,
         },
         nodes: NodesConfig { tls: Some(pki.to_nodes(dir)), ..shared.nodes },
-        authority: Some(pki.authority_config()),
+        authority: Some(AuthorityConfig {
+            renews: vec![pki.admin(), dir.join(KUBECONFIG)],
+            ..pki.authority_config()
+        }),
         history: shared.history,
         disk: DiskConfig::default(),
         faults: None,
@@ -234,10 +239,8 @@ fn furnish(
     making.write("etcd-endpoints", &(config.etcd_urls.join("\n") + "\n"))?;
     let admin = issuer.admin()?;
     let tls = Some((issuer.authority().pem(), admin.as_str()));
-    making.write(
-        "kubeconfig",
-        &kubeconfig(CLUSTER, urls.first().copied().unwrap_or_default(), tls),
-    )?;
+    making
+        .write(KUBECONFIG, &kubeconfig(CLUSTER, urls.first().copied().unwrap_or_default(), tls))?;
     Ok(issuer)
 }
 
@@ -289,7 +292,7 @@ pub fn init(place: &Place) -> anyhow::Result<String> {
          kubectl --kubeconfig {kubeconfig} get nodes\nFurther machines join, within 24 hours, as a replica\n  \
          {replica}\nor as a node\n  {node}\nand later with what `trireme token create` prints.",
         config = dir.join("config.toml").display(),
-        kubeconfig = dir.join("kubeconfig").display(),
+        kubeconfig = dir.join(KUBECONFIG).display(),
         replica = join(&for_replicas, "--replica --advertise ADDRESS"),
         node = join(&for_nodes, "--node"),
     ))

@@ -4,7 +4,7 @@ use crate::{
     clock,
     config::{NodeConfig, RuntimeKind, TlsConfig, of_node},
     hollow,
-    renewal::{self, Signer},
+    renewal::{self, Kept, Signer},
     tls::{self, Files},
 };
 use anyhow::Context as _;
@@ -108,7 +108,7 @@ pub(crate) async fn renew(config: &NodeConfig, node: &str, access: Access) -> an
         return std::future::pending().await;
     }
     let endpoints = Endpoints::new(config.endpoints.clone(), access);
-    renewal::keep(files, Signer::Replicas(endpoints)).await
+    renewal::keep(files.into_iter().map(Kept::Files).collect(), Signer::Replicas(endpoints)).await
 }
 
 fn open(config: &NodeConfig) -> anyhow::Result<Arc<dyn Runtime>> {

@@ -6,7 +6,7 @@ use crate::{
     config::{AuditLevel, ReplicaConfig, TimerProfile},
     log_threads::LogThreads,
     machines::{self, Shared},
-    renewal::{self, Signer},
+    renewal::{self, Kept, Signer},
     tls::{self, Files},
 };
 use anyhow::Context as _;
@@ -44,7 +44,7 @@ pub async fn run(config: ReplicaConfig, shutdown: CancellationToken) -> anyhow::
         });
     }
     if let Some(authority) = authority {
-        replica.spawn(renewal::keep(own_certificates(&config), Signer::Own(authority)));
+        replica.spawn(renewal::keep(certificates(&config), Signer::Own(authority)));
     }
     if let Some(file) = config.first_objects_file.clone() {
         let who = Identity::new("system:apiserver", &["system:masters"]);
@@ -168,8 +168,8 @@ fn pki(config: &ReplicaConfig) -> anyhow::Result<apiserver::Pki> {
     })
 }
 
-/// What this replica shows, each once.
-fn own_certificates(config: &ReplicaConfig) -> Vec<Files> {
+/// What this replica renews, each once: what it shows, and what it keeps for clients.
+fn certificates(config: &ReplicaConfig) -> Vec<Kept> {
     let listeners = [
         config.api.tls.as_ref(),
         config.etcd.as_ref().and_then(|etcd| etcd.tls.as_ref()),
@@ -184,10 +184,13 @@ fn own_certificates(config: &ReplicaConfig) -> Vec<Files> {
     all.extend(config.nodes.tls.iter().map(|tls| files(&tls.cert_file, &tls.key_file)));
     let mut each = Vec::new();
     for files in all {
-        if !each.contains(&files) {
-            each.push(files);
+        let kept = Kept::Files(files);
+        if !each.contains(&kept) {
+            each.push(kept);
         }
     }
+    let clients = config.authority.iter().flat_map(|authority| &authority.renews);
+    each.extend(clients.map(|path| Kept::Client(path.clone())));
     each
 }
 

@@ -99,7 +99,8 @@ impl Pki {
     }
 
     pub(crate) fn authority_config(&self) -> AuthorityConfig {
-        AuthorityConfig { cert_file: self.authority(), key_file: self.authority_key() }
+        let (cert_file, key_file) = (self.authority(), self.authority_key());
+        AuthorityConfig { cert_file, key_file, renews: Vec::new() }
     }
 
     fn listener(&self, file: PathBuf, organizations: &[&str]) -> TlsConfig {
