@@ -222,6 +222,26 @@ async fn own_files(cluster: &Cluster) {
     assert_eq!((part(0, &own[0]), part(0, &own[1])), ("1".to_owned(), "1".to_owned()));
     assert_ne!(part(1, &own[0]), part(1, &own[1]), "S2: mounts");
     assert_ne!(part(2, &own[0]), part(2, &own[1]), "S2: processes");
+    let pod = cluster.ready("isolated").await;
+    let inside: Vec<String> = machine::cgroups(uid(&pod))
+        .iter()
+        .filter_map(|dir| fs::read_to_string(dir.join("cgroup.procs")).ok())
+        .flat_map(|pids| pids.lines().map(str::to_owned).collect::<Vec<_>>())
+        .collect();
+    assert!(!inside.is_empty());
+    for pid in inside {
+        assert_eq!(huge_pages(&pid), "1", "what replicas and agents do without, containers do not");
+    }
+    for (name, pid) in cluster.processes().await.pids() {
+        assert_eq!(huge_pages(&pid.to_string()), "0", "{name}");
+    }
+}
+
+/// Whether the kernel may give a process huge pages without being asked: 1 or 0.
+fn huge_pages(pid: &str) -> String {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("THP_enabled:"));
+    line.unwrap_or_default().trim().to_owned()
 }
 
 async fn same_everywhere(cluster: &Cluster) {

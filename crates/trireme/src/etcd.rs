@@ -1,6 +1,6 @@
 //! `trireme etcd`, and this program under the name `etcd`: etcd's command line.
 
-use crate::roles::{to_its_end, until_asked};
+use crate::roles::{prepare_replica, to_its_end, until_asked};
 use server::{
     etcd_role::{self, ETCD_VERSION, FlagError, Values},
     telemetry,
@@ -13,6 +13,7 @@ const MISUSED: u8 = 2;
 /// The arguments after `etcd`.
 #[expect(clippy::print_stdout, clippy::print_stderr, reason = "a command line's words")]
 pub(crate) fn run(arguments: Vec<OsString>) -> ExitCode {
+    prepare_replica();
     let values = match read(arguments) {
         Ok(values) => values,
         Err(error) => {

@@ -27,6 +27,7 @@ use async_trait::async_trait;
 use cgroup::Cgroup;
 use image::ImageStore;
 use init::InitConfig;
+use nix::sys::prctl;
 use records::SandboxRecord;
 use shim::{Answer, Ask};
 use std::{
@@ -66,11 +67,15 @@ fn now_micros() -> UnixMicros {
 pub fn reexec() -> Option<ExitCode> {
     let mut arguments = std::env::args();
     let _program = arguments.next();
-    match arguments.next()?.as_str() {
-        "shim" => Some(shim::main()),
-        "container-exec" => Some(exec::main()),
-        _ => None,
-    }
+    let role = match arguments.next()?.as_str() {
+        "shim" => shim::main,
+        "container-exec" => exec::main,
+        _ => return None,
+    };
+    // The agent does without huge pages; what runs in containers has them as the machine gives them. On a kernel
+    // that does not know of it, there was nothing to take back.
+    let _ = prctl::set_thp_disable(false);
+    Some(role())
 }
 
 /// Where everything is, and whose.
