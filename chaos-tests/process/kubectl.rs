@@ -31,11 +31,15 @@ const DIRS: &[&str] = &[
     "/opt/homebrew/bin",
 ];
 
+/// Names one more directory.
+const MORE: &str = "TRIREME_KUBECTLS";
+
 /// Those that are here, each once: `kubectl`, and `kubectl.1.30` and the like.
 pub(crate) fn installed() -> Vec<PathBuf> {
     let mut found = Vec::new();
     let mut seen = BTreeSet::new();
-    for dir in DIRS {
+    let more = std::env::var_os(MORE).map(PathBuf::from);
+    for dir in DIRS.iter().map(PathBuf::from).chain(more) {
         let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
         let mut paths: Vec<PathBuf> = entries
             .filter(|entry| {

@@ -15,8 +15,9 @@ use tokio::{process::Command, time::timeout};
 const SOON: Duration = Duration::from_secs(60);
 
 fn installed() -> Vec<PathBuf> {
-    let dirs = ["/usr/lib/google-cloud-sdk/bin", "/usr/local/bin", "/usr/bin"];
-    let entries = dirs.iter().flat_map(std::fs::read_dir).flatten().flatten();
+    let more = std::env::var_os("TRIREME_KUBECTLS").map(PathBuf::from);
+    let dirs = ["/usr/lib/google-cloud-sdk/bin", "/usr/local/bin", "/usr/bin"].map(PathBuf::from);
+    let entries = dirs.into_iter().chain(more).flat_map(std::fs::read_dir).flatten().flatten();
     let mut found: Vec<PathBuf> = entries
         .filter(|entry| {
             let name = entry.file_name().to_string_lossy().into_owned();
