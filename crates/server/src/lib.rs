@@ -14,6 +14,7 @@ pub mod etcd_role;
 pub mod hollow;
 pub mod limits;
 pub mod machines;
+pub mod memory;
 pub mod node;
 pub mod recovery;
 pub mod replica;

@@ -6,6 +6,7 @@ use crate::{
     config::{AuditLevel, ReplicaConfig, TimerProfile},
     log_threads::LogThreads,
     machines::{self, Shared},
+    memory,
     renewal::{self, Kept, Signer},
     tls::{self, Files},
 };
@@ -26,6 +27,7 @@ use world::net::TcpListener;
 /// # Errors
 /// It cannot start, its log has failed, or a part of it has ended: it is better restarted.
 pub async fn run(config: ReplicaConfig, shutdown: CancellationToken) -> anyhow::Result<()> {
+    memory::take_huge_pages_if_large(&config.data_dir);
     let log = LogThreads::start().context("start threads")?;
     let ports = ports(&config, &log).await?;
     let parts = parts(&config)?;

@@ -7,7 +7,7 @@ use server::{
     config,
     dev::{DevCluster, DevOptions},
     machines::{self, Invitation, Place},
-    node, replica, signal, telemetry,
+    memory, node, replica, signal, telemetry,
 };
 use std::{ffi::OsString, path::PathBuf, process::ExitCode, time::Duration};
 use tokio_util::sync::CancellationToken;
@@ -201,13 +201,7 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 pub(crate) fn prepare_replica() {
     // Logs and snapshots hold every Secret.
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
-    do_without_huge_pages();
-}
-
-/// Many small objects use memory here and there: taken by two MiB at a time, it would be up to eight times as much.
-fn do_without_huge_pages() {
-    // A kernel that does not know of it takes more.
-    let _ = nix::sys::prctl::set_thp_disable(true);
+    memory::do_without_huge_pages();
 }
 
 pub(crate) fn run(arguments: Arguments) -> ExitCode {
@@ -215,7 +209,7 @@ pub(crate) fn run(arguments: Arguments) -> ExitCode {
         prepare_replica();
     }
     if matches!(arguments.role, Role::Kubelet { .. }) {
-        do_without_huge_pages();
+        memory::do_without_huge_pages();
     }
     if let Role::Etcd { flags } = arguments.role {
         return etcd::run(flags);

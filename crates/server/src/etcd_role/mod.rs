@@ -13,7 +13,7 @@ mod units;
 pub use flags::{FlagError, Values, help, parse, parse_file};
 pub use settings::EtcdConfig;
 
-use crate::{client_name::name_client, clock, config::TlsConfig, tls};
+use crate::{client_name::name_client, clock, config::TlsConfig, memory, tls};
 use anyhow::Context as _;
 use client_tls::Own;
 use etcd::auth::{AuthConfig, Clock};
@@ -62,6 +62,7 @@ pub async fn run(config: EtcdConfig, shutdown: CancellationToken) -> anyhow::Res
         tracing::warn!("{warning}");
     }
     config.check_data_dir()?;
+    memory::take_huge_pages_if_large(&config.data_dir);
     let peers = bind(&config.peers).await.context("--listen-peer-urls")?;
     let mut listeners = Vec::new();
     for client in &config.clients {
