@@ -192,7 +192,8 @@ pub struct AuthorityConfig {
     pub key_file: PathBuf,
     /// Files of clients that this replica renews beside its own, if this authority has signed them: a certificate with
     /// its key, PEM, or a kubeconfig that holds both.
-    #[serde(default)]
+    // Left out where there is none: a version that does not know of it reads the file, too.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub renews: Vec<PathBuf>,
 }
 
