@@ -6,8 +6,8 @@ use std::{fs, path::Path};
 /// Of a store's snapshots: with more, its memory is filled one page after the other when it starts.
 const LARGE_BYTES: u64 = 128 << 20;
 
-/// Many small objects use memory here and there: taken by 2 MiB at a time, it would be up to eight times as much. To be
-/// called before there is a second thread. What this process starts does without them, too.
+/// Many small objects use memory here and there: taken by 2 MiB at a time, it would be up to eight times as much. What
+/// was taken before stays, so this comes first. What this process starts does without them, too.
 pub fn do_without_huge_pages() {
     // A kernel that does not know of it takes more.
     let _ = prctl::set_thp_disable(true);

@@ -263,14 +263,14 @@ mod tests {
         let kept = Kept::Client(path.clone());
         let foreign = write(&other, THEN);
         let fresh = write(&own, now());
-        let signer = Signer::Own(Arc::new(own));
-        let Signer::Own(own) = &signer else { unreachable!() };
+        let own = Arc::new(own);
+        let signer = Signer::Own(Arc::clone(&own));
         for text in [&foreign, &fresh] {
             pki::write_secret(&path, text.as_bytes()).unwrap();
             look(&kept, &signer).await;
             assert_eq!(read(), *text, "not due, or not ours");
         }
-        let expired = write(own, THEN);
+        let expired = write(&own, THEN);
         assert!(look(&kept, &signer).await > LOOK_MIN);
         let new = Certificate::from_pem(&kept.pem().unwrap(), "new").unwrap();
         assert_eq!(new.profile, profile);

@@ -177,22 +177,19 @@ fn certificates(config: &ReplicaConfig) -> Vec<Kept> {
         config.etcd.as_ref().and_then(|etcd| etcd.tls.as_ref()),
         config.raft.tls.as_ref(),
     ];
-    let files = |certificate: &std::path::Path, key: &std::path::Path| Files {
-        certificate: certificate.to_owned(),
-        key: key.to_owned(),
+    let files = |certificate: &std::path::Path, key: &std::path::Path| {
+        Kept::Files(Files { certificate: certificate.to_owned(), key: key.to_owned() })
     };
-    let mut all: Vec<Files> =
-        listeners.into_iter().flatten().map(|tls| files(&tls.cert_file, &tls.key_file)).collect();
-    all.extend(config.nodes.tls.iter().map(|tls| files(&tls.cert_file, &tls.key_file)));
+    let listeners = listeners.into_iter().flatten().map(|tls| files(&tls.cert_file, &tls.key_file));
+    let to_nodes = config.nodes.tls.iter().map(|tls| files(&tls.cert_file, &tls.key_file));
+    let clients = config.authority.iter().flat_map(|authority| &authority.renews);
+    let clients = clients.map(|path| Kept::Client(path.clone()));
     let mut each = Vec::new();
-    for files in all {
-        let kept = Kept::Files(files);
+    for kept in listeners.chain(to_nodes).chain(clients) {
         if !each.contains(&kept) {
             each.push(kept);
         }
     }
-    let clients = config.authority.iter().flat_map(|authority| &authority.renews);
-    each.extend(clients.map(|path| Kept::Client(path.clone())));
     each
 }
 
