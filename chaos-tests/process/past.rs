@@ -60,7 +60,10 @@ fn every_replica_tells_the_same_of_the_past() {
         assert_eq!(said.code, 0, "{said:?}");
         let said = cluster.cli(&["undelete", "configmap/site"]).await;
         assert_eq!(said.code, 0, "{said:?}");
-        let diff = ["diff", "configmap/site", "--from", then];
+        let told = everywhere(cluster, &left, &["history", "configmap/site"]).await;
+        let now = told["versions"][3]["revision"].as_str().unwrap();
+        // Without `--to` it is the time of the question, which no two replicas are asked at.
+        let diff = ["diff", "configmap/site", "--from", then, "--to", now];
         let changes = everywhere(cluster, &left, &diff).await["changes"].clone();
         let paths: Vec<&str> =
             changes.as_array().unwrap().iter().filter_map(|c| c["path"].as_str()).collect();
