@@ -33,7 +33,7 @@ fn check(evidence: &Evidence<'_>, findings: &mut Findings) {
                 version.get("/metadata/deletionGracePeriodSeconds").and_then(Value::as_u64)
             };
             // An end that is shortened when it should long have come is near, and not at a time that is past.
-            let is_near = grace(next) == Some(1) && grace(one) > Some(1);
+            let is_near = grace(next).is_some_and(|grace| grace <= 1) && grace(next) < grace(one);
             if later > until && !is_near || grace(next) > grace(one) {
                 let text = format!(
                     "{}: its end was to be at {until} (grace {:?}), and at {} at {later} (grace {:?})",
@@ -110,6 +110,7 @@ mod tests {
             ("shortened", pod(&[(5, json!({})), (6, ends(late, 30)), (7, ends(early, 10))]), None),
             ("later", pod(&[(6, ends(early, 10)), (7, ends(late, 10))]), Some("and at 7 at 2026")),
             ("shortened too late", pod(&[(6, ends(early, 10)), (7, ends(late, 1))]), None),
+            ("to nothing, too late", pod(&[(6, ends(early, 1)), (7, ends(late, 0))]), None),
             (
                 "shortened and later",
                 pod(&[(6, ends(early, 10)), (7, ends(late, 2))]),
