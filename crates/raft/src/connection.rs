@@ -3,12 +3,12 @@
 //! One that was accepted breaks when the replica ends: a peer's stream has no end of its own.
 
 use crate::config::PeerTls;
-use futures::{Stream, StreamExt as _};
+use futures::{Stream, StreamExt as _, stream::FuturesUnordered};
 use http::Uri;
 use hyper_util::rt::TokioIo;
 use rustls::{ClientConfig, pki_types::ServerName};
 use std::{
-    future::Future as _,
+    future::Future,
     io,
     pin::Pin,
     sync::Arc,
@@ -27,6 +27,8 @@ use tonic::transport::{
 };
 use world::net::{TcpListener, TcpStream};
 
+/// To connect, one beside the other. A way of half a second there and back is short enough for the default interval.
+pub(crate) const ATTEMPTS: u32 = 8;
 /// For a peer to shake hands.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Peers that shake hands beside each other.
@@ -107,14 +109,17 @@ impl AsyncWrite for Link {
     }
 }
 
-/// A connection to a peer at a URL, made when it is first used, and again when it has broken. `tune` may set
-/// what it likes but the URL and TLS.
+/// A connection to a peer at a URL, made when it is first used, and again when it has broken. One that is not made
+/// after `again` is tried once more beside the first, and so on for [`ATTEMPTS`] times: the first packets to a
+/// machine that was cut off are lost, and where the way is long, or loses some, they need more time than that.
+/// `tune` may set what it likes but the URL and TLS.
 ///
 /// # Errors
 /// It is no URL.
 pub(crate) fn lazy(
     url: &str,
     tls: Option<&PeerTls>,
+    again: Duration,
     tune: impl FnOnce(Endpoint) -> Endpoint,
 ) -> io::Result<Channel> {
     let target: Uri = url.parse().map_err(io::Error::other)?;
@@ -135,7 +140,8 @@ pub(crate) fn lazy(
     };
     let connector = tower::service_fn(move |_: Uri| {
         let (target, tls) = (target.clone(), tls.clone());
-        async move { open(&target, tls).await.map(TokioIo::new) }
+        let open = move || open(target.clone(), tls.clone());
+        async move { first_of(open, again).await.map(TokioIo::new) }
     });
     Ok(endpoint.connect_with_connector_lazy(connector))
 }
@@ -146,7 +152,23 @@ fn connector(config: &ClientConfig) -> TlsConnector {
     TlsConnector::from(Arc::new(config))
 }
 
-async fn open(target: &Uri, tls: Option<TlsConnector>) -> io::Result<Link> {
+/// What the first of several tries comes to that begin one after the other. That there is nobody to connect to ends
+/// them all: the others would hear the same.
+async fn first_of<T, F: Future<Output = io::Result<T>>>(
+    open: impl Fn() -> F,
+    again: Duration,
+) -> io::Result<T> {
+    let mut tries = FuturesUnordered::new();
+    for _ in 0..ATTEMPTS {
+        tries.push(open());
+        if let Ok(Some(result)) = timeout(again, tries.next()).await {
+            return result;
+        }
+    }
+    Err(io::ErrorKind::TimedOut.into())
+}
+
+async fn open(target: Uri, tls: Option<TlsConnector>) -> io::Result<Link> {
     let host = target.host().unwrap_or_default();
     let host = host.trim_start_matches('[').trim_end_matches(']');
     let port = target.port_u16().unwrap_or(if tls.is_some() { 443 } else { 80 });
@@ -249,5 +271,43 @@ impl Connected for Accepted {
     fn connect_info(&self) -> TcpConnectInfo {
         let tcp = self.stream.tcp();
         TcpConnectInfo { local_addr: tcp.local_addr().ok(), remote_addr: tcp.peer_addr().ok() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::{
+        future::pending,
+        sync::atomic::{AtomicU32, Ordering},
+    };
+    use tokio::time::{Instant, sleep};
+
+    const AGAIN: Duration = Duration::from_millis(150);
+
+    /// What comes of tries that are each as `one` says by its number, how many were made, and how long it took.
+    async fn tried(
+        one: impl AsyncFn(u32) -> io::Result<u32>,
+    ) -> (Result<u32, io::ErrorKind>, u32, Duration) {
+        let (made, begun) = (AtomicU32::new(0), Instant::now());
+        let open = || one(made.fetch_add(1, Ordering::Relaxed));
+        let result = first_of(open, AGAIN).await.map_err(|error| error.kind());
+        (result, made.load(Ordering::Relaxed), begun.elapsed())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_that_takes_longer_than_the_next_try_is_made_all_the_same() {
+        let late = async |number| {
+            sleep(AGAIN * 3 / 2).await;
+            Ok(number)
+        };
+        assert_eq!(tried(late).await, (Ok(0), 2, AGAIN * 3 / 2));
+        // The first packets to a machine that was cut off are lost; those that come after it is back are not.
+        let back = async |number| if number < 3 { pending().await } else { Ok(number) };
+        assert_eq!(tried(back).await, (Ok(3), 4, AGAIN * 3));
+        let nobody = async |_| Err(io::ErrorKind::ConnectionRefused.into());
+        assert_eq!(tried(nobody).await, (Err(io::ErrorKind::ConnectionRefused), 1, Duration::ZERO));
+        let silent = async |_| pending().await;
+        assert_eq!(tried(silent).await, (Err(io::ErrorKind::TimedOut), ATTEMPTS, AGAIN * ATTEMPTS));
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::{
     config::PeerTls,
-    connection::lazy,
+    connection::{ATTEMPTS, lazy},
     core::Core,
     peer::{Acquaintance, MembersRequest, MembersResponse, peer_service_client::PeerServiceClient},
     types::Member,
@@ -21,7 +21,7 @@ pub async fn look_up(
 ) -> io::Result<BTreeMap<u64, Member>> {
     let mut last = io::Error::new(io::ErrorKind::NotFound, "there is nobody to ask");
     for url in urls {
-        let asked = timeout(patience, ask(url, tls)).await;
+        let asked = timeout(patience, ask(url, tls, patience)).await;
         match asked.unwrap_or_else(|late| Err(io::Error::other(late))) {
             Ok(members) => return Ok(members),
             Err(error) => last = io::Error::other(format!("{url}: {error}")),
@@ -30,8 +30,12 @@ pub async fn look_up(
     Err(last)
 }
 
-async fn ask(url: &str, tls: Option<&PeerTls>) -> io::Result<BTreeMap<u64, Member>> {
-    let channel = lazy(url, tls, |endpoint| endpoint)?;
+async fn ask(
+    url: &str,
+    tls: Option<&PeerTls>,
+    patience: Duration,
+) -> io::Result<BTreeMap<u64, Member>> {
+    let channel = lazy(url, tls, patience / ATTEMPTS, |endpoint| endpoint)?;
     let answer = PeerServiceClient::new(channel).members(MembersRequest {}).await;
     let MembersResponse { members } = answer.map_err(io::Error::other)?.into_inner();
     if members.is_empty() {

@@ -121,7 +121,8 @@ struct Inner {
     me: Arc<Identity>,
     book: RwLock<Book>,
     channels: Mutex<BTreeMap<String, Channel>>,
-    connect_timeout: Duration,
+    /// Between two tries to connect.
+    again: Duration,
     tls: Option<PeerTls>,
     doubt: Notify,
     stranger: Mutex<Option<String>>,
@@ -131,14 +132,14 @@ impl Peers {
     pub(crate) fn new(
         me: Arc<Identity>,
         members: &BTreeMap<u64, Member>,
-        connect_timeout: Duration,
+        again: Duration,
         tls: Option<PeerTls>,
     ) -> Self {
         let inner = Inner {
             me,
             book: RwLock::default(),
             channels: Mutex::default(),
-            connect_timeout,
+            again,
             tls,
             doubt: Notify::new(),
             stranger: Mutex::default(),
@@ -203,10 +204,8 @@ impl Peers {
         if let Some(channel) = channels.get(&url) {
             return Ok(channel.clone());
         }
-        let connect_timeout = self.inner.connect_timeout;
-        let channel = lazy(&url, self.inner.tls.as_ref(), |endpoint| {
+        let channel = lazy(&url, self.inner.tls.as_ref(), self.inner.again, |endpoint| {
             endpoint
-                .connect_timeout(connect_timeout)
                 // A peer that hangs without closing its connection is given up within two seconds.
                 .http2_keep_alive_interval(Duration::from_secs(1))
                 .keep_alive_timeout(Duration::from_secs(1))
