@@ -185,8 +185,14 @@ pub(crate) fn container(ms: u64, node: &str, uid: &str, fact: RuntimeFact) -> Re
 
 /// Stream 1, which follows all objects of a kind from the beginning.
 pub(crate) fn follows(stream: u64, kind: &str) -> Record {
+    follows_after(stream, kind, 0)
+}
+
+/// As [`follows`], from after a revision.
+pub(crate) fn follows_after(stream: u64, kind: &str, after: u64) -> Record {
     let scope = Scope::Objects { kind: kind.to_owned(), namespace: String::new() };
-    let opened = Opened { client: 100 + stream, replica: 1, scope, from: 1, resumes: None };
+    let from = after + 1;
+    let opened = Opened { client: 100 + stream, replica: 1, scope, from, resumes: None };
     watch(stream, 0, WatchStep::Opened(opened))
 }
 

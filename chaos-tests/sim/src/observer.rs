@@ -5,11 +5,14 @@
 
 use checkers::history::{ReplicaFact, ReplicaSeen};
 use raft::{AppliedEntry, LogEnd, RaftStore};
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 use store::{
-    Cluster as _, MemberRole, Origin, Store as _,
+    Cluster as _, Event, MemberRole, Origin, Store as _,
     state::{SnapshotRecord, State},
 };
+
+/// Below which the API keeps its objects.
+const OBJECTS: &[u8] = b"/registry/";
 
 /// Replicas as they were seen.
 #[derive(Debug, Default)]
@@ -40,6 +43,8 @@ struct LogState {
     next: u64,
     /// Entries were dropped before anybody looked: it cannot go on.
     broken_off: bool,
+    /// Of objects, in order.
+    changes: Vec<Arc<Event>>,
 }
 
 impl Observer {
@@ -127,6 +132,11 @@ impl Observer {
         Some(format!("at index {index}: by the log {log:?}, at the replica {replica:?}"))
     }
 
+    /// Changes of objects that the log has made since this was asked last, in order.
+    pub(crate) fn take_changes(&mut self) -> Vec<Arc<Event>> {
+        std::mem::take(&mut self.log.changes)
+    }
+
     /// What was seen since this was asked last, in order.
     pub(crate) fn take(&mut self) -> Vec<ReplicaSeen> {
         std::mem::take(&mut self.seen)
@@ -153,6 +163,8 @@ impl LogState {
             if transition.repeated {
                 continue;
             }
+            let is_object = |event: &&Arc<Event>| event.kv.key.starts_with(OBJECTS);
+            self.changes.extend(transition.events.iter().filter(is_object).cloned());
             let refusal = transition.applied.outcome.err();
             if let Origin::Controller { epoch } = &command.origin {
                 let (epoch, carried_out) = (epoch.0, refusal.is_none());

@@ -57,6 +57,23 @@ impl<'h> Evidence<'h> {
         Self { history, operations, streams, keys, objects, replicas, runtime, marks }
     }
 
+    /// Whether watches have told of every change of such objects from after one revision up to another.
+    #[must_use]
+    pub fn saw_all(&self, kind: &str, namespace: &str, after: u64, until: u64) -> bool {
+        let watches = self.streams.iter().filter(|stream| stream.covers_object(kind, namespace));
+        let mut spans: Vec<(u64, u64)> =
+            watches.filter_map(|stream| Some((stream.from()?, stream.delivered()?))).collect();
+        spans.sort_unstable();
+        let seen =
+            spans.iter().fold(
+                after,
+                |seen, (from, delivered)| {
+                    if *from <= seen + 1 { seen.max(*delivered) } else { seen }
+                },
+            );
+        seen >= until
+    }
+
     /// When the cluster was last healed for good: no fault begins later. None if it never was.
     #[must_use]
     pub fn healed_ns(&self) -> Option<u64> {

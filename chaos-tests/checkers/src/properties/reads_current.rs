@@ -62,13 +62,13 @@ fn check(evidence: &Evidence<'_>, findings: &mut Findings) {
                 && (call.namespace.is_empty() || object.namespace == call.namespace);
             let life = evidence.objects.get(uid);
             let may_be_gone = life.is_none_or(|life| life.deleted().is_some());
-            // Without a watch of all, nobody knows what else was deleted.
-            let is_watched = evidence.streams.iter().any(|stream| {
-                stream.covers_object(&object.kind, &object.namespace)
-                    && stream.delivered().is_some_and(|until| until >= answered.revision)
-            });
             let is_found = found.iter().any(|found| found.uid == *uid);
-            if is_asked && is_watched && !may_be_gone && !is_found {
+            // Without a watch of all since then, nobody knows what else was deleted.
+            let is_watched = || {
+                let (after, until) = (object.resource_version, answered.revision);
+                evidence.saw_all(&object.kind, &object.namespace, after, until)
+            };
+            if is_asked && !may_be_gone && !is_found && is_watched() {
                 let text = format!("{operation}; missing what was written: {}", write.operation);
                 findings.violated(operation.answered_ns, text);
             }
@@ -81,7 +81,7 @@ mod tests {
     use super::*;
     use crate::{
         history::{Change, Record},
-        testing::{call, event, follows, hold, object},
+        testing::{call, event, follows, follows_after, hold, object},
     };
     use serde_json::{Value, json};
 
@@ -99,8 +99,12 @@ mod tests {
         let get = |verb, revision| read(verb, (5, 6), Body::Object(Some(pod(revision))));
         let list = |objects| read(ObjectVerb::List, (5, 6), Body::Objects(objects));
         let watched = || {
-            let node = object("Pod", "other", "u2", 9, &json!({}));
-            vec![follows(1, "Pod"), event(1, Change::Added, pod(7)), event(1, Change::Added, node)]
+            let other = object("Pod", "other", "u2", 9, &json!({}));
+            vec![follows(1, "Pod"), event(1, Change::Added, pod(7)), event(1, Change::Added, other)]
+        };
+        let watched_later = || {
+            let other = object("Pod", "other", "u2", 9, &json!({}));
+            vec![follows_after(1, "Pod", 8), event(1, Change::Added, other)]
         };
         let both = || vec![wrote((0, 1), 7), wrote((2, 3), 8)];
         let with = |record| [both(), vec![record]].concat();
@@ -122,6 +126,11 @@ mod tests {
             ),
             ("listed", listed(vec![pod(7)]), None),
             ("missing in a list", listed(Vec::new()), Some("missing what was written")),
+            (
+                "deleted before anybody watched",
+                [watched_later(), vec![wrote((0, 1), 7), list(Vec::new())]].concat(),
+                None,
+            ),
         ];
         hold(&PROPERTY, cases);
     }

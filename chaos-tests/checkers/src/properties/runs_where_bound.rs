@@ -1,7 +1,7 @@
 //! A container starts only on the node that its Pod is bound to.
 
 use crate::{
-    evidence::Evidence,
+    evidence::{Evidence, Life, Stream, Version},
     history::RuntimeFact,
     pods,
     property::{Findings, Property},
@@ -25,6 +25,10 @@ fn check(evidence: &Evidence<'_>, findings: &mut Findings) {
             continue;
         }
         let bound = whole().map(pods::node).find(|node| !node.is_empty());
+        // It may have been bound where nobody looked.
+        if bound.is_none() && !saw_whole_life(evidence, pod) {
+            continue;
+        }
         let text = format!(
             "{} of {} started on {} at {}; the Pod is {}",
             seen.container,
@@ -37,15 +41,29 @@ fn check(evidence: &Evidence<'_>, findings: &mut Findings) {
     }
 }
 
+/// Up to its deletion, or to the end of all that watches have told.
+fn saw_whole_life(evidence: &Evidence<'_>, pod: &Life<'_>) -> bool {
+    let (kind, namespace) = (pod.kind(), pod.namespace());
+    let watches = evidence.streams.iter().filter(|stream| stream.covers_object(kind, namespace));
+    let told = watches.filter_map(Stream::delivered).max();
+    let end = pod.deleted().map(Version::revision).or(told);
+    let beginning = pod.first().map(Version::revision);
+    beginning.zip(end).is_some_and(|(from, until)| evidence.saw_all(kind, namespace, from, until))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{container, follows, hold, life};
+    use crate::{
+        history::Change,
+        testing::{container, event, follows, follows_after, hold, life, object},
+    };
     use serde_json::json;
 
     /// INV-3
     #[test]
     fn a_container_elsewhere_is_caught() {
+        let other = |revision| object("Pod", "other", "u2", revision, &json!({}));
         let pod = |bound: bool| {
             let mut versions = vec![(5, json!({}))];
             versions.extend(bound.then(|| (6, json!({"spec": {"nodeName": "n1"}}))));
@@ -54,10 +72,16 @@ mod tests {
         let on = |bound, node| {
             [pod(bound), vec![container(9, node, "u1", RuntimeFact::Started)]].concat()
         };
+        let unseen = || {
+            let mut records = on(false, "n1");
+            records.extend([follows_after(2, "Pod", 20), event(2, Change::Added, other(21))]);
+            records
+        };
         let cases = vec![
             ("where it is bound", on(true, "n1"), None),
             ("elsewhere", on(true, "n2"), Some("the Pod is bound to n1")),
             ("bound nowhere", on(false, "n1"), Some("bound to no node")),
+            ("bound where nobody looked", unseen(), None),
         ];
         hold(&PROPERTY, cases);
     }

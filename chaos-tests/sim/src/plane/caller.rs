@@ -33,6 +33,13 @@ kinds! {
 }
 
 impl Kind {
+    /// What the keys begin with under which they are stored.
+    pub(crate) fn prefix(self) -> String {
+        let group = self.group.strip_prefix("/apis/").and_then(|rest| rest.split('/').next());
+        let group = group.map(|group| format!("{group}/")).unwrap_or_default();
+        format!("/registry/{group}{}/", self.plural)
+    }
+
     /// Of one object, or of all with an empty name; in all namespaces with an empty namespace.
     pub(crate) fn path(self, namespace: &str, name: &str, subresource: &str) -> String {
         let mut path = self.group.to_owned();

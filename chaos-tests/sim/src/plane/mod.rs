@@ -14,6 +14,7 @@ mod run;
 mod scenario;
 mod settled;
 mod watcher;
+mod witness;
 
 use crate::{
     Failure, Millis, Report, logs,
@@ -21,9 +22,10 @@ use crate::{
     patience::{self, TOOK_TOO_LONG},
     trace::{Detail, Trace},
 };
-use checkers::history::{History, Outcome, Record, WatchStep};
+use checkers::history::{History, Outcome, Record, Watch, WatchStep};
 use scenario::Scenario;
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use witness::WITNESS;
 
 /// How large a plane is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -118,6 +120,7 @@ fn judge(
 /// Requests that were answered, refused and of unknown outcome; changes that watches were told of.
 fn count(history: &History) -> ([usize; 3], usize) {
     let (mut requests, mut watched) = ([0; 3], 0);
+    let mut own = BTreeSet::new();
     let [answered, refused, unknown] = &mut requests;
     for record in &history.records {
         match record {
@@ -126,9 +129,16 @@ fn count(history: &History) -> ([usize; 3], usize) {
                 Outcome::Failed { .. } => *refused += 1,
                 Outcome::Unknown { .. } => *unknown += 1,
             },
-            Record::Watch(watch) => {
-                watched += usize::from(matches!(watch.step, WatchStep::Object(_)))
-            }
+            Record::Watch(Watch { stream, step, .. }) => match step {
+                WatchStep::Opened(opened) if opened.client == WITNESS => {
+                    own.insert(*stream);
+                }
+                WatchStep::Object(_) => watched += usize::from(!own.contains(stream)),
+                WatchStep::Opened(_)
+                | WatchStep::Events { .. }
+                | WatchStep::Progress { .. }
+                | WatchStep::Closed(_) => {}
+            },
             Record::Replica(_) | Record::Runtime(_) | Record::Mark(_) => {}
         }
     }

@@ -9,6 +9,7 @@ use super::{
     recorder::Recorder,
     scenario::{Fault, Machine as Name, Scenario, What},
     watcher,
+    witness::Witness,
 };
 use crate::{
     Failure, Millis,
@@ -97,6 +98,7 @@ struct Plane<'a> {
     trace: Trace,
     recorder: Recorder,
     observer: Observer,
+    witness: Witness,
     group: Group,
     replicas: BTreeMap<u64, ReplicaSide>,
     nodes: BTreeMap<u64, NodeSide>,
@@ -146,6 +148,7 @@ impl<'a> Plane<'a> {
             starts: 0,
             network,
             trace: trace.clone(),
+            witness: Witness::new(&WATCHED, &recorder),
             recorder,
             observer: Observer::default(),
             group,
@@ -384,6 +387,9 @@ impl<'a> Plane<'a> {
         }
         for seen in self.observer.take() {
             self.recorder.note(seen.into());
+        }
+        for change in self.observer.take_changes() {
+            self.witness.note(&change);
         }
         for machine in self.clients.iter_mut().chain(&mut self.watchers) {
             machine.step(now);
