@@ -92,6 +92,12 @@ impl Observer {
         if local.applied_index < member.next {
             return;
         }
+        // What the log has no more was applied by way of a snapshot.
+        let entries = store.applied_entries(member.next).unwrap_or_default();
+        if entries.is_empty() && local.applied_index == 0 {
+            // A first entry is yet to come.
+            return;
+        }
         let view = store.view();
         note(
             id,
@@ -103,8 +109,6 @@ impl Observer {
                 epoch: view.epoch().0,
             },
         );
-        // What the log has no more was applied by way of a snapshot.
-        let entries = store.applied_entries(member.next).unwrap_or_default();
         member.next = local.applied_index + 1;
         for entry in &entries {
             let AppliedEntry { index, term, digest, .. } = *entry;
