@@ -60,6 +60,8 @@ struct Session {
     outgoing: Outgoing,
     /// Another node has been given this one's range of addresses.
     range_lost: CancellationToken,
+    /// Another agent has registered under this name.
+    taken_over: CancellationToken,
 }
 
 /// Requests of one Pod, one after the other; those of different Pods beside each other.
@@ -123,6 +125,7 @@ pub(super) async fn run(
         registration,
         outgoing: outgoing.clone(),
         range_lost: CancellationToken::new(),
+        taken_over: CancellationToken::new(),
     });
     for pod in pods {
         send(outgoing, To::Pod(change(&pod))).await?;
@@ -153,6 +156,11 @@ pub(super) async fn run(
             () = outgoing.closed() => return Ok(()),
             () = session.range_lost.cancelled() => {
                 return Err(Status::unavailable("another node has this one's range of addresses"));
+            }
+            // Whoever is still there registers anew. The other one may be gone: what an agent sent before it was
+            // killed can arrive after its successor has registered.
+            () = session.taken_over.cancelled() => {
+                return Err(Status::unavailable("another agent has taken over this node"));
             }
         }
     }
@@ -225,18 +233,34 @@ impl Session {
         Caller { fence: Some(self.registration.fence.clone()), ..Caller::default() }
     }
 
+    /// Whether another agent has registered since, as far as this replica knows.
+    fn is_taken_over(&self) -> bool {
+        let Fence { key, revision } = &self.registration.fence;
+        let session = self.registry.store().view().get(key.as_bytes());
+        session.is_some_and(|kv| kv.mod_revision > *revision)
+    }
+
+    /// `None` if nothing is answered: the stream ends, and it is asked again on the next one.
+    fn ack(&self, sequence: u64, result: Result<u64, Status>) -> Option<To> {
+        if result.is_err() && self.is_taken_over() {
+            self.taken_over.cancel();
+            return None;
+        }
+        Some(ack(sequence, result))
+    }
+
     async fn handle(&self, message: From) {
         let answer = match message {
             From::Heartbeat(beat) => {
                 self.heartbeat().await;
-                To::Heartbeat(HeartbeatAck { sequence: beat.sequence })
+                Some(To::Heartbeat(HeartbeatAck { sequence: beat.sequence }))
             }
             From::PodStatus(m) => {
                 let result = self.pod_status(&m.namespace, &m.name, &m.uid, &m.status_json).await;
-                ack(m.sequence, result)
+                self.ack(m.sequence, result)
             }
             From::PodDelete(m) => {
-                ack(m.sequence, self.pod_delete(&m.namespace, &m.name, &m.uid).await)
+                self.ack(m.sequence, self.pod_delete(&m.namespace, &m.name, &m.uid).await)
             }
             From::NodeStatus(m) => {
                 let result = match serde_json::from_slice(&m.status_json) {
@@ -245,19 +269,24 @@ impl Session {
                     }
                     Err(error) => Err(Status::bad_request(error.to_string())),
                 };
-                ack(m.sequence, result)
+                self.ack(m.sequence, result)
             }
             From::Event(m) => {
                 self.event(&m.event_json).await;
                 return;
             }
-            From::Fetch(m) => To::Fetched(self.fetch(&m).await),
+            From::Fetch(m) => Some(To::Fetched(self.fetch(&m).await)),
             From::Hello(_) | From::Activate(_) => return,
         };
-        let _ = self.outgoing.send(to_node(answer)).await;
+        if let Some(answer) = answer {
+            let _ = self.outgoing.send(to_node(answer)).await;
+        }
     }
 
     async fn heartbeat(&self) {
+        if self.is_taken_over() {
+            return self.taken_over.cancel();
+        }
         let lease = self.registration.lease;
         match self.registry.store().renew_lease(lease, RENEW_DEADLINE).await {
             Ok(Some(_)) => {}
@@ -281,12 +310,8 @@ impl Session {
             return Ok(());
         }
         self.registry.linearize().await?;
-        let Fence { key, revision } = &self.registration.fence;
-        let session = self.registry.store().view().get(key.as_bytes());
-        if is_registered(&self.registry, &self.node)
-            // Another agent has taken over: it registers for itself.
-            || session.is_none_or(|kv| kv.mod_revision != *revision)
-        {
+        // Another agent that has taken over registers for itself.
+        if is_registered(&self.registry, &self.node) || self.is_taken_over() {
             return Ok(());
         }
         tracing::info!(node = self.node, "its Node was deleted: registered again");

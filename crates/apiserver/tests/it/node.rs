@@ -1,6 +1,7 @@
 //! A node's session, over sockets, with two API servers over one store in place of two replicas.
 
 use crate::{Api, PODS, pod};
+use api::status::Status;
 use client::node::{FromControlPlane, NodeSession, NodeSessionConfig, ToControlPlane, session};
 use http::Method;
 use serde_json::{Value, json};
@@ -38,9 +39,20 @@ pub(crate) fn saying(
     stop: &CancellationToken,
     tasks: &mut JoinSet<()>,
 ) -> NodeSession {
+    agent("first", node, endpoints, stop, tasks)
+}
+
+/// As [`saying`], of one of several agents of the same machine.
+fn agent(
+    instance: &str,
+    node: Value,
+    endpoints: &[String],
+    stop: &CancellationToken,
+    tasks: &mut JoinSet<()>,
+) -> NodeSession {
     let config = NodeSessionConfig {
         node: node["metadata"]["name"].as_str().unwrap().to_owned(),
-        instance: "first".to_owned(),
+        instance: instance.to_owned(),
         machine_id: "machine".to_owned(),
         boot_id: "boot".to_owned(),
         node_json: node,
@@ -66,6 +78,18 @@ pub(crate) async fn until_synced(node: &mut NodeSession) -> (Vec<(String, bool)>
                 pods.push((pod["metadata"]["name"].as_str().unwrap().to_owned(), removed));
             }
             FromControlPlane::Synced { complete, .. } => return (pods, complete),
+            _ => {}
+        }
+    }
+}
+
+/// What became of a request.
+async fn acknowledged(node: &mut NodeSession, request: u64) -> Result<u64, Status> {
+    loop {
+        match node.events.recv().await.unwrap() {
+            FromControlPlane::Acknowledged { sequence, result } if sequence == request => {
+                return result;
+            }
             _ => {}
         }
     }
@@ -196,6 +220,45 @@ async fn what_is_deleted_of_a_node_comes_back_with_the_next_heartbeat_of_its_age
 }
 
 #[tokio::test]
+async fn an_agent_is_heard_again_after_one_that_is_gone_has_taken_over() {
+    // FEN-27, FEN-30: what an agent sent before it was killed arrives after its successor has registered.
+    let api = Api::new().await;
+    let mut tasks = JoinSet::new();
+    let (url, _stop) = serve(&api, &mut tasks).await;
+    bound(&api, "p").await;
+    let (_, pod) = api.json(Method::GET, &format!("{PODS}/p"), Value::Null).await;
+    let stop = CancellationToken::new();
+    let mut node = node(std::slice::from_ref(&url), &stop, &mut tasks);
+    until_synced(&mut node).await;
+    let ghost = |instance: &str, tasks: &mut JoinSet<()>| {
+        let ends = CancellationToken::new();
+        let object = json!({"metadata": {"name": "node-1"}, "status": {}});
+        (agent(instance, object, std::slice::from_ref(&url), &ends, tasks), ends)
+    };
+    let (mut killed, ends) = ghost("killed", &mut tasks);
+    until_synced(&mut killed).await;
+    ends.cancel();
+    let status = ToControlPlane::PodStatus {
+        sequence: 1,
+        namespace: "default".to_owned(),
+        name: "p".to_owned(),
+        uid: pod["metadata"]["uid"].as_str().unwrap().to_owned(),
+        status: json!({"phase": "Running"}),
+    };
+    node.requests.send(status).await.unwrap();
+    timeout(Duration::from_secs(10), acknowledged(&mut node, 1)).await.unwrap().unwrap();
+    let (_, pod) = api.json(Method::GET, &format!("{PODS}/p"), Value::Null).await;
+    assert_eq!(pod["status"]["phase"], "Running");
+
+    // One that has nothing to say notices, too.
+    let (mut killed, ends) = ghost("killed again", &mut tasks);
+    until_synced(&mut killed).await;
+    ends.cancel();
+    until_synced(&mut node).await;
+    stop.cancel();
+}
+
+#[tokio::test]
 async fn what_a_store_without_room_refuses_is_said_again_until_it_is_taken() {
     // DEL-30, NOD-22: the end of a Pod is shown before it goes
     let api = Api::new().await;
@@ -220,14 +283,7 @@ async fn what_a_store_without_room_refuses_is_said_again_until_it_is_taken() {
         status: json!({"phase": "Failed"}),
     };
     node.requests.send(request).await.unwrap();
-    let acknowledged = async {
-        loop {
-            let told = node.events.recv().await.unwrap();
-            if let FromControlPlane::Acknowledged { sequence: 7, result } = told {
-                return result;
-            }
-        }
-    };
+    let acknowledged = acknowledged(&mut node, 7);
     tokio::pin!(acknowledged);
     // A refusal that counts would be here long before.
     let early = timeout(Duration::from_secs(2), &mut acknowledged).await;
