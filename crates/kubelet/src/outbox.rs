@@ -1,8 +1,11 @@
-//! What the control plane must be told: kept on disk until it is acknowledged (CRE-4, S28).
+//! What the control plane must be told: the end of a Pod is kept on disk until it is acknowledged (CRE-4, S28).
 //!
 //! One place sends again: the session, over as many streams as it takes. The outbox numbers, joins
 //! what is about one Pod, remembers over a restart, and puts each message into the session once in the
 //! life of the agent.
+//!
+//! What a Pod is like while it runs is not kept: an agent that starts says that anew, and what an earlier one had
+//! not had acknowledged may be long past. After a power cut even what was acknowledged since may be forgotten.
 
 use crate::journal::{Found, Journal};
 use api::{core::Pod, status::Status};
@@ -57,6 +60,16 @@ impl Message {
         (self.uid.clone(), self.topic)
     }
 
+    /// Whether nobody knows it any more after a restart, unless it is on disk.
+    fn is_last(&self) -> bool {
+        let ended = || {
+            let status: Option<Value> = serde_json::from_str(&self.status).ok();
+            let phase = status.as_ref().and_then(|status| status.get("phase")?.as_str());
+            matches!(phase, Some("Succeeded" | "Failed"))
+        };
+        self.topic == Topic::Delete || ended()
+    }
+
     fn request(self, sequence: u64) -> ToControlPlane {
         let Self { topic, namespace, name, uid, status } = self;
         match topic {
@@ -85,9 +98,15 @@ struct State {
     /// Not given to the session yet.
     queue: BTreeMap<u64, Message>,
     /// Not acknowledged yet: the newest of each.
-    latest: BTreeMap<Key, u64>,
+    latest: BTreeMap<Key, Latest>,
     /// Whoever waits for an acknowledgement.
     waiting: BTreeMap<u64, (Key, oneshot::Sender<Answer>)>,
+}
+
+#[derive(Clone, Copy)]
+struct Latest {
+    sequence: u64,
+    on_disk: bool,
 }
 
 /// Messages that are not acknowledged.
@@ -115,12 +134,18 @@ impl Outbox {
 
     fn post(&self, message: Message, answer: Option<oneshot::Sender<Answer>>) {
         let key = message.key();
-        self.journal.put(record_key(&key), &message);
+        let on_disk = message.is_last();
+        if on_disk {
+            self.journal.put(record_key(&key), &message);
+        }
         let mut state = self.state();
         state.sequence += 1;
         let sequence = state.sequence;
-        if let Some(older) = state.latest.insert(key.clone(), sequence) {
-            state.queue.remove(&older);
+        if let Some(older) = state.latest.insert(key.clone(), Latest { sequence, on_disk }) {
+            state.queue.remove(&older.sequence);
+            if older.on_disk && !on_disk {
+                self.journal.remove(record_key(&key));
+            }
         }
         if let Some(answer) = answer {
             state.waiting.insert(sequence, (key, answer));
@@ -147,8 +172,8 @@ impl Outbox {
     /// session may have left that out.
     pub(crate) fn settle(&self, sequence: u64, result: &Answer) {
         let mut state = self.state();
-        let newest = state.latest.iter().find(|(_, latest)| **latest == sequence);
-        if let Some(key) = newest.map(|(key, _)| key.clone()) {
+        let newest = state.latest.iter().find(|(_, latest)| latest.sequence == sequence);
+        if let Some((key, latest)) = newest.map(|(key, latest)| (key.clone(), *latest)) {
             state.latest.remove(&key);
             let older: Vec<u64> = state
                 .waiting
@@ -161,7 +186,9 @@ impl Outbox {
                     let _ = answer.send(result.clone());
                 }
             }
-            self.journal.remove(record_key(&key));
+            if latest.on_disk {
+                self.journal.remove(record_key(&key));
+            }
         } else if let Some((_, answer)) = state.waiting.remove(&sequence) {
             let _ = answer.send(result.clone());
         }
@@ -282,8 +309,10 @@ mod tests {
         // S28: drop acknowledgements, kill between
         let disk = MemoryDisk::new(Duration::ZERO);
         life(&disk, true, |outbox| {
-            for message in [status("a", "Running"), status("b", "Running"), status("c", "Failed")] {
-                outbox.send(message);
+            for (uid, phase) in
+                [("a", "Succeeded"), ("b", "Failed"), ("c", "Failed"), ("d", "Running")]
+            {
+                outbox.send(status(uid, phase));
             }
             outbox.send(Message::delete(&named("c")));
             let given = given(outbox);
@@ -291,7 +320,8 @@ mod tests {
             outbox.settle(given[1].0, &Ok(5));
         })
         .await;
-        let left = ["a Running", "c Failed", "c delete"];
+        // What d is like is said anew by whoever finds it running.
+        let left = ["a Succeeded", "c Failed", "c delete"];
         // Killed before it could write anything.
         life(&disk, false, |outbox| assert_eq!(texts(given(outbox)), left)).await;
         life(&disk, true, |outbox| {
@@ -312,10 +342,10 @@ mod tests {
         life(&disk, true, |outbox| {
             outbox.send(status("a", "Pending"));
             let old = given(outbox)[0].0;
-            outbox.send(status("a", "Running"));
+            outbox.send(status("a", "Failed"));
             outbox.settle(old, &Ok(5));
         })
         .await;
-        life(&disk, true, |outbox| assert_eq!(texts(given(outbox)), ["a Running"])).await;
+        life(&disk, true, |outbox| assert_eq!(texts(given(outbox)), ["a Failed"])).await;
     }
 }
