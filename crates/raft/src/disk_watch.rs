@@ -167,10 +167,11 @@ async fn snapshots(core: &Core, log_bytes: u64) {
     }
 }
 
-/// Has writes that need room refused by all while this disk is full.
+/// Has writes that need room refused by all while this disk is full; and no more for the sake of a member that was
+/// taken out while its disk was, and that can say nothing any more.
 async fn alarms(store: &Weak<RaftStore>, core: &Core) {
     let client = rand::random::<u64>();
-    let alarm = Alarm { kind: AlarmKind::NoSpace, member: core.id };
+    let own = Alarm { kind: AlarmKind::NoSpace, member: core.id };
     let mut sequence = 0;
     // What an earlier process of this member has raised stands until there is room.
     let mut raised = true;
@@ -178,21 +179,31 @@ async fn alarms(store: &Weak<RaftStore>, core: &Core) {
         sleep(ROOM).await;
         let low = core.disk.low.load(Ordering::Relaxed);
         let Some(store) = store.upgrade() else { return };
-        let stands = store.view().alarms().contains(&alarm);
-        if low == raised && (!low || stands) {
-            continue;
+        let standing = store.view().alarms();
+        let stands = standing.contains(&own);
+        let mut due: Vec<(Alarm, bool)> = Vec::new();
+        // One that somebody has raised by hand is withdrawn by hand.
+        if (low || raised) && low != stands {
+            due.push((own, low));
         }
-        if !low && !stands {
-            raised = false;
-            continue;
+        raised = low || raised && stands;
+        if core.leader() == Some(core.id) {
+            let group = core.group.borrow();
+            let is_left = |alarm: &&Alarm| {
+                let is_member = group.nodes().any(|(id, _)| *id == alarm.member);
+                alarm.kind == AlarmKind::NoSpace && alarm.member != 0 && !is_member
+            };
+            due.extend(standing.iter().filter(is_left).map(|alarm| (*alarm, false)));
         }
-        sequence += 1;
-        let request = RequestId { client, sequence };
-        let op = Op::Alarm { alarm, active: low };
-        let proposal = Proposal { request, origin: Origin::Client, op };
-        match store.propose(proposal, COMMIT).await {
-            Ok(_) => raised = low,
-            Err(error) => tracing::warn!(%error, low, "the alarm is not committed yet"),
+        for (alarm, active) in due {
+            sequence += 1;
+            let request = RequestId { client, sequence };
+            let op = Op::Alarm { alarm, active };
+            let proposal = Proposal { request, origin: Origin::Client, op };
+            if let Err(error) = store.propose(proposal, COMMIT).await {
+                let member = alarm.member;
+                tracing::warn!(%error, member, active, "the alarm is not committed yet");
+            }
         }
     }
 }

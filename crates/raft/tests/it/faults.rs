@@ -7,7 +7,8 @@ use raft::{
 };
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use store::{
-    Cluster as _, DiskState, KeyRange, MemberStatus, Op, Origin, Rejection, Store as _, Txn, TxnOp,
+    Cluster as _, DiskState, KeyRange, MemberChange, MemberStatus, Op, Origin, Rejection,
+    Store as _, Txn, TxnOp,
 };
 use tokio::{
     task::JoinSet,
@@ -255,6 +256,25 @@ async fn with_a_full_disk_writes_are_refused_and_the_rest_goes_on_until_there_is
         cluster.settle().await;
         assert_eq!(member(&cluster, other, full).await.disk, DiskState::Ok);
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_that_is_taken_out_with_a_full_disk_leaves_no_alarm_behind() {
+    let (cluster, faults) = with_faults().await;
+    let (leader, _) = cluster.leader().await;
+    let full = cluster.ids().into_iter().find(|id| *id != leader).unwrap();
+    faults[&full].set(Plan { full_after_bytes: Some(SEGMENT), ..Plan::default() });
+    until("writes are refused", async || {
+        cluster.put(leader, "a", "x").await.unwrap().outcome.err()
+    })
+    .await;
+    let remove = MemberChange::Remove { id: full };
+    cluster.store(leader).change_members(remove, PATIENCE).await.unwrap();
+    until("writes are taken again", async || {
+        cluster.put(leader, "a", "x").await.unwrap().outcome.ok()
+    })
+    .await;
+    assert_eq!(cluster.store(leader).view().alarms(), []);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
