@@ -28,7 +28,7 @@ pub use failover::{FailoverPlan, FailoverRatio, FailoverReport, Fault, SystemFai
 pub use fill::{FillRatio, FillReport, FillRun, Pause, fill};
 pub use histogram::Histogram;
 pub use measure::{Load, Target, Workload, measure, prepare};
-pub use netns::{Network, leave_host};
+pub use netns::{Link, Network, leave_host};
 pub use operation::{KeySpace, Kind};
 pub use report::{Ratio, Report, Run};
 pub use soak::{SoakPlan, SoakReport, fresh_seed, soak};

@@ -16,11 +16,35 @@ use tokio::time::{Instant, sleep};
 const BRIDGE: &str = "bench0";
 /// A station that is not there: administered locally, and nobody's.
 const NOBODY: &str = "02:00:00:00:00:ff";
-/// What a slow link does.
-const NETEM: &[&str] = &["netem", "delay", "60ms", "30ms", "loss", "5%"];
-/// The nearest to it without netem.
-const TBF: &[&str] = &["tbf", "rate", "512kbit", "burst", "16kb", "latency", "400ms"];
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// What a member's link does, in both directions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Link {
+    /// As it should.
+    Sound,
+    /// 50 ms there and back and one packet of a hundred lost: the worst that members within one room may have.
+    Slow,
+    /// 120 ms there and back, by turns more and less, and one packet of twenty lost: too little to follow.
+    Poor,
+}
+
+impl Link {
+    /// By netem, and the nearest to it without; `None` if there is nothing to do.
+    fn disciplines(self) -> Option<[&'static [&'static str]; 2]> {
+        match self {
+            Self::Sound => None,
+            Self::Slow => Some([
+                &["netem", "delay", "25ms", "8ms", "loss", "1%"],
+                &["tbf", "rate", "4mbit", "burst", "32kb", "latency", "100ms"],
+            ]),
+            Self::Poor => Some([
+                &["netem", "delay", "60ms", "30ms", "loss", "5%"],
+                &["tbf", "rate", "512kbit", "burst", "16kb", "latency", "400ms"],
+            ]),
+        }
+    }
+}
 
 /// Holds a network namespace open while no member runs in it.
 #[derive(Debug)]
@@ -134,21 +158,21 @@ impl Network {
         wait(command.args(rest).arg("ip").args(neighbour), &neighbour.join(" ")).await
     }
 
-    /// Makes a member's link slow and lossy in both directions, or ends that: by netem, or, where the kernel has none, by
-    /// a rate at which packets wait up to 400 ms in a queue and are lost beyond it.
+    /// Makes a member's link what is said, in both directions: by netem, or, where the kernel has none, by a rate that
+    /// is too low for what it has to carry. One that is not sound must be made so first.
     ///
     /// # Errors
     /// `tc` says no.
-    pub async fn slow(&self, index: usize, slow: bool) -> anyhow::Result<()> {
+    pub async fn set_quality(&self, index: usize, quality: Link) -> anyhow::Result<()> {
         for (enter, link) in [(Vec::new(), link(index)), (self.enter(index)?, "eth0".to_owned())] {
-            if !slow {
+            let Some([netem, tbf]) = quality.disciplines() else {
                 tc(&enter, &["qdisc", "del", "dev", &link, "root"]).await?;
                 continue;
-            }
+            };
             let add =
                 |how: &'static [&str]| [&["qdisc", "add", "dev", &link, "root"][..], how].concat();
-            if tc(&enter, &add(NETEM)).await.is_err() {
-                tc(&enter, &add(TBF)).await?;
+            if tc(&enter, &add(netem)).await.is_err() {
+                tc(&enter, &add(tbf)).await?;
             }
         }
         Ok(())

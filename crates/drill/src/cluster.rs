@@ -2,7 +2,7 @@
 
 use crate::place::{Ground, LoopDisk};
 use anyhow::{Context as _, bail};
-use bench::{Network, System};
+use bench::{Link, Network, System};
 use client::{
     admin::{self, ClusterStatus, Member, MemberChange},
     endpoints::Endpoints,
@@ -70,6 +70,8 @@ pub(crate) struct Cluster {
     members: Members,
     /// Replicas that do not run now.
     down: BTreeSet<u64>,
+    /// They run, and cannot follow the others while that lasts.
+    left_behind: BTreeSet<u64>,
 }
 
 /// Who the replicas are.
@@ -191,7 +193,11 @@ impl Cluster {
         };
         let dev = DevCluster::start(options).await?;
         let ours = Ours { dev, network, power, ground };
-        Ok(Self { members: Members::Ours(Box::new(ours)), down: BTreeSet::new() })
+        Ok(Self {
+            members: Members::Ours(Box::new(ours)),
+            down: BTreeSet::new(),
+            left_behind: BTreeSet::new(),
+        })
     }
 
     /// Starts members of the etcd that is installed here.
@@ -205,12 +211,16 @@ impl Cluster {
             Ground::Shared => None,
         };
         let started = Box::pin(bench::Cluster::start(system, dir, network)).await?;
-        Ok(Self { members: Members::Etcd(started), down: BTreeSet::new() })
+        Ok(Self {
+            members: Members::Etcd(started),
+            down: BTreeSet::new(),
+            left_behind: BTreeSet::new(),
+        })
     }
 
     /// Takes one that runs.
     pub(crate) fn live(live: LiveCluster) -> Self {
-        Self { members: Members::Live(live), down: BTreeSet::new() }
+        Self { members: Members::Live(live), down: BTreeSet::new(), left_behind: BTreeSet::new() }
     }
 
     fn ours(&self) -> anyhow::Result<&Ours> {
@@ -365,13 +375,19 @@ impl Cluster {
         }
     }
 
-    /// Makes a replica's link slow and lossy, or ends that.
-    pub(crate) async fn slow(&self, id: u64, slow: bool) -> anyhow::Result<()> {
+    /// Makes a replica's link what is said.
+    pub(crate) async fn set_link(&mut self, id: u64, quality: Link) -> anyhow::Result<()> {
         match &self.members {
-            Members::Ours(ours) => ours.network()?.slow(index(id)?, slow).await,
-            Members::Etcd(etcd) => etcd.slow(index(id)?, slow).await,
+            Members::Ours(ours) => ours.network()?.set_quality(index(id)?, quality).await?,
+            Members::Etcd(etcd) => etcd.set_link(index(id)?, quality).await?,
             Members::Live(_) => bail!("the network of a live cluster is not touched"),
         }
+        if quality == Link::Poor {
+            self.left_behind.insert(id);
+        } else {
+            self.left_behind.remove(&id);
+        }
+        Ok(())
     }
 
     /// What the replica's disk does from now on, as `raft::disk::Plan` reads it; as it should for nothing.
@@ -445,7 +461,8 @@ impl Cluster {
         self.ours_mut()?.dev.remove_replica(id).await
     }
 
-    /// Starts what does not run, and returns when every replica serves and all know one leader.
+    /// Starts what does not run, and returns when every replica that can follow serves, and all of these know one
+    /// leader.
     ///
     /// # Errors
     /// Not in time; with the end of all logs.
@@ -453,10 +470,16 @@ impl Cluster {
         for id in self.down.clone() {
             self.start_replica(id)?;
         }
+        let left_behind = &self.left_behind;
         let endpoints = match &mut self.members {
             Members::Ours(ours) => {
-                ours.dev.wait_replicas(PATIENCE).await?;
-                ours.dev.endpoints()
+                ours.dev.wait_all_but(left_behind, PATIENCE).await?;
+                let layout = ours.dev.layout();
+                let behind: Vec<String> =
+                    left_behind.iter().map(|id| layout.client_url(*id)).collect();
+                let mut endpoints = ours.dev.endpoints();
+                endpoints.urls.retain(|url| !behind.contains(url));
+                endpoints
             }
             Members::Etcd(etcd) => return etcd.wait_ready().await,
             Members::Live(live) => live.endpoints.clone(),

@@ -2,6 +2,7 @@
 
 use crate::{cluster::Cluster, place::Ground};
 use anyhow::Context as _;
+use bench::Link;
 use nix::sys::signal::Signal;
 use rand::{Rng as _, rngs::StdRng, seq::IteratorRandom as _};
 use std::{path::PathBuf, time::Duration};
@@ -260,7 +261,7 @@ impl Nemesis {
         found.expect("every fault has a row: a test counts them")
     }
 
-    /// Whether no replica is lost by it: each still runs, and reaches a majority.
+    /// Whether no replica is lost by it: each still runs, and reaches a majority, if one needs it.
     pub(crate) fn only_hinders(self) -> bool {
         match self {
             Self::SlowLink
@@ -392,12 +393,13 @@ pub(crate) struct Injected {
 
 const HOUR_MILLIS: i64 = 3_600_000;
 
-/// Does it.
+/// Does it. A replica that it only hinders goes on as well as a majority needs, if `is_needed` for one.
 ///
 /// # Errors
 /// It cannot be done here, or the cluster is not as it should be before it.
 pub(crate) async fn inject(
     nemesis: Nemesis,
+    is_needed: bool,
     cluster: &mut Cluster,
     means: &Means,
     random: &mut StdRng,
@@ -443,7 +445,10 @@ pub(crate) async fn inject(
                 cluster.silence(other, leader, true).await?;
             }
         }
-        Nemesis::SlowLink => cluster.slow(leader, true).await?,
+        Nemesis::SlowLink => {
+            let quality = if is_needed { Link::Slow } else { Link::Poor };
+            cluster.set_link(leader, quality).await?;
+        }
         Nemesis::StallDisk => cluster.set_disk(leader, "stallSyncs = true\n")?,
         Nemesis::SlowDisk => cluster.set_disk(leader, "slowSyncsMs = 90\n")?,
         // There is room for what is under way, and for no segment more.
@@ -556,7 +561,7 @@ pub(crate) async fn heal(injected: &Injected, cluster: &mut Cluster) -> anyhow::
         }
         Nemesis::SlowLink => {
             for id in victims {
-                cluster.slow(*id, false).await?;
+                cluster.set_link(*id, Link::Sound).await?;
             }
         }
         Nemesis::StallDisk | Nemesis::SlowDisk | Nemesis::FillDisk => {

@@ -169,7 +169,8 @@ impl Faulty<'_, '_> {
     async fn together(&mut self, pair: &[Nemesis]) -> anyhow::Result<Vec<FaultSeen>> {
         let mut seen = Vec::new();
         if let Some((around, inside)) = nemesis::nested(pair) {
-            let (injected, mut fault) = self.begin(around).await?;
+            // What goes on inside may take another replica away.
+            let (injected, mut fault) = self.begin(around, !inside.only_hinders()).await?;
             seen.push(self.whole(inside).await?);
             self.end(&injected, &mut fault).await;
             seen.push(fault);
@@ -183,16 +184,21 @@ impl Faulty<'_, '_> {
 
     /// From the injection until all is whole again.
     async fn whole(&mut self, nemesis: Nemesis) -> anyhow::Result<FaultSeen> {
-        let (injected, mut fault) = self.begin(nemesis).await?;
+        let (injected, mut fault) = self.begin(nemesis, false).await?;
         hold(&injected, &mut fault, self.cluster, self.workload, self.diary).await;
         self.end(&injected, &mut fault).await;
         Ok(fault)
     }
 
-    async fn begin(&mut self, nemesis: Nemesis) -> anyhow::Result<(Injected, FaultSeen)> {
+    async fn begin(
+        &mut self,
+        nemesis: Nemesis,
+        is_needed: bool,
+    ) -> anyhow::Result<(Injected, FaultSeen)> {
         let recorder = Arc::clone(&self.diary.recorder);
         let from_ns = recorder.now();
-        let injected = nemesis::inject(nemesis, self.cluster, self.plan.means, self.random)
+        let (cluster, means) = (&mut *self.cluster, self.plan.means);
+        let injected = nemesis::inject(nemesis, is_needed, cluster, means, self.random)
             .await
             .with_context(|| format!("inject {}", nemesis.row().name))?;
         recorder.mark(Mark::Fault { at_ns: from_ns, what: injected.what.clone() });

@@ -5,7 +5,7 @@ mod membership;
 
 use self::member::Member;
 use crate::{
-    netns::Network,
+    netns::{Link, Network},
     usage,
     wire::{CallError, Connection, path},
 };
@@ -246,13 +246,13 @@ impl Cluster {
         network.silence(from, to, silent).await
     }
 
-    /// Makes a member's link slow and lossy, or ends that.
+    /// Makes a member's link what is said.
     ///
     /// # Errors
     /// Members share one network.
-    pub async fn slow(&self, index: usize, slow: bool) -> anyhow::Result<()> {
+    pub async fn set_link(&self, index: usize, quality: Link) -> anyhow::Result<()> {
         let (network, place) = self.place(index)?;
-        network.slow(place, slow).await
+        network.set_quality(place, quality).await
     }
 
     /// Where a member is in which network.

@@ -302,7 +302,9 @@ impl Layout {
         self.nodes.iter().flat_map(NodeConfig::node_names).collect()
     }
 
-    pub(super) fn client_url(&self, id: u64) -> String {
+    /// URL of a replica's API; empty if there is no such replica.
+    #[must_use]
+    pub fn client_url(&self, id: u64) -> String {
         self.replicas
             .iter()
             .flat_map(|r| &r.members)

@@ -16,7 +16,7 @@ use client::{
 };
 use process::Process;
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::Ipv4Addr,
     path::{Path, PathBuf},
     time::Duration,
@@ -278,8 +278,23 @@ impl DevCluster {
     /// # Errors
     /// One has ended or is not ready in time.
     pub async fn wait_replicas(&mut self, patience: Duration) -> anyhow::Result<()> {
+        self.wait_all_but(&BTreeSet::new(), patience).await
+    }
+
+    /// As [`Self::wait_replicas`], but for some of them.
+    ///
+    /// # Errors
+    /// One has ended or is not ready in time.
+    pub async fn wait_all_but(
+        &mut self,
+        left_out: &BTreeSet<u64>,
+        patience: Duration,
+    ) -> anyhow::Result<()> {
         let deadline = Instant::now() + patience;
         for id in self.replicas.keys().copied().collect::<Vec<_>>() {
+            if left_out.contains(&id) {
+                continue;
+            }
             let client = connect(self.endpoints().at(vec![self.layout.client_url(id)]))?;
             loop {
                 if is_ready(&client).await {
