@@ -308,7 +308,10 @@ async fn hold(
         }
         Hold::Replaced => {
             let node = injected.node.clone().unwrap_or_default();
-            let there = workload.board().values().filter(|s| s.steady && s.node == node).count();
+            let board = workload.board();
+            // What an earlier fault had evicted has its place elsewhere by now.
+            let steady = board.values().filter(|seen| seen.steady && seen.evicted_ns.is_none());
+            let there = steady.filter(|seen| seen.node == node).count();
             let wanted = before.replaced + there as u64;
             let replaced = recorder
                 .wait(REPLACE, "Pods in the place of those that were lost", |t| {

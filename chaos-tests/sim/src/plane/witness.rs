@@ -62,9 +62,10 @@ fn read(kind: Kind, event: &Event) -> Option<ObjectEvent> {
 #[cfg(test)]
 mod tests {
     use super::{super::caller::SLICE, *};
+    use bytes::Bytes;
     use serde_json::json;
     use std::sync::Arc;
-    use store::{KeyValue, Revision};
+    use store::{KeyValue, LeaseId, Revision};
 
     #[test]
     fn changes_are_told_as_watches_tell_them() {
@@ -74,8 +75,10 @@ mod tests {
             Arc::new(KeyValue {
                 key: key.into(),
                 value: json!({"metadata": metadata}).to_string().into(),
+                create_revision: Revision::new(revision),
                 mod_revision: Revision::new(revision),
-                ..KeyValue::default()
+                version: 1,
+                lease: LeaseId::NONE,
             })
         };
         assert!(pair(1, "").key.starts_with(b"/registry/discovery.k8s.io/endpointslices/n/"));
@@ -86,8 +89,7 @@ mod tests {
         let changed = of(EventKind::Put, pair(6, "blue"), Some(pair(5, "red")));
         assert_eq!((changed.change, changed.object.resource_version), (Change::Modified, 6));
         assert_eq!((color(&made), color(&changed)), ("red".into(), "blue".into()));
-        let mut gone = KeyValue::clone(&pair(7, ""));
-        gone.value = bytes::Bytes::new();
+        let gone = KeyValue { value: Bytes::new(), ..KeyValue::clone(&pair(7, "")) };
         let deleted = of(EventKind::Delete, Arc::new(gone), Some(pair(6, "blue")));
         assert_eq!((deleted.change, deleted.object.resource_version), (Change::Deleted, 7));
         assert_eq!(color(&deleted), "blue");
