@@ -261,7 +261,8 @@ impl Nemesis {
         found.expect("every fault has a row: a test counts them")
     }
 
-    /// Whether no replica is lost by it: each still runs, and reaches a majority, if one needs it.
+    /// Whether no replica is lost by it: each still runs and is connected, and as long as a majority needs it
+    /// ([`inject`]), it goes on, if slowly.
     pub(crate) fn only_hinders(self) -> bool {
         match self {
             Self::SlowLink
@@ -499,7 +500,11 @@ pub(crate) async fn inject(
     }
     let whom: Vec<String> =
         victims.iter().map(|id| format!("replica-{id}")).chain(node.clone()).collect();
-    let what = format!("{} ({})", nemesis.row().says, whom.join(", "));
+    let how = match nemesis {
+        Nemesis::SlowLink if is_needed => ", as much as a majority that needs it can bear",
+        _ => "",
+    };
+    let what = format!("{}{how} ({})", nemesis.row().says, whom.join(", "));
     Ok(Injected { nemesis, what, victims, node })
 }
 

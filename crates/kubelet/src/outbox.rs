@@ -123,7 +123,12 @@ impl Outbox {
         let mut left: Vec<Message> = found.below(PREFIX).into_values().collect();
         left.sort_by_key(Message::key);
         for message in left {
-            outbox.post(message, None);
+            if message.is_last() {
+                outbox.post(message, None);
+            } else {
+                // Agents of earlier versions kept these, too.
+                outbox.journal.remove(record_key(&message.key()));
+            }
         }
         outbox
     }
@@ -347,5 +352,23 @@ mod tests {
         })
         .await;
         life(&disk, true, |outbox| assert_eq!(texts(given(outbox)), ["a Failed"])).await;
+        // One that goes on after all.
+        life(&disk, true, |outbox| outbox.send(status("a", "Running"))).await;
+        life(&disk, true, |outbox| assert_eq!(given(outbox), [])).await;
+    }
+
+    #[tokio::test]
+    async fn what_an_earlier_version_has_kept_of_pods_that_run_is_forgotten() {
+        let disk = MemoryDisk::new(Duration::ZERO);
+        let (records, _) = disk.open(Path::new("/journal")).await;
+        let journal = Arc::new(Journal::default());
+        let old = status("a", "Running");
+        journal.put(record_key(&old.key()), &old);
+        let shutdown = CancellationToken::new();
+        shutdown.cancel();
+        journal.write(records, shutdown).await;
+        life(&disk, true, |outbox| assert_eq!(given(outbox), [])).await;
+        let (_, found) = disk.open(Path::new("/journal")).await;
+        assert_eq!(Found(found).below::<Message>(PREFIX), BTreeMap::new());
     }
 }

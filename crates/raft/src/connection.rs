@@ -27,7 +27,7 @@ use tonic::transport::{
 };
 use world::net::{TcpListener, TcpStream};
 
-/// To connect, one beside the other. A way of half a second there and back is short enough for the default interval.
+/// Tries to connect that are under way beside each other. The first one has as many intervals for TCP and TLS.
 pub(crate) const ATTEMPTS: u32 = 8;
 /// For a peer to shake hands.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -152,8 +152,8 @@ fn connector(config: &ClientConfig) -> TlsConnector {
     TlsConnector::from(Arc::new(config))
 }
 
-/// What the first of several tries comes to that begin one after the other. That there is nobody to connect to ends
-/// them all: the others would hear the same.
+/// What the first of several tries comes to that begin one after the other. An error ends them all, too: mostly it is
+/// that nobody listens there, which the others would hear as well.
 async fn first_of<T, F: Future<Output = io::Result<T>>>(
     open: impl Fn() -> F,
     again: Duration,

@@ -45,6 +45,8 @@ use world::net::TcpListener;
 
 /// Proposals that may wait for a place in a batch; beyond it callers are told that it is busy.
 const QUEUE: usize = 16_384;
+/// Between two tries to connect to a member, at most: elections over long ways are slower than ways are long.
+const CONNECT_AGAIN: Duration = Duration::from_millis(250);
 /// Elections that may fail, one after the other, before a majority is taken to be gone.
 const ELECTIONS: u32 = 12;
 
@@ -147,7 +149,8 @@ impl RaftStore {
         let (snapshot_bytes, applies_from) = (machine.snapshot_bytes(), machine.applies_from());
         let tls = config.tls.clone();
         let election = config.timers.election_max;
-        let peers = Peers::new(Arc::clone(&identity), &config.members, election, tls);
+        let again = election.min(CONNECT_AGAIN);
+        let peers = Peers::new(Arc::clone(&identity), &config.members, again, tls);
         let group = machine.membership();
         let raft = Raft::build(
             config.id,

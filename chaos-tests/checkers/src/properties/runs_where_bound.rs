@@ -19,9 +19,9 @@ fn check(evidence: &Evidence<'_>, findings: &mut Findings) {
     for seen in evidence.runtime.iter().filter(|seen| seen.fact == RuntimeFact::Started) {
         // Static Pods have no binding; what the API never had is not looked at.
         let Some(pod) = evidence.objects.get(&seen.pod_uid) else { continue };
-        findings.look();
         let whole = || pod.versions.values().filter(|version| version.is_whole());
         if whole().any(|version| pods::node(version) == seen.node) {
+            findings.look();
             continue;
         }
         let bound = whole().map(pods::node).find(|node| !node.is_empty());
@@ -29,6 +29,7 @@ fn check(evidence: &Evidence<'_>, findings: &mut Findings) {
         if bound.is_none() && !saw_whole_life(evidence, pod) {
             continue;
         }
+        findings.look();
         let text = format!(
             "{} of {} started on {} at {}; the Pod is {}",
             seen.container,
@@ -72,16 +73,17 @@ mod tests {
         let on = |bound, node| {
             [pod(bound), vec![container(9, node, "u1", RuntimeFact::Started)]].concat()
         };
-        let unseen = || {
+        let seen_again = |after| {
             let mut records = on(false, "n1");
-            records.extend([follows_after(2, "Pod", 20), event(2, Change::Added, other(21))]);
+            records.extend([follows_after(2, "Pod", after), event(2, Change::Added, other(21))]);
             records
         };
         let cases = vec![
             ("where it is bound", on(true, "n1"), None),
             ("elsewhere", on(true, "n2"), Some("the Pod is bound to n1")),
             ("bound nowhere", on(false, "n1"), Some("bound to no node")),
-            ("bound where nobody looked", unseen(), None),
+            ("bound where nobody looked", seen_again(20), None),
+            ("bound nowhere, by two watches", seen_again(5), Some("bound to no node")),
         ];
         hold(&PROPERTY, cases);
     }

@@ -240,11 +240,25 @@ impl Session {
         session.is_some_and(|kv| kv.mod_revision > *revision)
     }
 
+    /// Whether the fence of this session still holds.
+    async fn is_held(&self) -> Result<bool, Status> {
+        self.registry.linearize().await?;
+        let Fence { key, revision } = &self.registration.fence;
+        let session = self.registry.store().view().get(key.as_bytes());
+        Ok(session.is_some_and(|kv| kv.mod_revision == *revision))
+    }
+
     /// `None` if nothing is answered: the stream ends, and it is asked again on the next one.
-    fn ack(&self, sequence: u64, result: Result<u64, Status>) -> Option<To> {
-        if result.is_err() && self.is_taken_over() {
-            self.taken_over.cancel();
-            return None;
+    async fn ack(&self, sequence: u64, result: Result<u64, Status>) -> Option<To> {
+        if result.as_ref().is_err_and(|status| status.code == 403) {
+            match self.is_held().await {
+                Ok(true) => {}
+                Ok(false) => {
+                    self.taken_over.cancel();
+                    return None;
+                }
+                Err(error) => return Some(ack(sequence, Err(error))),
+            }
         }
         Some(ack(sequence, result))
     }
@@ -257,10 +271,11 @@ impl Session {
             }
             From::PodStatus(m) => {
                 let result = self.pod_status(&m.namespace, &m.name, &m.uid, &m.status_json).await;
-                self.ack(m.sequence, result)
+                self.ack(m.sequence, result).await
             }
             From::PodDelete(m) => {
-                self.ack(m.sequence, self.pod_delete(&m.namespace, &m.name, &m.uid).await)
+                let result = self.pod_delete(&m.namespace, &m.name, &m.uid).await;
+                self.ack(m.sequence, result).await
             }
             From::NodeStatus(m) => {
                 let result = match serde_json::from_slice(&m.status_json) {
@@ -269,7 +284,7 @@ impl Session {
                     }
                     Err(error) => Err(Status::bad_request(error.to_string())),
                 };
-                self.ack(m.sequence, result)
+                self.ack(m.sequence, result).await
             }
             From::Event(m) => {
                 self.event(&m.event_json).await;
@@ -309,9 +324,8 @@ impl Session {
         if is_registered(&self.registry, &self.node) {
             return Ok(());
         }
-        self.registry.linearize().await?;
         // Another agent that has taken over registers for itself.
-        if is_registered(&self.registry, &self.node) || self.is_taken_over() {
+        if !self.is_held().await? || is_registered(&self.registry, &self.node) {
             return Ok(());
         }
         tracing::info!(node = self.node, "its Node was deleted: registered again");
