@@ -500,10 +500,8 @@ pub(crate) async fn inject(
     }
     let whom: Vec<String> =
         victims.iter().map(|id| format!("replica-{id}")).chain(node.clone()).collect();
-    let how = match nemesis {
-        Nemesis::SlowLink if is_needed => ", as much as a majority that needs it can bear",
-        _ => "",
-    };
+    let is_mild = nemesis == Nemesis::SlowLink && is_needed;
+    let how = if is_mild { ", as much as a majority that needs it can bear" } else { "" };
     let what = format!("{}{how} ({})", nemesis.row().says, whom.join(", "));
     Ok(Injected { nemesis, what, victims, node })
 }
