@@ -64,7 +64,7 @@ mod tests {
     /// INV-3
     #[test]
     fn a_container_elsewhere_is_caught() {
-        let other = |revision| object("Pod", "other", "u2", revision, &json!({}));
+        let other = |at| object("Pod", "other", "u2", at, &json!({"spec": {"nodeName": "n1"}}));
         let pod = |bound: bool| {
             let mut versions = vec![(5, json!({}))];
             versions.extend(bound.then(|| (6, json!({"spec": {"nodeName": "n1"}}))));
@@ -75,7 +75,9 @@ mod tests {
         };
         let seen_again = |after| {
             let mut records = on(false, "n1");
-            records.extend([follows_after(2, "Pod", after), event(2, Change::Added, other(21))]);
+            let another = container(9, "n1", "u2", RuntimeFact::Started);
+            let told = event(2, Change::Added, other(21));
+            records.extend([follows_after(2, "Pod", after), told, another]);
             records
         };
         let cases = vec![
