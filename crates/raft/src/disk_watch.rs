@@ -167,63 +167,32 @@ async fn snapshots(core: &Core, log_bytes: u64) {
     }
 }
 
-/// Whether this member's own alarm stands, or may come to.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Raised {
-    /// By an earlier process, maybe.
-    Unknown,
-    Yes,
-    No,
-}
-
-/// Has writes that need room refused by all while this disk is full; and no more for the sake of a member that was
-/// taken out while its disk was, and that can say nothing any more.
+/// Has writes that need room refused by all while this disk is full.
 async fn alarms(store: &Weak<RaftStore>, core: &Core) {
     let client = rand::random::<u64>();
-    let own = Alarm { kind: AlarmKind::NoSpace, member: core.id };
+    let alarm = Alarm { kind: AlarmKind::NoSpace, member: core.id };
     let mut sequence = 0;
-    let mut raised = Raised::Unknown;
+    // What an earlier process of this member has raised stands until there is room.
+    let mut raised = true;
     loop {
         sleep(ROOM).await;
         let low = core.disk.low.load(Ordering::Relaxed);
         let Some(store) = store.upgrade() else { return };
-        // What is applied here may be behind what this member has raised.
-        if !low && raised == Raised::Unknown && store.barrier(ASK).await.is_ok() {
-            let stands = store.view().raised_alarms().contains(&own);
-            raised = if stands { Raised::Yes } else { Raised::No };
+        let stands = store.view().alarms().contains(&alarm);
+        if low == raised && (!low || stands) {
+            continue;
         }
-        let standing = store.view().raised_alarms();
-        let mut due: Vec<(Alarm, bool)> = Vec::new();
-        if low {
-            // From the first try on: one whose end is not known may be carried out later.
-            raised = Raised::Yes;
-            if !standing.contains(&own) {
-                due.push((own, true));
-            }
-        } else if raised == Raised::Yes {
-            due.push((own, false));
+        if !low && !stands {
+            raised = false;
+            continue;
         }
-        if core.leader() == Some(core.id) {
-            let group = core.group.borrow();
-            let is_left = |alarm: &&Alarm| {
-                let is_member = group.nodes().any(|(id, _)| *id == alarm.member);
-                alarm.kind == AlarmKind::NoSpace && alarm.member != 0 && !is_member
-            };
-            due.extend(standing.iter().filter(is_left).map(|alarm| (*alarm, false)));
-        }
-        for (alarm, active) in due {
-            sequence += 1;
-            let request = RequestId { client, sequence };
-            let op = Op::Alarm { alarm, active };
-            let proposal = Proposal { request, origin: Origin::Client, op };
-            match store.propose(proposal, COMMIT).await {
-                Ok(_) if alarm == own && !active => raised = Raised::No,
-                Ok(_) => {}
-                Err(error) => {
-                    let member = alarm.member;
-                    tracing::warn!(%error, member, active, "the alarm is not committed yet");
-                }
-            }
+        sequence += 1;
+        let request = RequestId { client, sequence };
+        let op = Op::Alarm { alarm, active: low };
+        let proposal = Proposal { request, origin: Origin::Client, op };
+        match store.propose(proposal, COMMIT).await {
+            Ok(_) => raised = low,
+            Err(error) => tracing::warn!(%error, low, "the alarm is not committed yet"),
         }
     }
 }

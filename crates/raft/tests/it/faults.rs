@@ -7,8 +7,7 @@ use raft::{
 };
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use store::{
-    Alarm, AlarmKind, Cluster as _, DiskState, KeyRange, MemberChange, MemberStatus, Op, Origin,
-    Rejection, Store as _, Txn, TxnOp,
+    Cluster as _, DiskState, KeyRange, MemberStatus, Op, Origin, Rejection, Store as _, Txn, TxnOp,
 };
 use tokio::{
     task::JoinSet,
@@ -256,58 +255,6 @@ async fn with_a_full_disk_writes_are_refused_and_the_rest_goes_on_until_there_is
         cluster.settle().await;
         assert_eq!(member(&cluster, other, full).await.disk, DiskState::Ok);
     }
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_member_that_is_taken_out_with_a_full_disk_leaves_no_alarm_behind() {
-    let (cluster, faults) = with_faults().await;
-    let (leader, _) = cluster.leader().await;
-    let full = cluster.ids().into_iter().find(|id| *id != leader).unwrap();
-    faults[&full].set(Plan { full_after_bytes: Some(SEGMENT), ..Plan::default() });
-    until("writes are refused", async || {
-        cluster.put(leader, "a", "x").await.unwrap().outcome.err()
-    })
-    .await;
-    let remove = MemberChange::Remove { id: full };
-    cluster.store(leader).change_members(remove, PATIENCE).await.unwrap();
-    until("writes are taken again", async || {
-        cluster.put(leader, "a", "x").await.unwrap().outcome.ok()
-    })
-    .await;
-    assert_eq!(cluster.store(leader).view().alarms(), []);
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_alarm_of_the_disk_is_told_from_a_used_up_quota() {
-    let (mut cluster, faults) = with_faults().await;
-    let (leader, _) = cluster.leader().await;
-    cluster.put(leader, "a", "x").await.unwrap();
-    let proposal = cluster.proposal(Origin::Client, Op::Quota { bytes: 1 });
-    cluster.store(leader).propose(proposal, PATIENCE).await.unwrap().outcome.unwrap();
-    let of = |member| Alarm { kind: AlarmKind::NoSpace, member };
-    let view = cluster.store(leader).view();
-    assert_eq!((view.alarms(), view.raised_alarms()), (vec![of(leader)], Vec::new()));
-    drop(view);
-
-    // Each of them asks whether an earlier process of its own has raised one, and has nothing to withdraw.
-    for id in cluster.ids() {
-        cluster.kill(id).await;
-        cluster.restart(id).await;
-        cluster.settle().await;
-    }
-    let (leader, _) = cluster.leader().await;
-    let store = cluster.store(leader);
-    let log = store.local().last_index;
-    tokio::time::sleep(Duration::from_secs(2)).await;
-    assert_eq!(store.local().last_index, log, "they have proposed something");
-
-    faults[&leader].set(Plan { full_after_bytes: Some(SEGMENT), ..Plan::default() });
-    let other = cluster.ids().into_iter().find(|id| *id != leader).unwrap();
-    let raised = || cluster.store(other).view().raised_alarms();
-    until("the disk's is raised beside it", async || (raised() == [of(leader)]).then_some(()))
-        .await;
-    faults[&leader].set(Plan::default());
-    until("it is withdrawn", async || raised().is_empty().then_some(())).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -47,12 +47,6 @@ impl View {
         }
         alarms.into_iter().collect()
     }
-
-    /// What was raised by commands and was not taken back, in order.
-    #[must_use]
-    pub fn raised_alarms(&self) -> Vec<Alarm> {
-        self.contents.alarms.iter().copied().collect()
-    }
 }
 
 /// Whether a command writes a key on any way through it: as in etcd the way is not looked at.
