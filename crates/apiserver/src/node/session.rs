@@ -13,7 +13,7 @@ use crate::{
         Ack, Activate, Fetch, Fetched, FromNode, HeartbeatAck, Hello, PodChange, Synced, Welcome,
         from_node::Message as From, to_node::Message as To,
     },
-    registry::{Caller, Fence, Registry},
+    registry::{Caller, Registry},
     serve::Config,
 };
 use access::{Attributes, Resource};
@@ -233,19 +233,21 @@ impl Session {
         Caller { fence: Some(self.registration.fence.clone()), ..Caller::default() }
     }
 
+    /// Of the node's last registration, as far as this replica knows.
+    fn last_revision(&self) -> Option<Revision> {
+        let session = self.registry.store().view().get(self.registration.fence.key.as_bytes());
+        session.map(|kv| kv.mod_revision)
+    }
+
     /// Whether another agent has registered since, as far as this replica knows.
     fn is_taken_over(&self) -> bool {
-        let Fence { key, revision } = &self.registration.fence;
-        let session = self.registry.store().view().get(key.as_bytes());
-        session.is_some_and(|kv| kv.mod_revision > *revision)
+        self.last_revision().is_some_and(|last| last > self.registration.fence.revision)
     }
 
     /// Whether the fence of this session still holds.
     async fn is_held(&self) -> Result<bool, Status> {
         self.registry.linearize().await?;
-        let Fence { key, revision } = &self.registration.fence;
-        let session = self.registry.store().view().get(key.as_bytes());
-        Ok(session.is_some_and(|kv| kv.mod_revision == *revision))
+        Ok(self.last_revision() == Some(self.registration.fence.revision))
     }
 
     /// `None` if nothing is answered: the stream ends, and it is asked again on the next one.
